@@ -1,0 +1,36 @@
+# `make run` and `make test` do everything on a machine that has Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test test-all lint format clean
+
+run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
+	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-all: $(READY)     ## with the tests marked slow
+	$(BIN)/python -m pytest -m ""
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+# uv installs the same packages in seconds; pip alone is the fallback where uv has no build.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kl needs Python 3.11 or later; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if $(BIN)/python -m pip install --quiet uv; \
+	then $(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	else $(BIN)/python -m pip install --editable '.[dev]'; fi
+	touch $@

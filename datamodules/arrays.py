@@ -1,0 +1,209 @@
+"""A user's own arrays: a .npz file, or NumPy arrays and tensors in memory."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import KernelDataModule
+from datamodules.raw import RawData, to_features
+from kl.errors import InputError
+from kl.rows import check_finite_matrix
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class ArrayDataModule(KernelDataModule):
+    """The arrays x_train, y_train, x_test, y_test of a .npz file, in their order.
+
+    x: uint8 images (n, ...), divided by 255, or floats (n, ...), left alone; each sample is flattened, images
+    channels first. y: integers are classes, named by their sorted unique values in both sets; floats, shape
+    (n,) or (n, c), are regression targets, also where they happen to be one-hot. Nothing is shuffled or
+    drawn unless train_size or test_size asks for it.
+
+    Args:
+        path: the .npz file. Pickled objects in it are refused.
+        **options: those of `KernelDataModule`.
+
+    Raises:
+        InputError: the file or a key is missing or damaged, or an array is not as described.
+
+    Example:
+        >>> x = np.arange(6.0).reshape(3, 2)
+        >>> data = ArrayDataModule.from_arrays(x, [0, 1, 1], x, [0, 1, 1])
+        >>> data.setup()
+        >>> data.train_set.y
+        tensor([[1., 0.],
+                [0., 1.],
+                [0., 1.]])
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = None if path is None else os.path.expanduser(path)
+        self.name = "arrays" if self.path is None else Path(self.path).stem
+        self._arrays: dict[str, Any] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls, x_train: Any, y_train: Any, x_test: Any, y_test: Any, **options: Any
+    ) -> ArrayDataModule:
+        """The same from arrays, tensors or nested lists in memory; they are not modified."""
+        module = cls(path=None, **options)
+        module._arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+        return module
+
+    def load(self) -> RawData:
+        """Read the arrays and check what they hold."""
+        if self.path is not None:
+            arrays = read_npz(self.path, KEYS)
+        elif self._arrays is not None:
+            arrays = {key: as_array(key, value) for key, value in self._arrays.items()}
+        else:
+            raise InputError(
+                "path must name a .npz file; this data module was made from arrays in memory, which "
+                "checkpoints do not keep: make it again with ArrayDataModule.from_arrays"
+            )
+        x_train, image_shape = samples("x_train", arrays["x_train"])
+        x_test, _ = samples("x_test", arrays["x_test"])
+        y_train, y_test, class_names = targets(arrays["y_train"], arrays["y_test"])
+        return RawData(x_train, y_train, x_test, y_test, class_names, image_shape)
+
+
+def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of a .npz file; others in it are not read.
+
+    Raises:
+        InputError: no such file, not a .npz file, damaged, a key is missing, or an array holds Python
+            objects.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} must be a .npz file; there is no such file")
+    with open(path, "rb") as opened:  # np.load would leave a damaged file open
+        try:
+            file = np.load(opened, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path} is not a .npz file or is damaged: write it again with numpy.savez"
+            ) from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} must be a .npz file; it is a single .npy array: use numpy.savez")
+        if missing := [key for key in keys if key not in file.files]:
+            found = ", ".join(file.files) or "nothing"
+            raise InputError(
+                f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}"
+            )
+        return {key: _read_key(path, file, key) for key in keys}
+
+
+def _read_key(path: str | os.PathLike[str], file: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    try:
+        return file[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{key} in {path} holds Python objects, which are not loaded: store numbers of one shape"
+            ) from error
+        raise InputError(f"{key} in {path} is damaged ({error}): write it again with numpy.savez") from error
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """A NumPy array from an array, tensor or nested list, with no copy where possible."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} must be numbers of one shape; its rows differ in length") from error
+
+
+def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | None]:
+    """Samples ready for `to_features`, shape (n, ...), and the shape (C, H, W) of images, else None.
+
+    uint8 arrays (n, H, W), (n, C, H, W) and (n, H, W, C) with 1, 3 or 4 channels are images; the last kind is
+    turned to channels first. Floats become float32 rows.
+
+    Raises:
+        InputError: neither uint8 nor floats, empty, or not finite.
+    """
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise InputError(
+            f"{name} must hold uint8 images or floats; got {x.dtype}: convert it, as by .astype('float32')"
+        )
+    if x.ndim < 2 or x.size == 0:
+        raise InputError(f"{name} must have at least one row and one column; got shape {x.shape}")
+    if x.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # reported as infinite by the check
+            rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).reshape(len(x), -1)
+        return check_finite_matrix(name, rows), None
+    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        x = x.transpose(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+    if x.ndim == 3:
+        return pixels, (1, x.shape[1], x.shape[2])
+    return pixels, (x.shape[1], x.shape[2], x.shape[3]) if x.ndim == 4 else None
+
+
+def features_of(name: str, x: np.ndarray) -> Tensor:
+    """The feature rows, shape (n, d), that a data module would make of new samples `x`."""
+    return to_features(samples(name, x)[0])
+
+
+def targets(y_train: np.ndarray, y_test: np.ndarray) -> tuple[Tensor, Tensor, list[str]]:
+    """Both sets' targets: class indices (n,) with the class names, or floats (n, c) with no names.
+
+    Raises:
+        InputError: neither integers nor floats in both, of different widths, empty, or not finite.
+    """
+    kinds = []
+    for name, y in (("y_train", y_train), ("y_test", y_test)):
+        if y.dtype.kind not in "iubf":
+            raise InputError(f"{name} must hold integers (classes) or floats (regression); got {y.dtype}")
+        if y.ndim not in (1, 2) or y.size == 0:
+            raise InputError(f"{name} must have shape (n,) or (n, c) with at least one row; got {y.shape}")
+        kinds.append("regression" if y.dtype.kind == "f" else "classes")
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"y_train and y_test must both be integers (classes) or both floats (regression); "
+            f"got {y_train.dtype} and {y_test.dtype}"
+        )
+    if kinds[0] == "regression":
+        train, test = _float_targets("y_train", y_train), _float_targets("y_test", y_test)
+        if train.shape[1] != test.shape[1]:
+            raise InputError(
+                f"y_train and y_test must have equally many columns; got {train.shape[1]} and {test.shape[1]}"
+            )
+        return train, test, []
+    train_labels, test_labels = _labels("y_train", y_train), _labels("y_test", y_test)
+    values = np.union1d(train_labels, test_labels)
+    if len(values) > max(100, len(train_labels) // 2):
+        raise InputError(
+            f"y_train holds integers, which are classes, but {len(values)} different ones in "
+            f"{len(train_labels)} rows: store regression targets as floats"
+        )
+    indices = [torch.from_numpy(np.searchsorted(values, y)).long() for y in (train_labels, test_labels)]
+    return indices[0], indices[1], [str(int(value)) for value in values]
+
+
+def _float_targets(name: str, y: np.ndarray) -> Tensor:
+    with np.errstate(over="ignore"):  # reported as infinite by the check
+        rows = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
+    return check_finite_matrix(name, rows)
+
+
+def _labels(name: str, y: np.ndarray) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] != 1:
+        raise InputError(
+            f"{name} holds integers, which are classes, so its shape must be (n,); got {y.shape}: for "
+            f"one-hot rows store .argmax(axis=1), for regression store floats"
+        )
+    return y.reshape(-1)

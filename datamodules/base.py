@@ -1,0 +1,256 @@
+"""The data module every data set shares: sizes, label noise, seeds, and loaders of whole-tensor batches."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.noise import add_label_noise, check_noise
+from datamodules.raw import RawData, one_hot, to_features
+from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
+from kl.errors import InputError
+from kl.rows import RowDataset
+
+DEFAULT_BATCH_SIZE = 256  # [B18]
+EVAL_BATCH_SIZE = 4096
+
+
+class KernelDataModule(pl.LightningDataModule):
+    """A training and a test set as whole tensors: features (n, d) float32, targets (n, c).
+
+    A new data set is a subclass with a `name` and a `load`; one that downloads derives from
+    `datamodules.download.DownloadedDataModule`.
+    The test set is the validation set too: nothing is chosen by it that would need a third.
+
+    Args:
+        data_dir: folder of downloaded sets; None takes the environment variable KL_DATA_DIR, else "data".
+        train_size: training rows to draw without replacement; None takes all, in their order.
+        test_size: test rows to draw likewise.
+        label_noise: fraction eps of the labels to replace, in [0, 1].
+        noise_kind: "random" (uniform over all classes) or "flip" (always another class).
+        noise_seed: seed of the noise alone.
+        seed: seed of the subsets and of the order of the training batches.
+        batch_size: training rows in a batch, read when a loader is built. A KernelMachine sets it to the
+            size it chose; None leaves the choice to it, and means 256 where nobody chooses.
+        download: fetch a missing set in `prepare_data`; False never touches the network.
+
+    After `setup`:
+        train_set, test_set: RowDataset. test_set.y is clean; test_set.y_noisy is noised like the training
+            labels, None without label noise.
+        task, num_outputs (c), num_features (d), class_names, image_shape.
+        clean_labels: training labels before noise, shape (n,), long; None for regression.
+        noise_mask: which training labels were drawn for replacement, shape (n,), bool.
+
+    Raises:
+        InputError: an argument is out of its range, or the training set holds a single class.
+
+    Example:
+        >>> class Line(KernelDataModule):
+        ...     name = "line"
+        ...     def load(self):
+        ...         x = torch.linspace(0, 1, 10)[:, None]
+        ...         return RawData(x, 2 * x, x, 2 * x)
+        >>> data = Line(train_size=4)
+        >>> data.setup()
+        >>> data.train_set.x.shape, data.task
+        (torch.Size([4, 1]), 'regression')
+    """
+
+    name: str = ""
+    source: str = ""
+    """Where the rows came from: the name, unless a stand-in was read ("cifar10-jpeg")."""
+
+    train_set: RowDataset
+    test_set: RowDataset
+    clean_labels: Tensor | None
+    noise_mask: Tensor
+    task: str
+    num_outputs: int
+    num_features: int
+    class_names: list[str]
+    image_shape: tuple[int, int, int] | None
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        train_size: int | None = None,
+        test_size: int | None = None,
+        label_noise: float = 0.0,
+        noise_kind: str = "random",
+        noise_seed: int = 0,
+        seed: int = 0,
+        batch_size: int | None = DEFAULT_BATCH_SIZE,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.train_size = check_count("train_size", train_size, or_none="all rows")
+        self.test_size = check_count("test_size", test_size, or_none="all rows")
+        self.batch_size = check_count("batch_size", batch_size, or_none="the model's choice")
+        check_noise(label_noise, noise_kind)
+        self.label_noise, self.noise_kind = float(label_noise), noise_kind
+        self.noise_seed, self.seed = check_seed("noise_seed", noise_seed), check_seed("seed", seed)
+        self.data_dir = os.path.expanduser(data_dir or os.environ.get("KL_DATA_DIR") or "data")
+        self.download = bool(download)
+        self._is_setup = False
+        self._save_plain_hyperparameters()
+
+    def load(self) -> RawData:
+        """Read both sets from disk or memory. To be written by each data module; called once, by `setup`."""
+        raise NotImplementedError(f"{type(self).__name__} must define load(self) -> RawData")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the data and draw subset and noise, once however often Lightning calls it."""
+        if self._is_setup:
+            return
+        raw = self.load()
+        self.task, self.class_names, self.image_shape = raw.task, list(raw.class_names), raw.image_shape
+        self.name = self.name or type(self).__name__
+        self.source = self.source or self.name
+        x_train, y_train = self._subset("train", raw.x_train, raw.y_train, self.train_size)
+        x_test, y_test = self._subset("test", raw.x_test, raw.y_test, self.test_size)
+        if self.task == "classification":
+            self._set_classes(x_train, y_train.long(), x_test, y_test.long())
+        else:
+            self._set_regression(x_train, y_train, x_test, y_test)
+        self.num_features = self.train_set.x.shape[1]
+        self.num_outputs = self.train_set.y.shape[1]
+        self._is_setup = True
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
+        batch_size = self.batch_size or DEFAULT_BATCH_SIZE
+        return whole_batches(self.train_set, batch_size, seed=self.seed)
+
+    def val_dataloader(self) -> DataLoader:
+        """The test set: batches (x, y, index) in order, against clean targets."""
+        return whole_batches(self.test_set, EVAL_BATCH_SIZE)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test set: batches (x, y, index) in order, against clean targets."""
+        return whole_batches(self.test_set, EVAL_BATCH_SIZE)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The test features alone: batches x in order."""
+        return whole_batches(FeatureRows(self.test_set.x), EVAL_BATCH_SIZE)
+
+    def _subset(self, part: str, x: Tensor, y: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
+        if size is not None and size > len(x):
+            raise InputError(
+                f"{part}_size must be from 1 to {len(x)}, the rows of {self.name}'s {part} set; got {size}: "
+                f"give a smaller one, or None for all"
+            )
+        rows = draw_subset(len(x), size, derive_seed(self.seed, f"{part} subset"))
+        # Drawn before they become floats: a small subset of a large set never costs the large one's memory.
+        return (x, y) if rows is None else (x[rows], y[rows])
+
+    def _set_classes(self, x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
+        c = len(self.class_names)
+        if bool((y_train == y_train[0]).all()):
+            only = self.class_names[int(y_train[0])]
+            remedy = "give samples of at least two classes"
+            if self.train_size is not None:
+                remedy = f"raise train_size (got {self.train_size}) or change the seed"
+            raise InputError(
+                f"the training set of {self.name} must hold at least two classes; "
+                f"all {len(y_train)} rows are of class {only!r}: {remedy}"
+            )
+        noisy, self.noise_mask = self._noisy(y_train, "train")
+        self.clean_labels = y_train.clone()
+        y_test_noisy = one_hot(self._noisy(y_test, "test")[0], c) if self.label_noise > 0 else None
+        self.train_set = RowDataset(to_features(x_train), one_hot(noisy, c))
+        self.test_set = RowDataset(to_features(x_test), one_hot(y_test, c), y_test_noisy)
+
+    def _noisy(self, labels: Tensor, part: str) -> tuple[Tensor, Tensor]:
+        seed = derive_seed(self.noise_seed, f"{part} noise")
+        return add_label_noise(labels, self.label_noise, len(self.class_names), self.noise_kind, seed)
+
+    def _set_regression(self, x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
+        if self.label_noise > 0:
+            raise InputError(
+                f"label_noise replaces class labels, and {self.name} is a regression set; got "
+                f"{self.label_noise}: leave it at 0, or store integer labels"
+            )
+        self.train_set = RowDataset(to_features(x_train), to_features(y_train))
+        self.test_set = RowDataset(to_features(x_test), to_features(y_test))
+        self.noise_mask = torch.zeros(len(y_train), dtype=torch.bool)
+        self.clean_labels = None
+
+    def _save_plain_hyperparameters(self) -> None:
+        """Save the arguments as plain values: checkpoints are loaded with weights_only=True.
+
+        logger=False, because Lightning refuses to log two different values of one name (the machine has a
+        seed and a batch size of its own).
+        """
+        self.save_hyperparameters(logger=False)
+        plain = {name: _plain(value) for name, value in self.hparams.items()}
+        dropped = [name for name, value in plain.items() if value is NotImplemented]
+        self.save_hyperparameters(plain, ignore=dropped, logger=False)
+
+
+class FeatureRows(Dataset):
+    """Features without targets; an index tensor gives a whole batch, shape (m, d)."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x  # shape: (n, d)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.x[index]
+
+
+def whole_batches(dataset: Any, batch_size: int, seed: int | None = None) -> DataLoader:
+    """A loader that indexes `dataset` with one index tensor per batch; without a seed it goes in order."""
+    sampler = BatchIndexSampler(len(dataset), batch_size, seed)
+    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+
+
+def check_count(name: str, value: int | None, or_none: str) -> int | None:
+    """Return value as a plain int >= 1 or None, else raise InputError naming the argument."""
+    if value is None:
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(value, bool):
+        raise InputError(f"{name} must be a whole number of at least 1, or None for {or_none}; got {value!r}")
+    return count
+
+
+def check_seed(name: str, value: int) -> int:
+    """Return value as a plain int in 0..2^63-1, else raise InputError naming the argument."""
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**63:
+        raise InputError(f"{name} must be a whole number from 0 to 2^63 - 1; got {value!r}")
+    return seed
+
+
+def _plain(value: Any) -> Any:
+    """The value as str, int, float, bool, None or a list of them, else NotImplemented."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        values = [_plain(item) for item in value]
+        return NotImplemented if any(item is NotImplemented for item in values) else values
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
+        return _plain(value.item())
+    return NotImplemented
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,148 @@
+"""Sets that are downloaded once: found on disk, or fetched whole, or reported missing in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import queue
+import tarfile
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from datamodules.base import KernelDataModule
+from kl.errors import DataNotFoundError
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 8.0
+READ_SECONDS = 30.0
+
+
+class DownloadError(Exception):
+    """No address gave the file; the message holds each one's reason."""
+
+
+class DownloadedDataModule(KernelDataModule):
+    """A data module with files in `data_dir`. A subclass writes `places`, `found_in`, `fetch` and `load`."""
+
+    def places(self) -> list[Path]:
+        """Where the set is looked for, best first."""
+        raise NotImplementedError
+
+    def found_in(self) -> Path | None:
+        """The first of `places` that holds the whole set, or None."""
+        raise NotImplementedError
+
+    def fetch(self) -> None:
+        """Download what is missing; raise DownloadError where that fails."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        """Download the set unless it is there (Lightning calls this on one process only)."""
+        if self.found_in() is None:
+            if not self.download:
+                raise self.not_found("was not downloaded (download is off)")
+            self.fetch_or_explain()
+
+    def fetch_or_explain(self) -> None:
+        """`fetch`, with a failure told as DataNotFoundError."""
+        try:
+            self.fetch()
+        except DownloadError as error:
+            # The chain of urllib's tracebacks says nothing that the message does not.
+            raise self.not_found(f"could not be downloaded ({error})") from None
+
+    def require(self) -> Path:
+        """`found_in`, or DataNotFoundError where the set is missing."""
+        place = self.found_in()
+        if place is None:
+            raise self.not_found("was not downloaded (prepare_data does that)")
+        return place
+
+    def not_found(self, reason: str) -> DataNotFoundError:
+        """The one line that says which set, where it was looked for, and what to do."""
+        looked = " or ".join(str(place.absolute()) for place in self.places())
+        return DataNotFoundError(
+            f"{self.name} was not found at {looked} and {reason}: point --data-dir (data_dir) or KL_DATA_DIR "
+            f"at a folder that holds it, or run `kl data download {self.name}` with a network"
+        )
+
+
+def download(urls: Sequence[str], md5: str, folder: Path, unpack: Callable[[Path, Path], Any]) -> None:
+    """Download one file, check it, unpack it, and move what came out into `folder`.
+
+    All of it happens in a temporary folder inside `folder`, so an interrupted or damaged download leaves
+    nothing, and where no address answers nothing is created at all.
+
+    Args:
+        urls: addresses of the same file, tried in turn.
+        md5: checksum of the file.
+        folder: where the unpacked files go; made if need be.
+        unpack: called with the file and an empty folder to unpack it into.
+
+    Raises:
+        DownloadError: no address gave the file.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            with _open(url) as response:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as staging:
+                    archive, out = Path(staging, "archive"), Path(staging, "out")
+                    log.info("downloading %s to %s", url, folder)
+                    if _save(response, archive) != md5:
+                        raise OSError("the file came damaged (wrong checksum)")
+                    out.mkdir()
+                    unpack(archive, out)
+                    for file in sorted(out.iterdir()):
+                        os.replace(file, folder / file.name)
+            return
+        except (OSError, EOFError, http.client.HTTPException, tarfile.TarError) as error:
+            reasons.append(f"{urlsplit(url).netloc or url}: {_reason(error)}")
+    raise DownloadError("; ".join(reasons))
+
+
+def _open(url: str) -> Any:
+    """urlopen with a limit on the whole of it: its own leaves out name look-up and counts per address."""
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            answer.put(urllib.request.urlopen(url, timeout=READ_SECONDS))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        response = answer.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        raise OSError(f"no answer within {CONNECT_SECONDS:.0f} s") from None
+    if isinstance(response, Exception):
+        raise response
+    return response
+
+
+def _save(response: Any, path: Path) -> str:
+    """Write the response to `path`; its MD5."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("wb") as file:
+        while chunk := response.read(1 << 20):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return str(cause.strerror)
+    return str(cause) or type(cause).__name__

@@ -1,0 +1,65 @@
+"""What a data module's `load` returns, and its way from there to features and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kl.errors import InputError
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A training and a test set as they were read, before subsampling, scaling and label noise.
+
+    Pixels are uint8 0..255, channels first, and are divided by 255; floats are left alone.
+    """
+
+    x_train: Tensor  # shape: (n, ...), uint8 or float
+    y_train: Tensor  # shape: (n,), class indices (long), or (n, c), float, for regression
+    x_test: Tensor  # shape: (n_test, ...)
+    y_test: Tensor  # shape: (n_test,) or (n_test, c)
+    class_names: list[str] = field(default_factory=list)
+    """One name per class, in the order of their indices; empty for regression."""
+    image_shape: tuple[int, int, int] | None = None
+    """(C, H, W), or None where rows are not images."""
+
+    def __post_init__(self) -> None:
+        for part, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
+            if len(x) != len(y):
+                raise InputError(
+                    f"x_{part} and y_{part} must have one row per sample; got {len(x)} rows and {len(y)} "
+                    f"targets"
+                )
+            if x.numel() == 0:
+                raise InputError(
+                    f"x_{part} must have at least one row and one column; got shape {tuple(x.shape)}"
+                )
+        widths = self.x_train[0].numel(), self.x_test[0].numel()
+        if widths[0] != widths[1]:
+            raise InputError(
+                f"x_train and x_test must have equally many features; got {widths[0]} and {widths[1]}"
+            )
+
+    @property
+    def task(self) -> str:
+        """ "classification" or "regression"."""
+        return "classification" if self.class_names else "regression"
+
+
+def to_features(x: Tensor) -> Tensor:
+    """Flatten each sample to a float32 row, shape (n, d); uint8 pixels are divided by 255.
+
+    The division is correctly rounded, so pixel = round(255 x) recovers the 8-bit codes exactly.
+    """
+    rows = x.reshape(len(x), -1)
+    if rows.dtype == torch.uint8:
+        return rows.to(torch.float32).div_(255)
+    return rows.to(torch.float32)
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Class indices, shape (n,), as one-hot {0, 1} float32 rows, shape (n, c)."""
+    return torch.zeros(len(labels), num_classes).scatter_(1, labels[:, None], 1.0)

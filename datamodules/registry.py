@@ -1,0 +1,103 @@
+"""From what a user types after --data to a data module."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from typing import Any
+
+from datamodules.arrays import ArrayDataModule
+from datamodules.base import KernelDataModule
+from datamodules.cifar import CIFAR10DataModule
+from datamodules.digits import DigitsDataModule
+from datamodules.folders import ImageFolderDataModule
+from datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
+from datamodules.synthetic import SyntheticDataModule
+from kl.errors import InputError
+
+# Name: class and the arguments that make the class that set.
+NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
+    "digits": (DigitsDataModule, {}),
+    "mnist": (MNISTDataModule, {}),
+    "fashion-mnist": (FashionMNISTDataModule, {}),
+    "cifar10": (CIFAR10DataModule, {}),
+    "synthetic1": (SyntheticDataModule, {"kind": 1}),
+    "synthetic2": (SyntheticDataModule, {"kind": 2}),
+}
+SPECS = (*NAMED, "npz:FILE", "folder:DIR", "package.module:Class")
+
+
+def build_datamodule(spec: str, **options: Any) -> KernelDataModule:
+    """The data module that `spec` names.
+
+    Args:
+        spec: digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, or
+            package.module:Class for a KernelDataModule of the user's own (also from the current folder).
+        **options: arguments of that data module.
+
+    Raises:
+        InputError: the name or an option is unknown, or the user's class cannot be imported.
+
+    Example:
+        >>> build_datamodule("synthetic2", train_size=100).name
+        'synthetic2'
+    """
+    cls, fixed = _resolve(spec)
+    known = _option_names(cls) - set(fixed)
+    if unknown := sorted(set(options) - known):
+        raise InputError(
+            f"{unknown[0]} is not an option of --data {spec}; it has: {', '.join(sorted(known - {'path'}))}"
+        )
+    return cls(**fixed, **options)
+
+
+def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
+    if spec in NAMED:
+        return NAMED[spec]
+    prefix, colon, rest = spec.partition(":")
+    if colon and not rest:
+        raise InputError(f"--data {spec!r} lacks what follows the colon; expected one of {', '.join(SPECS)}")
+    if prefix == "npz" and colon:
+        return ArrayDataModule, {"path": rest}
+    if prefix == "folder" and colon:
+        return ImageFolderDataModule, {"path": rest}
+    if colon and all(part.isidentifier() for part in prefix.split(".")) and rest.isidentifier():
+        return _import_class(spec, prefix, rest), {}
+    close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, "npz", "folder"], n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    if spec.endswith(".npz"):
+        hint = f" (did you mean 'npz:{spec}'?)"
+    raise InputError(f"--data must be one of {', '.join(SPECS)}; got {spec!r}{hint}")
+
+
+def _import_class(spec: str, module_name: str, class_name: str) -> type[KernelDataModule]:
+    # An installed command does not look into the current folder, where a user's module often lies.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise InputError(f"--data {spec}: module {module_name} cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, KernelDataModule)):
+        was = "there is no such name" if found is None else f"it is a {type(found).__name__}"
+        raise InputError(
+            f"--data {spec}: {class_name} must be a class in {module_name} that derives from "
+            f"datamodules.KernelDataModule; {was}"
+        )
+    return found
+
+
+def _option_names(cls: type) -> set[str]:
+    """Arguments of a class and, through its **options, of its bases."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        names.update(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names

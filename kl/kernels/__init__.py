@@ -1,0 +1,38 @@
+"""Kernels: a formula and a thin class each."""
+
+from kl.kernels.bandwidth import median_distance
+from kl.kernels.base import Bandwidth, GramKernel, Kernel, RadialKernel
+from kl.kernels.composite import Product, Scaled, Sum
+from kl.kernels.inner_product import Polynomial
+from kl.kernels.radial import (
+    ExponentialPower,
+    Gaussian,
+    InverseMultiquadric,
+    Laplacian,
+    Matern32,
+    Matern52,
+)
+from kl.kernels.registry import build_kernel, kernel_names
+from kl.kernels.relu import ReluNNGP, ReluNTK
+
+__all__ = [
+    "Bandwidth",
+    "ExponentialPower",
+    "Gaussian",
+    "GramKernel",
+    "InverseMultiquadric",
+    "Kernel",
+    "Laplacian",
+    "Matern32",
+    "Matern52",
+    "Polynomial",
+    "Product",
+    "RadialKernel",
+    "ReluNNGP",
+    "ReluNTK",
+    "Scaled",
+    "Sum",
+    "build_kernel",
+    "kernel_names",
+    "median_distance",
+]

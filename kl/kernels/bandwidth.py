@@ -1,0 +1,38 @@
+"""The bandwidth that `"auto"` stands for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kl.errors import InputError
+
+
+def median_distance(
+    x: Tensor,  # shape: (n, d)
+    sample: int = 1000,
+    seed: int = 0,
+) -> float:
+    """Median of |x_i - x_j| over all pairs i < j of a seeded subsample: the usual heuristic for a bandwidth.
+
+    Args:
+        x: features, shape (n, d).
+        sample: rows drawn without replacement (all rows where n is smaller).
+        seed: seed of the draw.
+
+    Raises:
+        InputError: the median is 0 (most rows are equal), so it cannot serve as a bandwidth.
+
+    Source: Gretton et al. 2012, A kernel two-sample test, section 8.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(x), generator=generator)[:sample].to(x.device)
+    if len(chosen) < 2:
+        return 1.0  # one row has no distance; any bandwidth gives the same function on it
+    median = float(torch.pdist(x[chosen].double()).median())
+    if median == 0:
+        raise InputError(
+            "bandwidth='auto' needs rows that differ; the median pairwise distance is 0: "
+            "give --bandwidth a number"
+        )
+    return median

@@ -1,0 +1,203 @@
+"""EigenPro's parameters, each by its own rule: subsample s, rank q, batch m, step size eta.
+
+The rules adapt the kernel to the machine [MB19]: q is the largest rank whose critical batch size still fits the batch
+that memory allows, so that the largest batch the device can hold is also a useful one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl.engine import kernel_matrix
+from kl.errors import InputError
+from kl.kernels.base import Kernel, check_positive
+from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
+from kl.rows import Rows
+from kl.spectrum import Eigensystem, nystrom_eigensystem
+
+log = logging.getLogger(__name__)
+
+STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
+CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
+Auto = int | str
+
+
+@dataclass(frozen=True)
+class EigenProPlan:
+    """The parameters of an EigenPro run and the estimates they follow from."""
+
+    subsample: int  # s
+    top_q: int  # q
+    batch_size: int  # m
+    memory_batch_size: int  # m_G
+    critical_batch_size: int  # m*
+    step_size: float  # eta
+    beta: float  # max_x K_P(x, x)
+    lambda_1: float  # lambda_1 of K(X_S, X_S)/s
+    lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
+    lambda_1_subsample: float  # the estimate on the subsample that P was built from
+    lambda_1_check: float  # the estimate on a second, independent sample
+
+
+def default_subsample(n: int) -> int:
+    """s: 2000 rows for n up to 10^5 [MB19 section 5], 5000 beyond, never more than n."""
+    return min(n, 2000 if n <= 100_000 else 5000)
+
+
+def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int = 4) -> int:
+    """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers; at least 1, at most n.
+
+    Source: [MB19] section 4, step 1.
+    """
+    return max(1, min(n, memory // (itemsize * n) - d - c))
+
+
+def critical_batch_size(beta: float, lambda_1: float) -> int:
+    """m* = beta(K_P) / lambda_1(K_P) + 1: up to it time falls linearly with the batch, beyond it hardly.
+
+    Source: [MB19] equation 7, from Ma, Bassily, Belkin 2018.
+    """
+    return max(1, int(beta / lambda_1) + 1) if lambda_1 > 0 else 2**31
+
+
+def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP_MARGIN) -> float:
+    """eta = m / beta below the critical batch size, 2m / (beta + (m - 1) lambda_1) above it.
+
+    The second is the edge of stability; the step is kept below `margin` times it on both sides.
+
+    Source: [MB19] section 4, step 3; the margin is ours.
+    """
+    edge = 2 * m / (beta + (m - 1) * lambda_1)
+    return min(m / beta, margin * edge)
+
+
+def choose_top_q(
+    eigenvalues: Tensor,  # shape: (s,), largest first
+    beta: float,
+    batch_size: int,
+    damping: float = DAMPING,
+) -> int:
+    """The largest q whose critical batch size is at most `batch_size`, 0 where even q = 1 exceeds it.
+
+    After damping the largest eigenvalue is max_i lambda_i (lambda_q/lambda_i)^a = lambda_1^(1-a) lambda_q^a, which falls
+    with q, so m*(q) rises.
+
+    Source: [MB19] section 4, step 2.
+    """
+    usable = eigenvalues[eigenvalues > len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[0]]
+    damped = eigenvalues[0] ** (1 - damping) * usable**damping
+    return int((beta / damped + 1 <= batch_size).sum())
+
+
+def plan_eigenpro(
+    kernel: Kernel,
+    centers: Rows,  # n rows, the subsample first
+    num_outputs: int,
+    memory: int,
+    subsample: int,
+    top_q: Auto = "auto",
+    batch_size: Auto = "auto",
+    step_size: float | str = "auto",
+    columns: Tensor | None = None,  # K(X, X_S), shape: (n, s)
+) -> tuple[EigenProPlan, Preconditioner, Eigensystem]:
+    """Choose q, m and eta where they are "auto", and build the preconditioner.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        centers: the n training rows, the first `subsample` of which are the Nystrom subsample.
+        num_outputs: c.
+        memory: bytes that a step may use.
+        subsample: s.
+        top_q: q; more than s is clipped with a message, 0 is plain kernel SGD.
+        batch_size: m; more than n is clipped with a message.
+        step_size: eta.
+        columns: K(X, X_S) where the caller keeps it.
+
+    Raises:
+        InputError: a value is neither "auto" nor in its range.
+    """
+    n, d = centers.data.shape
+    first = centers[:subsample]
+    system = nystrom_eigensystem(kernel, first)
+    eigenvalues = system.eigenvalues
+    diagonal = kernel.diag(centers.data)
+    if float(diagonal.max()) <= 0:
+        raise InputError(
+            f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
+        )
+    # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
+    memory_m = min(memory_batch_size(n, d, num_outputs, memory), n)
+    wanted = checked_size("batch_size", batch_size, 1, n, "the training rows") or min(memory_m, subsample)
+    q = checked_size("top_q", top_q, 0, subsample, "the subsample")
+    if q is None:
+        q = choose_top_q(eigenvalues, float(diagonal.max()), wanted)
+    q = min(q, int((eigenvalues > 0).sum()))
+    precond = make_preconditioner(system, q, centers.data.dtype)
+
+    check = _check_rows(n, subsample)
+    check_block = kernel_matrix(kernel, centers[check], first, same=torch.arange(n)[check].to(first.data.device))
+    beta_block = check_block if columns is None else columns
+    beta_rows = check if columns is None else slice(None)
+    beta = float(precond.damped_diagonal(diagonal[beta_rows], beta_block).max())
+    own = _damped_top(eigenvalues, q)
+    t = len(check_block)
+    independent = precond.largest_eigenvalue(
+        kernel_matrix(kernel, centers[check], centers[check], same=torch.arange(t, device=first.data.device)),
+        check_block,
+    )
+    lambda_1 = max(own, independent)
+    beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
+    critical = critical_batch_size(beta, lambda_1)
+    m = wanted if batch_size != "auto" else max(1, min(wanted, critical))
+    if step_size == "auto":
+        eta = optimal_step_size(m, beta, lambda_1)
+    else:
+        check_positive("step_size", step_size, 'or "auto"')
+        eta = float(step_size)
+    plan = EigenProPlan(
+        subsample=subsample,
+        top_q=q,
+        batch_size=m,
+        memory_batch_size=memory_m,
+        critical_batch_size=critical,
+        step_size=eta,
+        beta=beta,
+        lambda_1=float(eigenvalues[0]),
+        lambda_1_damped=lambda_1,
+        lambda_1_subsample=own,
+        lambda_1_check=independent,
+    )
+    return plan, precond, system
+
+
+def checked_size(name: str, value: Auto | None, low: int, high: int, limit: str) -> int | None:
+    """An integer option in low..high: None where it is "auto", clipped with a message where it is above high.
+
+    Raises:
+        InputError: the value is not an integer of at least `low`.
+    """
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} must be auto or an integer of at least {low}; got {value!r}")
+    if value > high:
+        log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
+        return high
+    return value
+
+
+def _check_rows(n: int, subsample: int) -> slice:
+    """Rows outside the subsample where there are enough of them, else all rows: then P is exact and needs no check."""
+    outside = n - subsample
+    if outside >= min(subsample, CHECK_ROWS) // 2:
+        return slice(subsample, min(n, subsample + CHECK_ROWS))
+    return slice(0, min(n, CHECK_ROWS))
+
+
+def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:
+    """max_i lambda_i (lambda_q / lambda_i)^a = lambda_1^(1-a) lambda_q^a; lambda_1 where nothing is damped."""
+    return float(eigenvalues[0] ** (1 - damping) * eigenvalues[q - 1] ** damping) if q else float(eigenvalues[0])

@@ -1,0 +1,89 @@
+"""Norms, inner products and distances of kernel expansions f = sum_i alpha_i K(., x_i), from their definition.
+
+For several outputs the RKHS is the direct sum of c copies: <f, g> = sum_k <f_k, g_k> = trace(alpha^T K(X, Z) gamma).
+Sums are accumulated in float64; kernel values keep the dtype of the features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kl.engine import kernel_matmul
+from kl.errors import InputError
+from kl.kernels.base import Kernel
+from kl.rows import Rows, check_finite_matrix
+
+
+def inner_product_per_class(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    alpha: Tensor,  # shape: (n, c)
+    z: Tensor,  # shape: (p, d)
+    gamma: Tensor,  # shape: (p, c)
+) -> Tensor:
+    """<f_k, g_k>_H = alpha_k^T K(X, Z) gamma_k for every output k, shape (c,), float64.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes do not fit together.
+    """
+    for name, weights, rows_name, rows in (("alpha", alpha, "x", x), ("gamma", gamma, "z", z)):
+        check_finite_matrix(rows_name, rows)
+        check_finite_matrix(name, weights)
+        if len(weights) != len(rows):
+            raise InputError(f"{name} must have one row per row of {rows_name}; got {len(weights)} and {len(rows)}")
+    if x.shape[1] != z.shape[1] or alpha.shape[1] != gamma.shape[1]:
+        raise InputError(
+            f"f and g must share features and outputs; got {x.shape[1]} and {z.shape[1]} features, "
+            f"{alpha.shape[1]} and {gamma.shape[1]} outputs"
+        )
+    same = torch.arange(len(x), device=x.device) if x is z else None
+    values = kernel_matmul(kernel, Rows.of(x), Rows.of(z), gamma, same)  # g(X)
+    return (alpha.double() * values.double()).sum(dim=0)
+
+
+def inner_product(kernel: Kernel, x: Tensor, alpha: Tensor, z: Tensor, gamma: Tensor) -> float:
+    """<f, g>_H = trace(alpha^T K(X, Z) gamma); arguments as in `inner_product_per_class`."""
+    return float(inner_product_per_class(kernel, x, alpha, z, gamma).sum())
+
+
+def rkhs_norm_per_class(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    alpha: Tensor,  # shape: (n, c)
+) -> Tensor:
+    """|f_k|_H = sqrt(alpha_k^T K(X, X) alpha_k) for every output k, shape (c,), float64."""
+    return inner_product_per_class(kernel, x, alpha, x, alpha).clamp_(min=0).sqrt_()
+
+
+def rkhs_norm(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    alpha: Tensor,  # shape: (n, c)
+) -> float:
+    """|f|_H = sqrt(trace(alpha^T K(X, X) alpha)).
+
+    Example:
+        >>> import torch, kl
+        >>> x, alpha = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [0.0]])
+        >>> kl.rkhs_norm(kl.Gaussian(1.0), x, alpha)  # f = K(., 0), and |K(., 0)|^2 = K(0, 0) = 1
+        1.0
+    """
+    return max(inner_product(kernel, x, alpha, x, alpha), 0.0) ** 0.5
+
+
+def rkhs_distance(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    alpha: Tensor,  # shape: (n, c)
+    z: Tensor,  # shape: (p, d)
+    gamma: Tensor,  # shape: (p, c)
+) -> float:
+    """|f - g|_H = sqrt(|f|^2 - 2 <f, g> + |g|^2); arguments as in `inner_product_per_class`.
+
+    Where X and Z are the same rows the difference of the weights is used, which does not cancel.
+    """
+    if x is z or (x.shape == z.shape and torch.equal(x, z)):
+        return rkhs_norm(kernel, x, alpha - gamma)
+    squares = inner_product(kernel, x, alpha, x, alpha) + inner_product(kernel, z, gamma, z, gamma)
+    return max(squares - 2 * inner_product(kernel, x, alpha, z, gamma), 0.0) ** 0.5
