@@ -53,9 +53,7 @@ class ArrayDataModule(KernelDataModule):
         self._arrays: dict[str, Any] | None = None
 
     @classmethod
-    def from_arrays(
-        cls, x_train: Any, y_train: Any, x_test: Any, y_test: Any, **options: Any
-    ) -> ArrayDataModule:
+    def from_arrays(cls, x_train: Any, y_train: Any, x_test: Any, y_test: Any, **options: Any) -> ArrayDataModule:
         """The same from arrays, tensors or nested lists in memory; they are not modified."""
         module = cls(path=None, **options)
         module._arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -91,16 +89,12 @@ def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, n
         try:
             file = np.load(opened, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path} is not a .npz file or is damaged: write it again with numpy.savez"
-            ) from error
+            raise InputError(f"{path} is not a .npz file or is damaged: write it again with numpy.savez") from error
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise InputError(f"{path} must be a .npz file; it is a single .npy array: use numpy.savez")
         if missing := [key for key in keys if key not in file.files]:
             found = ", ".join(file.files) or "nothing"
-            raise InputError(
-                f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}"
-            )
+            raise InputError(f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}")
         return {key: _read_key(path, file, key) for key in keys}
 
 

@@ -121,9 +121,7 @@ def check(spec: str, data_dir: str | None = None) -> list[Check]:
     facts: tuple[Any, ...] = _FACTS.get(spec, ("",) * 5)
     found = (len(module.train_set), len(module.test_set), module.num_features, module.num_outputs)
     names = ("training rows", "test rows", "features", "classes" if module.class_names else "outputs")
-    checks += [
-        Check(name, str(fact), str(value)) for name, fact, value in zip(names, facts[:4], found, strict=True)
-    ]
+    checks += [Check(name, str(fact), str(value)) for name, fact, value in zip(names, facts[:4], found, strict=True)]
     if module.clean_labels is not None:
         counts = module.clean_labels.bincount(minlength=module.num_outputs).tolist()
         expected = str(_HISTOGRAMS[spec]) if spec in _HISTOGRAMS else ""
@@ -141,9 +139,7 @@ def _checksums(module: KernelDataModule) -> list[Check]:
     if not isinstance(module, DownloadedDataModule) or module.name not in _CHECKSUMS:
         return []  # CIFAR-10's pickles are checked by torchvision when they are read
     folder = Path(module.require())
-    return [
-        Check(f"MD5 of {name}", md5, _md5(folder / name)) for name, md5 in _CHECKSUMS[module.name].items()
-    ]
+    return [Check(f"MD5 of {name}", md5, _md5(folder / name)) for name, md5 in _CHECKSUMS[module.name].items()]
 
 
 def _md5(path: Path) -> str:

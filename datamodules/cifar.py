@@ -151,18 +151,14 @@ def _decode_zip(path: Path) -> dict[str, np.ndarray]:
                 files[parts[-3]].append((parts[-2], name))
         for part, found in files.items():
             if not found:
-                raise InputError(
-                    f"{path} must hold {part}/<class>/* images; it holds none: is it another zip?"
-                )
+                raise InputError(f"{path} must hold {part}/<class>/* images; it holds none: is it another zip?")
         classes = sorted({label for label, _ in files["train"]})
         arrays: dict[str, np.ndarray] = {"class_names": np.array(classes)}
         total = sum(len(found) for found in files.values())
         log.info("decoding the %d images of %s, once", total, path)
         for part, found in files.items():
             if unknown := sorted({label for label, _ in found} - set(classes)):
-                raise InputError(
-                    f"{path} has test images of class {unknown[0]!r}, which has no training images"
-                )
+                raise InputError(f"{path} has test images of class {unknown[0]!r}, which has no training images")
             images = [decode_image(io.BytesIO(archive.read(name)), f"{path}:{name}") for _, name in found]
             if len({image.shape for image in images}) > 1:
                 raise InputError(f"{path} must hold images of one size; {part} has several")

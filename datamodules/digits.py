@@ -27,8 +27,6 @@ class DigitsDataModule(KernelDataModule):
         pixels, labels = load_digits(return_X_y=True)
         x = torch.from_numpy(pixels).to(torch.float32).div_(16)
         y = torch.from_numpy(labels).long()
-        train, test = train_test_split(
-            torch.arange(len(y)).numpy(), test_size=0.2, stratify=labels, random_state=0
-        )
+        train, test = train_test_split(torch.arange(len(y)).numpy(), test_size=0.2, stratify=labels, random_state=0)
         names = [str(digit) for digit in range(10)]
         return RawData(x[train], y[train], x[test], y[test], names, image_shape=(1, 8, 8))

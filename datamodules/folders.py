@@ -57,9 +57,7 @@ class ImageFolderDataModule(KernelDataModule):
         """List and decode the images."""
         folder = Path(self.path)
         if not folder.is_dir():
-            raise InputError(
-                f"folder:{self.path} must be a folder of class folders; there is none at {folder}"
-            )
+            raise InputError(f"folder:{self.path} must be a folder of class folders; there is none at {folder}")
         parts = [part for part in ("train", "test") if (folder / part).is_dir()]
         if len(parts) == 1:
             other = "test" if parts == ["train"] else "train"
@@ -74,9 +72,7 @@ class ImageFolderDataModule(KernelDataModule):
             files, names = list_images(folder)
             train, test = _split(files, derive_seed(self.seed, "folder split"))
             if not test:
-                raise InputError(
-                    f"{folder} is too small to split: give a class three images, or make train/ and test/"
-                )
+                raise InputError(f"{folder} is too small to split: give a class three images, or make train/ and test/")
         channels = 1 if self.grayscale else 3
         (x_train, y_train), (x_test, y_test) = self._decode(train), self._decode(test)
         return RawData(x_train, y_train, x_test, y_test, names, image_shape=(channels, *self.image_size))
@@ -131,7 +127,5 @@ def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
     except TypeError:
         sides = []
     if len(sides) != 2 or min(sides) < 1:
-        raise InputError(
-            f"image_size must be one whole number of pixels or two, [height, width]; got {size!r}"
-        )
+        raise InputError(f"image_size must be one whole number of pixels or two, [height, width]; got {size!r}")
     return sides[0], sides[1]

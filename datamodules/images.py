@@ -37,9 +37,7 @@ def decode_image(
                 picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{name} cannot be read as an image ({error}): remove or replace the file"
-        ) from error
+        raise InputError(f"{name} cannot be read as an image ({error}): remove or replace the file") from error
     return pixels[None] if grayscale else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -57,7 +55,5 @@ def luma(pixels: Tensor, chunk: int = 4096) -> Tensor:
     same weights but cuts off instead of rounding, so it differs by at most one of 255 levels.
     """
     weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
-    parts = [
-        ((part.int() * weights).sum(dim=1, keepdim=True) + (1 << 15)) >> 16 for part in pixels.split(chunk)
-    ]
+    parts = [((part.int() * weights).sum(dim=1, keepdim=True) + (1 << 15)) >> 16 for part in pixels.split(chunk)]
     return torch.cat([part.to(torch.uint8) for part in parts])

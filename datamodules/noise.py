@@ -102,7 +102,5 @@ def noisy_bayes_error(clean_error: float, eps: float, num_classes: int, kind: st
         eps = eps * num_classes / (num_classes - 1)
         if eps > 1 + 1e-9:
             limit = (num_classes - 1) / num_classes
-            raise InputError(
-                f"the Bayes error under 'flip' noise is known up to label_noise={limit:.4g}; got more"
-            )
+            raise InputError(f"the Bayes error under 'flip' noise is known up to label_noise={limit:.4g}; got more")
     return eps * (num_classes - 1) / num_classes + (1 - eps) * clean_error

@@ -30,18 +30,13 @@ class RawData:
         for part, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
             if len(x) != len(y):
                 raise InputError(
-                    f"x_{part} and y_{part} must have one row per sample; got {len(x)} rows and {len(y)} "
-                    f"targets"
+                    f"x_{part} and y_{part} must have one row per sample; got {len(x)} rows and {len(y)} targets"
                 )
             if x.numel() == 0:
-                raise InputError(
-                    f"x_{part} must have at least one row and one column; got shape {tuple(x.shape)}"
-                )
+                raise InputError(f"x_{part} must have at least one row and one column; got shape {tuple(x.shape)}")
         widths = self.x_train[0].numel(), self.x_test[0].numel()
         if widths[0] != widths[1]:
-            raise InputError(
-                f"x_train and x_test must have equally many features; got {widths[0]} and {widths[1]}"
-            )
+            raise InputError(f"x_train and x_test must have equally many features; got {widths[0]} and {widths[1]}")
 
     @property
     def task(self) -> str:

@@ -24,7 +24,7 @@ try:
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "CheckpointError",
     "DataNotFoundError",
     "DivergenceError",

@@ -100,9 +100,7 @@ def interpolate(
     first, group = _equal_rows(x)
     counts = torch.bincount(group).double()[:, None]
     rows = Rows.of(x[first].double())
-    means = torch.zeros(len(first), y.shape[1], dtype=torch.float64, device=y.device).index_add_(
-        0, group, y.double()
-    )
+    means = torch.zeros(len(first), y.shape[1], dtype=torch.float64, device=y.device).index_add_(0, group, y.double())
     means /= counts
     if len(first) < len(x) and not torch.allclose(means[group], y.double()):
         log.warning(
@@ -240,14 +238,10 @@ def _cholesky(kernel: Kernel, rows: Rows, shift: Tensor) -> Solve | None:
         return None if int(info) else lambda rhs: torch.cholesky_solve(rhs, factor)
     try:
         # The transpose is the same memory in the column order that LAPACK overwrites.
-        upper = scipy.linalg.cho_factor(
-            matrix.numpy().T, lower=False, overwrite_a=True, check_finite=False
-        )
+        upper = scipy.linalg.cho_factor(matrix.numpy().T, lower=False, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    return lambda rhs: torch.from_numpy(
-        scipy.linalg.cho_solve(upper, rhs.numpy(), check_finite=False)
-    ).contiguous()
+    return lambda rhs: torch.from_numpy(scipy.linalg.cho_solve(upper, rhs.numpy(), check_finite=False)).contiguous()
 
 
 def _eigen(kernel: Kernel, rows: Rows, shift: Tensor) -> Solve:

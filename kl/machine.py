@@ -10,33 +10,28 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.functional import mean_squared_error
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from kl.eigenpro import EigenPro
 from kl.engine import kernel_matmul, kernel_matrix
-from kl.errors import CheckpointError, DivergenceError, InputError
+from kl.errors import CheckpointError, InputError
 from kl.fitted import FittedValues
+from kl.guard import DivergenceGuard
 from kl.kernels import Kernel, build_kernel
 from kl.memory import parse_memory
+from kl.metrics import EvaluationMetrics, error, mse
 from kl.plan import EigenProPlan, checked_size, default_subsample, plan_eigenpro
 from kl.preconditioner import Preconditioner
 from kl.rows import RowDataset, Rows
 
 log = logging.getLogger(__name__)
 
-MAX_STEP_CUTS = 12  # halvings after which a diverging run is given up
-LOSS_GROWTH = 10.0  # a batch loss this many times that of f = 0 is divergence, whatever the batch
-CHECK_EVERY_ON_GPU = 16  # steps between looks at the loss there: a look waits for the device
-
 
 class KernelMachine(pl.LightningModule):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
-    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 and converges to the minimum-norm interpolant.
+    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 and converges to the
+    minimum-norm interpolant.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -61,6 +56,8 @@ class KernelMachine(pl.LightningModule):
     targets: Tensor
     vectors: Tensor
     weights: Tensor
+    center_sq_norm: Tensor
+    position: Tensor
 
     def __init__(
         self,
@@ -91,7 +88,6 @@ class KernelMachine(pl.LightningModule):
         self.plan: EigenProPlan | None = None
         self.eigenvalues: Tensor | None = None  # of the subsample, shape (s,), known while fitting
         self.data_info: dict[str, Any] = {}  # name, task, class_names, image_shape of the training data
-        self.step_cuts = 0
         self.train_metrics: dict[str, float] = {}
 
     # Prediction
@@ -139,7 +135,7 @@ class KernelMachine(pl.LightningModule):
             return
         data = getattr(self.trainer, "datamodule", None)
         train_set = getattr(data, "train_set", None)
-        if not isinstance(train_set, RowDataset):
+        if data is None or not isinstance(train_set, RowDataset):
             raise InputError(
                 "KernelMachine needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
                 "or ArrayDataModule.from_arrays for arrays of your own"
@@ -198,8 +194,7 @@ class KernelMachine(pl.LightningModule):
         self.eigenvalues = system.eigenvalues
         self.vectors, self.weights = precond.vectors, precond.weights
         self.fitted.attach(self.kernel, self._center_rows, columns)
-        # The loss of f = 0; never 0, so that all-zero targets are no divergence.
-        self._zero_loss = max(float(self.targets.square().mean()), 1e-12)
+        self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
         log.info("%s: %s", self.kernel, self.plan)
 
     def _allocate(self, n: int, d: int, c: int, s: int, q: int) -> None:
@@ -236,7 +231,7 @@ class KernelMachine(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
-        self._good = self._snapshot()
+        self.guard.remember()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """One EigenPro step on a batch (x, y, index)."""
@@ -245,7 +240,7 @@ class KernelMachine(pl.LightningModule):
         optimizer = self.optimizers()
         block = self.fitted.block(rows)
         before = self.fitted.at(rows, block)
-        if self._looks_diverged(before, y, batch_idx):
+        if self.guard.loss_exploded(before - y, batch_idx):
             self._recover()
             before = self.fitted.at(rows, block)
         update = optimizer.step(rows=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
@@ -262,20 +257,26 @@ class KernelMachine(pl.LightningModule):
 
     def _finish_epoch(self) -> None:
         values = self.fitted.flush()
-        if self._energy() > self._good["energy"] + 0.1 * max(abs(self._good["energy"]), 1e-12):
+        if self.guard.energy_rose():
             self._recover()
             values = self.fitted.flush()
-        self.train_metrics = {"train/mse": float(mean_squared_error(values, self.targets.double()))}
+        self.train_metrics = {"train/mse": mse(values, self.targets)}
         if self.is_classifier:
-            self.train_metrics["train/error"] = _error(values, self.targets)
-        for name, value in self.train_metrics.items():
+            self.train_metrics["train/error"] = error(values, self.targets)
+        for name, value in {**self.train_metrics, "precond/step_size": self.step_size}.items():
             self.log(name, value, on_step=False, on_epoch=True, batch_size=1)
-        self.log("precond/step_size", self.step_size, on_step=False, on_epoch=True, batch_size=1)
+
+    def _recover(self) -> None:
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch)
 
     @property
     def step_size(self) -> float:
         """eta as it is now, after any cuts."""
         return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    @step_size.setter
+    def step_size(self, value: float) -> None:
+        self.trainer.optimizers[0].param_groups[0]["lr"] = value
 
     @property
     def rkhs_norm(self) -> float:
@@ -294,66 +295,21 @@ class KernelMachine(pl.LightningModule):
         """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set."""
         return per_center[self.position]
 
-    # Divergence
-
-    def _energy(self) -> float:
-        """|f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2: falls with every good epoch towards -|f*|^2."""
-        return float(self.fitted.sq_norm.sum() - 2 * (self.alpha.detach() * self.targets).sum())
-
-    def _snapshot(self) -> dict[str, Any]:
-        return {
-            "alpha": self.alpha.detach().clone(),
-            "fitted": self.fitted.snapshot(),
-            "energy": self._energy(),
-        }
-
-    def _looks_diverged(self, before: Tensor, y: Tensor, batch_idx: int) -> bool:
-        if before.is_cuda and batch_idx % CHECK_EVERY_ON_GPU:
-            return False
-        loss = (before - y).square().mean()
-        return not bool(loss <= LOSS_GROWTH * self._zero_loss)  # true for NaN, too
-
-    def _recover(self) -> None:
-        """Go back to the weights at the start of the epoch and halve the step size.
-
-        Raises:
-            DivergenceError: that was done `MAX_STEP_CUTS` times already.
-        """
-        self.step_cuts += 1
-        step = self.step_size
-        if self.step_cuts > MAX_STEP_CUTS:
-            raise DivergenceError(
-                f"training still diverges at step size {step:.3g} after {MAX_STEP_CUTS} halvings: use --step-size auto "
-                "and --batch-size auto, a larger --subsample, or look for extreme values in the features"
-            )
-        log.warning(
-            "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
-            step,
-            self.current_epoch,
-            step / 2,
-        )
-        self.trainer.optimizers[0].param_groups[0]["lr"] = step / 2
-        with torch.no_grad():
-            self.alpha.copy_(self._good["alpha"])
-        self.fitted.load_state_dict(self._good["fitted"])
-
     # Evaluation
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums over the validation batches."""
-        self._start_metrics()
+        self.metrics = EvaluationMetrics(self.targets.shape[1], self.is_classifier).to(self.device)
 
-    def on_test_epoch_start(self) -> None:
-        """Start the sums over the test batches."""
-        self._start_metrics()
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
-        self._add_to_metrics(batch)
+        x, y, index = batch
+        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
+        self.metrics.update(self(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to test/mse, test/error and, with label noise, test/error_noisy."""
-        self._add_to_metrics(batch)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Log val/mse, val/error, val/error_noisy."""
@@ -363,28 +319,9 @@ class KernelMachine(pl.LightningModule):
         """Log test/mse, test/error, test/error_noisy."""
         self._log_metrics("test")
 
-    def _start_metrics(self) -> None:
-        self._metrics: dict[str, Metric] = {"mse": MeanSquaredError().to(self.device)}
-        if self.is_classifier:
-            classes = self.targets.shape[1]
-            for name in ("error", "error_noisy"):
-                self._metrics[name] = MulticlassAccuracy(classes, average="micro").to(self.device)
-
-    def _add_to_metrics(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, y, index = batch
-        scores = self(x)
-        self._metrics["mse"].update(scores.float(), y.float())
-        if self.is_classifier:
-            self._metrics["error"].update(scores, y.argmax(dim=1))
-            noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)
-            if noisy is not None:
-                self._metrics["error_noisy"].update(scores, noisy[index.cpu()].argmax(dim=1).to(scores.device))
-
     def _log_metrics(self, stage: str) -> None:
-        for name, metric in self._metrics.items():
-            if metric.update_called:
-                value = metric.compute() if name == "mse" else 1 - metric.compute()
-                self.log(f"{stage}/{name}", value, prog_bar=name == "error", batch_size=1)
+        for name, value in self.metrics.compute().items():
+            self.log(f"{stage}/{name}", value, batch_size=1)
 
     # Checkpoints
 
@@ -395,7 +332,6 @@ class KernelMachine(pl.LightningModule):
             "kernel": self.kernel.config(),
             "plan": asdict(self.plan) if self.plan else None,
             "data_info": self.data_info,
-            "step_cuts": self.step_cuts,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -418,21 +354,12 @@ class KernelMachine(pl.LightningModule):
         (n, d), c = state["centers"].shape, state["targets"].shape[1]
         self.kernel = build_kernel(extra["kernel"])
         self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
-        self.data_info, self.step_cuts = extra["data_info"], extra["step_cuts"]
+        self.data_info = extra["data_info"]
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
-            if self.plan and self.trainer.datamodule is not None:  # type: ignore[attr-defined]
+            if self.plan:
                 self.trainer.datamodule.batch_size = self.plan.batch_size  # type: ignore[attr-defined]
         else:
             self._allocate(n, d, c, *state["vectors"].shape)
             self.centers, self.order = state["centers"], state["order"]
             self._index_centers()
-
-
-def _error(
-    scores: Tensor,  # shape: (n, c)
-    y: Tensor,  # shape: (n, c)
-) -> float:
-    """The fraction of rows whose largest score is not at the target class."""
-    classes = y.shape[1]
-    return 1 - float(multiclass_accuracy(scores, y.argmax(dim=1), num_classes=classes, average="micro"))

@@ -99,6 +99,4 @@ def make_preconditioner(
     """The preconditioner that damps the top q directions of a Nystrom eigensystem."""
     s = len(system.eigenvalues)
     vectors = system.eigenvectors[:, :top_q] / s**0.5
-    return Preconditioner(
-        vectors.to(dtype).contiguous(), damping_weights(system.eigenvalues, top_q, damping).to(dtype)
-    )
+    return Preconditioner(vectors.to(dtype).contiguous(), damping_weights(system.eigenvalues, top_q, damping).to(dtype))

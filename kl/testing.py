@@ -110,24 +110,18 @@ def _check_inputs(kernel: Kernel, x: Tensor, z: Tensor) -> None:
     _require(got == wanted, kernel, f"matrix and diagonal must have the shapes {wanted}; got {got}")
     for name, result in (("matrix", values), ("diagonal", diagonal)):
         kept = (result.dtype, result.device) == (x.dtype, x.device)
-        _require(
-            kept, kernel, f"the {name} must be {x.dtype} on {x.device}; got {result.dtype} on {result.device}"
-        )
+        _require(kept, kernel, f"the {name} must be {x.dtype} on {x.device}; got {result.dtype} on {result.device}")
     _require(torch.equal(x, kept_x) and torch.equal(z, kept_z), kernel, f"inputs were changed ({x.dtype})")
     first = values.clone()
     try:
         values.add_(1)
         diagonal.add_(1)
     except RuntimeError as error:
-        raise AssertionError(
-            f"{kernel}: results must be new tensors that may be overwritten: {error}"
-        ) from error
+        raise AssertionError(f"{kernel}: results must be new tensors that may be overwritten: {error}") from error
     unshared = torch.equal(kernel(x, z), first) and torch.equal(x, kept_x) and torch.equal(z, kept_z)
     _require(unshared, kernel, f"overwriting a result changed the next one or the inputs ({x.dtype})")
     strided = torch.cat([x, x], dim=1)[:, : x.shape[1]]
-    _check_close(
-        kernel, "non-contiguous rows give other values", kernel(strided, z.T.contiguous().T), first, x, z
-    )
+    _check_close(kernel, "non-contiguous rows give other values", kernel(strided, z.T.contiguous().T), first, x, z)
 
 
 def _check_symmetric_definite(kernel: Kernel, x: Tensor) -> None:
@@ -162,18 +156,12 @@ def _check_blocks(kernel: Kernel, x: Tensor, z: Tensor) -> None:
         down = [kernel.block(rows[i : i + size], rows, everywhere[i : i + size]) for i in starts]
         _check_close(kernel, f"blocks of {size} rows give other values", torch.cat(down), whole, x, x)
         right = [kernel.block(rows, rows[i : i + size], everywhere - i) for i in starts]
-        _check_close(
-            kernel, f"blocks of {size} columns give other values", torch.cat(right, dim=1), whole, x, x
-        )
+        _check_close(kernel, f"blocks of {size} columns give other values", torch.cat(right, dim=1), whole, x, x)
         diagonal = torch.cat([kernel.diag(x[i : i + size]) for i in starts])
-        _check_close(
-            kernel, f"diag on slices of {size} rows gives other values", diagonal, kernel.diag(x), x, x
-        )
+        _check_close(kernel, f"diag on slices of {size} rows gives other values", diagonal, kernel.diag(x), x, x)
         starts = range(0, len(z), size)
         right = [kernel.block(rows, centres[i : i + size]) for i in starts]
-        _check_close(
-            kernel, f"slices of {size} rows of z give other values", torch.cat(right, dim=1), across, x, z
-        )
+        _check_close(kernel, f"slices of {size} rows of z give other values", torch.cat(right, dim=1), across, x, z)
 
 
 def _check_degenerate_rows(kernel: Kernel, x: Tensor) -> None:
@@ -199,9 +187,7 @@ def _check_precision(kernel: Kernel, x: Tensor, z: Tensor) -> None:
     exact = kernel(x.double(), z.double())
     error = float((kernel(x, z).double() - exact).abs().max())
     allowed = TOLERANCES[x.dtype].float64 * _scale(kernel, x, z)
-    _require(
-        error <= allowed, kernel, f"{x.dtype} differs from float64 by {error:.3g}, allowed {allowed:.3g}"
-    )
+    _require(error <= allowed, kernel, f"{x.dtype} differs from float64 by {error:.3g}, allowed {allowed:.3g}")
 
 
 def _check_close(kernel: Kernel, failure: str, got: Tensor, wanted: Tensor, x: Tensor, z: Tensor) -> None:

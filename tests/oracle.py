@@ -79,10 +79,7 @@ def naive_rkhs_inner(K, alpha, gamma):
     """<f, g>_H summed over outputs, f = sum_i alpha_i K(., x_i), g = sum_i gamma_i K(., x_i)."""
     n, c = alpha.shape
     return math.fsum(
-        float(alpha[i, k]) * float(K[i, j]) * float(gamma[j, k])
-        for i in range(n)
-        for j in range(n)
-        for k in range(c)
+        float(alpha[i, k]) * float(K[i, j]) * float(gamma[j, k]) for i in range(n) for j in range(n) for k in range(c)
     )
 
 

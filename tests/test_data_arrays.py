@@ -161,9 +161,7 @@ def test_arrays_that_do_not_fit_are_refused(changes, message):
 def test_integers_that_look_like_regression_are_refused():
     n = 500
     x, y = RNG.standard_normal((n, 2)), np.arange(n)
-    with pytest.raises(
-        InputError, match="500 different ones in 500 rows: store regression targets as floats"
-    ):
+    with pytest.raises(InputError, match="500 different ones in 500 rows: store regression targets as floats"):
         ArrayDataModule.from_arrays(x, y, x, y).setup()
 
 

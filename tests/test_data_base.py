@@ -182,9 +182,7 @@ def test_sizes_must_be_positive_whole_numbers(argument, value):
 @pytest.mark.parametrize(("argument", "most"), [("train_size", 1437), ("test_size", 360)])
 def test_sizes_must_not_exceed_the_set(argument, most):
     data = DigitsDataModule(**{argument: most + 1})
-    with pytest.raises(
-        InputError, match=f"{argument} must be from 1 to {most}.*digits.*got {most + 1}: give"
-    ):
+    with pytest.raises(InputError, match=f"{argument} must be from 1 to {most}.*digits.*got {most + 1}: give"):
         data.setup()
     DigitsDataModule(**{argument: most}).setup()
 
@@ -197,9 +195,7 @@ def test_seeds_must_be_whole_numbers(argument, value):
 
 
 def test_a_single_class_is_refused():
-    with pytest.raises(
-        InputError, match=r"at least two classes; all 1 rows are of class '\d': raise train_size"
-    ):
+    with pytest.raises(InputError, match=r"at least two classes; all 1 rows are of class '\d': raise train_size"):
         DigitsDataModule(train_size=1).setup()
     x = np.zeros((4, 2))
     with pytest.raises(InputError, match="all 4 rows are of class '3': give samples of at least two classes"):
@@ -245,9 +241,7 @@ def test_a_module_without_load_says_so():
 
 def test_raw_data_must_agree():
     x, y = torch.zeros(3, 2), torch.zeros(3)
-    with pytest.raises(
-        InputError, match="x_train and y_train must have one row per sample; got 3 rows and 2"
-    ):
+    with pytest.raises(InputError, match="x_train and y_train must have one row per sample; got 3 rows and 2"):
         RawData(x, y[:2], x, y)
     with pytest.raises(InputError, match="x_train and x_test must have equally many features; got 2 and 1"):
         RawData(x, y, x[:, :1], y)
@@ -255,9 +249,7 @@ def test_raw_data_must_agree():
         RawData(x, y, x[:0], y[:0])
 
 
-@pytest.mark.parametrize(
-    ("make", "pixel_mean"), [(MNISTDataModule, 0.1307), (FashionMNISTDataModule, 0.2860)]
-)
+@pytest.mark.parametrize(("make", "pixel_mean"), [(MNISTDataModule, 0.1307), (FashionMNISTDataModule, 0.2860)])
 def test_real_mnist_sets(make, pixel_mean, data_dir):
     data = make(data_dir=data_dir, train_size=2000, download=False)
     data.prepare_data()

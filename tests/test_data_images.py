@@ -144,9 +144,7 @@ def test_the_jpeg_stand_in_is_read_cached_and_named(tmp_path, cache, caplog):
     assert data.class_names == ["airplane", "cat"]
     assert data.clean_labels.tolist() == [0] * 4 + [1] * 4
     assert np.array_equal((data.train_set.x[5] * 255).round().reshape(3, 32, 32), pixels["train", "cat", 1])
-    assert np.array_equal(
-        (data.test_set.x[0] * 255).round().reshape(3, 32, 32), pixels["test", "airplane", 0]
-    )
+    assert np.array_equal((data.test_set.x[0] * 255).round().reshape(3, 32, 32), pixels["test", "airplane", 0])
 
     kept.write_bytes(kept.read_bytes()[:1000])  # a damaged cache is made again
     again = CIFAR10DataModule(data_dir=tmp_path)
@@ -226,9 +224,7 @@ def test_pickles_are_preferred_to_the_stand_in(tmp_path, monkeypatch):
 def test_damaged_pickles_are_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         write_pickles(tmp_path / "cifar-10-batches-py", patch)
-    with pytest.raises(
-        InputError, match=r"cifar-10-batches-py are damaged .wrong checksum.: delete the folder"
-    ):
+    with pytest.raises(InputError, match=r"cifar-10-batches-py are damaged .wrong checksum.: delete the folder"):
         CIFAR10DataModule(data_dir=tmp_path).setup()
 
 

@@ -72,9 +72,7 @@ def test_a_users_own_class_from_the_current_folder(tmp_path, monkeypatch):
     for name, was in (("NUMBER", "it is a int"), ("Other", "there is no such name")):
         with pytest.raises(InputError, match=f"derives from datamodules.KernelDataModule; {was}"):
             build_datamodule(f"kl_test_lines:{name}")
-    with pytest.raises(
-        InputError, match=r"slop is not an option of --data kl_test_lines:Line; it has: .*slope"
-    ):
+    with pytest.raises(InputError, match=r"slop is not an option of --data kl_test_lines:Line; it has: .*slope"):
         build_datamodule("kl_test_lines:Line", slop=1)
 
 
@@ -96,9 +94,7 @@ def test_unknown_names(spec, message):
 
 
 def test_unknown_options():
-    with pytest.raises(
-        InputError, match="grayscale is not an option of --data digits; it has: batch_size, data_"
-    ):
+    with pytest.raises(InputError, match="grayscale is not an option of --data digits; it has: batch_size, data_"):
         build_datamodule("digits", grayscale=True)
     with pytest.raises(InputError, match="kind is not an option of --data synthetic1"):
         build_datamodule("synthetic1", kind=2)

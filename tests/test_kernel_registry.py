@@ -134,9 +134,7 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match="importing it failed with RuntimeError: first second"):
         build_kernel("broken_kernels:K")
     (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n")
-    with pytest.raises(
-        InputError, match=r"importing it failed with ModuleNotFoundError: .*not_installed_any"
-    ):
+    with pytest.raises(InputError, match=r"importing it failed with ModuleNotFoundError: .*not_installed_any"):
         build_kernel("needs_more:K")
 
 
@@ -245,9 +243,7 @@ def test_check_kernel_wants_frozen_dataclasses() -> None:
 
     with pytest.raises(AssertionError, match="must be a frozen dataclass"):
         check_kernel(Plain())
-    with pytest.raises(
-        InputError, match=r"Plain must be a frozen dataclass: write @dataclass\(frozen=True\)"
-    ):
+    with pytest.raises(InputError, match=r"Plain must be a frozen dataclass: write @dataclass\(frozen=True\)"):
         Plain().config()
     with pytest.raises(TypeError, match="Plain must define _block"):
         Plain()(torch.ones(2, 2))

@@ -34,9 +34,7 @@ def forward(layers: list[tuple], x: torch.Tensor, bias: float) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize(
-    ("depth", "width", "bias"), [(1, 1, 0.5), (2, 4096, 0.7), (3, 1024, 0.0), (4, 1024, 0.7)]
-)
+@pytest.mark.parametrize(("depth", "width", "bias"), [(1, 1, 0.5), (2, 4096, 0.7), (3, 1024, 0.0), (4, 1024, 0.7)])
 def test_ntk_is_the_kernel_of_a_wide_network(depth: int, width: int, bias: float) -> None:
     seeds = 8
     empirical = torch.zeros(5, 5, dtype=torch.float64)
@@ -126,6 +124,4 @@ def test_values_do_not_depend_on_how_rows_are_split() -> None:
     x = torch.randn(700, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = ReluNTK(3, 0.5)(x, x[:650])
     for i in (0, 99, 100, 101, 699):
-        torch.testing.assert_close(
-            whole[i : i + 1], ReluNTK(3, 0.5)(x[i : i + 1], x[:650]), rtol=1e-6, atol=1e-6
-        )
+        torch.testing.assert_close(whole[i : i + 1], ReluNTK(3, 0.5)(x[i : i + 1], x[:650]), rtol=1e-6, atol=1e-6)

@@ -89,8 +89,7 @@ class Kernel(ABC):
         """
         if not is_dataclass(self):
             raise InputError(
-                f"{type(self).__name__} must be a frozen dataclass: "
-                "write @dataclass(frozen=True) above the class"
+                f"{type(self).__name__} must be a frozen dataclass: write @dataclass(frozen=True) above the class"
             )
         cls = type(self)
         # A user's class may inherit or invent a `name`, which build_kernel would not take to be that class.
@@ -115,8 +114,7 @@ class Kernel(ABC):
     def _require_resolved(self) -> None:
         if getattr(self, "bandwidth", None) == "auto":
             raise InputError(
-                'bandwidth is still "auto": call kernel.resolve(x) with the training features first, '
-                "or give a number"
+                'bandwidth is still "auto": call kernel.resolve(x) with the training features first, or give a number'
             )
 
     def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:

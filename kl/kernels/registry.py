@@ -129,14 +129,11 @@ def _load_class(spec: str) -> type[Kernel]:
         if not hasattr(found, part):
             own = [name for name, value in vars(found).items() if _is_kernel_class(value)]
             raise InputError(
-                f"kernel {spec!r}: {module_name} has no class {class_name!r}; "
-                f"kernels in it: {', '.join(own) or 'none'}"
+                f"kernel {spec!r}: {module_name} has no class {class_name!r}; kernels in it: {', '.join(own) or 'none'}"
             )
         found = getattr(found, part)
     if not _is_kernel_class(found):
-        raise InputError(
-            f"kernel {spec!r}: {class_name} must be a subclass of kl.Kernel that defines its formula"
-        )
+        raise InputError(f"kernel {spec!r}: {class_name} must be a subclass of kl.Kernel that defines its formula")
     return found
 
 

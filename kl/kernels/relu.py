@@ -43,9 +43,7 @@ class _ReluNetwork(GramKernel):
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         rows = max(1, _CACHED // gram.shape[1]) if gram.device.type == "cpu" else len(gram)
         z_sq = z_sq.expand_as(gram)
-        for part, part_x_sq, part_z_sq in zip(
-            gram.split(rows), x_sq.split(rows), z_sq.split(rows), strict=True
-        ):
+        for part, part_x_sq, part_z_sq in zip(gram.split(rows), x_sq.split(rows), z_sq.split(rows), strict=True):
             # The root of the product and not the product of roots: sqrt(a * a) rounds to a exactly, so that
             # the cosine of a row with itself is exactly 1. One unit in the last place less would cost k0 the
             # square root of that.

@@ -1,0 +1,90 @@
+"""The guard against divergence: notice it, go back to good weights, take smaller steps, or stop with a clear error."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.errors import DivergenceError
+from kl.fitted import FittedValues
+
+log = logging.getLogger(__name__)
+
+MAX_STEP_CUTS = 12  # halvings after which a diverging run is given up
+LOSS_GROWTH = 10.0  # a batch loss this many times that of f = 0 is divergence, whatever the batch
+CHECK_EVERY_ON_GPU = 16  # steps between looks at the loss there: a look waits for the device
+
+
+class DivergenceGuard:
+    """Watches one run; `remember` marks the state that `recover` goes back to.
+
+    Two signs are looked for. Within an epoch, a batch loss far above that of f = 0, or NaN. At the end of an epoch, a
+    rise of the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, which falls towards -|f*|^2 while training
+    is stable.
+
+    Args:
+        alpha: the weights, shape (n, c).
+        fitted: the fitted values and the norm that belong to alpha.
+        targets: Y in the order of alpha, shape (n, c).
+        cuts: halvings of the step size that were already made.
+    """
+
+    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, cuts: int = 0) -> None:
+        self._alpha, self._fitted, self._targets = alpha, fitted, targets
+        self.cuts = cuts
+        # The loss of f = 0; never 0, so that all-zero targets are no divergence.
+        self._zero_loss = max(float(targets.square().mean()), 1e-12)
+
+    def energy(self) -> float:
+        """|f|^2 - 2 sum_i alpha_i . y_i."""
+        return float(self._fitted.sq_norm.sum() - 2 * (self._alpha.detach() * self._targets).sum())
+
+    def remember(self) -> None:
+        """Mark the present state as good."""
+        self._good: dict[str, Any] = {
+            "alpha": self._alpha.detach().clone(),
+            "fitted": self._fitted.snapshot(),
+            "energy": self.energy(),
+        }
+
+    def loss_exploded(
+        self,
+        residual: Tensor,  # f(X_B) - Y_B, shape: (m, c)
+        step: int,
+    ) -> bool:
+        """Whether the loss on a batch is NaN or out of all proportion; on a GPU looked at only now and then."""
+        if residual.is_cuda and step % CHECK_EVERY_ON_GPU:
+            return False
+        return not bool(residual.square().mean() <= LOSS_GROWTH * self._zero_loss)  # true for NaN, too
+
+    def energy_rose(self) -> bool:
+        """Whether the epoch since `remember` led away from the limit."""
+        # Loose, since P's own norm, not H's, falls with every step: |f| may pass |f*| by some for a while.
+        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())
+        return not self.energy() <= good + 0.5 * max(abs(good), size)
+
+    def recover(self, step_size: float, epoch: int) -> float:
+        """Go back to the good state; returns the halved step size.
+
+        Raises:
+            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+        """
+        self.cuts += 1
+        if self.cuts > MAX_STEP_CUTS:
+            raise DivergenceError(
+                f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use --step-size "
+                "auto and --batch-size auto, a larger --subsample, or look for extreme values in the features"
+            )
+        log.warning(
+            "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
+            step_size,
+            epoch,
+            step_size / 2,
+        )
+        with torch.no_grad():
+            self._alpha.copy_(self._good["alpha"])
+        self._fitted.load_state_dict(self._good["fitted"])
+        return step_size / 2
