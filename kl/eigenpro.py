@@ -32,14 +32,15 @@ class EigenPro(Optimizer):
         alpha: the weights, a parameter of shape (n, c); float64 keeps every small update.
         preconditioner: E and D.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
+        batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
+            row: at eta / (its rows) it would step beyond the edge of stability, which falls with the batch.
 
     Source: [MB19] Algorithm 1.
     """
 
-    def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float) -> None:
-        super().__init__([alpha], {"lr": lr})
-        # In the state, so that a checkpoint resumes with the very same preconditioner.
-        self.state[alpha] = {"vectors": preconditioner.vectors, "weights": preconditioner.weights}
+    def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
+        super().__init__([alpha], {"lr": lr, "batch_size": batch_size})
+        self._preconditioner = preconditioner
 
     @property
     def step_size(self) -> float:
@@ -64,11 +65,10 @@ class EigenPro(Optimizer):
             with torch.enable_grad():
                 closure()
         alpha = self.param_groups[0]["params"][0]
-        precond = Preconditioner(**self.state[alpha])
-        scale = self.step_size / len(rows)
+        scale = self.step_size / max(len(rows), self.param_groups[0]["batch_size"])
         residual = residual.to(block.dtype)
         batch = residual * -scale
         alpha.index_add_(0, rows, batch.to(alpha.dtype))
-        subsample = precond.correct(block, residual) * scale
+        subsample = self._preconditioner.correct(block, residual) * scale
         alpha[: len(subsample)] += subsample
         return Update(batch, subsample)

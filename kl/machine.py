@@ -225,7 +225,8 @@ class KernelMachine(pl.LightningModule):
     def configure_optimizers(self) -> EigenPro:
         """EigenPro with the planned step size."""
         assert self.plan is not None  # setup() ran before
-        return EigenPro(self.alpha, Preconditioner(self.vectors, self.weights), lr=self.plan.step_size)
+        precond = Preconditioner(self.vectors, self.weights)
+        return EigenPro(self.alpha, precond, lr=self.plan.step_size, batch_size=self.plan.batch_size)
 
     # Training
 
