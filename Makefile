@@ -31,6 +31,6 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kl needs Python 3.11 or later; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@if $(BIN)/python -m pip install --quiet uv; \
-	then $(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	then $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --editable '.[dev]'; \
 	else $(BIN)/python -m pip install --editable '.[dev]'; fi
 	touch $@

@@ -1,1 +1,35 @@
-"""."""
+"""Lightning callbacks for kernel machines: they observe, log and draw, and never change weights."""
+
+from callbacks.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
+from callbacks.confusion import ConfusionMatrix
+from callbacks.convergence import ConvergenceFigure
+from callbacks.epoch_lines import EpochLines
+from callbacks.exact_interpolation import ExactInterpolation
+from callbacks.figures import log_figure
+from callbacks.keep_options import KeepOptions
+from callbacks.progress import ProgressBar
+from callbacks.rkhs_norm import RKHSNorm
+from callbacks.spectrum import Spectrum
+from callbacks.stop import StopWhenInterpolated
+from callbacks.tensorboard_layout import TensorBoardLayout
+from callbacks.timing import Timing
+from callbacks.worst_errors import WorstErrors
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "ConfusionMatrix",
+    "ConvergenceFigure",
+    "EpochLines",
+    "ExactInterpolation",
+    "KeepOptions",
+    "ProgressBar",
+    "RKHSNorm",
+    "Spectrum",
+    "StopWhenInterpolated",
+    "TensorBoardLayout",
+    "Timing",
+    "WorstErrors",
+    "last_checkpoint",
+    "log_figure",
+    "read_checkpoint",
+]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, n
         InputError: no such file, not a .npz file, damaged, a key is missing, or an array holds Python
             objects.
     """
+    with _open_npz(path) as file:
+        if missing := [key for key in keys if key not in file.files]:
+            found = ", ".join(file.files) or "nothing"
+            raise InputError(f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}")
+        return {key: _read_key(path, file, key) for key in keys}
+
+
+def read_first(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str, np.ndarray]:
+    """The first of the named arrays that a .npz file holds, with its name.
+
+    Raises:
+        InputError: as `read_npz`; or none of the names is there.
+    """
+    with _open_npz(path) as file:
+        for key in keys:
+            if key in file.files:
+                return key, _read_key(path, file, key)
+        found = ", ".join(file.files) or "nothing"
+        raise InputError(f"{path} must hold {' or '.join(keys)}; it holds: {found}")
+
+
+@contextlib.contextmanager
+def _open_npz(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]:
     if not Path(path).is_file():
         raise InputError(f"{path} must be a .npz file; there is no such file")
     with open(path, "rb") as opened:  # np.load would leave a damaged file open
@@ -92,10 +116,7 @@ def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, n
             raise InputError(f"{path} is not a .npz file or is damaged: write it again with numpy.savez") from error
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise InputError(f"{path} must be a .npz file; it is a single .npy array: use numpy.savez")
-        if missing := [key for key in keys if key not in file.files]:
-            found = ", ".join(file.files) or "nothing"
-            raise InputError(f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}")
-        return {key: _read_key(path, file, key) for key in keys}
+        yield file
 
 
 def _read_key(path: str | os.PathLike[str], file: Mapping[str, np.ndarray], key: str) -> np.ndarray:

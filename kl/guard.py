@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -14,16 +15,17 @@ from kl.fitted import FittedValues
 log = logging.getLogger(__name__)
 
 MAX_STEP_CUTS = 12  # halvings after which a diverging run is given up
-LOSS_GROWTH = 10.0  # a batch loss this many times that of f = 0 is divergence, whatever the batch
+LOSS_GROWTH = 10.0  # squared errors on a batch this many times those of f = 0 on all rows are divergence
 CHECK_EVERY_ON_GPU = 16  # steps between looks at the loss there: a look waits for the device
 
 
 class DivergenceGuard:
     """Watches one run; `remember` marks the state that `recover` goes back to.
 
-    Two signs are looked for. Within an epoch, a batch loss far above that of f = 0, or NaN. At the end of an epoch, a
-    rise of the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, which falls towards -|f*|^2 while training
-    is stable.
+    Two signs are looked for. Within an epoch, squared errors on a batch far above those of f = 0 on all rows (on that
+    batch alone they may be next to none: one extreme target must not pass for divergence), or NaN. At the end of an
+    epoch, a rise of the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, which falls towards -|f*|^2 while
+    training is stable.
 
     Args:
         alpha: the weights, shape (n, c).
@@ -35,8 +37,8 @@ class DivergenceGuard:
     def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, cuts: int = 0) -> None:
         self._alpha, self._fitted, self._targets = alpha, fitted, targets
         self.cuts = cuts
-        # The loss of f = 0; never 0, so that all-zero targets are no divergence.
-        self._zero_loss = max(float(targets.square().mean()), 1e-12)
+        # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
+        self._zero_errors = max(float(targets.double().square().sum()), 1e-12)
 
     def energy(self) -> float:
         """|f|^2 - 2 sum_i alpha_i . y_i."""
@@ -58,7 +60,7 @@ class DivergenceGuard:
         """Whether the loss on a batch is NaN or out of all proportion; on a GPU looked at only now and then."""
         if residual.is_cuda and step % CHECK_EVERY_ON_GPU:
             return False
-        return not bool(residual.square().mean() <= LOSS_GROWTH * self._zero_loss)  # true for NaN, too
+        return not bool(residual.double().square().sum() <= LOSS_GROWTH * self._zero_errors)  # true for NaN, too
 
     def energy_rose(self) -> bool:
         """Whether the epoch since `remember` led away from the limit."""
@@ -66,12 +68,16 @@ class DivergenceGuard:
         good, size = self._good["energy"], float(self._fitted.sq_norm.sum())
         return not self.energy() <= good + 0.5 * max(abs(good), size)
 
-    def recover(self, step_size: float, epoch: int) -> float:
-        """Go back to the good state; returns the halved step size.
+    def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
+        """Go back to the good state; returns half the step size, or the planned one where that is smaller.
 
         Raises:
             DivergenceError: that was done `MAX_STEP_CUTS` times already.
         """
+        with torch.no_grad():  # also before giving up: whoever catches the error holds finite weights
+            self._alpha.copy_(self._good["alpha"])
+        self._fitted.load_state_dict(self._good["fitted"])
+        smaller = min(step_size / 2, planned)
         self.cuts += 1
         if self.cuts > MAX_STEP_CUTS:
             raise DivergenceError(
@@ -82,9 +88,6 @@ class DivergenceGuard:
             "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
             step_size,
             epoch,
-            step_size / 2,
+            smaller,
         )
-        with torch.no_grad():
-            self._alpha.copy_(self._good["alpha"])
-        self._fitted.load_state_dict(self._good["fitted"])
-        return step_size / 2
+        return smaller

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kl.engine import kernel_matmul, kernel_matrix_lower
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
-from kl.kernels.base import Kernel
-from kl.memory import parse_memory
+from kl.kernels.base import Kernel, check_not_negative
+from kl.memory import format_memory, parse_memory
 from kl.rows import Rows, check_finite_matrix
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ def interpolate(
     check_finite_matrix("y", y)
     if len(x) != len(y):
         raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
-    if not math.isfinite(ridge) or ridge < 0:
-        raise InputError(f"ridge must be a finite number of at least 0; got {ridge!r}")
+    ridge = check_not_negative("ridge", ridge)
     kernel = kernel.resolve(x)
     first, group = _equal_rows(x)
     counts = torch.bincount(group).double()[:, None]
@@ -117,7 +116,7 @@ def interpolate(
         solved,
         alpha=alpha,
         fitted=fitted,
-        ridge=float(ridge),
+        ridge=ridge,
         rkhs_norm=float(per_class.sum().sqrt()),
         rkhs_norm_per_class=per_class.sqrt(),
         seconds=time.perf_counter() - start,
@@ -132,10 +131,10 @@ def direct_memory(n: int, d: int) -> int:
 def _check_budget(n: int, d: int, budget: int) -> None:
     need = direct_memory(n, d)
     if need > budget:
-        fits = int((d**2 + budget / 8) ** 0.5 - d)
+        fits = max(1, int((d**2 + budget / 8) ** 0.5 - d))
         raise MemoryBudgetError(
-            f"the exact solve of n={n} rows needs {need / 1e9:.1f} GB, more than the budget of {budget / 1e9:.1f} GB: "
-            f"raise --memory, or use --train-size {fits} or less"
+            f"the exact solve of n={n} rows needs {format_memory(need)}, more than the budget of "
+            f"{format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
         )
 
 
@@ -147,6 +146,7 @@ def _equal_rows(
     first: list[int] = []
     group = np.empty(len(x), dtype=np.int64)
     # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
+    x = x.float() if x.dtype == torch.bfloat16 else x  # NumPy has no bfloat16
     for i, row in enumerate(np.ascontiguousarray((x + 0.0).cpu().numpy())):
         key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
         group[i] = groups.setdefault(key, len(groups))

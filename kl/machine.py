@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +19,10 @@ from kl.errors import CheckpointError, InputError
 from kl.fitted import FittedValues
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel, build_kernel
+from kl.kernels.base import check_positive
 from kl.memory import parse_memory
 from kl.metrics import EvaluationMetrics, error, mse
-from kl.plan import EigenProPlan, checked_size, default_subsample, plan_eigenpro
+from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size, plan_eigenpro
 from kl.preconditioner import Preconditioner
 from kl.rows import RowDataset, Rows
 
@@ -73,22 +76,30 @@ class KernelMachine(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.kernel = build_kernel(kernel)
-        parse_memory(memory)  # a mistake shows here, before any data is read
+        # A mistake shows here, before any data is read.
+        parse_memory(memory)
+        for name, value, low in (("batch_size", batch_size, 1), ("top_q", top_q, 0), ("subsample", subsample, 1)):
+            checked_size(name, _plain(value), low, sys.maxsize, "any data")
+        if step_size != "auto":
+            step_size = check_positive("step_size", step_size, 'or "auto"')
+        if not isinstance(_plain(seed), int) or isinstance(seed, bool):
+            raise InputError(f"seed must be a whole number; got {seed!r}")
         self.save_hyperparameters(
             {
                 "kernel": self.kernel.config(),
-                "batch_size": batch_size,
+                "batch_size": _plain(batch_size),
                 "step_size": step_size,
-                "top_q": top_q,
-                "subsample": subsample,
-                "memory": memory,
-                "seed": seed,
+                "top_q": _plain(top_q),
+                "subsample": _plain(subsample),
+                "memory": _plain(memory),
+                "seed": _plain(seed),
             }
         )
         self.plan: EigenProPlan | None = None
         self.eigenvalues: Tensor | None = None  # of the subsample, shape (s,), known while fitting
         self.data_info: dict[str, Any] = {}  # name, task, class_names, image_shape of the training data
-        self.train_metrics: dict[str, float] = {}
+        self.train_metrics: dict[str, float] = {}  # of the last epoch, over all training rows
+        self.eval_metrics: dict[str, float] = {}  # of the last pass over validation or test data
 
     # Prediction
 
@@ -101,13 +112,16 @@ class KernelMachine(pl.LightningModule):
         Raises:
             InputError: the machine has not been fitted, or x has another number of features.
         """
-        if not self.is_fitted:
-            raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
+        self._require_fitted()
         if x.ndim != 2 or x.shape[1] != self.centers.shape[1]:
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
             )
-        return kernel_matmul(self.kernel, Rows.of(x.to(self.centers)), self._center_rows, self.alpha)
+        return kernel_matmul(self.kernel, Rows.of(x.to(self.centers)), self._center_rows, self.alpha.detach())
+
+    def _require_fitted(self) -> None:
+        if not self.is_fitted:
+            raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Scores f(x), shape (m, c), for a batch x or (x, ...)."""
@@ -131,6 +145,11 @@ class KernelMachine(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Choose the parameters and build the preconditioner, on the device that will train."""
+        if self.trainer.precision != "32-true":
+            raise InputError(
+                f'precision must be "32-true": kernel values keep the float type of the features, and training '
+                f"diverges where they are rounded further; got {self.trainer.precision!r}"
+            )
         if stage != "fit":
             return
         data = getattr(self.trainer, "datamodule", None)
@@ -142,7 +161,7 @@ class KernelMachine(pl.LightningModule):
             )
         self.data_info = {
             "name": str(getattr(data, "name", type(data).__name__)),
-            "task": str(getattr(data, "task", "classification")),
+            "task": str(getattr(data, "task", "classification" if _is_one_hot(train_set.y) else "regression")),
             "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
             "image_shape": list(getattr(data, "image_shape", None) or []),
         }
@@ -195,7 +214,7 @@ class KernelMachine(pl.LightningModule):
         self.vectors, self.weights = precond.vectors, precond.weights
         self.fitted.attach(self.kernel, self._center_rows, columns)
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
-        log.info("%s: %s", self.kernel, self.plan)
+        log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
     def _allocate(self, n: int, d: int, c: int, s: int, q: int) -> None:
         """Make parameters and buffers of the given sizes, all zero."""
@@ -233,6 +252,7 @@ class KernelMachine(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
         self.guard.remember()
+        self._epoch_finished = False
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """One EigenPro step on a batch (x, y, index)."""
@@ -256,7 +276,13 @@ class KernelMachine(pl.LightningModule):
         if self.trainer.is_last_batch:
             self._finish_epoch()
 
+    def on_train_epoch_end(self) -> None:
+        """The same where `max_steps` ended the epoch before its last batch."""
+        if not self._epoch_finished:
+            self._finish_epoch()
+
     def _finish_epoch(self) -> None:
+        self._epoch_finished = True
         values = self.fitted.flush()
         if self.guard.energy_rose():
             self._recover()
@@ -268,7 +294,9 @@ class KernelMachine(pl.LightningModule):
             self.log(name, value, on_step=False, on_epoch=True, batch_size=1)
 
     def _recover(self) -> None:
-        self.step_size = self.guard.recover(self.step_size, self.current_epoch)
+        assert self.plan is not None  # setup() made it
+        planned = optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch, planned)
 
     @property
     def step_size(self) -> float:
@@ -300,7 +328,8 @@ class KernelMachine(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums over the validation batches."""
-        self.metrics = EvaluationMetrics(self.targets.shape[1], self.is_classifier).to(self.device)
+        self._require_fitted()
+        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -321,8 +350,9 @@ class KernelMachine(pl.LightningModule):
         self._log_metrics("test")
 
     def _log_metrics(self, stage: str) -> None:
-        for name, value in self.metrics.compute().items():
-            self.log(f"{stage}/{name}", value, batch_size=1)
+        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
+        for name, value in self.eval_metrics.items():
+            self.log(name, value, batch_size=1)
 
     # Checkpoints
 
@@ -350,17 +380,49 @@ class KernelMachine(pl.LightningModule):
                 if not torch.equal(state[name], getattr(self, name).cpu()):
                     raise CheckpointError(
                         f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
-                        "--data, --train-size, --label-noise, --subsample and --seed as the first run"
+                        "--data, --train-size, --label-noise and --seed as the first run"
                     )
+            theirs, ours = (build_kernel(extra["kernel"]), len(state["vectors"])), (self.kernel, len(self.vectors))
+            if theirs != ours:
+                raise CheckpointError(
+                    f"the checkpoint was trained with kernel {theirs[0]} and a subsample of {theirs[1]} rows; got "
+                    f"{ours[0]} and {ours[1]}: resume with the same --kernel, its options and --subsample"
+                )
         (n, d), c = state["centers"].shape, state["targets"].shape[1]
         self.kernel = build_kernel(extra["kernel"])
         self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
         self.data_info = extra["data_info"]
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
-            if self.plan:
+            if self.plan and getattr(self.trainer, "datamodule", None) is not None:
                 self.trainer.datamodule.batch_size = self.plan.batch_size  # type: ignore[attr-defined]
         else:
             self._allocate(n, d, c, *state["vectors"].shape)
-            self.centers, self.order = state["centers"], state["order"]
+            for name in ("centers", "order", "targets", "vectors", "weights"):
+                setattr(self, name, state[name])  # not only their sizes but their dtypes
             self._index_centers()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> KernelMachine:  # type: ignore[override]
+        """See Lightning; needs no datamodule.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds no kernel machine.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"{checkpoint_path} is no readable checkpoint that `kl fit` wrote: {error}"
+            ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_one_hot(
+    y: Tensor,  # shape: (n, c)
+) -> bool:
+    return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())

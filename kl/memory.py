@@ -30,6 +30,16 @@ def parse_memory(text: str | int, device: torch.device | str = "cpu") -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def format_memory(size: int) -> str:
+    """Bytes as users read them: "72 B", "1.3 GB"."""
+    for unit in ("B", "KB", "MB"):
+        if size < 1000 * _UNITS[unit]:
+            break
+    else:
+        unit = "GB"
+    return f"{size / _UNITS[unit]:.3g} {unit}"
+
+
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that a process could still take on the device."""
     device = torch.device(device)

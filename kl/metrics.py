@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torchmetrics import MeanSquaredError
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, MeanSquaredError
 from torchmetrics.functional import mean_squared_error
-from torchmetrics.functional.classification import multiclass_accuracy
 
 
 class EvaluationMetrics(nn.Module):
     """mse, and for classifiers error and, where labels were noised, error_noisy, over the batches of one pass.
 
     Args:
-        num_outputs: c.
         classifier: whether the outputs are scores of classes.
     """
 
-    def __init__(self, num_outputs: int, classifier: bool) -> None:
+    def __init__(self, classifier: bool) -> None:
         super().__init__()
-        self.mse = MeanSquaredError()
+        # Sums in float64: an error is a count over n, and 1 - accuracy in float32 would lose its digits.
+        self.mse = MeanSquaredError().set_dtype(torch.float64)
         names = ("error", "error_noisy") if classifier else ()
-        self.errors = nn.ModuleDict({name: MulticlassAccuracy(num_outputs, average="micro") for name in names})
+        self.errors = nn.ModuleDict({name: MeanMetric().set_dtype(torch.float64) for name in names})
 
     def update(
         self,
@@ -30,17 +29,17 @@ class EvaluationMetrics(nn.Module):
         y_noisy: Tensor | None = None,  # shape: (m, c)
     ) -> None:
         """Add one batch."""
-        self.mse.update(scores.float(), y.float())
+        self.mse.update(scores.double(), y.double())
         for (_, metric), targets in zip(self.errors.items(), (y, y_noisy), strict=False):
             if targets is not None:
-                metric.update(scores, targets.argmax(dim=1))  # type: ignore[operator]
+                metric.update(_wrong(scores, targets))  # type: ignore[operator]
 
     def compute(self) -> dict[str, float]:
         """The values by name; errors are fractions in [0, 1]."""
         values = {"mse": float(self.mse.compute())}
         for name, metric in self.errors.items():
             if metric.update_called:
-                values[name] = 1 - float(metric.compute())  # type: ignore[operator]
+                values[name] = float(metric.compute())  # type: ignore[operator]
         return values
 
 
@@ -57,4 +56,8 @@ def error(
     y: Tensor,  # shape: (n, c)
 ) -> float:
     """The fraction of rows whose largest score is not at the target class."""
-    return 1 - float(multiclass_accuracy(scores, y.argmax(dim=1), num_classes=y.shape[1], average="micro"))
+    return float(_wrong(scores, y).mean())
+
+
+def _wrong(scores: Tensor, y: Tensor) -> Tensor:
+    return (scores.argmax(dim=1) != y.argmax(dim=1)).double()

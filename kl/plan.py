@@ -7,6 +7,7 @@ that memory allows, so that the largest batch the device can hold is also a usef
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,12 @@ log = logging.getLogger(__name__)
 
 STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
+NOISE_MARGIN = 10.0  # eigenvalues this many times the unit of rounding below the largest are not damped
 Auto = int | str
+_NOT_FINITE = (
+    "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
+    "rescale the features"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,13 @@ class EigenProPlan:
     lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
     lambda_1_subsample: float  # the estimate on the subsample that P was built from
     lambda_1_check: float  # the estimate on a second, independent sample
+
+    def describe(self) -> str:
+        """The parameters on one line."""
+        return (
+            f"s {self.subsample}, q {self.top_q} (lambda_1 {self.lambda_1:.3g} -> {self.lambda_1_damped:.3g}), "
+            f"batch {self.batch_size} (critical {self.critical_batch_size}), step size {self.step_size:.4g}"
+        )
 
 
 def default_subsample(n: int) -> int:
@@ -100,8 +113,9 @@ def choose_top_q(
     Source: [MB19] section 4, step 2; the bound s/8 is ours.
     """
     s = len(system.eigenvalues)
-    values = system.eigenvalues[: max(1, s // 8)]
-    values = values[values > s * torch.finfo(torch.float64).eps * values[0]]
+    values = _resolved(system.eigenvalues, block.dtype)[: max(1, s // 8)]
+    if not len(values):
+        return 0
     squares = (block @ (system.eigenvectors[:, : len(values)] / s**0.5).to(block.dtype)).square_().double()
     removed = (squares / values).cumsum(dim=1)
     kept = (squares / values ** (1 + damping)).cumsum(dim=1).mul_(values**damping)
@@ -130,23 +144,26 @@ def plan_eigenpro(
         num_outputs: c.
         memory: bytes that a step may use.
         subsample: s.
-        top_q: q; more than s is clipped with a message, 0 is plain kernel SGD.
+        top_q: q; more than s, or than the eigenvalues that s rows resolve, is clipped with a message; 0 is plain kernel
+            SGD.
         batch_size: m; more than n is clipped with a message.
         step_size: eta.
         columns: K(X, X_S) where the caller keeps it.
 
     Raises:
-        InputError: a value is neither "auto" nor in its range.
+        InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
     """
     n, d = centers.data.shape
     first = centers[:subsample]
-    system = nystrom_eigensystem(kernel, first)
-    eigenvalues = system.eigenvalues
     diagonal = kernel.diag(centers.data)
+    if not torch.isfinite(diagonal).all():
+        raise InputError(_NOT_FINITE.format(kernel))
     if float(diagonal.max()) <= 0:
         raise InputError(
             f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
         )
+    system = nystrom_eigensystem(kernel, first)
+    eigenvalues = system.eigenvalues
     # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
     memory_m = min(memory_batch_size(n, d, num_outputs, memory), n)
     wanted = checked_size("batch_size", batch_size, 1, n, "the training rows") or min(memory_m, subsample)
@@ -155,7 +172,10 @@ def plan_eigenpro(
     q = checked_size("top_q", top_q, 0, subsample, "the subsample")
     if q is None:
         q = choose_top_q(system, diagonal[check], check_block, wanted)
-    q = min(q, int((eigenvalues > 0).sum()))
+    resolved = len(_resolved(eigenvalues, centers.data.dtype))
+    if q > resolved:
+        log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
+        q = resolved
     precond = make_preconditioner(system, q, centers.data.dtype)
     beta_block = check_block if columns is None else columns
     beta_rows = check if columns is None else slice(None)
@@ -165,6 +185,8 @@ def plan_eigenpro(
     independent = precond.largest_eigenvalue(check_matrix, check_block)
     lambda_1 = max(own, independent)
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
+    if not (math.isfinite(beta) and math.isfinite(lambda_1)):
+        raise InputError(_NOT_FINITE.format(kernel))
     critical = critical_batch_size(beta, lambda_1)
     m = wanted if batch_size != "auto" else default_batch_size(critical, wanted, centers.data.is_cuda)
     if step_size == "auto":
@@ -207,9 +229,19 @@ def checked_size(name: str, value: Auto | None, low: int, high: int, limit: str)
 def _check_rows(n: int, subsample: int) -> slice:
     """Rows outside the subsample where there are enough of them, else all rows: then P is exact and needs no check."""
     outside = n - subsample
-    if outside >= min(subsample, CHECK_ROWS) // 2:
+    if outside >= max(1, min(subsample, CHECK_ROWS) // 2):
         return slice(subsample, min(n, subsample + CHECK_ROWS))
     return slice(0, min(n, CHECK_ROWS))
+
+
+def _resolved(eigenvalues: Tensor, dtype: torch.dtype) -> Tensor:
+    """The eigenvalues above the rounding error of the largest, in float64 and in the dtype of the kernel values.
+
+    The directions of others are noise, and a step as large as they allow would amplify that of the kernel values: for
+    smooth kernels of few features K_P would be smaller than the rounding error of K.
+    """
+    error = max(len(eigenvalues) * torch.finfo(torch.float64).eps, NOISE_MARGIN * torch.finfo(dtype).eps)
+    return eigenvalues[eigenvalues > error * eigenvalues[0]]
 
 
 def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:

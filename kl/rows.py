@@ -47,21 +47,25 @@ class RowDataset(Dataset):
     """A training or test set held as whole tensors; indexing by an index tensor gives a whole batch (x, y, index).
 
     Args:
-        x: features, float, shape (n, d).
+        x: features, float32 or float64, shape (n, d).
         y: targets, float, shape (n, c): one-hot {0, 1} rows for classes, numbers for regression.
         y_noisy: targets with label noise where y is kept clean (test sets), shape (n, c).
 
     Raises:
-        InputError: shapes disagree, a value is NaN or infinite, or there are no rows.
+        InputError: shapes disagree, x has another dtype, a value is NaN or infinite, or there are no rows.
     """
 
     def __init__(self, x: Tensor, y: Tensor, y_noisy: Tensor | None = None) -> None:
         check_finite_matrix("x", x)
         check_finite_matrix("y", y)
-        if len(x) != len(y) or (y_noisy is not None and y_noisy.shape != y.shape):
+        if x.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"x must be float32 or float64, in which kernel values are computed; got {x.dtype}")
+        if len(x) != len(y):
             raise InputError(
                 f"x and y must have one row per sample; got {len(x)} rows of features and {len(y)} of targets"
             )
+        if y_noisy is not None and y_noisy.shape != y.shape:
+            raise InputError(f"y_noisy must have y's shape {tuple(y.shape)}; got {tuple(y_noisy.shape)}")
         self.x, self.y, self.y_noisy = x, y, y_noisy
 
     def __len__(self) -> int:

@@ -1,1 +1,1 @@
-"""."""
+"""The command line `kl`: one file per command."""

@@ -25,21 +25,31 @@ def inner_product_per_class(
     """<f_k, g_k>_H = alpha_k^T K(X, Z) gamma_k for every output k, shape (c,), float64.
 
     Raises:
-        InputError: a matrix is empty or not finite, or the shapes do not fit together.
+        InputError: a matrix is empty or not finite, or the shapes or dtypes do not fit together.
     """
+    _check_expansions(x, alpha, z, gamma)
+    same = torch.arange(len(x), device=x.device) if _same_rows(x, z) else None
+    values = kernel_matmul(kernel, Rows.of(x), Rows.of(z), gamma, same)  # g(X)
+    return (alpha.double() * values.double()).sum(dim=0)
+
+
+def _same_rows(x: Tensor, z: Tensor) -> bool:
+    return x is z or (x.shape == z.shape and torch.equal(x, z))
+
+
+def _check_expansions(x: Tensor, alpha: Tensor, z: Tensor, gamma: Tensor) -> None:
     for name, weights, rows_name, rows in (("alpha", alpha, "x", x), ("gamma", gamma, "z", z)):
         check_finite_matrix(rows_name, rows)
         check_finite_matrix(name, weights)
         if len(weights) != len(rows):
             raise InputError(f"{name} must have one row per row of {rows_name}; got {len(weights)} and {len(rows)}")
+    if x.dtype != z.dtype:
+        raise InputError(f"x and z must share a dtype; got {x.dtype} and {z.dtype}")
     if x.shape[1] != z.shape[1] or alpha.shape[1] != gamma.shape[1]:
         raise InputError(
             f"f and g must share features and outputs; got {x.shape[1]} and {z.shape[1]} features, "
             f"{alpha.shape[1]} and {gamma.shape[1]} outputs"
         )
-    same = torch.arange(len(x), device=x.device) if x is z else None
-    values = kernel_matmul(kernel, Rows.of(x), Rows.of(z), gamma, same)  # g(X)
-    return (alpha.double() * values.double()).sum(dim=0)
 
 
 def inner_product(kernel: Kernel, x: Tensor, alpha: Tensor, z: Tensor, gamma: Tensor) -> float:
@@ -83,7 +93,8 @@ def rkhs_distance(
 
     Where X and Z are the same rows the difference of the weights is used, which does not cancel.
     """
-    if x is z or (x.shape == z.shape and torch.equal(x, z)):
-        return rkhs_norm(kernel, x, alpha - gamma)
+    _check_expansions(x, alpha, z, gamma)
+    if _same_rows(x, z):
+        return rkhs_norm(kernel, x, alpha.double() - gamma.double())
     squares = inner_product(kernel, x, alpha, x, alpha) + inner_product(kernel, z, gamma, z, gamma)
     return max(squares - 2 * inner_product(kernel, x, alpha, z, gamma), 0.0) ** 0.5

@@ -1,0 +1,71 @@
+"""Which classes are taken for which."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from callbacks.common import Machine
+from callbacks.figures import figure_style, log_figure, new_figure
+from callbacks.scores import class_names, test_labels, test_scores
+
+COUNTED_CLASSES = 20  # with more, the counts would not be readable
+
+
+class ConfusionMatrix(pl.Callback):
+    """Logs the figure val/confusion at the end of training: test rows by true (clean) and predicted class.
+
+    Nothing is drawn for regression, under fast_dev_run, or where the data module has no test set.
+
+    Attributes:
+        matrix: counts, shape (c, c), [true, predicted]; None before the end.
+
+    Source: torchmetrics.
+    """
+
+    def __init__(self) -> None:
+        self.matrix: Tensor | None = None
+
+    # Not at fit end: by then Lightning has taken the machine off the GPU.
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Evaluate, draw and log."""
+        scores = test_scores(trainer, pl_module)
+        if scores is None:
+            return
+        names = class_names(pl_module, scores.shape[1])
+        self.matrix = multiclass_confusion_matrix(scores, test_labels(trainer), num_classes=len(names))
+        log_figure(trainer, "val/confusion", confusion_figure(self.matrix, names))
+
+
+def confusion_figure(
+    matrix: Tensor,  # counts [true, predicted], shape: (c, c)
+    names: list[str],
+) -> Figure:
+    """Counts on a background that shows the fraction of the true class."""
+    c = len(names)
+    counts = matrix.double().numpy()
+    fractions = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    size = min(max(1.8 + 0.32 * c, 4.0), 11.0)
+    with figure_style():
+        figure = new_figure(size + 0.6, size)
+        axes = figure.add_subplot()
+        # The root makes the few errors visible beside the full diagonal.
+        image = axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+        axes.grid(False)
+        if c <= COUNTED_CLASSES:
+            for (row, column), count in ((at, int(counts[at])) for at in zip(*counts.nonzero(), strict=True)):
+                colour = "white" if fractions[row, column] > 0.35 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+        long = max(len(name) for name in names) > 3
+        every = range(0, c, max(1, c // 50))
+        axes.set_xticks(every, [names[k] for k in every], rotation=90 if long else 0)
+        axes.set_yticks(every, [names[k] for k in every])
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        wrong = counts.sum() - counts.trace()
+        axes.set_title(f"{wrong:.0f} of {counts.sum():.0f} test rows wrong ({wrong / counts.sum():.2%})", loc="left")
+        figure.colorbar(image, ax=axes, label="fraction of the true class", shrink=0.8)
+    return figure

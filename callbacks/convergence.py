@@ -1,0 +1,118 @@
+"""The run's approach to its exact limit, in one figure that can be printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from callbacks.common import Machine, find_callback, validation_metrics
+from callbacks.exact_interpolation import ExactInterpolation
+from callbacks.figures import BLUE, GREEN, ORANGE, figure_style, log_figure, new_figure
+
+History = dict[str, list[tuple[int, float]]]  # epochs trained, value
+
+
+class ConvergenceFigure(pl.Callback):
+    """Logs the figure `convergence` at the end of training, also as log_dir/figures/convergence.png.
+
+    Three panels over the epochs: train mse and, with an `ExactInterpolation` among the callbacks, the RKHS distance to
+    the limit relative to |f*|; test error (mse for regression); RKHS norm. Dashed lines are the exact limit. The exact
+    train mse, at rounding error, is no line that a panel could hold.
+
+    Attributes:
+        history: by tag, (epochs trained, value); part of the checkpoint, so that a resumed run draws all of it.
+    """
+
+    def __init__(self) -> None:
+        self.history: History = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint's history is loaded after this."""
+        if stage == "fit":
+            self.history = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Take the epoch's values."""
+        values = {**pl_module.train_metrics, **validation_metrics(trainer), "rkhs/norm": pl_module.rkhs_norm}
+        exact = find_callback(trainer, ExactInterpolation)
+        if exact is not None and exact.solution is not None:
+            values["exact/distance"] = exact.distance(pl_module)  # not from the log: its order there is not known
+        for tag, value in values.items():
+            self.history.setdefault(tag, []).append((trainer.current_epoch + 1, float(value)))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Draw and log."""
+        if trainer.fast_dev_run or not self.history:  # type: ignore[attr-defined]
+            return
+        exact = find_callback(trainer, ExactInterpolation)
+        limits = (exact.results if exact is not None else None) or {}
+        log_figure(trainer, "convergence", convergence_figure(self.history, limits))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, as plain lists."""
+        return {"history": {tag: [list(point) for point in points] for tag, points in self.history.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's history."""
+        saved = state_dict["history"]
+        self.history = {tag: [(int(epoch), value) for epoch, value in points] for tag, points in saved.items()}
+
+
+def convergence_figure(
+    history: History,
+    limits: dict[str, float | None],  # ExactInterpolation.results, or empty
+) -> Figure:
+    """The three panels, 7.2 by 2.5 inches: the width of a page."""
+    norm = limits.get("exact_rkhs_norm")
+    measure, name = ("error", "Test error") if "val/error" in history else ("mse", "Test mse")
+    with figure_style():
+        figure = new_figure(7.2, 2.5)
+        left, middle, right = figure.subplots(1, 3)
+        _curve(left, history.get("train/mse", []), BLUE, "train mse")
+        if norm:
+            relative = [(epoch, value / norm) for epoch, value in history.get("exact/distance", [])]
+            _curve(left, relative, GREEN, r"$|f_t - f^*|_H\,/\,|f^*|_H$", marker="s")
+            left.legend()
+        left.set_yscale("log")
+        left.set_title("Train mse" if not norm else "Approach to the limit", loc="left")
+        _curve(middle, history.get(f"val/{measure}", []), BLUE, "EigenPro")
+        _limit(middle, limits.get(f"exact_test_{measure}"))
+        middle.set_title(name, loc="left")
+        if measure == "error":
+            middle.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _curve(right, history["rkhs/norm"], BLUE, "EigenPro")
+        _limit(right, norm)
+        right.set_title(r"RKHS norm $|f_t|_H$", loc="left")
+        if not middle.lines:
+            middle.text(0.5, 0.5, "no validation", ha="center", va="center", transform=middle.transAxes)
+        for axes in (middle, right):
+            _widen(axes)
+        for axes in (left, middle, right):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    return figure
+
+
+def _curve(axes: Axes, points: list[tuple[int, float]], colour: str, label: str, marker: str = "o") -> None:
+    if points:
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, color=colour, marker=marker if len(points) <= 30 else None, label=label)
+
+
+def _limit(axes: Axes, value: float | None) -> None:
+    """The exact limit, if it is known, as a dashed line; then a legend is needed."""
+    if value is not None:
+        axes.axhline(value, color=ORANGE, linestyle="--", label="exact limit")
+        axes.legend()
+
+
+def _widen(axes: Axes) -> None:
+    """At least a fifth of the values' size from bottom to top: a change of one test row is no cliff."""
+    low, high = axes.get_ylim()
+    missing = 0.2 * abs(high) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)

@@ -1,0 +1,94 @@
+"""Exact solutions on disk, so that a run on the same data and kernel never solves twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl import Interpolant, Kernel, Rows
+from kl.engine import kernel_matmul
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the file's content or the meaning of a solution changes
+CHECKED_ROWS = 16  # rows whose fitted values a loaded solution is checked on
+CHECK_TOLERANCE = 1e-6  # relative; far above float64 rounding, far below the effect of another formula
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/kl/exact, or ~/.cache/kl/exact."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kl" / "exact"
+
+
+def solution_key(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    ridge: float,
+) -> str:
+    """A hash of all that the solution depends on: the bytes of x and y, the kernel's config, the ridge, the format."""
+    about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in (x, y))]
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=20)
+    for tensor in (x, y):
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def load_solution(
+    path: Path,
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+) -> Interpolant | None:
+    """The solution in a file; None, with a log line, where the file is damaged or its kernel has changed.
+
+    Its fitted values on a few rows are computed again. That finds a kernel whose formula was changed under the same
+    name, which no hash of its config can see.
+    """
+    if not path.is_file():
+        return None
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        solution = Interpolant(**{field.name: values[field.name] for field in fields(Interpolant)})
+        if solution.alpha.shape != y.shape or solution.fitted.shape != y.shape:
+            raise ValueError(f"weights of shape {tuple(solution.alpha.shape)} for targets of shape {tuple(y.shape)}")
+        _check_fitted(solution, kernel, x)
+    except Exception as error:  # a damaged pickle can raise anything; whatever it is, solving again mends it
+        log.warning("the exact solution in %s cannot be used (%s); solving again", path, str(error).split("\n")[0])
+        return None
+    return solution
+
+
+def save_solution(path: Path, solution: Interpolant) -> None:
+    """Write the solution at once or not at all; a disk that refuses it is only a log line."""
+    values: dict[str, Any] = asdict(solution)
+    values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            torch.save(values, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+        log.warning("the exact solution could not be kept in %s (%s)", path.parent, error)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor) -> None:
+    rows = torch.linspace(0, len(x) - 1, min(CHECKED_ROWS, len(x))).long()
+    data = Rows.of(x.double().cpu())
+    again = kernel_matmul(kernel, data[rows], data, solution.alpha, same=rows)
+    kept = solution.fitted[rows]
+    if not float((again - kept).norm()) <= CHECK_TOLERANCE * float(solution.fitted.abs().max()) * kept.numel() ** 0.5:
+        raise ValueError("its fitted values are not those of the kernel as it is now")

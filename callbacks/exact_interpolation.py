@@ -1,0 +1,243 @@
+"""The exact limit of training beside the run: its errors, its norm, and how far the machine still is from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.common import Machine, validation_metrics
+from callbacks.exact_cache import default_cache_dir, load_solution, save_solution, solution_key
+from kl import Interpolant, Kernel, KLError, Rows, interpolate
+from kl.engine import kernel_matmul
+from kl.interpolation import direct_memory
+from kl.kernels.base import check_count, check_not_negative
+from kl.memory import parse_memory
+from kl.metrics import error, mse
+
+log = logging.getLogger(__name__)
+
+MAX_ROWS = 30_000
+
+
+class ExactInterpolation(pl.Callback):
+    """Solves for f*, the minimum-norm interpolant of the training set, and logs it beside the run at every epoch.
+
+    Logs exact/train_mse, exact/val_mse, exact/val_error, exact/val_error_noisy (with label noise), exact/rkhs_norm,
+    exact/distance = |f_t - f*|_H, exact/gap_train_mse = train/mse - exact/train_mse and
+    exact/gap_val_error = val/error - exact/val_error. Errors are fractions in [0, 1].
+
+    The distance costs no kernel evaluation. Both functions are expansions on the training rows, and their values there
+    are known, so
+
+        |f_t - f*|^2 = <f_t - f*, f_t - f*> = sum_i (alpha_i - alpha*_i) . (f_t(x_i) - f*(x_i))
+
+    This is |f_t|^2 - 2 sum_i alpha_i . f*(x_i) + |f*|^2 without its cancellation, which hides distances below about
+    5e-3 |f*| (digits, Laplacian). It has a floor of its own: training sees float32 kernel values, the solve float64
+    ones, and their limits differ by about 3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
+
+    The solution is kept on disk and read again by any run on the same data, targets, kernel and ridge.
+
+    Args:
+        ridge: lambda >= 0 of the exact system (not multiplied by n); 0 is the interpolant.
+        memory: budget of the solve, about 8 n^2 bytes: "8GB", bytes, or "auto" (half of what is free).
+        cache_dir: folder of kept solutions; None is $XDG_CACHE_HOME/kl/exact, else ~/.cache/kl/exact.
+        max_rows: above this n nothing is solved (a kept solution is still read), since the time grows as n^3.
+
+    Attributes:
+        results: exact_train_mse, exact_train_error, exact_test_mse, exact_test_error, exact_test_error_noisy,
+            exact_rkhs_norm, distance_to_exact, relative_residual, jitter, seconds (of the solve, also where it was
+            kept), cached; single values are None where they do not apply, as errors of regression. None where skipped.
+        skipped: why nothing was solved; None where it was.
+        solution: the `kl.Interpolant`, None where skipped.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Source: DESIGN of this project, section 4; [B18] compares the two throughout.
+    """
+
+    def __init__(
+        self,
+        ridge: float = 0.0,
+        memory: str | int = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        self.ridge = check_not_negative("ridge", ridge)
+        parse_memory(memory)  # a mistake shows here, before any data is read
+        self.memory = memory
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.max_rows = check_count("max_rows", max_rows)
+        self.results: dict[str, Any] | None = None
+        self.skipped: str | None = None
+        self.solution: Interpolant | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Read or solve on rank 0 and tell every rank; the others wait as long as their backend lets them."""
+        found = _Outcome(skipped="fast_dev_run")
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+            if trainer.is_global_zero:
+                found = self._find(pl_module, data, device)
+            found = trainer.strategy.broadcast(found)
+        self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
+        if self.solution is None or self.results is None:
+            if trainer.is_global_zero:
+                level = logging.INFO if trainer.fast_dev_run else logging.WARNING  # type: ignore[attr-defined]
+                log.log(level, "exact interpolation: left out: %s", self.skipped)
+            return
+        device = pl_module.alpha.device  # once: the distance is asked for at every epoch
+        self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
+        self.results["distance_to_exact"] = self.distance(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Log the limit, the distance to it and the gaps."""
+        if self.results is None:
+            return
+        self.results["distance_to_exact"] = self.distance(pl_module)
+        logged = {f"exact/{tag}": self.results[name] for tag, name in _TAGS.items()}
+        metrics = {**pl_module.train_metrics, **validation_metrics(trainer)}
+        for ours, tag in (("train/mse", "train_mse"), ("val/error", "val_error")):
+            if ours in metrics and logged[f"exact/{tag}"] is not None:
+                logged[f"exact/gap_{tag}"] = metrics[ours] - logged[f"exact/{tag}"]
+        pl_module.log_dict({name: value for name, value in logged.items() if value is not None}, batch_size=1)
+
+    @torch.no_grad()
+    def distance(self, machine: Machine) -> float:
+        """|f_t - f*|_H of the machine as it is now; floor and formula as above."""
+        if self.solution is None:
+            raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
+        device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
+        weights = machine.in_data_order(machine.alpha) - self._alpha.to(device)
+        values = machine.in_data_order(machine.fitted.flush()) - self._fitted.to(device)
+        return math.sqrt(max(float((weights * values).sum()), 0.0))
+
+    def _find(self, machine: Machine, data: Any, device: torch.device) -> _Outcome:
+        """The kept or the computed solution with its errors, or why there is none."""
+        kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
+        path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge)}.pt"
+        solution = load_solution(path, kernel, x, y)
+        cached = solution is not None
+        if solution is not None:
+            log.info("exact interpolation: read from %s", path)
+        else:
+            try:
+                solution = self._solve(kernel, x, y, device)
+            except KLError as reason:  # beyond the budget, or singular: the run itself can do without
+                return _Outcome(skipped=str(reason))
+            save_solution(path, solution)
+        results = {
+            "exact_train_mse": mse(solution.fitted, y),
+            "exact_train_error": error(solution.fitted, y) if machine.is_classifier else None,
+            **_test_results(solution, machine, data),
+            "exact_rkhs_norm": solution.rkhs_norm,
+            "distance_to_exact": None,
+            "relative_residual": solution.relative_residual,
+            "jitter": solution.jitter,
+            "seconds": solution.seconds,
+            "cached": cached,
+        }
+        return _Outcome(solution, results)
+
+    def _solve(self, kernel: Kernel, x: Tensor, y: Tensor, device: torch.device) -> Interpolant:
+        (n, d) = x.shape
+        if n > self.max_rows:
+            raise KLError(
+                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^3): raise it"
+            )
+        # A GPU's Cholesky is not in place, so it needs room for a second matrix; MPS has no float64.
+        if device.type != "cuda" or 2 * direct_memory(n, d) > parse_memory(self.memory, device):
+            device = torch.device("cpu")
+        if direct_memory(n, d) <= parse_memory(self.memory, device):  # else interpolate() says what is missing
+            seconds = estimate_seconds(kernel, x.to(device))
+            log.info("exact interpolation: solving n=%d rows on %s, about %s", n, device, _duration(seconds))
+        solution = interpolate(kernel, x.to(device), y.to(device), self.ridge, self.memory)
+        log.info(
+            "exact interpolation: took %s, relative residual %.1e, |f*| = %.6g",
+            _duration(solution.seconds),
+            solution.relative_residual,
+            solution.rkhs_norm,
+        )
+        names = ("alpha", "fitted", "rkhs_norm_per_class")
+        return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
+
+
+_TAGS = {
+    "train_mse": "exact_train_mse",
+    "val_mse": "exact_test_mse",
+    "val_error": "exact_test_error",
+    "val_error_noisy": "exact_test_error_noisy",
+    "rkhs_norm": "exact_rkhs_norm",
+    "distance": "distance_to_exact",
+}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What rank 0 found and the other ranks are told."""
+
+    solution: Interpolant | None = None
+    results: dict[str, Any] | None = None
+    skipped: str | None = None
+
+
+def estimate_seconds(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+) -> float:
+    """Seconds of a direct solve on x's device: n^3 / 3 flops to factorise and 2.5 n^2 kernel values, in float64.
+
+    The rates are those of a matrix product and of a kernel block, measured here and now on at most 1024 rows (well
+    below a second). The solve evaluates 1.5 n^2 values, in larger tiles than that block, which leave the cache. It was
+    within a factor of 2 of the time on an idle CPU; refinement, where it is needed, adds n^2 values a round.
+    """
+    n, size = len(x), min(len(x), 1024)
+    rows = Rows.of(x[:size].double())
+    square = torch.rand(size, size, dtype=torch.float64, device=x.device)
+    flop = _best_seconds(lambda: square @ square) / (2 * size**3)
+    value = _best_seconds(lambda: kernel.block(rows, rows)) / size**2
+    return n**3 / 3 * flop + 2.5 * n**2 * value
+
+
+def _best_seconds(work: Callable[[], Tensor], repeats: int = 3) -> float:
+    """The fastest of a few runs; the first also starts the threads."""
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        float(work()[0, 0])  # reading a value waits for the device
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[str, float | None]:
+    """Errors of f* on the data module's test set, in float64: large weights of both signs cancel."""
+    results: dict[str, float | None] = dict.fromkeys(
+        ("exact_test_mse", "exact_test_error", "exact_test_error_noisy"), None
+    )
+    test = getattr(data, "test_set", None)
+    if test is None:
+        return results
+    centers = Rows.of(data.train_set.x.double())
+    scores = torch.cat(
+        [kernel_matmul(machine.kernel, Rows.of(x.double()), centers, solution.alpha) for x in test.x.split(4096)]
+    )
+    results["exact_test_mse"] = mse(scores, test.y)
+    if machine.is_classifier:
+        results["exact_test_error"] = error(scores, test.y)
+        if test.y_noisy is not None:
+            results["exact_test_error_noisy"] = error(scores, test.y_noisy)
+    return results
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,76 @@
+"""Figures: one look for all of them, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytorch_lightning as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from callbacks.common import tensorboard_loggers
+
+# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
+BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"
+
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+}
+SCREEN_DPI, PRINT_DPI = 110, 200
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Matplotlib's settings while a figure is made; those of the caller come back after."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(
+    width: float,  # inches
+    height: float,  # inches
+) -> Figure:
+    """A figure on an Agg canvas, unknown to pyplot: no window, no global state, nothing to be closed elsewhere."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+    """Give the figure to TensorBoard at the present step, write log_dir/figures/<tag>.png, and clear the figure.
+
+    A "/" in the tag becomes "_" in the file's name. Without a logger, and under fast_dev_run, nothing is written. To be
+    called on every rank; only rank 0 writes.
+    """
+    # A collective. Without a logger it is the default root: the user asked for no files there.
+    log_dir = trainer.log_dir if trainer.loggers else None
+    if trainer.is_global_zero:
+        for logger in tensorboard_loggers(trainer):
+            logger.experiment.add_image(tag, _pixels(figure), trainer.global_step, dataformats="HWC")
+        if log_dir is not None:
+            path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=PRINT_DPI)
+    figure.clear()
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """The figure as an image, shape (height, width, 3), uint8."""
+    figure.set_dpi(SCREEN_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,105 @@
+"""A progress bar over the whole run, on standard error."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+
+from callbacks.common import Machine
+
+_SHOWN = {"train/error": "train error", "val/error": "val error"}
+
+
+class ProgressBar(TQDMProgressBar):
+    """One bar for all epochs: steps done, time taken and left, batch error and |f|_H, then the epoch's errors.
+
+    Lightning's own bar starts again every epoch, so it cannot say when the run ends, and writes to standard output,
+    which `--json` keeps for its one object. Where the number of epochs is not known there is a bar for each epoch.
+
+    Args:
+        refresh_rate: steps between updates of the bar.
+    """
+
+    def __init__(self, refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    def on_train_start(self, *args: Any) -> None:
+        """Make the bar where training starts or, resumed, goes on."""
+        super().on_train_start(*args)
+        trainer = self.trainer
+        self._total = total_steps(trainer)
+        if self._total is not None:
+            bar = self.train_progress_bar
+            bar.reset(total=self._total)
+            # The steps of the run before took none of this run's time.
+            bar.initial = bar.n = min(trainer.global_step, self._total)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Say which epoch it is, counted from 1."""
+        if self._total is None:
+            super().on_train_epoch_start(trainer, *args)
+        of = "" if self._total is None else f"/{trainer.max_epochs}"
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}{of}")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Machine, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar by a step."""
+        if self._total is None:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            return
+        bar = self.train_progress_bar
+        if self._should_update(batch_idx + 1, int(self.total_train_batches)):
+            bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+            bar.update(trainer.global_step - bar.n)  # draws ten times a second at most
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, Any]:
+        """Error and norm of the step, and the last known errors of an epoch; no version number."""
+        values = super().get_metrics(trainer, pl_module)
+        values.pop("v_num", None)
+        known = trainer.callback_metrics
+        return values | {name: float(known[tag]) for tag, name in _SHOWN.items() if tag in known}
+
+    # Lightning names sys.stdout in each of these.
+
+    def init_sanity_tqdm(self) -> Tqdm:
+        """The bar of the sanity check."""
+        with redirect_stdout(sys.stderr):
+            return super().init_sanity_tqdm()
+
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar of training."""
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """The bar of a validation."""
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+    def init_test_tqdm(self) -> Tqdm:
+        """The bar of `trainer.test`."""
+        with redirect_stdout(sys.stderr):
+            return super().init_test_tqdm()
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """The bar of `trainer.predict`."""
+        with redirect_stdout(sys.stderr):
+            return super().init_predict_tqdm()
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Write a line above the bar."""
+        super().print(*args, sep=sep, **{"file": sys.stderr, **kwargs})
+
+
+def total_steps(trainer: pl.Trainer) -> int | None:
+    """The steps of the whole run, None where its end is not known."""
+    batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs, trainer.max_steps
+    totals = [int(batches * epochs)] if epochs is not None and epochs > 0 and batches != float("inf") else []
+    totals += [steps] if steps > 0 else []
+    return min(totals, default=None)

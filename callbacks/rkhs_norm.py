@@ -1,0 +1,38 @@
+"""The norm of the function being learned, at every epoch or every step."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from callbacks.common import Machine
+
+
+class RKHSNorm(pl.Callback):
+    """Logs rkhs/norm = |f|_H = sqrt(trace(alpha^T K alpha)) and rkhs/norm_class_k = |f_k|_H (k from 0) every epoch.
+
+    The machine carries the norm through its steps, so it is exact and costs nothing; see `kl.fitted`.
+
+    Args:
+        per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.
+        per_class: log the norm of every output, too.
+
+    Source: DESIGN of this project, section 4; the norm against label noise is [B18] figure 4.
+    """
+
+    def __init__(self, per_step: bool = False, per_class: bool = True) -> None:
+        self.per_step, self.per_class = bool(per_step), bool(per_class)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Machine, *_: object) -> None:
+        """Log the norm after the step that was just made."""
+        if self.per_step:
+            # A tensor, so that a GPU is waited for only at the steps that are written.
+            norm = pl_module.fitted.sq_norm.sum().clamp(min=0).sqrt()
+            pl_module.log("rkhs/norm_step", norm, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Log the norm and the norms of the outputs."""
+        values = {"rkhs/norm": pl_module.rkhs_norm}
+        if self.per_class:
+            norms = pl_module.rkhs_norm_per_class.tolist()
+            values |= {f"rkhs/norm_class_{k}": norm for k, norm in enumerate(norms)}
+        pl_module.log_dict(values, batch_size=1)

@@ -1,0 +1,65 @@
+"""The spectrum that the preconditioner was built from, and what it makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+
+from callbacks.common import Machine
+from callbacks.figures import BLACK, BLUE, GREY, ORANGE, figure_style, log_figure, new_figure
+from kl.preconditioner import DAMPING
+
+
+class Spectrum(pl.Callback):
+    """Logs the figure precond/eigenvalues at fit start: the eigenvalues lambda_i of K(X_S, X_S)/s, before and after.
+
+    The preconditioner turns lambda_i into lambda_i (lambda_q / lambda_i)^a for i <= q, a = 0.95, and leaves the others.
+    The first of the damped ones sets the step size.
+
+    Source: [MB19] section 4.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Draw and log the figure; `setup` has planned the run."""
+        if pl_module.eigenvalues is not None and pl_module.plan is not None:
+            values = pl_module.eigenvalues.double().cpu().numpy()
+            log_figure(trainer, "precond/eigenvalues", spectrum_figure(values, pl_module.plan.top_q))
+
+
+def damped_eigenvalues(
+    eigenvalues: np.ndarray,  # lambda_1 >= lambda_2 >= ..., shape: (s,)
+    top_q: int,
+    damping: float = DAMPING,
+) -> np.ndarray:
+    """lambda_i (lambda_q / lambda_i)^a for i <= q, lambda_i beyond; shape (s,)."""
+    damped = eigenvalues.copy()
+    if top_q > 0:
+        damped[:top_q] *= (eigenvalues[top_q - 1] / eigenvalues[:top_q]) ** damping
+    return damped
+
+
+def spectrum_figure(
+    eigenvalues: np.ndarray,  # shape: (s,)
+    top_q: int,
+) -> Figure:
+    """Eigenvalue against index, both axes logarithmic, with q marked."""
+    index = np.arange(1, len(eigenvalues) + 1)
+    # What is left of the smallest ones is the rounding error of the decomposition.
+    shown = eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues[0]
+    with figure_style():
+        figure = new_figure(5.0, 3.4)
+        axes = figure.add_subplot()
+        axes.loglog(index[shown], eigenvalues[shown], color=BLUE, label="of the kernel")
+        if top_q > 0:
+            damped = damped_eigenvalues(eigenvalues, top_q)
+            axes.loglog(index[:top_q], damped[:top_q], color=ORANGE, linestyle="--", label="preconditioned")
+            axes.axvline(top_q, color=GREY, linewidth=0.9, linestyle=":")
+            axes.annotate(
+                f" q = {top_q}", (top_q, 0.97), xycoords=("data", "axes fraction"), va="top", color=BLACK, fontsize=9
+            )
+        axes.set_xlabel("index i")
+        axes.set_ylabel(r"eigenvalue $\lambda_i$ of $K(X_S, X_S)/s$")
+        axes.set_title(f"Spectrum of the subsample, s = {len(eigenvalues)}", loc="left")
+        axes.legend(loc="lower left")
+    return figure

@@ -1,0 +1,56 @@
+"""Stopping where the training data is fitted."""
+
+from __future__ import annotations
+
+import logging
+
+import pytorch_lightning as pl
+
+from callbacks.common import Machine
+from kl import InputError
+from kl.kernels.base import check_positive
+
+log = logging.getLogger(__name__)
+
+
+class StopWhenInterpolated(pl.Callback):
+    """Stops at the first epoch with no training error: the "overfitted" classifier of [B18].
+
+    The error is the machine's train/error: over all rows, with the weights at the end of the epoch, and so exact.
+
+    Args:
+        mse: stop, too, once train/mse is at most this. Regression has no error and needs it.
+
+    Attributes:
+        stopped_epoch: epochs trained when the condition was first met, counted from 1; None if it was not.
+
+    Raises:
+        InputError: mse is not a finite number above 0, or (at fit start) it is missing for regression.
+
+    Source: [B18] section 3.
+    """
+
+    def __init__(self, mse: float | None = None) -> None:
+        self.mse = None if mse is None else check_positive("mse", mse, "or None")
+        self.stopped_epoch: int | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Check that there is something to stop by."""
+        self.stopped_epoch = None
+        if self.mse is None and not pl_module.is_classifier:
+            raise InputError(
+                "StopWhenInterpolated needs mse for regression, which has no classification error; got mse=None: give "
+                "StopWhenInterpolated(mse=1e-4), or leave the callback out"
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Stop where the epoch's training error is 0 or its mse small enough."""
+        metrics = pl_module.train_metrics  # empty where max_steps ended the first epoch early
+        fitted = metrics.get("train/error") == 0
+        if self.mse is not None and "train/mse" in metrics:
+            fitted = fitted or metrics["train/mse"] <= self.mse
+        if not trainer.strategy.reduce_boolean_decision(fitted) or self.stopped_epoch is not None:
+            return
+        self.stopped_epoch = trainer.current_epoch + 1
+        trainer.should_stop = True
+        log.info("the training data is fitted after %d epochs (%s)", self.stopped_epoch, metrics)

@@ -1,0 +1,116 @@
+"""From options to objects: the data module and the kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kl.errors import InputError
+
+if TYPE_CHECKING:
+    from datamodules import KernelDataModule
+    from kl import Kernel
+    from recipes.options import DataOptions, KernelOptions, RunOptions
+
+
+Number = TypeVar("Number", int, float)
+
+
+def build_data(options: DataOptions, seed: int) -> KernelDataModule:
+    """The data module that --data and the options beside it describe, read and ready.
+
+    Raises:
+        InputError: an option is out of its range or does not apply, or the data cannot be had.
+    """
+    from datamodules import build_datamodule
+
+    extra: dict[str, Any] = {}
+    if options.grayscale:
+        extra["grayscale"] = True
+    if options.image_size is not None:
+        extra["image_size"] = options.image_size
+    return build_datamodule(
+        options.data,
+        data_dir=options.data_dir,
+        train_size=options.train_size,
+        test_size=options.test_size,
+        label_noise=options.label_noise,
+        noise_kind=options.noise_kind,
+        noise_seed=seed,
+        seed=seed,
+        batch_size=None,
+        **extra,
+    )
+
+
+def build_kernel(options: KernelOptions) -> Kernel:
+    """The kernel that --kernel and the options beside it describe.
+
+    Raises:
+        InputError: the kernel is unknown, or a parameter is out of its range or not one of this kernel.
+    """
+    import kl
+
+    bandwidth = None if options.bandwidth is None else number_or_auto("bandwidth", options.bandwidth)
+    return kl.build_kernel(
+        options.kernel,
+        bandwidth=bandwidth,
+        depth=options.depth,
+        bias=options.bias,
+        power=options.power,
+        degree=options.degree,
+    )
+
+
+def number_or_auto(name: str, text: str) -> float | str:
+    """The number that an option's text is, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    return _parse(name, text, float, "a number")
+
+
+def integer_or_auto(name: str, text: str) -> int | str:
+    """The whole number that an option's text is, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    return _parse(name, text, int, "a whole number")
+
+
+def _parse(name: str, text: str, kind: type[Number], what: str) -> Number | str:
+    if str(text) == "auto":
+        return "auto"
+    try:
+        return kind(text)  # type: ignore[call-arg]
+    except ValueError as error:
+        raise InputError(f"{name} must be {what} or auto; got {text!r}") from error
+
+
+def check_run(options: RunOptions) -> None:
+    """Check the options that every computation has.
+
+    Raises:
+        InputError: one is out of its range.
+    """
+    import torch
+
+    from kl.memory import parse_memory
+
+    parse_memory(options.memory)
+    if options.precision != "high":
+        raise InputError(f"precision must be high (float32 kernel products); got {options.precision!r}")
+    if options.accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise InputError(f"accelerator must be auto, cpu or gpu; got {options.accelerator!r}")
+    if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"accelerator {options.accelerator!r} needs a CUDA device and torch sees none: use --accelerator cpu"
+        )
+
+
+def device_of(options: RunOptions) -> str:
+    """The torch device that --accelerator means."""
+    import torch
+
+    return "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"

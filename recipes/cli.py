@@ -1,0 +1,84 @@
+"""The command `kl`: its sub-commands, and what an error looks like to the person who typed it.
+
+Nothing here imports torch: `kl --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from recipes import data, fit, interpolate, predict
+
+app = typer.Typer(
+    help="Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: kl fit --data digits",
+)
+app.command("fit")(fit.fit)
+app.command("interpolate")(interpolate.interpolate)
+app.command("predict")(predict.predict)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"kl {version('kl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit."""
+
+
+def main() -> None:
+    """Run the command line; exit with 0, 1 (the computation failed) or 2 (the input was wrong)."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    for name in ("kl", "datamodules", "callbacks", "recipes"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:  # a mistake in the options themselves
+        _fail(error.format_message() + _came(error), error.exit_code)
+    except typer.Abort:
+        _fail("interrupted", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 1)
+    except BrokenPipeError:  # the reader of our output, as in `kl ... | head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from kl.errors import InputError, KLError
+
+        if not isinstance(error, KLError):
+            raise
+        _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _came(error: typer.TyperException) -> str:
+    """What was typed for the option that an error is about."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for i, word in enumerate(sys.argv[:-1]):
+        if word in names and "got" not in error.format_message():
+            return f"; got {sys.argv[i + 1]!r}"
+    return ""
+
+
+def _fail(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

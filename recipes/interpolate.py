@@ -1,0 +1,89 @@
+"""`kl interpolate`: the exact minimum-norm interpolant, without any training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipes.options import DataOptions, ExactOptions, KernelOptions, OutputOptions, RunOptions, takes
+
+if TYPE_CHECKING:
+    from kl import Interpolant, Kernel
+    from kl.rows import RowDataset
+
+
+@takes(DataOptions, KernelOptions, ExactOptions, RunOptions, OutputOptions)
+def interpolate(
+    data: DataOptions, kernel: KernelOptions, exact: ExactOptions, run: RunOptions, output: OutputOptions
+) -> None:
+    """Solve for the exact minimum-norm interpolant and report its errors and its RKHS norm.
+
+    For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
+    """
+    import time
+
+    import kl
+    from kl.memory import peak_memory
+    from recipes.build import build_data, build_kernel, check_run, device_of
+    from recipes.report import kernel_results, kernel_text, print_json, print_table
+
+    check_run(run)
+    chosen = build_kernel(kernel)
+    datamodule = build_data(data, run.seed)
+    datamodule.prepare_data()
+    datamodule.setup()
+    start, device = time.perf_counter(), device_of(run)
+    x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
+    chosen = chosen.resolve(x, seed=run.seed)
+    solved = kl.interpolate(chosen, x, y, ridge=exact.ridge, memory=run.memory)
+    results: dict[str, Any] = {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        **kernel_results(chosen),
+        "n": len(x),
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "label_noise": datamodule.label_noise,
+        **evaluate(chosen, solved, x, y, datamodule.test_set, datamodule.task == "classification"),
+        "rkhs_norm": solved.rkhs_norm,
+        "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
+        "solver": solved.solver,
+        "iterations": solved.iterations,
+        "relative_residual": solved.relative_residual,
+        "ridge": solved.ridge,
+        "jitter": solved.jitter,
+        "seconds_total": time.perf_counter() - start,
+        "peak_memory_bytes": peak_memory(device),
+    }
+    if output.json:
+        print_json(results)
+        return
+    rows = [
+        (name.replace("_", " "), f"{results[name]:.2%}" if "error" in name else f"{results[name]:.6g}")
+        for name in ("train_mse", "train_error", "test_mse", "test_error", "test_error_noisy", "rkhs_norm")
+        if results[name] is not None
+    ]
+    rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
+    rows += [("solver", str(results["solver"])), ("seconds", f"{results['seconds_total']:.2f}")]
+    rows.append(("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB"))
+    print_table(
+        f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(chosen)}", ("", ""), rows
+    )
+
+
+def evaluate(
+    kernel: Kernel, solved: Interpolant, x: Any, y: Any, test: RowDataset, classifier: bool
+) -> dict[str, float | None]:
+    """mse and errors of an interpolant on its training set (x, y) and on a test set."""
+    from kl.engine import kernel_matmul
+    from kl.metrics import error, mse
+    from kl.rows import Rows
+
+    scores = kernel_matmul(kernel, Rows.of(test.x.to(x.device)), Rows.of(x), solved.alpha).cpu()
+    noisy = test.y_noisy if classifier else None
+    return {
+        "train_mse": mse(solved.fitted, y),
+        "train_error": error(solved.fitted, y) if classifier else None,
+        "test_mse": mse(scores, test.y),
+        "test_error": error(scores, test.y) if classifier else None,
+        "test_error_noisy": None if noisy is None else error(scores, noisy),
+    }

@@ -1,0 +1,175 @@
+"""The options that commands share, each written once: dataclasses that become a command's signature.
+
+A field's annotation holds its help and its panel; its default is the option's default.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from recipes.config import dump_config, load_config
+
+Option = functools.partial(typer.Option, show_default=True)
+_in_data = functools.partial(Option, rich_help_panel="Data")
+_in_kernel = functools.partial(Option, rich_help_panel="Kernel")
+_in_solver = functools.partial(Option, rich_help_panel="EigenPro")
+_in_run = functools.partial(Option, rich_help_panel="Run")
+_in_output = functools.partial(Option, rich_help_panel="Output")
+
+DATA_HELP = (
+    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, or package.module:Class."
+)
+KERNEL_HELP = (
+    "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
+    "relu-nngp, or package.module:Class."
+)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, how much of it, and the noise on its labels."""
+
+    data: Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")] = "digits"
+    data_dir: Annotated[
+        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
+    ] = None
+    train_size: Annotated[int | None, _in_data(help="Training rows to draw; default: all.")] = None
+    test_size: Annotated[int | None, _in_data(help="Test rows to draw; default: all.")] = None
+    label_noise: Annotated[float, _in_data(help="Fraction of the labels to replace, 0 to 1.")] = 0.0
+    noise_kind: Annotated[
+        str, _in_data(help="random: uniform over all classes; flip: always another class.", metavar="random|flip")
+    ] = "random"
+    grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
+    image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """The kernel and its parameters."""
+
+    kernel: Annotated[str, _in_kernel(help=KERNEL_HELP, metavar="NAME")] = "laplacian"
+    bandwidth: Annotated[
+        str | None, _in_kernel(help="A number, or auto: the median distance.  [default: auto]", metavar="FLOAT|auto")
+    ] = None
+    depth: Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")] = None
+    bias: Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")] = None
+    power: Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")] = None
+    degree: Annotated[int | None, _in_kernel(help="Degree of polynomial.")] = None
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """EigenPro's parameters."""
+
+    solver: Annotated[str, _in_solver(help="EigenPro 2.", metavar="eigenpro")] = "eigenpro"
+    epochs: Annotated[int, _in_solver(help="Passes over the training set.")] = 10
+    batch_size: Annotated[str, _in_solver(help="Rows a step, m.", metavar="INTEGER|auto")] = "auto"
+    step_size: Annotated[str, _in_solver(help="Step size, eta.", metavar="FLOAT|auto")] = "auto"
+    top_q: Annotated[
+        str, _in_solver(help="Damped eigendirections, q; 0 is plain kernel SGD.", metavar="INTEGER|auto")
+    ] = "auto"
+    subsample: Annotated[str, _in_solver(help="Nystrom rows, s.", metavar="INTEGER|auto")] = "auto"
+    stop_when_interpolated: Annotated[
+        bool, _in_solver("--stop-when-interpolated", help="Stop at zero training classification error.")
+    ] = False
+    stop_mse: Annotated[float | None, _in_solver(help="Stop at this training mse.")] = None
+
+
+@dataclass(frozen=True)
+class ExactOptions:
+    """The exact solve."""
+
+    ridge: Annotated[float, _in_solver(help="Added to the kernel matrix's diagonal in the exact solve.")] = 0.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how the computation runs."""
+
+    memory: Annotated[
+        str, _in_run(help="Memory budget; auto: half of what is free.", metavar="auto|BYTES|400MB|8GB")
+    ] = "auto"
+    precision: Annotated[str, _in_run(help="Of kernel products; high: float32.", metavar="high")] = "high"
+    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
+    seed: Annotated[int, _in_run(help="Seed of subsets, noise, batch order and subsample.")] = 0
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What only a training run has."""
+
+    devices: Annotated[str, _in_run(help="Devices to train on; 1 as yet.")] = "1"
+    num_nodes: Annotated[int, _in_run(help="Machines to train on; 1 as yet.")] = 1
+    strategy: Annotated[str, _in_run(help="Lightning strategy; auto as yet.")] = "auto"
+    fast_dev_run: Annotated[bool, _in_run("--fast-dev-run", help="One batch of everything, no files written.")] = False
+    resume: Annotated[
+        str | None, _in_run(help="Go on from a checkpoint; last: the newest run of this name.", metavar="last|PATH")
+    ] = None
+    log_dir: Annotated[str, _in_output(help="Where runs are written.", metavar="DIR")] = "lightning_logs"
+    name: Annotated[str | None, _in_output(help="Name of the run; default: data and kernel.")] = None
+    norm_every_step: Annotated[
+        bool, _in_output("--norm-every-step", help="Log the RKHS norm after each step, not only each epoch.")
+    ] = False
+    no_exact: Annotated[bool, _in_output("--no-exact", help="Leave out the exact limit.")] = False
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How results are printed."""
+
+    json: Annotated[
+        bool, _in_output("--json", help="Print one JSON object on standard output; logs go to standard error.")
+    ] = False
+
+
+ConfigFile = Annotated[
+    str | None,
+    _in_output(
+        help="YAML file of options; the command line takes precedence.",
+        metavar="FILE.yaml",
+        is_eager=True,
+        callback=load_config,
+    ),
+]
+PrintConfig = Annotated[bool, _in_output("--print-config", help="Print the options as YAML and exit.")]
+
+
+def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of the dataclasses `groups`, with --config and --print-config.
+
+    The decorated function is called with one instance of each group, in order, after its own parameters by name.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[: -len(groups)]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
+        for group in groups:
+            hints = get_type_hints(group, include_extras=True)
+            parameters += [_keyword(f.name, f.default, hints[f.name]) for f in fields(group)]
+        parameters += [_keyword("config", None, ConfigFile), _keyword("print_config", False, PrintConfig)]
+
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            given.pop("config")
+            if given.pop("print_config"):
+                typer.echo(dump_config(given), nl=False)
+                return
+            first = {p.name: given.pop(p.name) for p in own}
+            filled = [group(**{f.name: given.pop(f.name) for f in fields(group)}) for group in groups]
+            function(*first.values(), *filled)
+
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

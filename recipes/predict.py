@@ -1,0 +1,136 @@
+"""`kl predict`: classes and scores from a checkpoint, with no training data at hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kl import KernelMachine
+
+BATCH = 4096
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="The last.ckpt of a run of kl fit.", show_default=False)],
+    source: Annotated[
+        Path, typer.Option("--input", help="A .npz with x (or x_test), an image, or a folder of images.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The .csv file to write.")],
+    accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Write the class, its margin over the next and all scores of every input row to a CSV file.
+
+    The margin is the largest score less the second largest. For regression there are only the outputs.
+    """
+    import torch
+
+    from recipes.build import check_run, device_of
+    from recipes.options import RunOptions
+    from recipes.report import print_json
+
+    run = RunOptions(accelerator=accelerator)
+    check_run(run)
+    machine = load_machine(checkpoint).to(device_of(run))
+    names, x = read_inputs(source, machine)
+    with torch.inference_mode():
+        scores = torch.cat([machine(rows.to(machine.device)).cpu() for rows in x.split(BATCH)])
+    header, rows = table_of(machine, names, scores)
+    write_csv(output, header, rows)
+    if json:
+        print_json({"rows": len(rows), "output": str(output), "columns": header})
+    else:
+        typer.echo(f"{len(rows)} rows written to {output}")
+
+
+def load_machine(path: Path) -> KernelMachine:
+    """The machine that a checkpoint holds.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of something else.
+    """
+    import kl
+    from callbacks.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    if "kernel_machine" not in checkpoint:
+        raise kl.CheckpointError(f"{path} holds no kernel machine: give the last.ckpt of a run of `kl fit`")
+    machine = kl.KernelMachine(**checkpoint["hyper_parameters"])
+    machine.on_load_checkpoint(checkpoint)
+    machine.load_state_dict(checkpoint["state_dict"])
+    return machine.eval()
+
+
+def read_inputs(source: Path, machine: KernelMachine) -> tuple[list[str], Tensor]:
+    """A name for every row, and the features, shape (m, d).
+
+    Raises:
+        InputError: the input is none of the three kinds, or does not fit the machine.
+    """
+
+    import numpy as np
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    from datamodules.arrays import features_of, read_first
+    from datamodules.images import decode_image
+    from kl import InputError
+
+    if not source.exists():
+        raise InputError(f"input must be a .npz file, an image or a folder of images; there is no {source}")
+    width = machine.centers.shape[1]
+    if source.suffix == ".npz":
+        key, array = read_first(source, ("x", "x_test"))
+        x = features_of(key, array)
+        if x.shape[1] != width:
+            raise InputError(f"input {source}: {key} must have {width} features, as in training; got {x.shape[1]}")
+        return [str(i) for i in range(len(x))], x
+    shape = machine.data_info.get("image_shape")
+    if not shape:
+        raise InputError(f"input must be a .npz file, since this machine was not trained on images; got {source}")
+    files = [source]
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        if not files:
+            raise InputError(f"input {source} holds no images ({', '.join(IMG_EXTENSIONS)})")
+    channels, height, wide = shape
+    pixels = [decode_image(path, str(path), grayscale=channels == 1, size=(height, wide)) for path in files]
+    return [str(path) for path in files], features_of("input", np.stack(pixels))
+
+
+def table_of(machine: KernelMachine, names: list[str], scores: Tensor) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the CSV file."""
+    columns = scores.shape[1]
+    values = scores.tolist()
+    if not machine.is_classifier:
+        return ["row", *(f"output_{k}" for k in range(columns))], [[n, *v] for n, v in zip(names, values, strict=True)]
+    classes = machine.data_info.get("class_names") or [str(k) for k in range(columns)]
+    top = scores.topk(2, dim=1)
+    margin = (top.values[:, 0] - top.values[:, 1]).tolist()
+    best = [classes[k] for k in top.indices[:, 0].tolist()]
+    header = ["row", "class", "margin", *(f"score_{name}" for name in classes)]
+    return header, [[n, b, g, *v] for n, b, g, v in zip(names, best, margin, values, strict=True)]
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from kl import InputError
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error

@@ -1,0 +1,171 @@
+"""What a command says at the end: a table for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from datamodules import KernelDataModule
+    from kl import Kernel, KernelMachine
+
+
+def print_fit(
+    trainer: pl.Trainer, machine: KernelMachine, datamodule: KernelDataModule, seconds_total: float, as_json: bool
+) -> None:
+    """Print the results of a training run."""
+    results = fit_results(trainer, machine, datamodule, seconds_total)
+    if as_json:
+        print_json(results)
+        return
+    exact_rows = {
+        "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
+        "train error": ("train_error", "exact_train_error", "{:.2%}"),
+        "test mse": ("test_mse", "exact_test_mse", "{:.5f}"),
+        "test error": ("test_error", "exact_test_error", "{:.2%}"),
+        "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
+        "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.4f}"),
+        "RKHS distance to the limit": ("distance_to_exact", None, "{:.4f}"),
+    }
+    rows = [
+        (label, _format(results.get(ours), form), _format(results.get(limit) if limit else None, form))
+        for label, (ours, limit, form) in exact_rows.items()
+        if results.get(ours) is not None
+    ]
+    title = f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(machine.kernel)}"
+    print_table(title, ("", f"EigenPro, {results['epochs']} epochs", "exact limit"), rows)
+    seconds = results["seconds_per_epoch"]
+    epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
+    typer.echo(
+        f"batch {results['batch_size']} (critical {results['critical_batch_size']}), step size "
+        f"{results['step_size']:.4g}, q {results['top_q']}, s {results['subsample']}; "
+        f"{results['seconds_total']:.1f} s in all{epoch}; peak memory {results['peak_memory_bytes'] / 1e9:.2f} GB"
+    )
+    if results["exact_skipped"]:
+        typer.echo(f"exact limit: {results['exact_skipped']}")
+    if results["checkpoint"]:
+        typer.echo(f"checkpoint:  {results['checkpoint']}")
+        typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
+
+
+def fit_results(
+    trainer: pl.Trainer, machine: KernelMachine, datamodule: KernelDataModule, seconds_total: float
+) -> dict[str, Any]:
+    """The numbers of a training run, by the names of `kl fit --json`."""
+    import callbacks
+    from kl.memory import peak_memory
+
+    logged = machine.eval_metrics
+    found: dict[type, Any] = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    limit = found.get(callbacks.ExactInterpolation)
+    exact = (limit.results if limit else None) or {}
+    timing = found[callbacks.Timing]
+    stop = found.get(callbacks.StopWhenInterpolated)
+    plan = machine.plan
+    assert plan is not None  # the machine has been fitted
+    checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if not trainer.fast_dev_run else ""  # type: ignore[attr-defined]
+    return {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        **kernel_results(machine.kernel),
+        "n": len(datamodule.train_set),
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "label_noise": datamodule.label_noise,
+        "noise_kind": datamodule.noise_kind,
+        "epochs": trainer.current_epoch,
+        "interpolated_epoch": stop.stopped_epoch if stop else None,
+        "train_mse": machine.train_metrics.get("train/mse"),
+        "train_error": machine.train_metrics.get("train/error"),
+        "test_mse": logged.get("val/mse"),
+        "test_error": logged.get("val/error"),
+        "test_error_noisy": logged.get("val/error_noisy"),
+        "rkhs_norm": machine.rkhs_norm,
+        "rkhs_norm_per_class": machine.rkhs_norm_per_class.tolist(),
+        "exact_train_mse": exact.get("exact_train_mse"),
+        "exact_train_error": exact.get("exact_train_error"),
+        "exact_test_mse": exact.get("exact_test_mse"),
+        "exact_test_error": exact.get("exact_test_error"),
+        "exact_test_error_noisy": exact.get("exact_test_error_noisy"),
+        "exact_rkhs_norm": exact.get("exact_rkhs_norm"),
+        "exact_relative_residual": exact.get("relative_residual"),
+        "exact_jitter": exact.get("jitter"),
+        "exact_seconds": exact.get("seconds"),
+        "exact_skipped": limit.skipped if limit else None,
+        "distance_to_exact": exact.get("distance_to_exact"),
+        "batch_size": plan.batch_size,
+        "memory_batch_size": plan.memory_batch_size,
+        "critical_batch_size": plan.critical_batch_size,
+        "step_size": machine.step_size,
+        "top_q": plan.top_q,
+        "subsample": plan.subsample,
+        "seconds_total": seconds_total,
+        "seconds_per_epoch": list(timing.seconds_per_epoch),
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+        "log_dir": trainer.log_dir,
+        "checkpoint": checkpoint or None,
+    }
+
+
+def kernel_results(kernel: Kernel) -> dict[str, Any]:
+    """The kernel by name, its bandwidth, and all its parameters."""
+    config = kernel.config()
+    name = config.pop("kernel")
+    return {"kernel": name, "bandwidth": config.get("bandwidth"), "kernel_parameters": config}
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """The kernel on one line, its numbers to six digits."""
+    return re.sub(r"\d+\.\d{6,}", lambda match: f"{float(match[0]):.6g}", str(kernel))
+
+
+def print_json(results: dict[str, Any]) -> None:
+    """One JSON object on standard output; numbers that JSON has not are null."""
+    print(json.dumps(_plain(results)))
+
+
+def tensorboard_command() -> str:
+    """`tensorboard`, or the path of the one beside this Python where that is not on the PATH."""
+    beside = Path(sys.executable).with_name("tensorboard")
+    if shutil.which("tensorboard") or not beside.exists():
+        return "tensorboard"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
+
+
+def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    typer.echo(title)
+    table = Table(show_header=any(header), box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _format(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,190 @@
+"""A training run: the Trainer with its logger, callbacks and checkpoints, and how it is resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kl.errors import InputError
+from recipes.options import ExactOptions, RunOptions, SolverOptions, TrainerOptions
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from datamodules import KernelDataModule
+    from kl import KernelMachine
+
+
+def check_training(solver: SolverOptions, trainer: TrainerOptions) -> None:
+    """Check the options of a training run before any data is read.
+
+    Raises:
+        InputError: one is out of its range, or asks for what there is not yet.
+    """
+    if solver.solver != "eigenpro":
+        raise InputError(f"solver must be eigenpro; got {solver.solver!r}")
+    if solver.epochs < 1:
+        raise InputError(f"epochs must be at least 1; got {solver.epochs}")
+    if trainer.devices != "1" or trainer.num_nodes != 1 or trainer.strategy != "auto":
+        raise InputError(
+            "training runs on one device as yet: leave --devices 1, --num-nodes 1 and --strategy auto; got "
+            f"{trainer.devices}, {trainer.num_nodes} and {trainer.strategy}"
+        )
+    if trainer.resume is not None and trainer.fast_dev_run:
+        raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
+    if trainer.name is not None and (not trainer.name.strip() or Path(trainer.name).is_absolute()):
+        raise InputError(f"name must be the name of a folder in --log-dir; got {trainer.name!r}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A Trainer with its callbacks, and the checkpoint that it goes on from."""
+
+    trainer: pl.Trainer
+    resume: Path | None
+
+    def fit(self, machine: KernelMachine, datamodule: KernelDataModule) -> float:
+        """Train, and return the seconds that took, reading the data included.
+
+        Raises:
+            InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
+        """
+        start = time.perf_counter()
+        if self.resume is not None:
+            self._require_epochs_left(self.resume)
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        try:
+            self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
+        except SystemExit:
+            if self.trainer.interrupted:
+                note = "interrupted: finished epochs are kept; go on with the same command and --resume last"
+                print(note, file=sys.stderr)
+            raise
+        return time.perf_counter() - start
+
+    def _require_epochs_left(self, resume: Path) -> None:
+        from callbacks.checkpoint import read_checkpoint
+
+        done, asked = int(read_checkpoint(resume).get("epoch", -1)) + 1, self.trainer.max_epochs or 0
+        if done >= asked:
+            raise InputError(f"epochs must be more than the {done} that {resume} has had already; got {asked}")
+
+
+def new_run(
+    solver: SolverOptions,
+    exact: ExactOptions,
+    run: RunOptions,
+    options: TrainerOptions,
+    name: str,
+    kept: dict[str, Any],
+) -> Run:
+    """Put every callback in its place; `kept` are the options that the run folder's config.yaml repeats.
+
+    Raises:
+        InputError: the log directory cannot be written, or the checkpoint to resume from is not there.
+    """
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    import callbacks
+
+    quiet_lightning()
+    name = name.replace(":", "-").replace(os.sep, "-")
+    resume = find_checkpoint(options, name)
+    in_terminal = sys.stderr.isatty()
+    observers: list[pl.Callback] = [callbacks.Timing(), callbacks.RKHSNorm(per_step=options.norm_every_step)]
+    if not options.no_exact:
+        observers.append(callbacks.ExactInterpolation(ridge=exact.ridge, memory=run.memory))
+    if solver.stop_when_interpolated or solver.stop_mse is not None:
+        observers.append(callbacks.StopWhenInterpolated(mse=solver.stop_mse))
+    observers += [
+        callbacks.Spectrum(),
+        callbacks.ConvergenceFigure(),
+        callbacks.ConfusionMatrix(),
+        callbacks.WorstErrors(),
+        callbacks.TensorBoardLayout(),
+    ]
+    observers.append(callbacks.ProgressBar() if in_terminal else callbacks.EpochLines())
+    logger: TensorBoardLogger | bool = False
+    if not options.fast_dev_run:
+        require_writable(options.log_dir)
+        version = resume.parent.parent.name if resume and is_run_of(resume, options.log_dir, name) else None
+        logger = TensorBoardLogger(options.log_dir, name=name, version=version, default_hp_metric=False)
+        observers.append(callbacks.last_checkpoint(Path(logger.log_dir, "checkpoints")))
+        observers.append(callbacks.KeepOptions(kept))
+    trainer = pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(run.accelerator, run.accelerator),
+        devices=1,
+        max_epochs=solver.epochs,
+        logger=logger,
+        callbacks=observers,
+        plugins=[callbacks.AtomicCheckpointIO()],
+        enable_checkpointing=not options.fast_dev_run,
+        enable_progress_bar=in_terminal,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        fast_dev_run=options.fast_dev_run,
+        use_distributed_sampler=False,
+    )
+    return Run(trainer, resume)
+
+
+def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
+    """The file that --resume means.
+
+    Raises:
+        InputError: there is none.
+    """
+    if options.resume is None:
+        return None
+    if options.resume != "last":
+        path = Path(options.resume)
+        if not path.is_file():
+            raise InputError(f"resume must be last or the path of a checkpoint; there is no file {path}")
+        return path
+    folder = Path(options.log_dir, name)
+    found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(
+            f"resume last found no checkpoint in {folder}: give the --log-dir and --name of the first run, or a path"
+        )
+    return found[-1]
+
+
+def is_run_of(checkpoint: Path, log_dir: str, name: str) -> bool:
+    """Whether a checkpoint lies in a run folder of this name, so that the run can go on there."""
+    return checkpoint.resolve().parent.parent.parent == Path(log_dir, name).resolve()
+
+
+def require_writable(folder: str) -> None:
+    """Make the folder.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"log_dir must be a folder that can be written; {folder!r}: {error.strerror}: give another --log-dir"
+        ) from error
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice off the screen: it does not concern whole-tensor batches."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")

@@ -1,0 +1,109 @@
+"""Bad input: one line that names the argument and the remedy, exit code 2, and nothing left behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+GOOD = {"x_train": np.random.default_rng(0).random((20, 5)), "y_train": np.arange(20) % 2}
+GOOD |= {"x_test": GOOD["x_train"][:5], "y_test": GOOD["y_train"][:5]}
+
+
+def refused(result, *fragments):
+    assert result.code == 2, result.err
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert not Path("lightning_logs").exists() or not any(Path("lightning_logs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--data", "mnits"], ["--data must be one of", "did you mean 'mnist'"]),
+        (["--data", "npz:"], ["lacks what follows the colon"]),
+        (["--kernel", "laplace"], ["unknown kernel 'laplace'", "laplacian"]),
+        (["--kernel", "nowhere:Kernel"], ["there is no module 'nowhere'"]),
+        (["--bandwidth", "0"], ["bandwidth must be", "got 0"]),
+        (["--bandwidth", "-1"], ["bandwidth must be", "got -1"]),
+        (["--bandwidth", "nan"], ["bandwidth must be", "nan"]),
+        (["--bandwidth", "wide"], ["bandwidth must be a number or auto; got 'wide'"]),
+        (["--kernel", "relu-ntk", "--bandwidth", "3"], ["has no parameter bandwidth", "depth"]),
+        (["--kernel", "relu-ntk", "--depth", "0"], ["depth must be"]),
+        (["--label-noise", "1.5"], ["label_noise", "1.5"]),
+        (["--label-noise", "-0.1"], ["label_noise", "-0.1"]),
+        (["--label-noise", "nan"], ["label_noise", "nan"]),
+        (["--noise-kind", "some"], ["noise_kind", "'some'"]),
+        (["--train-size", "0"], ["train_size", "got 0"]),
+        (["--train-size", "5000"], ["train_size", "1437", "5000"]),
+        (["--test-size", "5000"], ["test_size", "360", "5000"]),
+        (["--train-size", "many"], ["--train-size", "many"]),
+        (["--train-size", "1"], ["at least two classes"]),
+        (["--epochs", "0"], ["epochs must be at least 1"]),
+        (["--batch-size", "0"], ["batch_size must be auto or an integer of at least 1"]),
+        (["--batch-size", "x"], ["batch_size must be a whole number or auto"]),
+        (["--step-size", "0"], ["step_size must be"]),
+        (["--step-size", "-3"], ["step_size must be"]),
+        (["--top-q", "-1"], ["top_q must be auto or an integer of at least 0"]),
+        (["--subsample", "0"], ["subsample must be auto or an integer of at least 1"]),
+        (["--memory", "lots"], ["memory must be auto", "'lots'"]),
+        (["--ridge", "-1"], ["ridge must be"]),
+        (["--precision", "medium"], ["precision must be high"]),
+        (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),
+        (["--devices", "2"], ["one device"]),
+        (["--solver", "magic"], ["solver must be eigenpro"]),
+        (["--seed", "-1"], ["seed"]),
+        (["--stop-mse", "0"], ["mse must be"]),
+        (["--name", " "], ["name must be"]),
+        (["--grayscale"], ["grayscale is not an option of --data digits"]),
+        (["--frobnicate"], ["No such option: --frobnicate"]),
+        (["--data-dir", "nowhere", "--data", "mnist"], ["mnist", "nowhere", "--data-dir"]),
+        (["--data", "npz:gone.npz"], ["gone.npz", "no such file"]),
+        (["--data", "folder:gone"], ["gone"]),
+    ],
+)
+def test_wrong_options(kl, arguments, fragments):
+    refused(kl("fit", "--epochs", 1, *arguments), *fragments)
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        ({"x_train": np.full((20, 5), np.nan)}, ["x_train must be finite", "row 0"]),
+        ({"x_train": np.full((20, 5), np.inf)}, ["x_train must be finite"]),
+        ({"y_train": np.arange(19) % 2}, ["20", "19"]),
+        ({"x_test": np.zeros((5, 4))}, ["4", "5"]),
+        ({"y_train": np.zeros(20, dtype=int)}, ["at least two classes"]),
+        ({"x_train": None}, ["x_train not found"]),
+        ({"x_train": np.array([[None] * 5] * 20)}, ["Python objects"]),
+    ],
+)
+def test_wrong_arrays(kl, change, fragments):
+    arrays = {name: array for name, array in (GOOD | change).items() if array is not None}
+    np.savez("data.npz", **arrays)
+    refused(kl("fit", "--data", "npz:data.npz"), *fragments)
+
+
+def test_truncated_and_foreign_files(kl):
+    np.savez("data.npz", **GOOD)
+    Path("cut.npz").write_bytes(Path("data.npz").read_bytes()[:300])
+    Path("text.npz").write_text("not an archive")
+    refused(kl("fit", "--data", "npz:cut.npz"), "cut.npz", "damaged")
+    refused(kl("interpolate", "--data", "npz:text.npz"), "text.npz", "is not a .npz file")
+
+
+def test_unwritable_log_dir(kl):
+    Path("file").write_text("in the way")
+    result = kl("fit", "--epochs", 1, "--log-dir", "file/logs")
+    refused(result, "log_dir must be a folder that can be written", "--log-dir")
+
+
+def test_interpolate_beyond_the_budget_fails_with_code_1(kl):
+    result = kl("interpolate", "--memory", "1MB")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "raise --memory, or use --train-size" in result.err
+    assert result.out == ""

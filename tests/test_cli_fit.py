@@ -1,0 +1,232 @@
+"""`kl fit`: what it prints, what it writes, and how it goes on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100, "--epochs", 2)
+
+FIELDS = {
+    *("data", "kernel", "n", "d", "c", "epochs", "train_mse", "train_error", "test_mse", "test_error", "rkhs_norm"),
+    *("exact_train_mse", "exact_test_mse", "exact_test_error", "exact_rkhs_norm", "distance_to_exact", "batch_size"),
+    *("critical_batch_size", "step_size", "top_q", "subsample", "seconds_total", "seconds_per_epoch"),
+    *("peak_memory_bytes", "log_dir", "checkpoint"),
+}
+
+
+def fit_json(kl, *arguments):
+    result = kl("fit", *arguments, "--json")
+    assert result.code == 0, result.err
+    assert result.out.count("\n") == 1  # one line, nothing else
+    return json.loads(result.out)
+
+
+def test_json_has_the_agreed_fields(kl):
+    found = fit_json(kl, *FAST)
+    assert set(found) >= FIELDS
+    assert (found["data"], found["n"], found["d"], found["c"], found["epochs"]) == ("digits", 300, 64, 10, 2)
+    assert len(found["seconds_per_epoch"]) == 2
+    assert found["train_error"] == 0
+    assert found["exact_train_mse"] < 1e-20
+    assert 0 < found["distance_to_exact"] < found["exact_rkhs_norm"]
+    assert Path(found["checkpoint"]).is_file()
+
+
+def test_numbers_agree_with_kl_interpolate(kl):
+    found = fit_json(kl, *FAST, "--bandwidth", 3)
+    exact = json.loads(kl("interpolate", *FAST[:6], "--bandwidth", 3, "--json").out)
+    for ours, theirs in (("exact_test_error", "test_error"), ("exact_rkhs_norm", "rkhs_norm")):
+        assert found[ours] == pytest.approx(exact[theirs], rel=1e-9)
+
+
+def test_table_names_checkpoint_and_tensorboard(kl):
+    result = kl("fit", *FAST)
+    assert result.code == 0, result.err
+    for text in (
+        "EigenPro, 2 epochs",
+        "exact limit",
+        "RKHS norm",
+        "train error",
+        "checkpoint:",
+        "tensorboard --logdir",
+    ):
+        assert text in result.out
+
+
+def test_run_folder(kl, tmp_path):
+    folder = Path(fit_json(kl, *FAST, "--name", "mine")["log_dir"])
+    assert folder == Path("lightning_logs/mine/version_0")
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"config.yaml", "last.ckpt", "convergence.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+
+
+def test_config_of_a_run_repeats_it(kl):
+    first = fit_json(kl, *FAST, "--bandwidth", 3, "--top-q", 5)
+    again = fit_json(kl, "--config", Path(first["log_dir"], "config.yaml"))
+    for name in ("train_mse", "rkhs_norm", "top_q", "bandwidth"):
+        assert first[name] == again[name]
+
+
+def test_print_config_reads_back(kl, tmp_path):
+    printed = kl("fit", *FAST, "--label-noise", 0.1, "--print-config")
+    assert printed.code == 0
+    assert yaml.safe_load(printed.out)["label_noise"] == 0.1
+    Path("options.yaml").write_text(printed.out)
+    assert kl("fit", "--config", "options.yaml", "--print-config").out == printed.out
+    other = kl("fit", "--config", "options.yaml", "--epochs", 7, "--print-config").out
+    assert yaml.safe_load(other)["epochs"] == 7  # the command line takes precedence
+
+
+def test_config_errors(kl):
+    Path("unknown.yaml").write_text("bandwith: 3\n")
+    Path("list.yaml").write_text("- 3\n")
+    Path("broken.yaml").write_text("a: [\n")
+    for name, message in {
+        "unknown.yaml": "unknown option 'bandwith'",
+        "list.yaml": "must hold a mapping",
+        "broken.yaml": "is not YAML",
+        "missing.yaml": "cannot be read",
+    }.items():
+        result = kl("fit", "--config", name)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_resume_last_equals_uninterrupted(kl):
+    whole = fit_json(kl, *FAST[:-1], 4, "--name", "whole")
+    fit_json(kl, *FAST, "--name", "parts")
+    parts = fit_json(kl, *FAST[:-1], 4, "--name", "parts", "--resume", "last")
+    assert parts["log_dir"] == str(Path("lightning_logs/parts/version_0"))  # the run goes on in its folder
+    for name in ("train_mse", "rkhs_norm", "test_mse", "distance_to_exact"):
+        assert parts[name] == whole[name]
+    weights = [torch.load(found["checkpoint"], weights_only=True)["state_dict"]["alpha"] for found in (whole, parts)]
+    assert torch.equal(*weights)
+
+
+def test_resume_from_a_path(kl):
+    first = fit_json(kl, *FAST)
+    more = fit_json(kl, *FAST[:-1], 3, "--resume", first["checkpoint"])
+    assert more["epochs"] == 3
+    assert len(more["seconds_per_epoch"]) == 1
+
+
+def test_resume_errors(kl):
+    first = fit_json(kl, *FAST)
+    for arguments, message in (
+        ((*FAST, "--resume", "last", "--name", "other"), "resume last found no checkpoint"),
+        ((*FAST, "--resume", "gone.ckpt"), "there is no file gone.ckpt"),
+        ((*FAST, "--resume", "last"), "epochs must be more than the 2"),
+        ((*FAST[:-1], 4, "--label-noise", 0.5, "--resume", "last"), "belongs to other training data"),
+        ((*FAST[:-1], 4, "--bandwidth", 1, "--resume", "last"), "was trained with kernel"),
+        ((*FAST, "--resume", "last", "--fast-dev-run"), "exclude each other"),
+    ):
+        result = kl("fit", *arguments)
+        assert result.code == 2
+        assert message in result.err
+    assert Path(first["checkpoint"]).is_file()
+
+
+def test_damaged_checkpoint(kl):
+    path = Path(fit_json(kl, *FAST)["checkpoint"])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = kl("fit", *FAST[:-1], 3, "--resume", "last")
+    assert result.code == 2
+    assert "damaged or not a checkpoint" in result.err
+
+
+def test_label_noise_reports_both_test_errors(kl):
+    found = fit_json(kl, *FAST, "--label-noise", 0.3)
+    assert found["test_error_noisy"] > found["test_error"]
+    assert found["exact_test_error_noisy"] > found["exact_test_error"]
+    assert found["train_error"] < 0.3  # towards the noisy labels, which it fits
+
+
+def test_plain_kernel_sgd_and_forced_parameters(kl):
+    found = fit_json(kl, *FAST, "--top-q", 0, "--batch-size", 50, "--subsample", 100)
+    assert (found["top_q"], found["batch_size"], found["subsample"]) == (0, 50, 100)
+
+
+def test_sizes_above_n_are_clipped_with_a_message(kl, caplog):
+    found = fit_json(kl, *FAST, "--top-q", 5000, "--batch-size", 5000, "--subsample", 5000)
+    assert (found["batch_size"], found["subsample"]) == (300, 300)
+    for name in ("top_q", "batch_size", "subsample"):
+        assert f"{name} 5000 is more than" in caplog.text
+
+
+def test_a_far_too_large_step_recovers(kl, caplog):
+    found = fit_json(kl, *FAST, "--step-size", 1e5)
+    assert found["step_size"] < 1e5
+    assert found["train_mse"] < 0.1
+    assert "training diverged at step size" in caplog.text
+
+
+def test_stop_when_interpolated(kl):
+    found = fit_json(kl, *FAST[:-1], 50, "--stop-when-interpolated")
+    assert found["epochs"] == found["interpolated_epoch"] < 50
+    assert found["train_error"] == 0
+
+
+def test_exact_limit_is_left_out_where_it_does_not_fit(kl):
+    found = fit_json(kl, *FAST, "--seed", 7, "--memory", "500KB")
+    assert found["exact_rkhs_norm"] is None
+    assert "exact solve" in found["exact_skipped"]
+    assert fit_json(kl, *FAST, "--no-exact")["exact_rkhs_norm"] is None
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential-power", "matern32", "inverse-multiquadric", "relu-ntk"])
+def test_kernels(kl, kernel):
+    found = fit_json(kl, *FAST, "--kernel", kernel)
+    assert found["kernel"] == kernel
+    assert found["train_mse"] < 0.05
+
+
+def test_kernel_of_a_users_own(kl):
+    Path("mine.py").write_text(
+        "from dataclasses import dataclass\nimport kl\n\n@dataclass(frozen=True)\nclass Cauchy(kl.RadialKernel):\n"
+        "    def _profile(self, sq_dist):\n        return sq_dist.div_(self.bandwidth**2).add_(1).reciprocal_()\n"
+    )
+    found = fit_json(kl, *FAST, "--kernel", "mine:Cauchy", "--bandwidth", 2)
+    assert (found["kernel"], found["bandwidth"]) == ("mine:Cauchy", 2)
+    assert found["test_error"] < 0.2
+
+
+@pytest.mark.parametrize("data", ["digits", "synthetic1", "synthetic2", "mnist", "fashion-mnist"])
+def test_fast_dev_run_writes_nothing(kl, data, request):
+    sizes = ("--train-size", 200, "--test-size", 50)
+    if "mnist" in data:
+        sizes = (*sizes, "--data-dir", request.getfixturevalue("data_dir"))
+    found = fit_json(kl, "--data", data, *sizes, "--fast-dev-run")
+    assert found["epochs"] == 1
+    assert found["checkpoint"] is None
+    assert not Path("lightning_logs").exists()
+
+
+def test_module_and_command_are_the_same(tmp_path):
+    texts = [
+        subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+        for command in (
+            [sys.executable, "-m", "recipes", "--version"],
+            [Path(sys.executable).with_name("kl"), "--version"],
+        )
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("kl 0.")
+
+
+def test_help_needs_no_torch(tmp_path):
+    code = (
+        "import sys\nsys.argv = ['kl', 'fit', '--help']\nfrom recipes.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "assert not {'torch', 'pytorch_lightning', 'numpy', 'kl'} & set(sys.modules), 'heavy import'"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for panel in ("Data", "Kernel", "EigenPro", "Run", "Output"):
+        assert f"─ {panel} ─" in shown.stdout

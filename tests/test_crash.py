@@ -1,0 +1,92 @@
+"""What is left after a kill, an interrupt, or a full disk: the checkpoint before, whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks import AtomicCheckpointIO, read_checkpoint
+from kl import CheckpointError, KLError
+
+
+def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.zeros(3)}}, path)
+    # The child writes a large checkpoint again and again until it is killed in the middle.
+    code = (
+        "import sys, torch\nfrom callbacks import AtomicCheckpointIO\n"
+        "print('ready', flush=True)\n"
+        "large = {'state_dict': {'a': torch.ones(5_000_000)}}\n"
+        "while True:\n    AtomicCheckpointIO().save_checkpoint(large, sys.argv[1])\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".last.ckpt.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    loaded = read_checkpoint(path)["state_dict"]["a"]
+    assert torch.equal(loaded, torch.zeros(3)) or torch.equal(loaded, torch.ones(5_000_000))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
+    """A limit on the size of files stands in for the full disk."""
+    path = tmp_path / "last.ckpt"
+    code = (
+        "import resource, signal, sys, torch\nfrom callbacks import AtomicCheckpointIO\nfrom kl import KLError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "AtomicCheckpointIO().save_checkpoint({'state_dict': {'a': torch.zeros(3)}}, sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n    AtomicCheckpointIO().save_checkpoint({'state_dict': {'a': torch.ones(10**6)}}, sys.argv[1])\n"
+        "except KLError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "could not be written" in done.stdout, done.stderr
+    assert "free some space" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]  # nothing half-written
+    assert torch.equal(read_checkpoint(path)["state_dict"]["a"], torch.zeros(3))
+
+
+def test_full_disk_from_the_command_line(kl, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    result = kl("fit", "--train-size", 100, "--epochs", 1, "--no-exact")
+    assert result.code == 1
+    assert "No space left on device" in result.err
+    assert "--log-dir" in result.err
+
+
+def test_errors_of_writing_and_reading(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(KLError, match="could not be written"):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "file" / "last.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(tmp_path / "gone.ckpt")
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
+        read_checkpoint(tmp_path / "file")
+
+
+def test_interrupt_keeps_finished_epochs(tmp_path):
+    command = [sys.executable, "-m", "recipes", "fit", "--data", "digits", "--epochs", "100000", "--no-exact"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    checkpoint = Path(tmp_path, "lightning_logs/digits-laplacian/version_0/checkpoints/last.ckpt")
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert b"--resume last" in err
+    assert b"Traceback" not in err
+    assert read_checkpoint(checkpoint)["epoch"] >= 0

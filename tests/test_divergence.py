@@ -1,0 +1,97 @@
+"""Divergence is noticed, undone and named; it never ends in NaN."""
+
+import pytest
+import torch
+from training import fit, regression
+
+import kl
+from kl import KernelMachine, Laplacian
+from kl.fitted import FittedValues
+from kl.guard import CHECK_EVERY_ON_GPU, LOSS_GROWTH, MAX_STEP_CUTS, DivergenceGuard
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 10}, {"batch_size": 60}, {"batch_size": 10, "top_q": 0}])
+@pytest.mark.parametrize("factor", [30.0, 300.0])
+def test_too_large_a_step_recovers(options, factor, caplog):
+    data = regression(n=60)
+    fit(auto := KernelMachine(Laplacian(1.0), **options), data, 1)
+    machine = KernelMachine(Laplacian(1.0), step_size=factor * auto.plan.step_size, **options)
+    trainer = fit(machine, data, 60)
+    assert "training diverged at step size" in caplog.text
+    assert "going back to the start of epoch 0 with step size" in caplog.text
+    assert machine.step_size < machine.plan.step_size
+    assert machine.step_size == machine.plan.step_size / 2**machine.guard.cuts
+    assert trainer.callback_metrics["precond/step_size"] == pytest.approx(machine.step_size)
+    assert machine.train_metrics["train/mse"] < 0.1
+    norm = kl.rkhs_norm(machine.kernel, machine.centers, machine.alpha.detach())
+    assert machine.rkhs_norm == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [10, 60])
+@pytest.mark.parametrize("step_size", [1e30, 1e300])
+def test_a_hopeless_step_ends_in_an_error_with_finite_weights(step_size, batch_size):
+    machine = KernelMachine(Laplacian(1.0), step_size=step_size, batch_size=batch_size)
+    with pytest.raises(kl.DivergenceError, match=rf"still diverges .* after {MAX_STEP_CUTS} halvings: use --step-size"):
+        fit(machine, regression(n=60), 50)
+    assert torch.isfinite(machine.alpha).all()
+    assert torch.isfinite(machine.fitted.flush()).all()
+    assert machine.rkhs_norm == 0
+
+
+def test_one_extreme_target_is_no_divergence(caplog):
+    y = torch.zeros(400, 1)
+    y[7], y[1] = 1000.0, 0.1
+    machine = KernelMachine(kl.Gaussian(1.0), batch_size=10)
+    fit(machine, regression(n=400, y=y), 5)
+    assert "diverged" not in caplog.text
+    assert machine.step_size == machine.plan.step_size
+
+
+def guard(n=4, c=2):
+    alpha = torch.zeros(n, c, dtype=torch.float64)
+    fitted, y = FittedValues(n, 2, c), torch.ones(n, c)
+    return DivergenceGuard(alpha, fitted, y), alpha, fitted
+
+
+def test_signs_of_divergence_on_a_batch():
+    watch, _, _ = guard()
+    limit = (LOSS_GROWTH * 8 / 4) ** 0.5  # 8 squared errors of 1 in all; 4 in the batch
+    assert not watch.loss_exploded(torch.full((2, 2), 0.99 * limit), 0)
+    assert watch.loss_exploded(torch.full((2, 2), 1.01 * limit), 0)
+    assert watch.loss_exploded(torch.tensor([[torch.nan, 0.0]]), 1)
+    assert watch.loss_exploded(torch.tensor([[torch.inf, 0.0]]), CHECK_EVERY_ON_GPU + 1)
+    assert watch.loss_exploded(torch.full((1, 1), 1e30, dtype=torch.float32), 0)
+
+
+def test_signs_of_divergence_after_an_epoch():
+    watch, alpha, fitted = guard()
+    watch.remember()
+    assert not watch.energy_rose()
+    fitted.sq_norm += 1.0
+    alpha += 1.0  # energy 2 - 16: it fell
+    assert watch.energy() == -14
+    assert not watch.energy_rose()
+    fitted.sq_norm += 100.0
+    assert watch.energy_rose()
+    fitted.sq_norm *= torch.nan
+    assert watch.energy_rose()
+
+
+def test_recovery_restores_everything_and_counts():
+    watch, alpha, fitted = guard()
+    alpha += 3.0
+    fitted.values += 2.0
+    watch.remember()
+    for cut in range(MAX_STEP_CUTS):
+        alpha.fill_(torch.nan)
+        fitted.values.fill_(torch.nan)
+        fitted.sq_norm.fill_(torch.inf)
+        assert watch.recover(8.0, epoch=2) == 4.0
+        assert watch.cuts == cut + 1
+        assert torch.equal(alpha, torch.full_like(alpha, 3.0))
+        assert torch.equal(fitted.values, torch.full_like(fitted.values, 2.0))
+        assert not fitted.sq_norm.any()
+    alpha.fill_(torch.nan)
+    with pytest.raises(kl.DivergenceError, match="still diverges at step size 8 after"):
+        watch.recover(8.0, epoch=2)
+    assert torch.isfinite(alpha).all()

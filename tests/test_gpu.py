@@ -1,0 +1,86 @@
+"""The same results on a CUDA device as on a CPU."""
+
+import pytest
+import torch
+from training import fit, quiet_trainer, regression
+
+import kl
+from datamodules import DigitsDataModule
+from kl import KernelMachine, Laplacian, ReluNTK
+from kl.memory import free_memory, parse_memory, peak_memory
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+GPU = {"accelerator": "gpu", "devices": 1}
+# Another order of summation, and another m* rule unless the batch is given.
+OPTIONS = {"batch_size": 50, "top_q": 5, "subsample": 100}
+
+
+def digits():
+    return DigitsDataModule(train_size=300, test_size=100)
+
+
+@pytest.mark.parametrize("kernel", [Laplacian(4.0), ReluNTK(3)])
+def test_training_equals_the_cpu(kernel):
+    machines = [KernelMachine(kernel, **OPTIONS) for _ in range(2)]
+    fit(machines[0], digits(), 3)
+    trainer = fit(machines[1], data := digits(), 3, **GPU)
+    cpu, gpu = machines
+    assert gpu.fitted.values.device.type == "cpu" or trainer.strategy.root_device.type == "cuda"
+    assert gpu.plan.step_size == pytest.approx(cpu.plan.step_size, rel=1e-3)
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-3)
+    assert gpu.train_metrics["train/mse"] == pytest.approx(cpu.train_metrics["train/mse"], rel=1e-2)
+    x = data.test_set.x
+    with torch.no_grad():
+        torch.testing.assert_close(gpu.cpu()(x), cpu(x), atol=5e-3, rtol=0)
+
+
+def test_the_norm_and_the_values_stay_exact():
+    machine = KernelMachine(Laplacian(4.0))
+    fit(machine, digits(), 5, **GPU)
+    machine.cpu()
+    norm = kl.rkhs_norm(machine.kernel, machine.centers, machine.alpha.detach())
+    assert machine.rkhs_norm == pytest.approx(norm, rel=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(machine.fitted.values.float(), machine(machine.centers), atol=1e-3, rtol=0)
+
+
+def test_the_exact_solve_equals_the_cpu():
+    data = digits()
+    data.setup()
+    x, y = data.train_set.x, data.train_set.y
+    cpu, gpu = kl.interpolate(Laplacian(4.0), x, y), kl.interpolate(Laplacian(4.0), x.cuda(), y.cuda())
+    torch.testing.assert_close(gpu.alpha.cpu(), cpu.alpha, atol=1e-8, rtol=1e-8)
+    assert gpu.alpha.is_cuda
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-9)
+    doubled = torch.cat([x, x[:5]]).cuda(), torch.cat([y, y[:5]]).cuda()
+    assert kl.interpolate(Laplacian(4.0), *doubled).rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-9)
+
+
+def test_checkpoints_move_between_devices(tmp_path):
+    fit(machine := KernelMachine("laplacian", **OPTIONS), data := digits(), 2, **GPU).save_checkpoint(
+        tmp_path / "a.ckpt"
+    )
+    loaded = KernelMachine.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu", weights_only=True)
+    machine.cpu()
+    x = data.test_set.x
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), machine(x))
+    fit(KernelMachine("laplacian", **OPTIONS), digits(), 3, ckpt_path=tmp_path / "a.ckpt", **GPU)
+    fit(KernelMachine("laplacian", **OPTIONS), digits(), 3, ckpt_path=tmp_path / "a.ckpt")
+    assert quiet_trainer(**GPU).predict(loaded, datamodule=digits())
+
+
+def test_divergence_recovers():
+    machine = KernelMachine(Laplacian(1.0), step_size=1e4, batch_size=10)
+    fit(machine, regression(), 60, **GPU)
+    assert machine.train_metrics["train/mse"] < 0.1
+
+
+def test_memory_is_that_of_the_device():
+    free = free_memory("cuda")
+    assert 0 < parse_memory("auto", "cuda") <= free
+    torch.zeros(10**6, device="cuda")
+    assert peak_memory("cuda") >= 4 * 10**6

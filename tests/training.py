@@ -1,0 +1,33 @@
+"""A quiet Trainer and small data sets for the tests that train."""
+
+import pytorch_lightning as pl
+import torch
+
+from datamodules import ArrayDataModule
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def quiet_trainer(max_epochs=3, **options):
+    return pl.Trainer(max_epochs=max_epochs, **{**QUIET, **options})
+
+
+def fit(machine, data, max_epochs=3, ckpt_path=None, **options):
+    trainer = quiet_trainer(max_epochs, **options)
+    trainer.fit(machine, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return trainer
+
+
+def regression(n=60, d=4, c=1, seed=0, test=20, scale=1.0, y=None, **options):
+    """Normal rows; targets are a smooth function of them, or `y`."""
+    generator, c = torch.Generator().manual_seed(seed), c if y is None else y.shape[1]
+    x = torch.randn(n + test, d, generator=generator)
+    targets = torch.sin(x @ torch.randn(d, c, generator=generator))
+    y = targets[:n] if y is None else y
+    return ArrayDataModule.from_arrays(scale * x[:n], y, scale * x[n:], targets[n:], **options)
