@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-all lint format clean
+.PHONY: run test test-all lint format wheel-check clean
 
 run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
@@ -22,6 +22,14 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel-check: $(READY)  ## the built wheel, alone in an empty environment, trains
+	rm -rf build  # setuptools would pack what an older build left there
+	$(BIN)/python -m pip --quiet install uv
+	$(BIN)/uv build --quiet --wheel --out-dir build/wheel-check
+	$(BIN)/uv venv --quiet build/wheel-check/env
+	$(BIN)/uv pip install --quiet --python build/wheel-check/env/bin/python build/wheel-check/*.whl
+	cd build/wheel-check && env/bin/kl --version && env/bin/kl fit --data digits --fast-dev-run
 
 clean:
 	rm -rf .venv build dist *.egg-info

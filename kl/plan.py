@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
-NOISE_MARGIN = 10.0  # eigenvalues this many times the unit of rounding below the largest are not damped
+NOISE_MARGIN = 100.0  # eigenvalues this many times the unit of rounding below the largest are not damped
 Auto = int | str
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "

@@ -1,5 +1,7 @@
 """Divergence is noticed, undone and named; it never ends in NaN."""
 
+import math
+
 import pytest
 import torch
 from training import fit, regression
@@ -11,16 +13,16 @@ from kl.guard import CHECK_EVERY_ON_GPU, LOSS_GROWTH, MAX_STEP_CUTS, DivergenceG
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 10}, {"batch_size": 60}, {"batch_size": 10, "top_q": 0}])
-@pytest.mark.parametrize("factor", [30.0, 300.0])
+@pytest.mark.parametrize("factor", [30.0, 1e30, 1e300])
 def test_too_large_a_step_recovers(options, factor, caplog):
     data = regression(n=60)
     fit(auto := KernelMachine(Laplacian(1.0), **options), data, 1)
     machine = KernelMachine(Laplacian(1.0), step_size=factor * auto.plan.step_size, **options)
-    trainer = fit(machine, data, 60)
+    trainer = fit(machine, data, 30)
     assert "training diverged at step size" in caplog.text
     assert "going back to the start of epoch 0 with step size" in caplog.text
-    assert machine.step_size < machine.plan.step_size
-    assert machine.step_size == machine.plan.step_size / 2**machine.guard.cuts
+    assert machine.guard.cuts == 1  # straight to the step that the plan would have taken
+    assert machine.step_size == auto.plan.step_size
     assert trainer.callback_metrics["precond/step_size"] == pytest.approx(machine.step_size)
     assert machine.train_metrics["train/mse"] < 0.1
     norm = kl.rkhs_norm(machine.kernel, machine.centers, machine.alpha.detach())
@@ -29,7 +31,8 @@ def test_too_large_a_step_recovers(options, factor, caplog):
 
 @pytest.mark.parametrize("batch_size", [10, 60])
 @pytest.mark.parametrize("step_size", [1e30, 1e300])
-def test_a_hopeless_step_ends_in_an_error_with_finite_weights(step_size, batch_size):
+def test_a_hopeless_step_ends_in_an_error_with_finite_weights(step_size, batch_size, monkeypatch):
+    monkeypatch.setattr(kl.machine, "optimal_step_size", lambda *_: math.inf)  # no better step is known
     machine = KernelMachine(Laplacian(1.0), step_size=step_size, batch_size=batch_size)
     with pytest.raises(kl.DivergenceError, match=rf"still diverges .* after {MAX_STEP_CUTS} halvings: use --step-size"):
         fit(machine, regression(n=60), 50)
@@ -86,7 +89,7 @@ def test_recovery_restores_everything_and_counts():
         alpha.fill_(torch.nan)
         fitted.values.fill_(torch.nan)
         fitted.sq_norm.fill_(torch.inf)
-        assert watch.recover(8.0, epoch=2) == 4.0
+        assert watch.recover(8.0, epoch=2, planned=1.0 if cut else math.inf) == (1.0 if cut else 4.0)
         assert watch.cuts == cut + 1
         assert torch.equal(alpha, torch.full_like(alpha, 3.0))
         assert torch.equal(fitted.values, torch.full_like(fitted.values, 2.0))
@@ -95,3 +98,14 @@ def test_recovery_restores_everything_and_counts():
     with pytest.raises(kl.DivergenceError, match="still diverges at step size 8 after"):
         watch.recover(8.0, epoch=2)
     assert torch.isfinite(alpha).all()
+
+
+def test_a_smooth_kernel_is_not_damped_below_the_rounding_error_of_its_values(caplog):
+    """With q = 40 here K_P would be smaller than the error of float32 kernel values, and training diverged."""
+    machine = KernelMachine(kl.Gaussian())
+    fit(machine, regression(n=400, d=1), 5)
+    eigenvalues = machine.eigenvalues
+    assert 0 < machine.plan.top_q < 20
+    assert float(eigenvalues[machine.plan.top_q - 1]) > 1e-6 * float(eigenvalues[0])
+    assert "diverged" not in caplog.text
+    assert machine.train_metrics["train/mse"] < 0.05

@@ -89,7 +89,7 @@ def test_evaluation_equals_scikit_learn(digits, stage):
     ],
 )
 def test_it_converges_to_the_interpolant(options, epochs):
-    data = regression(n=50, d=4, c=2)
+    data = regression(n=30, d=4, c=2)
     machine = KernelMachine(Laplacian(1.5), **options)
     trainer = fit(machine, data, epochs)
     exact = kl.interpolate(Laplacian(1.5), data.train_set.x, data.train_set.y)
@@ -97,7 +97,7 @@ def test_it_converges_to_the_interpolant(options, epochs):
     distance = kl.rkhs_distance(machine.kernel, data.train_set.x, alpha, data.train_set.x, exact.alpha)
     assert distance < 2e-3 * exact.rkhs_norm
     assert machine.rkhs_norm == pytest.approx(exact.rkhs_norm, rel=2e-3)
-    assert trainer.global_step == epochs * -(-50 // machine.plan.batch_size)
+    assert trainer.global_step == epochs * -(-30 // machine.plan.batch_size)
     assert "train/error" not in machine.train_metrics
 
 

@@ -1,0 +1,51 @@
+"""The README's commands and Python blocks do what they say."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
+COMMANDS = [
+    line.split("#")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("kl ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(kl, command, request, monkeypatch):
+    words = shlex.split(command)[1:]
+    if words[0] == "fit":
+        words += ["--fast-dev-run"]
+    if "mnist" in words:
+        monkeypatch.setenv("KL_DATA_DIR", request.getfixturevalue("data_dir"))
+    result = kl(*words)
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("block", BLOCKS["python"], ids=lambda block: block.split("\n")[0])
+def test_python_blocks(block, tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_own_kernel_and_own_data_from_the_command_line(kl):
+    kernel, data = (
+        next(block for block in BLOCKS["python"] if name in block) for name in ("class Cauchy", "class Rings")
+    )
+    Path("mine.py").write_text(kernel + "\n\n" + data)
+    result = kl("fit", "--kernel", "mine:Cauchy", "--data", "mine:Rings", "--label-noise", 0.1, "--epochs", 2)
+    assert result.code == 0, result.err
+    assert "test error, noisy labels" in result.out
+
+
+def test_named_files_exist():
+    tree = README.split("## Files")[1].split("```")[1]
+    for name in re.findall(r"^  ([\w/]+(?:\.py)?)", tree, re.MULTILINE):
+        assert (ROOT / "kl" / name).exists(), name
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
