@@ -1,13 +1,17 @@
 """Fixtures that several test files share."""
 
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests' matrices are small: threads would only wait for each other
 
 
 @pytest.fixture(scope="session")
@@ -35,18 +39,24 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def kl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+def kl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
     """Run `kl` with the given arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    levels = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}
 
     def run(*arguments: object) -> Result:
         from recipes.cli import main
 
         monkeypatch.setattr(sys, "argv", ["kl", *map(str, arguments)])
+        monkeypatch.delitem(sys.modules, "mine", raising=False)  # the user's module of another test
         capsys.readouterr()
         with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
             main()
         out, err = capsys.readouterr()
         return Result(int(stop.value.code or 0), out, err)
 
-    return run
+    yield run
+    for name in list(logging.root.manager.loggerDict):  # a process of its own would take its levels with it
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
