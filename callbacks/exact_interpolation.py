@@ -63,7 +63,7 @@ class ExactInterpolation(pl.Callback):
     Raises:
         InputError: an argument is out of its range.
 
-    Source: DESIGN of this project, section 4; [B18] compares the two throughout.
+    Source: the distance is ours, from the reproducing property; [B18] compares the two throughout.
     """
 
     def __init__(
@@ -153,7 +153,8 @@ class ExactInterpolation(pl.Callback):
         (n, d) = x.shape
         if n > self.max_rows:
             raise KLError(
-                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^3): raise it"
+                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^3): use "
+                f"--train-size {self.max_rows} or less, or ExactInterpolation(max_rows={n}) from Python"
             )
         # A GPU's Cholesky is not in place, so it needs room for a second matrix; MPS has no float64.
         if device.type != "cuda" or 2 * direct_memory(n, d) > parse_memory(self.memory, device):

@@ -1,4 +1,14 @@
-"""kl: kernel machines trained by EigenPro under PyTorch Lightning, next to their exact minimum-norm limit."""
+"""kl: kernel machines trained by EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.
+
+Sources, by the keys that docstrings cite them with:
+
+- [B18] Belkin, Ma, Mandal 2018, To understand deep learning we need to understand kernel learning
+- [MB17] Ma, Belkin 2017, Diving into the shallows: a computational perspective on large-scale shallow learning
+- [MB19] Ma, Belkin 2019, Kernel machines that adapt to GPUs for effective large batch training
+
+Letters: n training rows, d features, c outputs, s Nystrom rows, q damped eigendirections, m batch size, eta step size,
+K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i the eigenvalues of K(X, X)/n.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -35,7 +35,7 @@ class EigenPro(Optimizer):
         batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
             row: at eta / (its rows) it would step beyond the edge of stability, which falls with the batch.
 
-    Source: [MB19] Algorithm 1.
+    Source: [MB19], the EigenPro iteration in terms of the weights.
     """
 
     def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:

@@ -57,14 +57,14 @@ class EigenProPlan:
 
 
 def default_subsample(n: int) -> int:
-    """s: 2000 rows for n up to 10^5 [MB19 section 5], 5000 beyond, never more than n."""
+    """s: 2000 rows for n up to 10^5 [MB19], 5000 beyond, never more than n."""
     return min(n, 2000 if n <= 100_000 else 5000)
 
 
 def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int = 4) -> int:
     """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers; at least 1, at most n.
 
-    Source: [MB19] section 4, step 1.
+    Source: [MB19], step 1 of its main algorithm: m_G.
     """
     return max(1, min(n, memory // (itemsize * n) - d - c))
 
@@ -72,7 +72,8 @@ def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int = 4) ->
 def critical_batch_size(beta: float, lambda_1: float) -> int:
     """m* = beta(K_P) / lambda_1(K_P) + 1: up to it time falls linearly with the batch, beyond it hardly.
 
-    Source: [MB19] equation 7, from Ma, Bassily, Belkin 2018.
+    Source: [MB19], m*(k) = beta(K)/lambda_1(K) + 1, from the convergence bound of Ma, Bassily, Belkin 2018, The power
+    of interpolation.
     """
     return max(1, int(beta / lambda_1) + 1) if lambda_1 > 0 else 2**31
 
@@ -82,7 +83,7 @@ def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP
 
     The second is the edge of stability; the step is kept below `margin` times it on both sides.
 
-    Source: [MB19] section 4, step 3; the margin is ours.
+    Source: [MB19], step 3 of its main algorithm; the margin is ours.
     """
     edge = 2 * m / (beta + (m - 1) * lambda_1)
     return min(m / beta, margin * edge)
@@ -110,7 +111,7 @@ def choose_top_q(
     K_P(x, x) = K(x, x) - sum_{i<=q} (1/lambda_i - lambda_q^a / lambda_i^(1+a)) p_i(x)^2. Beyond s/8 the subsample does
     not resolve the eigendirections well enough to damp them.
 
-    Source: [MB19] section 4, step 2; the bound s/8 is ours.
+    Source: [MB19], step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the bound s/8 is ours.
     """
     s = len(system.eigenvalues)
     values = _resolved(system.eigenvalues, block.dtype)[: max(1, s // 8)]

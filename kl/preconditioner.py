@@ -61,7 +61,7 @@ class Preconditioner:
         small side. P has flattened the top of the spectrum, so the Rayleigh quotient is accurate long before
         the vector is.
 
-        Source: DESIGN of this project; the need is noted in [MB19] section 4.
+        Source: ours; [MB19] estimates lambda_1 on the subsample alone.
         """
         t = len(matrix)
         projected = block @ self.vectors  # shape: (t, q)
@@ -84,7 +84,7 @@ def damping_weights(
 ) -> Tensor:
     """D_i = (1 - (lambda_q / lambda_i)^a) / lambda_i for i = 1..q, shape (q,).
 
-    Source: [MB19] Algorithm 1 with a = 1; a < 1 as in its published code.
+    Source: [MB19], the EigenPro iteration, which has a = 1; a < 1 as in its published code.
     """
     top = eigenvalues[:top_q]
     return (1 - (top[-1:] / top) ** damping) / top

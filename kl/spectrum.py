@@ -33,7 +33,7 @@ def nystrom_eigensystem(
         kernel: the kernel; its bandwidth must be resolved.
         subsample: the s subsample rows.
 
-    Source: [MB17] section 4, [MB19] section 3; decomposed in float64.
+    Source: [MB17] and [MB19], the Nystrom extension; decomposed in float64.
     """
     s = len(subsample)
     rows = Rows.of(subsample.data.double())

@@ -14,6 +14,6 @@ def norm_increment(
 
     The update delta = sum_{j in J} w_j K(., x_j) is supported on a few rows J. A row may stand in J more than once.
 
-    Source: DESIGN of this project, from the reproducing property <K(., x), f> = f(x).
+    Source: ours, from the reproducing property <K(., x), f> = f(x).
     """
     return (weights.double() * (2 * values.double() + change.double())).sum(dim=0)
