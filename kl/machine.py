@@ -186,7 +186,9 @@ class KernelMachine(pl.LightningModule):
             self._require_same_data(x, y)
             s = len(self.fitted.pending)
         else:
-            self.kernel = self.kernel.resolve(x, seed=options["seed"])
+            given, self.kernel = self.kernel, self.kernel.resolve(x, seed=options["seed"])
+            if self.kernel != given:
+                log.info("bandwidth auto: the median distance between training rows gives %s", self.kernel)
             order = torch.randperm(n, generator=torch.Generator().manual_seed(options["seed"]))
             self._allocate(n, d, c, s, 0)
             self.order, self.centers, self.targets = order, x[order], y[order]
@@ -214,7 +216,7 @@ class KernelMachine(pl.LightningModule):
         self.vectors, self.weights = precond.vectors, precond.weights
         self.fitted.attach(self.kernel, self._center_rows, columns)
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
-        log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
+        log.info("EigenPro: %s", self.plan.describe())
 
     def _allocate(self, n: int, d: int, c: int, s: int, q: int) -> None:
         """Make parameters and buffers of the given sizes, all zero."""

@@ -73,7 +73,8 @@ def fit_results(
     stop = found.get(callbacks.StopWhenInterpolated)
     plan = machine.plan
     assert plan is not None  # the machine has been fitted
-    checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if not trainer.fast_dev_run else ""  # type: ignore[attr-defined]
+    saver = trainer.checkpoint_callback
+    checkpoint = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
     return {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -113,7 +114,7 @@ def fit_results(
         "seconds_per_epoch": list(timing.seconds_per_epoch),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "log_dir": trainer.log_dir,
-        "checkpoint": checkpoint or None,
+        "checkpoint": checkpoint and shortest(checkpoint),
     }
 
 
@@ -139,7 +140,12 @@ def tensorboard_command() -> str:
     beside = Path(sys.executable).with_name("tensorboard")
     if shutil.which("tensorboard") or not beside.exists():
         return "tensorboard"
-    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
+    return shortest(beside)
+
+
+def shortest(path: Path) -> str:
+    """The path from the present folder where it lies in there, else as it is."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
