@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import zipfile
@@ -14,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from kl.errors import CheckpointError, KLError
+from kl.files import written_whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -32,21 +32,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             KLError: it could not be written, as on a full disk; the old file is as it was.
         """
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with written_whole(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
         except (OSError, RuntimeError) as error:  # torch turns some write errors into RuntimeError
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise KLError(
-                f"the checkpoint {target} could not be written ({reason}): free some space or give another --log-dir; "
+                f"the checkpoint {path} could not be written ({reason}): free some space or give another --log-dir; "
                 "a previous checkpoint there is unchanged"
             ) from error
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from kl import Interpolant, Kernel, Rows
 from kl.engine import kernel_matmul
+from kl.files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +72,11 @@ def save_solution(path: Path, solution: Interpolant) -> None:
     """Write the solution at once or not at all; a disk that refuses it is only a log line."""
     values: dict[str, Any] = asdict(solution)
     values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
+        with written_whole(path) as file:
             torch.save(values, file)
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
         log.warning("the exact solution could not be kept in %s (%s)", path.parent, error)
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor) -> None:

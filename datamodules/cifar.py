@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from datamodules.download import DownloadedDataModule, download
 from datamodules.images import decode_image, luma
 from datamodules.raw import RawData
 from kl.errors import InputError
+from kl.files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,8 @@ def read_jpeg_zip(path: Path) -> dict[str, np.ndarray]:
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): copy or download it again") from error
     try:
-        _write_whole(cache, arrays)
+        with written_whole(cache) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         log.info("the decoded images were not kept: %s", error)
     return arrays
@@ -165,19 +166,6 @@ def _decode_zip(path: Path) -> dict[str, np.ndarray]:
             arrays[f"x_{part}"] = np.stack(images)
             arrays[f"y_{part}"] = np.array([classes.index(label) for label, _ in found], dtype=np.int64)
     return arrays
-
-
-def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """np.savez through a temporary file: a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _untar(archive: Path, out: Path) -> None:

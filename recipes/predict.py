@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,12 +125,12 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
         InputError: the file cannot be written.
     """
     from kl import InputError
+    from kl.files import written_whole
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
-        os.replace(partial, path)
+        with written_whole(path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            csv.writer(text).writerows([header, *rows])
+            text.detach()  # flushes, and leaves the file open
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error

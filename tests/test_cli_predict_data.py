@@ -100,7 +100,7 @@ def test_predict_checkpoint_and_output_errors(kl, checkpoint):
         ("text.ckpt", "out.csv", "damaged or not a checkpoint"),
         ("other.ckpt", "out.csv", "holds no kernel machine"),
         ("tensors.ckpt", "out.csv", "not a checkpoint of a Lightning run"),
-        (checkpoint, "gone/out.csv", "output gone/out.csv cannot be written"),
+        (checkpoint, "in.npz/out.csv", "output in.npz/out.csv cannot be written"),
     ):
         result = kl("predict", path, "--input", "in.npz", "--output", output)
         assert result.code == 2
