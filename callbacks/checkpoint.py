@@ -54,9 +54,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: there is no such file, or it is damaged or not a checkpoint.
     """
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # torch.load does not look at the checksums
+                raise zipfile.BadZipFile
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: {error.strerror or error}: give the last.ckpt of a run of `kl fit`"
+        ) from error
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint: give the last.ckpt of a run of `kl fit`, or train again"

@@ -77,7 +77,8 @@ def convergence_figure(
             relative = [(epoch, value / norm) for epoch, value in history.get("exact/distance", [])]
             _curve(left, relative, GREEN, r"$|f_t - f^*|_H\,/\,|f^*|_H$", marker="s")
             left.legend()
-        left.set_yscale("log")
+        if any(value > 0 for line in left.lines for value in line.get_ydata()):
+            left.set_yscale("log")
         left.set_title("Train mse" if not norm else "Approach to the limit", loc="left")
         _curve(middle, history.get(f"val/{measure}", []), BLUE, "EigenPro")
         _limit(middle, limits.get(f"exact_test_{measure}"))

@@ -18,11 +18,11 @@ from torch import Tensor
 from callbacks.common import Machine, validation_metrics
 from callbacks.exact_cache import default_cache_dir, load_solution, save_solution, solution_key
 from kl import Interpolant, Kernel, KLError, Rows, interpolate
-from kl.engine import kernel_matmul
 from kl.interpolation import direct_memory
 from kl.kernels.base import check_count, check_not_negative
 from kl.memory import parse_memory
 from kl.metrics import error, mse
+from kl.rkhs import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -228,10 +228,7 @@ def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[st
     test = getattr(data, "test_set", None)
     if test is None:
         return results
-    centers = Rows.of(data.train_set.x.double())
-    scores = torch.cat(
-        [kernel_matmul(machine.kernel, Rows.of(x.double()), centers, solution.alpha) for x in test.x.split(4096)]
-    )
+    scores = evaluate(machine.kernel, data.train_set.x, solution.alpha, test.x)
     results["exact_test_mse"] = mse(scores, test.y)
     if machine.is_classifier:
         results["exact_test_error"] = error(scores, test.y)

@@ -34,13 +34,25 @@ class StopWhenInterpolated(pl.Callback):
         self.mse = None if mse is None else check_positive("mse", mse, "or None")
         self.stopped_epoch: int | None = None
 
+    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint's epoch is loaded after this."""
+        if stage == "fit":
+            self.stopped_epoch = None
+
+    def state_dict(self) -> dict[str, int | None]:
+        """What a checkpoint keeps."""
+        return {"stopped_epoch": self.stopped_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        """Take over what a checkpoint kept."""
+        self.stopped_epoch = state_dict["stopped_epoch"]
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Check that there is something to stop by."""
-        self.stopped_epoch = None
         if self.mse is None and not pl_module.is_classifier:
             raise InputError(
                 "StopWhenInterpolated needs mse for regression, which has no classification error; got mse=None: give "
-                "StopWhenInterpolated(mse=1e-4), or leave the callback out"
+                "--stop-mse 1e-4, StopWhenInterpolated(mse=1e-4) from Python, or leave it out"
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
@@ -53,4 +65,4 @@ class StopWhenInterpolated(pl.Callback):
             return
         self.stopped_epoch = trainer.current_epoch + 1
         trainer.should_stop = True
-        log.info("the training data is fitted after %d epochs (%s)", self.stopped_epoch, metrics)
+        log.info("the training data is fitted after %d epochs", self.stopped_epoch)

@@ -104,7 +104,7 @@ class KernelDataModule(pl.LightningDataModule):
 
     def load(self) -> RawData:
         """Read both sets from disk or memory. To be written by each data module; called once, by `setup`."""
-        raise NotImplementedError(f"{type(self).__name__} must define load(self) -> RawData")
+        raise InputError(f"the data module {type(self).__name__} must define load(self) -> RawData")
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data and draw subset and noise, once however often Lightning calls it."""

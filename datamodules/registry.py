@@ -76,13 +76,14 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
 def _import_class(spec: str, module_name: str, class_name: str) -> type[KernelDataModule]:
     # An installed command does not look into the current folder, where a user's module often lies.
     if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
+        sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), class_name, None)
-    except ImportError as error:
-        raise InputError(f"--data {spec}: module {module_name} cannot be imported ({error})") from error
+    except Exception as error:  # a user's module may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"--data {spec}: module {module_name} cannot be imported ({reason})") from error
     if not (isinstance(found, type) and issubclass(found, KernelDataModule)):
-        was = "there is no such name" if found is None else f"it is a {type(found).__name__}"
+        was = "there is no such name" if found is None else "it does not"
         raise InputError(
             f"--data {spec}: {class_name} must be a class in {module_name} that derives from "
             f"datamodules.KernelDataModule; {was}"

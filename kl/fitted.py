@@ -73,19 +73,18 @@ class FittedValues(nn.Module):
 
     def advance(
         self,
-        batch: Rows,  # m rows
         rows: Tensor,  # shape: (m,)
         block: Tensor,  # K(X_B, X_S), shape: (m, s)
         before: Tensor,  # f(X_B) before the update, shape: (m, c)
         update: Update,
     ) -> None:
-        """Follow one update of the weights; `rows[i]` is the training row that `batch[i]` is."""
+        """Follow one update of the weights."""
         assert self._kernel is not None  # attach() has run
         s = len(self.pending)
         subsample = torch.arange(s, device=rows.device)
         place = torch.full((len(self.values),), -1, device=rows.device)  # where each training row stands in B
         place[rows] = torch.arange(len(rows), device=rows.device)
-        swept = kernel_matmul(self._kernel, self._centers, batch, update.batch, same=place).double()
+        swept = kernel_matmul(self._kernel, self._centers, self._centers[rows], update.batch, same=place).double()
         subsample_before = self.at(subsample, self._square)
         change_batch = swept[rows] + block @ update.subsample
         change_subsample = swept[:s] + self._square @ update.subsample

@@ -24,19 +24,19 @@ class DivergenceGuard:
 
     Two signs are looked for. Within an epoch, squared errors on a batch far above those of f = 0 on all rows (on that
     batch alone they may be next to none: one extreme target must not pass for divergence), or NaN. At the end of an
-    epoch, a rise of the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, which falls towards -|f*|^2 while
-    training is stable.
+    epoch, squared errors on all rows above twice those of f = 0 and of the epoch before; or errors that have not fallen
+    while the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, whose limit is -|f*|^2, has risen. The energy
+    alone is no sign: a first epoch may overshoot in the RKHS norm while its errors fall.
 
     Args:
         alpha: the weights, shape (n, c).
         fitted: the fitted values and the norm that belong to alpha.
         targets: Y in the order of alpha, shape (n, c).
-        cuts: halvings of the step size that were already made.
     """
 
-    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, cuts: int = 0) -> None:
+    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor) -> None:
         self._alpha, self._fitted, self._targets = alpha, fitted, targets
-        self.cuts = cuts
+        self.cuts = 0
         # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
         self._zero_errors = max(float(targets.double().square().sum()), 1e-12)
 
@@ -44,12 +44,17 @@ class DivergenceGuard:
         """|f|^2 - 2 sum_i alpha_i . y_i."""
         return float(self._fitted.sq_norm.sum() - 2 * (self._alpha.detach() * self._targets).sum())
 
+    def errors(self) -> float:
+        """sum_i |f(x_i) - y_i|^2 over all training rows."""
+        return float((self._fitted.flush() - self._targets).square().sum())
+
     def remember(self) -> None:
         """Mark the present state as good."""
         self._good: dict[str, Any] = {
             "alpha": self._alpha.detach().clone(),
             "fitted": self._fitted.snapshot(),
             "energy": self.energy(),
+            "errors": self.errors(),
         }
 
     def loss_exploded(
@@ -62,11 +67,13 @@ class DivergenceGuard:
             return False
         return not bool(residual.double().square().sum() <= LOSS_GROWTH * self._zero_errors)  # true for NaN, too
 
-    def energy_rose(self) -> bool:
+    def epoch_diverged(self) -> bool:
         """Whether the epoch since `remember` led away from the limit."""
-        # Loose, since P's own norm, not H's, falls with every step: |f| may pass |f*| by some for a while.
+        errors, before = self.errors(), self._good["errors"]
+        if not errors <= 2 * max(self._zero_errors, before):  # true for NaN, too
+            return True
         good, size = self._good["energy"], float(self._fitted.sq_norm.sum())
-        return not self.energy() <= good + 0.5 * max(abs(good), size)
+        return errors >= before and not self.energy() <= good + 0.5 * max(abs(good), size)
 
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
         """Go back to the good state; returns half the step size, or the planned one where that is smaller.

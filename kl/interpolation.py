@@ -14,7 +14,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matmul, kernel_matrix_lower
+from kl.engine import TILE_ROWS, kernel_matmul, kernel_matrix_lower
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.kernels.base import Kernel, check_not_negative
 from kl.memory import format_memory, parse_memory
@@ -125,14 +125,16 @@ def interpolate(
 
 
 def direct_memory(n: int, d: int) -> int:
-    """Bytes of a direct solve: K in float64, factorised in place, and the features in float64."""
-    return 8 * n * (n + 2 * d)
+    """Bytes of a direct solve: K in float64, factorised in place, the features, and a strip of K with temporaries."""
+    return 8 * n * (n + 2 * d + 3 * min(n, TILE_ROWS))
 
 
 def _check_budget(n: int, d: int, budget: int) -> None:
     need = direct_memory(n, d)
     if need > budget:
-        fits = max(1, int((d**2 + budget / 8) ** 0.5 - d))
+        fits = n
+        while fits > 1 and direct_memory(fits, d) > budget:
+            fits = int(0.99 * fits)
         raise MemoryBudgetError(
             f"the exact solve of n={n} rows needs {format_memory(need)}, more than the budget of "
             f"{format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
@@ -164,6 +166,11 @@ def _solve(
 ) -> Interpolant:
     """Factorise with as little jitter as it takes, then refine with true residuals."""
     scale = float(kernel.diag(rows.data).mean())
+    if not math.isfinite(scale):
+        raise InputError(
+            f"kernel {kernel} is not finite on the training rows, whose values are too large or too small for their "
+            "float type: rescale the features"
+        )
     if scale <= 0:
         raise SingularKernelError(
             f"kernel {kernel} is zero on every training row: choose another kernel, or give it a bias"
@@ -171,6 +178,7 @@ def _solve(
     floor = scale * max(len(rows) * torch.finfo(torch.float64).eps, 1e-14)
     best = None
     for jitter in (0.0, floor, 1e2 * floor, 1e4 * floor):
+        solve = None  # lets go of the factor before, which is as large as the next
         solve = _cholesky(kernel, rows, ridge + jitter)
         if solve is not None:
             result = _refine(kernel, rows, y, ridge, solve, jitter)
@@ -178,6 +186,7 @@ def _solve(
                 best = result
             if best.relative_residual <= RESIDUAL_ACCEPTED:
                 break
+    solve = None
     if best is None or best.relative_residual > RESIDUAL_ACCEPTED:
         if len(rows) > EIGEN_LIMIT:
             raise SingularKernelError(
@@ -185,6 +194,8 @@ def _solve(
                 "solved: give a small ridge (--ridge 1e-6), a smaller bandwidth, or fewer rows (--train-size)"
             )
         best = _refine(kernel, rows, y, ridge, _eigen(kernel, rows, ridge), 0.0, "eigen")
+        if not math.isfinite(best.relative_residual):
+            raise InputError(f"kernel {kernel} is not finite on some pairs of training rows: rescale the features")
         log.warning(
             "the kernel matrix is singular, so the targets cannot all be fitted (relative residual %.1e); the exact "
             "limit is the least-squares solution of minimum norm. A ridge or a kernel of full rank avoids this",

@@ -48,13 +48,15 @@ class KernelMachine(pl.LightningModule):
     Attributes:
         plan: the `EigenProPlan` of the run.
         alpha: weights, shape (n, c), float64, in the order of `centers`.
-        centers: training rows, shape (n, d), the subsample first; `order[j]` is the training row of centre j.
+        centers: training rows, shape (n, d), the subsample first; `order[j]` is the training row of centre j. Where
+            they lie far from 0 and the kernel is shift-invariant, `origin` has been subtracted.
 
     Source: [MB19].
     """
 
     alpha: torch.nn.Parameter
     centers: Tensor
+    origin: Tensor
     order: Tensor
     targets: Tensor
     vectors: Tensor
@@ -117,7 +119,8 @@ class KernelMachine(pl.LightningModule):
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
             )
-        return kernel_matmul(self.kernel, Rows.of(x.to(self.centers)), self._center_rows, self.alpha.detach())
+        rows = Rows.of(x.to(self.centers) - self.origin)
+        return kernel_matmul(self.kernel, rows, self._center_rows, self.alpha.detach())
 
     def _require_fitted(self) -> None:
         if not self.is_fitted:
@@ -152,6 +155,10 @@ class KernelMachine(pl.LightningModule):
             )
         if stage != "fit":
             return
+        if self.trainer.world_size > 1:
+            raise InputError(
+                f"KernelMachine trains on one device as yet; got {self.trainer.world_size}: use Trainer(devices=1)"
+            )
         data = getattr(self.trainer, "datamodule", None)
         train_set = getattr(data, "train_set", None)
         if data is None or not isinstance(train_set, RowDataset):
@@ -188,10 +195,11 @@ class KernelMachine(pl.LightningModule):
         else:
             given, self.kernel = self.kernel, self.kernel.resolve(x, seed=options["seed"])
             if self.kernel != given:
-                log.info("bandwidth auto: the median distance between training rows gives %s", self.kernel)
+                log.info("bandwidth auto: the median distance between training rows")
             order = torch.randperm(n, generator=torch.Generator().manual_seed(options["seed"]))
             self._allocate(n, d, c, s, 0)
-            self.order, self.centers, self.targets = order, x[order], y[order]
+            self.origin = _far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+            self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
         self.to(device)
         self._index_centers()
         memory = parse_memory(options["memory"], device)
@@ -216,12 +224,13 @@ class KernelMachine(pl.LightningModule):
         self.vectors, self.weights = precond.vectors, precond.weights
         self.fitted.attach(self.kernel, self._center_rows, columns)
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
-        log.info("EigenPro: %s", self.plan.describe())
+        log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
     def _allocate(self, n: int, d: int, c: int, s: int, q: int) -> None:
         """Make parameters and buffers of the given sizes, all zero."""
         self.alpha = torch.nn.Parameter(torch.zeros(n, c, dtype=torch.float64), requires_grad=True)
         self.register_buffer("centers", torch.zeros(n, d))
+        self.register_buffer("origin", torch.zeros(d))
         self.register_buffer("order", torch.arange(n))
         self.register_buffer("targets", torch.zeros(n, c))
         self.register_buffer("vectors", torch.zeros(s, q))
@@ -236,7 +245,11 @@ class KernelMachine(pl.LightningModule):
     def _require_same_data(self, x: Tensor, y: Tensor) -> None:
         order = self.order.cpu()
         same = x.shape == self.centers.shape and y.shape == self.targets.shape
-        if not (same and torch.equal(x[order], self.centers.cpu()) and torch.equal(y[order], self.targets.cpu())):
+        if not (
+            same
+            and torch.equal(x[order] - self.origin.cpu(), self.centers.cpu())
+            and torch.equal(y[order], self.targets.cpu())
+        ):
             raise CheckpointError(
                 f"the weights belong to other training data than this: they have n={len(self.centers)}, "
                 f"d={self.centers.shape[1]}, c={self.targets.shape[1]}, the data n={len(x)}, d={x.shape[1]}, "
@@ -258,8 +271,8 @@ class KernelMachine(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """One EigenPro step on a batch (x, y, index)."""
-        x, y, index = batch
-        rows = self.position[index]
+        rows = self.position[batch[2]]
+        y = self.targets[rows]  # as the centres, on the device already
         optimizer = self.optimizers()
         block = self.fitted.block(rows)
         before = self.fitted.at(rows, block)
@@ -267,11 +280,13 @@ class KernelMachine(pl.LightningModule):
             self._recover()
             before = self.fitted.at(rows, block)
         update = optimizer.step(rows=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
-        self.fitted.advance(Rows(x, self.center_sq_norm[rows]), rows, block, before, update)
+        self.fitted.advance(rows, block, before, update)
         if self.is_classifier:
             wrong = before.argmax(dim=1) != y.argmax(dim=1)
             self.log("error", wrong.float().mean(), prog_bar=True, logger=False, batch_size=len(rows))
-        self.log("norm", self.fitted.sq_norm.sum().sqrt(), prog_bar=True, logger=False, batch_size=len(rows))
+        self.log(
+            "norm", self.fitted.sq_norm.sum().clamp(min=0).sqrt(), prog_bar=True, logger=False, batch_size=len(rows)
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the last batch: the training error over all rows, before validation and the callbacks' epoch end."""
@@ -286,7 +301,7 @@ class KernelMachine(pl.LightningModule):
     def _finish_epoch(self) -> None:
         self._epoch_finished = True
         values = self.fitted.flush()
-        if self.guard.energy_rose():
+        if self.guard.epoch_diverged():
             self._recover()
             values = self.fitted.flush()
         self.train_metrics = {"train/mse": mse(values, self.targets)}
@@ -303,7 +318,9 @@ class KernelMachine(pl.LightningModule):
     @property
     def step_size(self) -> float:
         """eta as it is now, after any cuts."""
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
+        if self._trainer is not None and self._trainer.optimizers:
+            return self._trainer.optimizers[0].param_groups[0]["lr"]
+        return self.plan.step_size if self.plan is not None else math.nan
 
     @step_size.setter
     def step_size(self, value: float) -> None:
@@ -378,6 +395,7 @@ class KernelMachine(pl.LightningModule):
             raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
         resuming = self.is_fitted
         if resuming:
+            _require_epoch_end(checkpoint)
             for name in ("centers", "targets", "order"):
                 if not torch.equal(state[name], getattr(self, name).cpu()):
                     raise CheckpointError(
@@ -400,7 +418,7 @@ class KernelMachine(pl.LightningModule):
                 self.trainer.datamodule.batch_size = self.plan.batch_size  # type: ignore[attr-defined]
         else:
             self._allocate(n, d, c, *state["vectors"].shape)
-            for name in ("centers", "order", "targets", "vectors", "weights"):
+            for name in ("centers", "origin", "order", "targets", "vectors", "weights"):
                 setattr(self, name, state[name])  # not only their sizes but their dtypes
             self._index_centers()
 
@@ -428,3 +446,25 @@ def _is_one_hot(
     y: Tensor,  # shape: (n, c)
 ) -> bool:
     return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
+
+
+def _far_origin(
+    x: Tensor,  # shape: (n, d)
+) -> Tensor:
+    """The mean of rows that lie far from 0 for their spread, else 0; shape (d,).
+
+    |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
+    are left as they are.
+    """
+    mean = x.double().mean(dim=0)
+    spread = float(x.double().square().sum(dim=1).mean() - mean.square().sum())
+    return (mean if float(mean.square().sum()) > 100 * spread else torch.zeros_like(mean)).to(x.dtype)
+
+
+def _require_epoch_end(checkpoint: dict[str, Any]) -> None:
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    if progress.get("current", {}).get("completed", 0) and not progress.get("is_last_batch", True):
+        raise CheckpointError(
+            "the checkpoint was written inside an epoch, whose remaining batches are unknown: resume from one written "
+            "at the end of an epoch, as `kl fit` writes them"
+        )

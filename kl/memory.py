@@ -22,7 +22,7 @@ def parse_memory(text: str | int, device: torch.device | str = "cpu") -> int:
     """
     if text == "auto":
         return free_memory(device) // 2
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(text).strip())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]*)", str(text).strip())
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise InputError(
             f"memory must be auto, a number of bytes, or a number with KB, MB or GB; got {text!r}: try --memory 4GB"

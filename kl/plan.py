@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from kl.engine import kernel_matrix
-from kl.errors import InputError
+from kl.errors import InputError, MemoryBudgetError
 from kl.kernels.base import Kernel, check_positive
+from kl.memory import format_memory
 from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.rows import Rows
 from kl.spectrum import Eigensystem, nystrom_eigensystem
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
-NOISE_MARGIN = 100.0  # eigenvalues this many times the unit of rounding below the largest are not damped
+SMALLEST_BATCH = 32  # kernels of low rank have a critical batch of a few rows, and a step has a cost of its own
 Auto = int | str
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
@@ -61,8 +62,8 @@ def default_subsample(n: int) -> int:
     return min(n, 2000 if n <= 100_000 else 5000)
 
 
-def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int = 4) -> int:
-    """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers; at least 1, at most n.
+def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int) -> int:
+    """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers of `itemsize` bytes; 1 to n.
 
     Source: [MB19], step 1 of its main algorithm: m_G.
     """
@@ -90,12 +91,12 @@ def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP
 
 
 def default_batch_size(critical: int, memory_batch: int, parallel: bool) -> int:
-    """min(m*, m_G) on a parallel device; half of m* on a CPU.
+    """min(m*, m_G) on a parallel device; half of m* on a CPU; at least 32 where memory allows.
 
     On a GPU a step of up to m_G rows takes about the same time, so m* is the fastest [MB19]. On a CPU an epoch takes
     the same time at any m, and convergence per epoch, proportional to 2 / (1 + m/m*), still gains below m*.
     """
-    return max(1, min(memory_batch, critical if parallel else critical // 2))
+    return min(memory_batch, max(SMALLEST_BATCH, critical if parallel else critical // 2))
 
 
 def choose_top_q(
@@ -153,6 +154,7 @@ def plan_eigenpro(
 
     Raises:
         InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
+        MemoryBudgetError: the memory does not hold a step of one row.
     """
     n, d = centers.data.shape
     first = centers[:subsample]
@@ -163,10 +165,16 @@ def plan_eigenpro(
         raise InputError(
             f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
         )
+    least = centers.data.element_size() * n * (d + num_outputs + 1)
+    if least > memory:
+        raise MemoryBudgetError(
+            f"training on n={n} rows needs {format_memory(least)} at least, more than the budget of "
+            f"{format_memory(memory)}: raise --memory, or use fewer rows (--train-size)"
+        )
     system = nystrom_eigensystem(kernel, first)
     eigenvalues = system.eigenvalues
     # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
-    memory_m = min(memory_batch_size(n, d, num_outputs, memory), n)
+    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.data.element_size())
     wanted = checked_size("batch_size", batch_size, 1, n, "the training rows") or min(memory_m, subsample)
     check, every = _check_rows(n, subsample), torch.arange(n, device=centers.data.device)
     check_block = kernel_matrix(kernel, centers[check], first, same=every[check])
@@ -236,13 +244,12 @@ def _check_rows(n: int, subsample: int) -> slice:
 
 
 def _resolved(eigenvalues: Tensor, dtype: torch.dtype) -> Tensor:
-    """The eigenvalues above the rounding error of the largest, in float64 and in the dtype of the kernel values.
+    """The eigenvalues above sqrt(eps) times the largest, eps being the unit of rounding of the kernel values.
 
-    The directions of others are noise, and a step as large as they allow would amplify that of the kernel values: for
-    smooth kernels of few features K_P would be smaller than the rounding error of K.
+    A step as large as smaller ones allow would amplify the rounding of the kernel values: batch and subsample parts of
+    the update cancel, and what is left of them would be mostly error. Smooth kernels of few features have such spectra.
     """
-    error = max(len(eigenvalues) * torch.finfo(torch.float64).eps, NOISE_MARGIN * torch.finfo(dtype).eps)
-    return eigenvalues[eigenvalues > error * eigenvalues[0]]
+    return eigenvalues[eigenvalues > torch.finfo(dtype).eps ** 0.5 * eigenvalues[0]]
 
 
 def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:

@@ -72,11 +72,13 @@ def main() -> None:
 
 def _came(error: typer.TyperException) -> str:
     """What was typed for the option that an error is about."""
-    names = getattr(getattr(error, "param", None), "opts", [])
+    param = getattr(error, "param", None)
+    names = [name for name in getattr(param, "opts", []) if name.startswith("--") and name != "--config"]
     for i, word in enumerate(sys.argv[:-1]):
-        if word in names and "got" not in error.format_message():
+        if word in names:
             return f"; got {sys.argv[i + 1]!r}"
-    return ""
+    file = getattr(getattr(error, "ctx", None), "default_map", None) or {}
+    return f"; got {file[param.name]!r} from --config" if names and param is not None and param.name in file else ""
 
 
 def _fail(message: str, code: int) -> None:

@@ -34,6 +34,12 @@ def load_config(context: typer.Context, path: str | None) -> str | None:
         raise typer.BadParameter(
             f"--config {path} has the unknown option {unknown[0]!r}; this command has: {', '.join(sorted(known))}"
         )
+    for parameter in context.command.params:
+        value = values.get(parameter.name)
+        flag = getattr(parameter, "is_flag", False)
+        if value is not None and (isinstance(value, list | dict) or isinstance(value, bool) != bool(flag)):
+            expected = "true or false" if flag else "one number or text"
+            raise typer.BadParameter(f"--config {path}: {parameter.name} must be {expected}; got {value!r}")
     context.default_map = {key: value for key, value in values.items() if value is not None}
     return path
 

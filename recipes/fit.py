@@ -35,7 +35,7 @@ def fit(
     from recipes.training import check_training, new_run
 
     check_run(run)
-    check_training(solver, trainer)
+    check_training(solver, run, trainer)
     import kl
 
     machine = kl.KernelMachine(

@@ -74,11 +74,10 @@ def evaluate(
     kernel: Kernel, solved: Interpolant, x: Any, y: Any, test: RowDataset, classifier: bool
 ) -> dict[str, float | None]:
     """mse and errors of an interpolant on its training set (x, y) and on a test set."""
-    from kl.engine import kernel_matmul
     from kl.metrics import error, mse
-    from kl.rows import Rows
+    from kl.rkhs import evaluate as values_of
 
-    scores = kernel_matmul(kernel, Rows.of(test.x.to(x.device)), Rows.of(x), solved.alpha).cpu()
+    scores = values_of(kernel, x, solved.alpha, test.x.to(x.device)).cpu()
     noisy = test.y_noisy if classifier else None
     return {
         "train_mse": mse(solved.fitted, y),

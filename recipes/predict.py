@@ -127,6 +127,8 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     from kl import InputError
     from kl.files import written_whole
 
+    if path.is_dir() or not path.name or (path.exists() and not path.is_file()) or path.is_symlink():
+        raise InputError(f"output must be the path of a .csv file to write; {str(path)!r} is something else")
     try:
         with written_whole(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")

@@ -24,6 +24,8 @@ def print_fit(
     trainer: pl.Trainer, machine: KernelMachine, datamodule: KernelDataModule, seconds_total: float, as_json: bool
 ) -> None:
     """Print the results of a training run."""
+    from kl.interpolation import RESIDUAL_ACCEPTED
+
     results = fit_results(trainer, machine, datamodule, seconds_total)
     if as_json:
         print_json(results)
@@ -37,13 +39,14 @@ def print_fit(
         "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.4f}"),
         "RKHS distance to the limit": ("distance_to_exact", None, "{:.4f}"),
     }
+    columns = 3 if results["exact_rkhs_norm"] is not None else 2
     rows = [
-        (label, _format(results.get(ours), form), _format(results.get(limit) if limit else None, form))
+        (label, _format(results.get(ours), form), _format(results.get(limit) if limit else None, form))[:columns]
         for label, (ours, limit, form) in exact_rows.items()
         if results.get(ours) is not None
     ]
     title = f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(machine.kernel)}"
-    print_table(title, ("", f"EigenPro, {results['epochs']} epochs", "exact limit"), rows)
+    print_table(title, ("", f"EigenPro, {results['epochs']} epochs", "exact limit")[:columns], rows)
     seconds = results["seconds_per_epoch"]
     epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
     typer.echo(
@@ -51,6 +54,11 @@ def print_fit(
         f"{results['step_size']:.4g}, q {results['top_q']}, s {results['subsample']}; "
         f"{results['seconds_total']:.1f} s in all{epoch}; peak memory {results['peak_memory_bytes'] / 1e9:.2f} GB"
     )
+    if (results["exact_relative_residual"] or 0) > RESIDUAL_ACCEPTED:
+        typer.echo(
+            f"exact limit: the kernel matrix is singular; this is its least-squares solution, with relative residual "
+            f"{results['exact_relative_residual']:.1e}"
+        )
     if results["exact_skipped"]:
         typer.echo(f"exact limit: {results['exact_skipped']}")
     if results["checkpoint"]:

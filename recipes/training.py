@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from kl import KernelMachine
 
 
-def check_training(solver: SolverOptions, trainer: TrainerOptions) -> None:
+def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
     """Check the options of a training run before any data is read.
 
     Raises:
@@ -39,8 +40,13 @@ def check_training(solver: SolverOptions, trainer: TrainerOptions) -> None:
         )
     if trainer.resume is not None and trainer.fast_dev_run:
         raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
-    if trainer.name is not None and (not trainer.name.strip() or Path(trainer.name).is_absolute()):
-        raise InputError(f"name must be the name of a folder in --log-dir; got {trainer.name!r}")
+    name = trainer.name
+    if name is not None and (name.strip() in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200):
+        raise InputError(f"name must be the name of a folder in --log-dir, of at most 200 bytes; got {name!r}")
+    if solver.stop_mse is not None and not 0 < solver.stop_mse < math.inf:
+        raise InputError(f"stop_mse must be a finite number above 0; got {solver.stop_mse}")
+    if run.seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0; got {run.seed}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class Run:
 
     trainer: pl.Trainer
     resume: Path | None
+    folder: Path | None
+    """Where the run is written; None under fast_dev_run."""
+    before: set[Path]
+    """That folder's contents and the folders above it, as far as they were there before the run."""
 
     def fit(self, machine: KernelMachine, datamodule: KernelDataModule) -> float:
         """Train, and return the seconds that took, reading the data included.
@@ -59,16 +69,28 @@ class Run:
         start = time.perf_counter()
         if self.resume is not None:
             self._require_epochs_left(self.resume)
-        datamodule.prepare_data()
-        datamodule.setup("fit")
         try:
+            datamodule.prepare_data()
+            datamodule.setup("fit")
             self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
-        except SystemExit:
-            if self.trainer.interrupted:
-                note = "interrupted: finished epochs are kept; go on with the same command and --resume last"
-                print(note, file=sys.stderr)
-            raise
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, to the second with code 0
+            saved = self._saved_epochs()
+            kept = "go on with the same command and --resume last" if saved else "no epoch was finished"
+            print(f"interrupted: {saved} finished epochs are kept; {kept}", file=sys.stderr)
+            raise SystemExit(1) from stop
+        finally:
+            if self.folder and not self._started():
+                remove_new(self.folder, self.before)
         return time.perf_counter() - start
+
+    def _started(self) -> bool:
+        from callbacks import KeepOptions
+
+        return any(isinstance(each, KeepOptions) and each.written for each in self.trainer.callbacks)  # type: ignore[attr-defined]
+
+    def _saved_epochs(self) -> int:
+        saver = self.trainer.checkpoint_callback
+        return self.trainer.current_epoch if saver is not None and saver.best_model_path else 0  # type: ignore[attr-defined]
 
     def _require_epochs_left(self, resume: Path) -> None:
         from callbacks.checkpoint import read_checkpoint
@@ -114,11 +136,18 @@ def new_run(
     ]
     observers.append(callbacks.ProgressBar() if in_terminal else callbacks.EpochLines())
     logger: TensorBoardLogger | bool = False
+    folder: Path | None = None
+    before: set[Path] = set()
     if not options.fast_dev_run:
-        require_writable(options.log_dir)
-        version = resume.parent.parent.name if resume and is_run_of(resume, options.log_dir, name) else None
-        logger = TensorBoardLogger(options.log_dir, name=name, version=version, default_hp_metric=False)
-        observers.append(callbacks.last_checkpoint(Path(logger.log_dir, "checkpoints")))
+        require_writable(os.path.join(options.log_dir, name))
+        if resume and is_run_of(resume, options.log_dir, name):
+            folder = Path(options.log_dir, name, resume.parent.parent.name)
+            before = {*folder.rglob("*"), folder, *folder.parents}
+        else:
+            before = {path for path in Path(options.log_dir, name, "version").parents if path.exists()}
+            folder = new_version(Path(options.log_dir, name))
+        logger = TensorBoardLogger(options.log_dir, name=name, version=folder.name, default_hp_metric=False)
+        observers.append(callbacks.last_checkpoint(folder / "checkpoints"))
         observers.append(callbacks.KeepOptions(kept))
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(run.accelerator, run.accelerator),
@@ -135,7 +164,7 @@ def new_run(
         fast_dev_run=options.fast_dev_run,
         use_distributed_sampler=False,
     )
-    return Run(trainer, resume)
+    return Run(trainer, resume, folder, before)
 
 
 def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
@@ -165,20 +194,48 @@ def is_run_of(checkpoint: Path, log_dir: str, name: str) -> bool:
     return checkpoint.resolve().parent.parent.parent == Path(log_dir, name).resolve()
 
 
+def new_version(folder: Path) -> Path:
+    """Make the next version_N in a folder; no two runs get the same one."""
+    number = 1 + max((int(path.name[8:]) for path in folder.glob("version_*") if path.name[8:].isdigit()), default=-1)
+    while True:
+        try:
+            (folder / f"version_{number}").mkdir(parents=True)
+        except FileExistsError:  # another run was quicker
+            number += 1
+        else:
+            return folder / f"version_{number}"
+
+
+def remove_new(folder: Path, before: set[Path]) -> None:
+    """Take away what a run that never started has written: `before` are the paths that were there."""
+    for path in sorted({*folder.rglob("*"), folder, *folder.parents} - before, reverse=True):
+        if not path.is_dir():
+            path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
 def require_writable(folder: str) -> None:
-    """Make the folder.
+    """Check that a folder is one or can be made, and that files can be written there; what this makes, it removes.
 
     Raises:
         InputError: no file can be written there.
     """
+    made: list[Path] = []
     try:
-        os.makedirs(folder, exist_ok=True)
+        for path in reversed([Path(folder), *Path(folder).parents]):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise InputError(
             f"log_dir must be a folder that can be written; {folder!r}: {error.strerror}: give another --log-dir"
         ) from error
+    finally:
+        for path in reversed(made):
+            path.rmdir()
 
 
 def quiet_lightning() -> None:

@@ -58,6 +58,9 @@ def refused(result, *fragments):
         (["--seed", "-1"], ["seed"]),
         (["--stop-mse", "0"], ["mse must be"]),
         (["--name", " "], ["name must be"]),
+        (["--name", ".."], ["name must be"]),
+        (["--name", "x" * 300], ["name must be"]),
+        (["--memory", "9" * 400], ["memory must be auto"]),
         (["--grayscale"], ["grayscale is not an option of --data digits"]),
         (["--frobnicate"], ["No such option: --frobnicate"]),
         (["--data-dir", "nowhere", "--data", "mnist"], ["mnist", "nowhere", "--data-dir"]),
@@ -99,6 +102,29 @@ def test_unwritable_log_dir(kl):
     Path("file").write_text("in the way")
     result = kl("fit", "--epochs", 1, "--log-dir", "file/logs")
     refused(result, "log_dir must be a folder that can be written", "--log-dir")
+
+
+def test_a_name_that_is_a_file(kl):
+    Path("logs").mkdir()
+    Path("logs/mine").write_text("in the way")
+    refused(kl("fit", "--epochs", 1, "--log-dir", "logs", "--name", "mine"), "log_dir must be a folder", "logs/mine")
+
+
+def test_values_of_the_wrong_type_in_a_config(kl):
+    for text, fragments in (
+        ("epochs: many\n", ["'--epochs'", "got 'many' from --config"]),
+        ("epochs: true\n", ["epochs must be one number or text; got True"]),
+        ("label_noise: [1]\n", ["label_noise must be one number or text; got [1]"]),
+        ("grayscale: 3\n", ["grayscale must be true or false; got 3"]),
+    ):
+        Path("options.yaml").write_text(text)
+        refused(kl("fit", "--config", "options.yaml"), *fragments)
+
+
+def test_a_kernel_that_is_not_finite(kl):
+    arguments = ("--data", "digits", "--train-size", 100, "--kernel", "polynomial", "--degree", 300)
+    refused(kl("interpolate", *arguments), "is not finite")
+    refused(kl("fit", *arguments), "is not finite")
 
 
 def test_interpolate_beyond_the_budget_fails_with_code_1(kl):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,38 @@ def test_help_needs_no_torch(tmp_path):
     assert shown.returncode == 0, shown.stderr
     for panel in ("Data", "Kernel", "EigenPro", "Run", "Output"):
         assert f"─ {panel} ─" in shown.stdout
+
+
+def test_both_commands_report_the_same_exact_limit_of_an_ill_conditioned_kernel(kl):
+    arguments = ("--data", "digits", "--train-size", 300, "--kernel", "gaussian", "--bandwidth", 30)
+    exact = json.loads(kl("interpolate", *arguments, "--json").out)
+    found = fit_json(kl, *arguments, "--epochs", 1)
+    assert found["exact_test_mse"] == pytest.approx(exact["test_mse"], rel=1e-6)
+    assert found["exact_test_error"] == exact["test_error"]
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(kl):
+    folder = Path(fit_json(kl, *FAST)["log_dir"])
+    before = sorted(folder.rglob("*"))
+    assert kl("fit", *FAST[:-1], 4, "--label-noise", 0.5, "--resume", "last").code == 2
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_runs_that_start_together_have_folders_of_their_own(tmp_path):
+    from recipes.training import new_version
+
+    assert [new_version(tmp_path).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
+
+
+def test_termination_is_a_failure(tmp_path):
+    command = [sys.executable, "-m", "recipes", "fit", "--data", "digits", "--epochs", "100000", "--no-exact"]
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    checkpoint = Path(tmp_path, "lightning_logs/digits-laplacian/version_0/checkpoints/last.ckpt")
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.terminate()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert out == b""
+    assert b"interrupted" in err

@@ -95,11 +95,16 @@ def test_predict_checkpoint_and_output_errors(kl, checkpoint):
     Path("text.ckpt").write_text("no checkpoint")
     torch.save({"state_dict": {}}, "other.ckpt")
     torch.save({"alpha": torch.zeros(3)}, "tensors.ckpt")
+    content = bytearray(Path(checkpoint).read_bytes())
+    content[len(content) // 2] ^= 255
+    Path("flipped.ckpt").write_bytes(content)
     for path, output, message in (
         ("gone.ckpt", "out.csv", "cannot be read"),
         ("text.ckpt", "out.csv", "damaged or not a checkpoint"),
         ("other.ckpt", "out.csv", "holds no kernel machine"),
         ("tensors.ckpt", "out.csv", "not a checkpoint of a Lightning run"),
+        ("flipped.ckpt", "out.csv", "damaged or not a checkpoint"),
+        (checkpoint, ".", "output must be the path of a .csv file"),
         (checkpoint, "in.npz/out.csv", "output in.npz/out.csv cannot be written"),
     ):
         result = kl("predict", path, "--input", "in.npz", "--output", output)

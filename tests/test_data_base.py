@@ -235,7 +235,7 @@ def test_an_unknown_synthetic_kind_is_refused(kind):
 
 
 def test_a_module_without_load_says_so():
-    with pytest.raises(NotImplementedError, match="KernelDataModule must define load"):
+    with pytest.raises(InputError, match="KernelDataModule must define load"):
         KernelDataModule().setup()
 
 

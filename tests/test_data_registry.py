@@ -69,7 +69,7 @@ def test_a_users_own_class_from_the_current_folder(tmp_path, monkeypatch):
     assert data.task == "regression"
     assert data.train_set.y.shape == (4, 1)
     assert data.hparams.slope == 3.0
-    for name, was in (("NUMBER", "it is a int"), ("Other", "there is no such name")):
+    for name, was in (("NUMBER", "it does not"), ("Other", "there is no such name")):
         with pytest.raises(InputError, match=f"derives from datamodules.KernelDataModule; {was}"):
             build_datamodule(f"kl_test_lines:{name}")
     with pytest.raises(InputError, match=r"slop is not an option of --data kl_test_lines:Line; it has: .*slope"):

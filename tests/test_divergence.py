@@ -7,6 +7,7 @@ import torch
 from training import fit, regression
 
 import kl
+from datamodules import SyntheticDataModule
 from kl import KernelMachine, Laplacian
 from kl.fitted import FittedValues
 from kl.guard import CHECK_EVERY_ON_GPU, LOSS_GROWTH, MAX_STEP_CUTS, DivergenceGuard
@@ -68,16 +69,46 @@ def test_signs_of_divergence_on_a_batch():
 
 def test_signs_of_divergence_after_an_epoch():
     watch, alpha, fitted = guard()
-    watch.remember()
-    assert not watch.energy_rose()
+    watch.remember()  # 8 squared errors of 1
+    assert not watch.epoch_diverged()
     fitted.sq_norm += 1.0
     alpha += 1.0  # energy 2 - 16: it fell
     assert watch.energy() == -14
-    assert not watch.energy_rose()
+    assert not watch.epoch_diverged()
     fitted.sq_norm += 100.0
-    assert watch.energy_rose()
-    fitted.sq_norm *= torch.nan
-    assert watch.energy_rose()
+    assert watch.epoch_diverged()  # the energy rose and the errors stayed
+    fitted.values += 0.5
+    assert not watch.epoch_diverged()  # the errors fell: an overshoot of the norm alone
+    fitted.sq_norm.zero_()
+    fitted.values -= 2.0
+    assert watch.epoch_diverged()  # errors of 2.5: more than twice as many in squares
+    fitted.values *= torch.nan
+    assert watch.epoch_diverged()
+
+
+def test_the_first_epoch_may_overshoot_in_the_norm(caplog):
+    """Here the energy rises by more than 100 while the mse falls from 0.5 to 0.02."""
+    data = SyntheticDataModule(kind=1, train_size=300, test_size=10)
+    machine = KernelMachine(Laplacian())
+    fit(machine, data, 3)
+    assert "diverged" not in caplog.text
+    assert machine.train_metrics["train/mse"] < 1e-2
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_data_far_from_the_origin_train_as_data_near_it(d):
+    """float32 distances from inner products would have lost all digits at |x| = 1e4."""
+    near = KernelMachine(Laplacian(2.0))
+    fit(near, regression(n=100, d=d), 3)
+    data = regression(n=100, d=d)
+    data.setup()
+    data.train_set.x += 1e4 * torch.ones(d) / d**0.5
+    data.test_set.x += 1e4 * torch.ones(d) / d**0.5
+    far = KernelMachine(Laplacian(2.0))
+    fit(far, data, 3)
+    assert far.rkhs_norm == pytest.approx(near.rkhs_norm, rel=1e-2)  # x itself is rounded to 1e-3 there
+    assert far.train_metrics["train/mse"] == pytest.approx(near.train_metrics["train/mse"], rel=0.2)
+    assert torch.allclose(far(data.test_set.x), near(data.test_set.x - 1e4 * torch.ones(d) / d**0.5), atol=2e-2)
 
 
 def test_recovery_restores_everything_and_counts():

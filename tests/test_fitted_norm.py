@@ -43,7 +43,7 @@ def run(kernel, s, q, steps=500, m=16, keep=True):
             block = fitted.block(batch)
             before = fitted.at(batch, block)
             update = opt.step(rows=batch, residual=before - y[batch], block=block)
-            fitted.advance(Rows.of(x[batch]), batch, block, before, update)
+            fitted.advance(batch, block, before, update)
             done += 1
         if done % 2:
             fitted.flush()

@@ -8,6 +8,7 @@ import oracle
 import pytest
 import torch
 
+import kl
 from kl.errors import InputError
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.memory import format_memory, free_memory, parse_memory, peak_memory
@@ -101,13 +102,14 @@ def test_batch_and_step_rules():
     assert critical_batch_size(1.0, 0.0) == 2**31
     assert critical_batch_size(0.5, 1.0) == 1
     # m_G: (d + c + m) n numbers of 4 bytes
-    assert memory_batch_size(1000, 50, 10, memory=4 * 1000 * (50 + 10 + 123)) == 123
-    assert memory_batch_size(1000, 50, 10, memory=10) == 1
-    assert memory_batch_size(1000, 50, 10, memory=10**12) == 1000
+    assert memory_batch_size(1000, 50, 10, memory=4 * 1000 * (50 + 10 + 123), itemsize=4) == 123
+    assert memory_batch_size(1000, 50, 10, memory=10, itemsize=4) == 1
+    assert memory_batch_size(1000, 50, 10, memory=10**12, itemsize=8) == 1000
     assert default_batch_size(100, 64, parallel=True) == 64
     assert default_batch_size(100, 640, parallel=True) == 100
     assert default_batch_size(100, 640, parallel=False) == 50
     assert default_batch_size(1, 1, parallel=False) == 1
+    assert default_batch_size(3, 640, parallel=False) == 32
     assert [default_subsample(n) for n in (1, 2000, 10**5, 10**5 + 1)] == [1, 2000, 2000, 5000]
 
 
@@ -160,7 +162,9 @@ def test_explicit_values_are_kept(x):
     chosen, precond, _ = plan(x, top_q=0)
     assert precond.vectors.shape == (S, 0)
     assert chosen.beta == pytest.approx(1.0)
-    assert plan(x, memory=10)[0].batch_size == 1
+    assert plan(x, memory=4 * N * (x.data.shape[1] + 10 + 1))[0].batch_size <= 10
+    with pytest.raises(kl.MemoryBudgetError, match=r"training on n=\d+ rows needs .* at least, more than .* 10 B"):
+        plan(x, memory=10)
     assert plan(x[:1], subsample=1)[0].batch_size == 1
 
 

@@ -17,6 +17,10 @@ from kl.rows import Rows, check_finite_matrix
 
 Bandwidth = float | Literal["auto"]
 
+# Up to this many features distances are summed coordinate by coordinate: as fast as by inner products, and without
+# their cancellation, which smooth kernels of few features amplify.
+DIRECT_FEATURES = 16
+
 
 class Kernel(ABC):
     """A positive semi-definite function K(x, z) on R^d.
@@ -29,6 +33,7 @@ class Kernel(ABC):
 
     name: ClassVar[str] = ""  # what users type after --kernel; empty for kernels outside kl
     uses_gram: ClassVar[bool] = False  # whether the values come from the inner products <x, z>
+    shift_invariant: ClassVar[bool] = False  # whether K(x + a, z + a) = K(x, z) for every a
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """K(x_i, z_j) as a matrix, z = x by default.
@@ -69,9 +74,11 @@ class Kernel(ABC):
         gram = None
         if self.uses_gram:
             gram = x.gram(z)
-            if same is not None:
-                row = torch.nonzero((same >= 0) & (same < len(z))).squeeze(1)
-                gram[row, same[row]] = x.sq_norm[row]
+            if same is not None and len(z):
+                # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
+                inside, column = (same >= 0) & (same < len(z)), same.clamp(0, len(z) - 1)[:, None]
+                exact = torch.where(inside[:, None], x.sq_norm[:, None], gram.gather(1, column))
+                gram.scatter_(1, column, exact)
         return self._values(gram, x, z)
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
@@ -168,6 +175,8 @@ class RadialKernel(GramKernel):
         InputError: the bandwidth is neither "auto" nor a number above 0 whose square float32 can hold.
     """
 
+    shift_invariant: ClassVar[bool] = True
+
     bandwidth: Bandwidth = "auto"
 
     def __post_init__(self) -> None:
@@ -189,6 +198,12 @@ class RadialKernel(GramKernel):
     @abstractmethod
     def _profile(self, sq_dist: Tensor) -> Tensor:
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
+
+    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
+        if x.data.shape[1] <= DIRECT_FEATURES:
+            distance = torch.cdist(x.data, z.data, compute_mode="donot_use_mm_for_euclid_dist")
+            return self._profile(distance.square_())
+        return super()._values(gram, x, z)
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))

@@ -36,6 +36,11 @@ class _Combination(Kernel):
         """Whether any part does."""
         return any(part.uses_gram for part in self.parts)
 
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """Whether all parts are."""
+        return all(part.shift_invariant for part in self.parts)
+
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
         """See `Kernel.resolve`."""
         return replace(self, parts=tuple(part.resolve(x, seed) for part in self.parts))
@@ -141,6 +146,11 @@ class Scaled(Kernel):
     def uses_gram(self) -> bool:  # type: ignore[override]
         """Whether the part does."""
         return self.part.uses_gram
+
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """Whether the part is."""
+        return self.part.shift_invariant
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
         """See `Kernel.resolve`."""

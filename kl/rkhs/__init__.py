@@ -1,6 +1,7 @@
 """RKHS norms, inner products and distances."""
 
 from kl.rkhs.expansion import (
+    evaluate,
     inner_product,
     inner_product_per_class,
     rkhs_distance,
@@ -10,6 +11,7 @@ from kl.rkhs.expansion import (
 from kl.rkhs.streaming import norm_increment
 
 __all__ = [
+    "evaluate",
     "inner_product",
     "inner_product_per_class",
     "norm_increment",

@@ -1,7 +1,7 @@
 """Norms, inner products and distances of kernel expansions f = sum_i alpha_i K(., x_i), from their definition.
 
 For several outputs the RKHS is the direct sum of c copies: <f, g> = sum_k <f_k, g_k> = trace(alpha^T K(X, Z) gamma).
-Sums are accumulated in float64; kernel values keep the dtype of the features.
+All of it is computed in float64: large weights of both signs cancel.
 """
 
 from __future__ import annotations
@@ -9,10 +9,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matmul
+from kl.engine import kernel_matmul, spans
 from kl.errors import InputError
 from kl.kernels.base import Kernel
 from kl.rows import Rows, check_finite_matrix
+
+
+def evaluate(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    alpha: Tensor,  # shape: (n, c)
+    z: Tensor,  # shape: (m, d)
+    chunk: int = 4096,
+) -> Tensor:
+    """f(Z) = K(Z, X) alpha, shape (m, c), float64.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres, shape (n, d).
+        alpha: weights, shape (n, c).
+        z: where to evaluate, shape (m, d).
+        chunk: rows of z turned to float64 at a time.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes do not fit together.
+    """
+    _check_expansions(x, alpha, z, alpha.new_zeros(len(z), alpha.shape[1]))
+    centers, same = Rows.of(x.double()), torch.arange(len(z), device=z.device) if _same_rows(z, x) else None
+    parts = [
+        kernel_matmul(kernel, Rows.of(z[rows].double()), centers, alpha, None if same is None else same[rows])
+        for rows in spans(len(z), chunk)
+    ]
+    return torch.cat(parts)
 
 
 def inner_product_per_class(
@@ -28,9 +56,7 @@ def inner_product_per_class(
         InputError: a matrix is empty or not finite, or the shapes or dtypes do not fit together.
     """
     _check_expansions(x, alpha, z, gamma)
-    same = torch.arange(len(x), device=x.device) if _same_rows(x, z) else None
-    values = kernel_matmul(kernel, Rows.of(x), Rows.of(z), gamma, same)  # g(X)
-    return (alpha.double() * values.double()).sum(dim=0)
+    return (alpha.double() * evaluate(kernel, z, gamma, x)).sum(dim=0)
 
 
 def _same_rows(x: Tensor, z: Tensor) -> bool:
