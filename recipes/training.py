@@ -67,9 +67,9 @@ class Run:
             InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
         """
         start = time.perf_counter()
-        if self.resume is not None:
-            self._require_epochs_left(self.resume)
         try:
+            if self.resume is not None:
+                self._require_epochs_left(self.resume)
             datamodule.prepare_data()
             datamodule.setup("fit")
             self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
