@@ -12,6 +12,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,20 @@ class DownloadError(Exception):
     """No address gave the file; the message holds each one's reason."""
 
 
-class DownloadedDataModule(KernelDataModule):
+class DownloadedDataModule(KernelDataModule, ABC):
     """A data module with files in `data_dir`. A subclass writes `places`, `found_in`, `fetch` and `load`."""
 
+    @abstractmethod
     def places(self) -> list[Path]:
         """Where the set is looked for, best first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def found_in(self) -> Path | None:
         """The first of `places` that holds the whole set, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetch(self) -> None:
         """Download what is missing; raise DownloadError where that fails."""
-        raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Download the set unless it is there (Lightning calls this on one process only)."""

@@ -9,19 +9,19 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from kl.eigenpro import EigenPro
-from kl.engine import kernel_matmul, kernel_matrix
+from kl.engine import kernel_matrix
 from kl.errors import CheckpointError, InputError
+from kl.expansion import KernelExpansion
 from kl.fitted import FittedValues
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel, build_kernel
 from kl.kernels.base import check_positive
 from kl.memory import parse_memory
-from kl.metrics import EvaluationMetrics, error, mse
+from kl.metrics import error, mse
 from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size, plan_eigenpro
 from kl.preconditioner import Preconditioner
 from kl.rows import RowDataset, Rows
@@ -29,16 +29,16 @@ from kl.rows import RowDataset, Rows
 log = logging.getLogger(__name__)
 
 
-class KernelMachine(pl.LightningModule):
+class KernelMachine(KernelExpansion):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
-    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 and converges to the
-    minimum-norm interpolant.
+    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 and converges to the minimum-norm
+    interpolant.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        batch_size: m, or "auto": the critical batch size, where memory allows it.
+        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
         step_size: eta, or "auto".
         top_q: eigendirections to damp, or "auto"; 0 is plain kernel SGD.
         subsample: Nystrom rows s, or "auto".
@@ -54,14 +54,10 @@ class KernelMachine(pl.LightningModule):
     Source: [MB19].
     """
 
-    alpha: torch.nn.Parameter
-    centers: Tensor
-    origin: Tensor
     order: Tensor
     targets: Tensor
     vectors: Tensor
     weights: Tensor
-    center_sq_norm: Tensor
     position: Tensor
 
     def __init__(
@@ -75,9 +71,8 @@ class KernelMachine(pl.LightningModule):
         memory: int | str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(build_kernel(kernel))
         self.automatic_optimization = False
-        self.kernel = build_kernel(kernel)
         # A mistake shows here, before any data is read.
         parse_memory(memory)
         for name, value, low in (("batch_size", batch_size, 1), ("top_q", top_q, 0), ("subsample", subsample, 1)):
@@ -99,50 +94,7 @@ class KernelMachine(pl.LightningModule):
         )
         self.plan: EigenProPlan | None = None
         self.eigenvalues: Tensor | None = None  # of the subsample, shape (s,), known while fitting
-        self.data_info: dict[str, Any] = {}  # name, task, class_names, image_shape of the training data
         self.train_metrics: dict[str, float] = {}  # of the last epoch, over all training rows
-        self.eval_metrics: dict[str, float] = {}  # of the last pass over validation or test data
-
-    # Prediction
-
-    def forward(
-        self,
-        x: Tensor,  # shape: (m, d)
-    ) -> Tensor:
-        """f(x), shape (m, c), in the dtype of the training rows.
-
-        Raises:
-            InputError: the machine has not been fitted, or x has another number of features.
-        """
-        self._require_fitted()
-        if x.ndim != 2 or x.shape[1] != self.centers.shape[1]:
-            raise InputError(
-                f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
-            )
-        rows = Rows.of(x.to(self.centers) - self.origin)
-        return kernel_matmul(self.kernel, rows, self._center_rows, self.alpha.detach())
-
-    def _require_fitted(self) -> None:
-        if not self.is_fitted:
-            raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Scores f(x), shape (m, c), for a batch x or (x, ...)."""
-        return self(batch if isinstance(batch, Tensor) else batch[0])
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the machine has centres and weights."""
-        return "alpha" in self._parameters
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the outputs are scores of classes rather than regression values."""
-        return self.data_info.get("task") != "regression"
-
-    @property
-    def _center_rows(self) -> Rows:
-        return Rows(self.centers, self.center_sq_norm)
 
     # Set-up
 
@@ -342,36 +294,6 @@ class KernelMachine(pl.LightningModule):
     ) -> Tensor:
         """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set."""
         return per_center[self.position]
-
-    # Evaluation
-
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums over the validation batches."""
-        self._require_fitted()
-        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
-        x, y, index = batch
-        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
-        self.metrics.update(self(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
-
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        """Log val/mse, val/error, val/error_noisy."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log test/mse, test/error, test/error_noisy."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
-        for name, value in self.eval_metrics.items():
-            self.log(name, value, batch_size=1)
 
     # Checkpoints
 

@@ -1,0 +1,108 @@
+"""A kernel expansion as a LightningModule: what predicts and is evaluated, however its weights were found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from kl.engine import kernel_matmul
+from kl.errors import InputError
+from kl.kernels import Kernel
+from kl.metrics import EvaluationMetrics
+from kl.rows import Rows
+
+
+class KernelExpansion(pl.LightningModule):
+    """f(x) = sum_j alpha_j K(x, z_j): prediction, validation, test and predict steps. A subclass trains it.
+
+    Args:
+        kernel: the kernel.
+
+    Attributes:
+        alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
+        centers: z_1..z_p less `origin`, shape (p, d).
+        origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
+        data_info: name, task, class_names and image_shape of the training data.
+        eval_metrics: val/* or test/* of the last pass over validation or test data.
+    """
+
+    alpha: torch.nn.Parameter
+    centers: Tensor
+    origin: Tensor
+    center_sq_norm: Tensor
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.data_info: dict[str, Any] = {}
+        self.eval_metrics: dict[str, float] = {}
+
+    def forward(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), shape (m, c), in the dtype of the training rows.
+
+        Raises:
+            InputError: the machine has not been fitted, or x has another number of features.
+        """
+        self._require_fitted()
+        if x.ndim != 2 or x.shape[1] != self.centers.shape[1]:
+            raise InputError(
+                f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
+            )
+        rows = Rows.of(x.to(self.centers) - self.origin)
+        return kernel_matmul(self.kernel, rows, self._center_rows, self.alpha.detach())
+
+    def _require_fitted(self) -> None:
+        if not self.is_fitted:
+            raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Scores f(x), shape (m, c), for a batch x or (x, ...)."""
+        return self(batch if isinstance(batch, Tensor) else batch[0])
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the machine has centres and weights."""
+        return "alpha" in self._parameters
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs are scores of classes rather than regression values."""
+        return self.data_info.get("task") != "regression"
+
+    @property
+    def _center_rows(self) -> Rows:
+        return Rows(self.centers, self.center_sq_norm)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums over the validation batches."""
+        self._require_fitted()
+        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
+        x, y, index = batch
+        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
+        self.metrics.update(self(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/mse, val/error, val/error_noisy."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/mse, test/error, test/error_noisy."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
+        for name, value in self.eval_metrics.items():
+            self.log(name, value, batch_size=1)
