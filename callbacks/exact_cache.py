@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # raise it when the file's content or the meaning of a solution changes
 CHECKED_ROWS = 16  # rows whose fitted values a loaded solution is checked on
 CHECK_TOLERANCE = 1e-6  # relative; far above float64 rounding, far below the effect of another formula
-
-
-def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/kl/exact, or ~/.cache/kl/exact."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kl" / "exact"
 
 
 def solution_key(

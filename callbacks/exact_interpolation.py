@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from callbacks.common import Machine, validation_metrics
-from callbacks.exact_cache import default_cache_dir, load_solution, save_solution, solution_key
+from callbacks.exact_cache import load_solution, save_solution, solution_key
 from kl import Interpolant, Kernel, KLError, Rows, interpolate
+from kl.files import cache_folder
 from kl.interpolation import direct_memory
 from kl.kernels.base import check_count, check_not_negative
 from kl.memory import parse_memory
@@ -76,7 +77,7 @@ class ExactInterpolation(pl.Callback):
         self.ridge = check_not_negative("ridge", ridge)
         parse_memory(memory)  # a mistake shows here, before any data is read
         self.memory = memory
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else cache_folder() / "exact"
         self.max_rows = check_count("max_rows", max_rows)
         self.results: dict[str, Any] | None = None
         self.skipped: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import shutil
 import tarfile
 import zipfile
@@ -22,7 +21,7 @@ from datamodules.download import DownloadedDataModule, download
 from datamodules.images import decode_image, luma
 from datamodules.raw import RawData
 from kl.errors import InputError
-from kl.files import written_whole
+from kl.files import cache_folder, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -136,11 +135,6 @@ def read_jpeg_zip(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         log.info("the decoded images were not kept: %s", error)
     return arrays
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "kl")
 
 
 def _decode_zip(path: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and the folder of those that can be made again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+def cache_folder() -> Path:
+    """Where results that can be computed again are kept: $XDG_CACHE_HOME/kl, or ~/.cache/kl."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kl"
 
 
 @contextmanager

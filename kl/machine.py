@@ -140,8 +140,7 @@ class KernelMachine(KernelExpansion):
         s = checked_size("subsample", options["subsample"], 1, n, "the training rows") or default_subsample(n)
         if options["top_q"] == 0:
             s = min(s, 2000)  # still the sample that the step size is estimated on
-        warm = self.is_fitted
-        if warm:
+        if self.is_fitted:
             self._require_same_data(x, y)
             s = len(self.fitted.pending)
         else:
@@ -252,10 +251,9 @@ class KernelMachine(KernelExpansion):
 
     def _finish_epoch(self) -> None:
         self._epoch_finished = True
-        values = self.fitted.flush()
         if self.guard.epoch_diverged():
             self._recover()
-            values = self.fitted.flush()
+        values = self.fitted.flush()
         self.train_metrics = {"train/mse": mse(values, self.targets)}
         if self.is_classifier:
             self.train_metrics["train/error"] = error(values, self.targets)

@@ -143,12 +143,11 @@ PrintConfig = Annotated[bool, _in_output("--print-config", help="Print the optio
 def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of the dataclasses `groups`, with --config and --print-config.
 
-    The decorated function is called with one instance of each group, in order, after its own parameters by name.
+    The decorated function is called with one instance of each group, in order.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[: -len(groups)]
-        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
+        parameters = []
         for group in groups:
             hints = get_type_hints(group, include_extras=True)
             parameters += [_keyword(f.name, f.default, hints[f.name]) for f in fields(group)]
@@ -160,9 +159,7 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
             if given.pop("print_config"):
                 typer.echo(dump_config(given), nl=False)
                 return
-            first = {p.name: given.pop(p.name) for p in own}
-            filled = [group(**{f.name: given.pop(f.name) for f in fields(group)}) for group in groups]
-            function(*first.values(), *filled)
+            function(*(group(**{f.name: given[f.name] for f in fields(group)}) for group in groups))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}

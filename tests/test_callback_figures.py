@@ -3,10 +3,10 @@
 import matplotlib
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
+from training import quiet_trainer
 
 import kl
 from callbacks import ConfusionMatrix, ConvergenceFigure, ExactInterpolation, Spectrum, WorstErrors, log_figure
@@ -22,17 +22,8 @@ from kl.preconditioner import damping_weights
 
 def fit(each, folder=None, *, epochs=2, data=None, ckpt_path=None, **options):
     data = data or DigitsDataModule(train_size=100, test_size=200)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        logger=False if folder is None else CSVLogger(folder),
-        log_every_n_steps=1,
-        callbacks=each,
-        **options,
-    )
+    logger = False if folder is None else CSVLogger(folder)
+    trainer = quiet_trainer(epochs, logger=logger, log_every_n_steps=1, callbacks=each, **options)
     machine = kl.KernelMachine("laplacian", batch_size=50)
     trainer.fit(machine, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer, machine, data

@@ -4,6 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from training import quiet_trainer
 
 from datamodules import DigitsDataModule
 
@@ -37,15 +38,7 @@ class Probe(pl.LightningModule):
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 def test_under_a_trainer_a_resumed_run_has_the_same_order(tmp_path):
     def fit(epochs, ckpt_path=None):
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
+        trainer = quiet_trainer(epochs, default_root_dir=tmp_path)
         probe = Probe()
         data = DigitsDataModule(train_size=50, test_size=20, batch_size=20)
         trainer.fit(probe, datamodule=data, ckpt_path=ckpt_path)

@@ -32,6 +32,7 @@ from kl.kernels import (
     kernel_names,
     median_distance,
 )
+from kl.kernels.base import DIRECT_FEATURES
 from kl.rows import Rows
 from kl.testing import check_kernel
 
@@ -63,7 +64,7 @@ USERS = [Cauchy(), ManhattanLaplacian(10.0)]
 AUTO = [Gaussian(), Laplacian(), ExponentialPower(), Matern32(), Matern52(), InverseMultiquadric()]
 
 
-def rows(n: int, d: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def rows(n: int, d: int = 20, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
@@ -122,7 +123,7 @@ def test_laplacian_is_euclidean_not_manhattan() -> None:
 
 
 def test_kernels_that_coincide() -> None:
-    x, z = rows(7), rows(4, seed=1)
+    x, z = rows(7, d=20), rows(4, d=20, seed=1)  # more than are summed directly
     torch.testing.assert_close(ExponentialPower(3.0, power=1)(x, z), Laplacian(3.0)(x, z))
     torch.testing.assert_close(ExponentialPower(3.0, power=2)(x, z), Gaussian(3.0 / 2**0.5)(x, z))
     torch.testing.assert_close(ReluNTK(1, bias=0.5)(x, z), Polynomial(1, bias=0.25)(x, z))
@@ -145,7 +146,7 @@ def test_relative_accuracy_far_from_the_diagonal() -> None:
 
 
 class TestComposites:
-    x, z = rows(7), rows(4, seed=1)
+    x, z = rows(7, d=20), rows(4, d=20, seed=1)  # more than are summed directly
     first, second, third = Gaussian(3.0), Laplacian(2.0), ManhattanLaplacian(5.0)
 
     def test_values(self) -> None:
@@ -275,3 +276,16 @@ def test_doctests_run() -> None:
     results = [doctest.testmod(module) for module in (kl.testing, *modules)]
     assert sum(result.failed for result in results) == 0
     assert sum(result.attempted for result in results) > 20
+
+
+@pytest.mark.parametrize(
+    "kernel", [Gaussian(3.0), Laplacian(2.0), Gaussian(3.0) * Laplacian(2.0) + 0.5 * Matern52(4.0)]
+)
+def test_distances_summed_directly_and_from_inner_products_agree(kernel) -> None:
+    """A column of zeros changes no distance, only the way it is computed."""
+    few, others = rows(7, d=DIRECT_FEATURES), rows(4, d=DIRECT_FEATURES, seed=1)
+    assert not kernel.uses_gram(DIRECT_FEATURES)
+    assert kernel.uses_gram(DIRECT_FEATURES + 1)
+    wide, wide_others = (torch.nn.functional.pad(x, (0, 1)) for x in (few, others))
+    torch.testing.assert_close(kernel(few, others), kernel(wide, wide_others), rtol=1e-12, atol=1e-12)
+    check_kernel(kernel, few, others)

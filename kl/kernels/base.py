@@ -32,7 +32,6 @@ class Kernel(ABC):
     """
 
     name: ClassVar[str] = ""  # what users type after --kernel; empty for kernels outside kl
-    uses_gram: ClassVar[bool] = False  # whether the values come from the inner products <x, z>
     shift_invariant: ClassVar[bool] = False  # whether K(x + a, z + a) = K(x, z) for every a
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -72,7 +71,7 @@ class Kernel(ABC):
         """
         self._require_resolved()
         gram = None
-        if self.uses_gram:
+        if self.uses_gram(x.data.shape[1]):
             gram = x.gram(z)
             if same is not None and len(z):
                 # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
@@ -80,6 +79,10 @@ class Kernel(ABC):
                 exact = torch.where(inside[:, None], x.sq_norm[:, None], gram.gather(1, column))
                 gram.scatter_(1, column, exact)
         return self._values(gram, x, z)
+
+    def uses_gram(self, d: int) -> bool:
+        """Whether the values for d features come from the inner products <x, z>; then `block` computes those."""
+        return False
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
         """This kernel with `bandwidth="auto"` replaced by the median distance of a seeded subsample of x."""
@@ -139,7 +142,9 @@ class Kernel(ABC):
 class GramKernel(Kernel):
     """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass gives `_evaluate`."""
 
-    uses_gram: ClassVar[bool] = True
+    def uses_gram(self, d: int) -> bool:
+        """See `Kernel.uses_gram`."""
+        return True
 
     @abstractmethod
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
@@ -155,7 +160,7 @@ class GramKernel(Kernel):
         """
 
     def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        assert gram is not None  # block() computes it, since uses_gram is set
+        assert gram is not None  # block() computes it, since uses_gram says so
         return self._evaluate(gram, x.sq_norm[:, None], z.sq_norm[None, :])
 
     def _diag(self, x: Rows) -> Tensor:
@@ -199,8 +204,12 @@ class RadialKernel(GramKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
 
+    def uses_gram(self, d: int) -> bool:
+        """See `Kernel.uses_gram`; distances between rows of few features are summed directly."""
+        return d > DIRECT_FEATURES
+
     def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        if x.data.shape[1] <= DIRECT_FEATURES:
+        if gram is None:
             distance = torch.cdist(x.data, z.data, compute_mode="donot_use_mm_for_euclid_dist")
             return self._profile(distance.square_())
         return super()._values(gram, x, z)

@@ -31,10 +31,9 @@ class _Combination(Kernel):
             flat.extend(part.parts if type(part) is type(self) else [part])  # (a + b) + c is a + b + c
         object.__setattr__(self, "parts", tuple(flat))
 
-    @property
-    def uses_gram(self) -> bool:  # type: ignore[override]
-        """Whether any part does."""
-        return any(part.uses_gram for part in self.parts)
+    def uses_gram(self, d: int) -> bool:
+        """See `Kernel.uses_gram`: whether any part does."""
+        return any(part.uses_gram(d) for part in self.parts)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
@@ -51,9 +50,10 @@ class _Combination(Kernel):
 
     def _each(self, gram: Tensor | None, x: Rows, z: Rows) -> Iterator[Tensor]:
         """The values of each part in turn: `gram` is cloned for all but the last that may overwrite it."""
-        left = sum(part.uses_gram for part in self.parts)
+        d = x.data.shape[1]
+        left = sum(part.uses_gram(d) for part in self.parts)
         for part in self.parts:
-            if gram is None or not part.uses_gram:
+            if gram is None or not part.uses_gram(d):
                 yield part._values(None, x, z)
             else:
                 left -= 1
@@ -142,10 +142,9 @@ class Scaled(Kernel):
         _check_kernel("part", self.part)
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
-    @property
-    def uses_gram(self) -> bool:  # type: ignore[override]
-        """Whether the part does."""
-        return self.part.uses_gram
+    def uses_gram(self, d: int) -> bool:
+        """See `Kernel.uses_gram`: whether the part does."""
+        return self.part.uses_gram(d)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
