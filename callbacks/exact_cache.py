@@ -75,7 +75,7 @@ def save_solution(path: Path, solution: Interpolant) -> None:
 
 def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor) -> None:
     rows = torch.linspace(0, len(x) - 1, min(CHECKED_ROWS, len(x))).long()
-    data = Rows.of(x.double().cpu())
+    data = Rows.of(x.cpu()).double()
     again = kernel_matmul(kernel, data[rows], data, solution.alpha, same=rows)
     kept = solution.fitted[rows]
     if not float((again - kept).norm()) <= CHECK_TOLERANCE * float(solution.fitted.abs().max()) * kept.numel() ** 0.5:

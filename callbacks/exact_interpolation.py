@@ -204,7 +204,7 @@ def estimate_seconds(
     within a factor of 2 of the time on an idle CPU; refinement, where it is needed, adds n^2 values a round.
     """
     n, size = len(x), min(len(x), 1024)
-    rows = Rows.of(x[:size].double())
+    rows = Rows.of(x[:size]).double()
     square = torch.rand(size, size, dtype=torch.float64, device=x.device)
     flop = _best_seconds(lambda: square @ square) / (2 * size**3)
     value = _best_seconds(lambda: kernel.block(rows, rows)) / size**2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -27,6 +29,7 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self._drawn = -math.inf
 
     def on_train_start(self, *args: Any) -> None:
         """Make the bar where training starts or, resumed, goes on."""
@@ -54,14 +57,20 @@ class ProgressBar(TQDMProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             return
         bar = self.train_progress_bar
-        if self._should_update(batch_idx + 1, int(self.total_train_batches)):
+        now, last = time.monotonic(), batch_idx + 1 == self.total_train_batches
+        # Ten times a second at most: the numbers shown make a GPU wait.
+        if self._should_update(batch_idx + 1, int(self.total_train_batches)) and (last or now - self._drawn > 0.1):
+            self._drawn = now
             bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
-            bar.update(trainer.global_step - bar.n)  # draws ten times a second at most
+            bar.update(trainer.global_step - bar.n)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, Any]:
         """Error and norm of the step, and the last known errors of an epoch; no version number."""
         values = super().get_metrics(trainer, pl_module)
-        values.pop("v_num", None)
+        values = {name: value for name, value in values.items() if name != "v_num" and name not in trainer.callback_metrics}
+        if pl_module.batch_error is not None:
+            values["error"] = pl_module.batch_error
+        values["norm"] = pl_module.rkhs_norm
         known = trainer.callback_metrics
         return values | {name: float(known[tag]) for tag, name in _SHOWN.items() if tag in known}
 

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kl.engine import thin_matmul
 from kl.preconditioner import Preconditioner
 
 
 class Update(NamedTuple):
     """The weights that one step added, on the batch and on the subsample."""
 
-    batch: Tensor  # shape: (m, c)
-    subsample: Tensor  # shape: (s, c)
+    batch: Tensor  # w_B, shape: (m, c)
+    subsample: Tensor  # w_S = E t, shape: (s, c)
+    coefficients: Tensor  # t, shape: (q, c)
 
 
 class EigenPro(Optimizer):
@@ -40,7 +42,7 @@ class EigenPro(Optimizer):
 
     def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
         super().__init__([alpha], {"lr": lr, "batch_size": batch_size})
-        self._preconditioner = preconditioner
+        self.preconditioner = preconditioner
 
     @property
     def step_size(self) -> float:
@@ -69,6 +71,7 @@ class EigenPro(Optimizer):
         residual = residual.to(block.dtype)
         batch = residual * -scale
         alpha.index_add_(0, rows, batch.to(alpha.dtype))
-        subsample = self._preconditioner.correct(block, residual) * scale
+        coefficients = self.preconditioner.coefficients(block, residual).mul_(scale)
+        subsample = thin_matmul(self.preconditioner.vectors, coefficients)
         alpha[: len(subsample)] += subsample
-        return Update(batch, subsample)
+        return Update(batch, subsample, coefficients)

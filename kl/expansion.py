@@ -12,7 +12,7 @@ from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.kernels import Kernel
 from kl.metrics import EvaluationMetrics
-from kl.rows import Rows
+from kl.rows import PRECISIONS, Rows
 
 
 class KernelExpansion(pl.LightningModule):
@@ -20,6 +20,7 @@ class KernelExpansion(pl.LightningModule):
 
     Args:
         kernel: the kernel.
+        precision: of features that are not 8-bit: "high" is float32, "medium" rounds them to bfloat16 (see `Rows.of`).
 
     Attributes:
         alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
@@ -32,11 +33,13 @@ class KernelExpansion(pl.LightningModule):
     alpha: torch.nn.Parameter
     centers: Tensor
     origin: Tensor
-    center_sq_norm: Tensor
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, precision: str = "high") -> None:
         super().__init__()
-        self.kernel = kernel
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be high or medium; got {precision!r}")
+        self.kernel, self.precision = kernel, precision
+        self._rows: Rows | None = None  # the centres as the kernel products want them; made when needed
         self.data_info: dict[str, Any] = {}
         self.eval_metrics: dict[str, float] = {}
 
@@ -54,8 +57,9 @@ class KernelExpansion(pl.LightningModule):
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
             )
-        rows = Rows.of(x.to(self.centers) - self.origin)
-        return kernel_matmul(self.kernel, rows, self._center_rows, self.alpha.detach())
+        centers = self._center_rows
+        rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        return kernel_matmul(self.kernel, rows, centers, self.alpha.detach())
 
     def _require_fitted(self) -> None:
         if not self.is_fitted:
@@ -77,7 +81,9 @@ class KernelExpansion(pl.LightningModule):
 
     @property
     def _center_rows(self) -> Rows:
-        return Rows(self.centers, self.center_sq_norm)
+        if self._rows is None or self._rows.data.device != self.centers.device:
+            self._rows = Rows.of(self.centers, precision=self.precision)
+        return self._rows
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums over the validation batches."""

@@ -14,7 +14,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from kl.engine import TILE_ROWS, kernel_matmul, kernel_matrix_lower
+from kl.engine import TILE, kernel_matmul, symmetric_kernel_matrix
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.kernels.base import Kernel, check_not_negative
 from kl.memory import format_memory, parse_memory
@@ -99,7 +99,7 @@ def interpolate(
     kernel = kernel.resolve(x)
     first, group = _equal_rows(x)
     counts = torch.bincount(group).double()[:, None]
-    rows = Rows.of(x[first].double())
+    rows = Rows.of(x[first]).double()
     means = torch.zeros(len(first), y.shape[1], dtype=torch.float64, device=y.device).index_add_(0, group, y.double())
     means /= counts
     if len(first) < len(x) and not torch.allclose(means[group], y.double()):
@@ -125,8 +125,8 @@ def interpolate(
 
 
 def direct_memory(n: int, d: int) -> int:
-    """Bytes of a direct solve: K in float64, factorised in place, the features, and a strip of K with temporaries."""
-    return 8 * n * (n + 2 * d + 3 * min(n, TILE_ROWS))
+    """Bytes of a direct solve: K in float64, factorised in place, the features in float32 and as codes, and tiles."""
+    return 8 * n * n + 6 * n * d + 32 * min(TILE, n * n)
 
 
 def _check_budget(n: int, d: int, budget: int) -> None:
@@ -243,7 +243,7 @@ def _refine(
 
 def _cholesky(kernel: Kernel, rows: Rows, shift: Tensor) -> Solve | None:
     """Factorise K + diag(shift) in place; None where it is not positive definite."""
-    matrix = kernel_matrix_lower(kernel, rows)
+    matrix = symmetric_kernel_matrix(kernel, rows, lower_only=True)
     matrix.diagonal().add_(shift)
     if matrix.is_cuda:
         factor, info = torch.linalg.cholesky_ex(matrix)
@@ -258,7 +258,7 @@ def _cholesky(kernel: Kernel, rows: Rows, shift: Tensor) -> Solve | None:
 
 def _eigen(kernel: Kernel, rows: Rows, shift: Tensor) -> Solve:
     """Pseudo-inverse of K + diag(shift): directions below the rounding error of the largest are left out."""
-    matrix = kernel_matrix_lower(kernel, rows)
+    matrix = symmetric_kernel_matrix(kernel, rows, lower_only=True)
     matrix.diagonal().add_(shift)
     values, vectors = torch.linalg.eigh(matrix, UPLO="L")
     keep = values > len(values) * torch.finfo(torch.float64).eps * values[-1]

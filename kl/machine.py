@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kl.budget import TrainingMemory, training_memory
 from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
 from kl.errors import CheckpointError, InputError
@@ -20,11 +21,12 @@ from kl.fitted import FittedValues
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel, build_kernel
 from kl.kernels.base import check_positive
+from kl.matrix import KernelMatrix
 from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size, plan_eigenpro
 from kl.preconditioner import Preconditioner
-from kl.rows import RowDataset, Rows
+from kl.rows import RowDataset
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,10 @@ class KernelMachine(KernelExpansion):
         step_size: eta, or "auto".
         top_q: eigendirections to damp, or "auto"; 0 is plain kernel SGD.
         subsample: Nystrom rows s, or "auto".
-        memory: bytes for a step, "8GB", or "auto" (half of what is free).
+        memory: bytes, "8GB", or "auto" (half of what is free): as many rows of the kernel matrix as fit beside all else
+            are kept, and epochs read them.
+        precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
+            bfloat16, which is faster (see `Rows.of`).
         seed: of the subsample and of `bandwidth="auto"`.
 
     Attributes:
@@ -69,9 +74,10 @@ class KernelMachine(KernelExpansion):
         top_q: int | str = "auto",
         subsample: int | str = "auto",
         memory: int | str = "auto",
+        precision: str = "high",
         seed: int = 0,
     ) -> None:
-        super().__init__(build_kernel(kernel))
+        super().__init__(build_kernel(kernel), precision)
         self.automatic_optimization = False
         # A mistake shows here, before any data is read.
         parse_memory(memory)
@@ -89,12 +95,15 @@ class KernelMachine(KernelExpansion):
                 "top_q": _plain(top_q),
                 "subsample": _plain(subsample),
                 "memory": _plain(memory),
+                "precision": precision,
                 "seed": _plain(seed),
             }
         )
         self.plan: EigenProPlan | None = None
+        self.memory: TrainingMemory | None = None
         self.eigenvalues: Tensor | None = None  # of the subsample, shape (s,), known while fitting
         self.train_metrics: dict[str, float] = {}  # of the last epoch, over all training rows
+        self._last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
 
     # Set-up
 
@@ -153,18 +162,24 @@ class KernelMachine(KernelExpansion):
             self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
         self.to(device)
         self._index_centers()
-        memory = parse_memory(options["memory"], device)
-        first = self._center_rows[:s]
+        rows = self._center_rows
+        self.memory = training_memory(
+            n,
+            d,
+            c,
+            s,
+            budget=parse_memory(options["memory"], device),
+            itemsize=rows.sq_norm.element_size(),
+            coded=rows.codes is not None,
+        )
         columns = None
-        if n * s * self.centers.element_size() <= memory // 4:
-            columns = kernel_matrix(
-                self.kernel, self._center_rows, first, same=torch.arange(n, device=self.centers.device)
-            )
+        if self.memory.keep_columns:
+            columns = kernel_matrix(self.kernel, rows, rows[:s], same=torch.arange(n, device=rows.data.device))
         self.plan, precond, system = plan_eigenpro(
             self.kernel,
-            self._center_rows,
+            rows,
             num_outputs=c,
-            memory=memory,
+            memory=self.memory.budget,
             subsample=s,
             top_q=options["top_q"],
             batch_size=options["batch_size"],
@@ -173,7 +188,8 @@ class KernelMachine(KernelExpansion):
         )
         self.eigenvalues = system.eigenvalues
         self.vectors, self.weights = precond.vectors, precond.weights
-        self.fitted.attach(self.kernel, self._center_rows, columns)
+        self.fitted.attach(KernelMatrix(self.kernel, rows), columns)
+        self.fitted.set_basis(self.vectors)
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
@@ -190,7 +206,7 @@ class KernelMachine(KernelExpansion):
 
     def _index_centers(self) -> None:
         """What follows from the centres and their order, and so is not part of a checkpoint."""
-        self.register_buffer("center_sq_norm", Rows.of(self.centers).sq_norm, persistent=False)
+        self._rows = None
         self.register_buffer("position", torch.argsort(self.order), persistent=False)
 
     def _require_same_data(self, x: Tensor, y: Tensor) -> None:
@@ -215,6 +231,12 @@ class KernelMachine(KernelExpansion):
 
     # Training
 
+    def on_train_start(self) -> None:
+        """Compute the rows of the kernel matrix that the budget lets us keep; callbacks' exact solves are over now."""
+        assert self.memory is not None  # setup() ran before
+        if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.fitted.keep_rows(self.memory.kept_rows)
+
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
         self.guard.remember()
@@ -227,17 +249,19 @@ class KernelMachine(KernelExpansion):
         optimizer = self.optimizers()
         block = self.fitted.block(rows)
         before = self.fitted.at(rows, block)
-        if self.guard.loss_exploded(before - y, batch_idx):
+        if self.guard.loss_exploded(before - y):
             self._recover()
             before = self.fitted.at(rows, block)
         update = optimizer.step(rows=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
-        self.fitted.advance(rows, block, before, update)
-        if self.is_classifier:
-            wrong = before.argmax(dim=1) != y.argmax(dim=1)
-            self.log("error", wrong.float().mean(), prog_bar=True, logger=False, batch_size=len(rows))
-        self.log(
-            "norm", self.fitted.sq_norm.sum().clamp(min=0).sqrt(), prog_bar=True, logger=False, batch_size=len(rows)
-        )
+        self.fitted.advance(rows, before, update)
+        self._last_batch = before, y
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        if not self.is_classifier or self._last_batch is None:
+            return None
+        return error(*self._last_batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the last batch: the training error over all rows, before validation and the callbacks' epoch end."""
@@ -258,7 +282,7 @@ class KernelMachine(KernelExpansion):
         if self.is_classifier:
             self.train_metrics["train/error"] = error(values, self.targets)
         for name, value in {**self.train_metrics, "precond/step_size": self.step_size}.items():
-            self.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=name in self.train_metrics)
 
     def _recover(self) -> None:
         assert self.plan is not None  # setup() made it
@@ -334,6 +358,7 @@ class KernelMachine(KernelExpansion):
         self.data_info = extra["data_info"]
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
+            self.fitted.set_basis(self.vectors)
             if self.plan and getattr(self.trainer, "datamodule", None) is not None:
                 self.trainer.datamodule.batch_size = self.plan.batch_size  # type: ignore[attr-defined]
         else:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matrix
-from kl.errors import InputError, MemoryBudgetError
+from kl.budget import CHECK_ROWS
+from kl.engine import kernel_matrix, symmetric_kernel_matrix
+from kl.errors import InputError
 from kl.kernels.base import Kernel, check_positive
-from kl.memory import format_memory
 from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.rows import Rows
 from kl.spectrum import Eigensystem, nystrom_eigensystem
@@ -24,8 +24,8 @@ from kl.spectrum import Eigensystem, nystrom_eigensystem
 log = logging.getLogger(__name__)
 
 STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
-CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
 SMALLEST_BATCH = 32  # kernels of low rank have a critical batch of a few rows, and a step has a cost of its own
+BATCH_MULTIPLE = 16  # matrix units work in blocks of rows
 Auto = int | str
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
@@ -91,12 +91,13 @@ def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP
 
 
 def default_batch_size(critical: int, memory_batch: int, parallel: bool) -> int:
-    """min(m*, m_G) on a parallel device; half of m* on a CPU; at least 32 where memory allows.
+    """min(m*, m_G) on a parallel device; half of m* on a CPU; at least 32 where memory allows, and a multiple of 16.
 
     On a GPU a step of up to m_G rows takes about the same time, so m* is the fastest [MB19]. On a CPU an epoch takes
     the same time at any m, and convergence per epoch, proportional to 2 / (1 + m/m*), still gains below m*.
     """
-    return min(memory_batch, max(SMALLEST_BATCH, critical if parallel else critical // 2))
+    wanted = max(SMALLEST_BATCH, critical if parallel else critical // 2)
+    return min(memory_batch, wanted // BATCH_MULTIPLE * BATCH_MULTIPLE)
 
 
 def choose_top_q(
@@ -154,7 +155,6 @@ def plan_eigenpro(
 
     Raises:
         InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
-        MemoryBudgetError: the memory does not hold a step of one row.
     """
     n, d = centers.data.shape
     first = centers[:subsample]
@@ -165,32 +165,26 @@ def plan_eigenpro(
         raise InputError(
             f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
         )
-    least = centers.data.element_size() * n * (d + num_outputs + 1)
-    if least > memory:
-        raise MemoryBudgetError(
-            f"training on n={n} rows needs {format_memory(least)} at least, more than the budget of "
-            f"{format_memory(memory)}: raise --memory, or use fewer rows (--train-size)"
-        )
     system = nystrom_eigensystem(kernel, first)
     eigenvalues = system.eigenvalues
     # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
-    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.data.element_size())
+    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.sq_norm.element_size())
     wanted = checked_size("batch_size", batch_size, 1, n, "the training rows") or min(memory_m, subsample)
     check, every = _check_rows(n, subsample), torch.arange(n, device=centers.data.device)
     check_block = kernel_matrix(kernel, centers[check], first, same=every[check])
     q = checked_size("top_q", top_q, 0, subsample, "the subsample")
     if q is None:
         q = choose_top_q(system, diagonal[check], check_block, wanted)
-    resolved = len(_resolved(eigenvalues, centers.data.dtype))
+    resolved = len(_resolved(eigenvalues, centers.dtype))
     if q > resolved:
         log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
         q = resolved
-    precond = make_preconditioner(system, q, centers.data.dtype)
+    precond = make_preconditioner(system, q, centers.dtype)
     beta_block = check_block if columns is None else columns
     beta_rows = check if columns is None else slice(None)
     beta = float(precond.damped_diagonal(diagonal[beta_rows], beta_block).max())
     own = _damped_top(eigenvalues, q)
-    check_matrix = kernel_matrix(kernel, centers[check], centers[check], same=every[: len(check_block)])
+    check_matrix = symmetric_kernel_matrix(kernel, centers[check])
     independent = precond.largest_eigenvalue(check_matrix, check_block)
     lambda_1 = max(own, independent)
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1

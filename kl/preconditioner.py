@@ -34,13 +34,16 @@ class Preconditioner:
         """The number of damped eigendirections, q."""
         return len(self.weights)
 
-    def correct(
+    def coefficients(
         self,
         block: Tensor,  # K(X_B, X_S), shape: (m, s)
         residual: Tensor,  # g = f(X_B) - Y_B, shape: (m, c)
     ) -> Tensor:
-        """E diag(D) E^T K(X_S, X_B) g, shape (s, c): the weights that the step moves onto the subsample."""
-        return self.vectors @ (self.weights[:, None] * (self.vectors.T @ (block.T @ residual)))
+        """diag(D) E^T K(X_S, X_B) g, shape (q, c); E times this is what the step moves onto the subsample.
+
+        Every product has its long matrix on the right and untransposed, which is several times faster on a CPU.
+        """
+        return self.weights[:, None] * (residual.T @ block @ self.vectors).T
 
     def damped_diagonal(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kl.codes import Codes, encode
 from kl.errors import InputError
+
+PRECISIONS = ("high", "medium")
 
 
 @dataclass(frozen=True)
@@ -19,28 +22,58 @@ class Rows:
     """
 
     data: Tensor  # shape: (n, d)
-    sq_norm: Tensor  # shape: (n,)
+    sq_norm: Tensor  # shape: (n,); its dtype is that of the kernel values
+    codes: Codes | None = None  # the same rows as 8-bit integers, where they are that
+    rounded: bool = False  # the rows hold bfloat16 values, so that bfloat16 matrix units multiply them exactly
 
     @classmethod
-    def of(cls, x: Tensor) -> Rows:
-        """Wrap a feature matrix of shape (n, d); no copy of it is made."""
-        return cls(x, row_sq_norm(x))
+    def of(cls, x: Tensor, like: Rows | None = None, precision: str = "high") -> Rows:
+        """Wrap a feature matrix of shape (n, d); no copy of it is made, but for "medium".
+
+        Args:
+            x: features, shape (n, d).
+            like: rows that these will meet: 8-bit features are read on the same scale, and the precision is theirs.
+            precision: "high", or "medium": float32 features that are not 8-bit are rounded to bfloat16 (a relative
+                2^-9), the products of which are exact and faster.
+
+        Raises:
+            InputError: precision is neither.
+        """
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be high or medium; got {precision!r}")
+        codes = encode(x, like.codes if like is not None else None)
+        if codes is not None:
+            return cls(x, codes.sq_norm(x.shape[1], x.dtype), codes)
+        rounded = x.dtype == torch.float32 and (precision == "medium" or (like is not None and like.rounded))
+        if rounded:
+            x = x.bfloat16().float()
+        return cls(x, row_sq_norm(x), None, rounded)
+
+    def double(self) -> Rows:
+        """The same rows for kernel values in float64; the features are converted where they are needed."""
+        if self.codes is not None:
+            sq_norm = self.codes.sq_norm(self.data.shape[1], torch.float64)
+        else:
+            sq_norm = row_sq_norm(self.data, dtype=torch.float64)
+        return replace(self, sq_norm=sq_norm)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of kernel values."""
+        return self.sq_norm.dtype
 
     def __len__(self) -> int:
         return self.data.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> Rows:
-        return Rows(self.data[index], self.sq_norm[index])
-
-    def gram(self, other: Rows) -> Tensor:
-        """Inner products <x_i, z_j>, shape (n, p): a new tensor that the caller may overwrite."""
-        return self.data @ other.data.T
+        codes = None if self.codes is None else self.codes[index]
+        return Rows(self.data[index], self.sq_norm[index], codes, self.rounded)
 
 
-def row_sq_norm(x: Tensor, chunk: int = 8192) -> Tensor:
-    """|x_i|^2 of every row, summed in float64 and rounded once to x's dtype; shape (n,)."""
+def row_sq_norm(x: Tensor, chunk: int = 2048, dtype: torch.dtype | None = None) -> Tensor:
+    """|x_i|^2 of every row, summed in float64 and rounded once to dtype (default: x's); shape (n,)."""
     parts = [rows.double().square().sum(dim=1) for rows in x.split(chunk)]
-    return torch.cat(parts).to(x.dtype) if parts else x.new_empty(0)
+    return torch.cat(parts).to(dtype or x.dtype) if parts else x.new_empty(0, dtype=dtype or x.dtype)
 
 
 class RowDataset(Dataset):

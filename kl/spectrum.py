@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matrix
+from kl.engine import symmetric_kernel_matrix
 from kl.kernels.base import Kernel
 from kl.rows import Rows
 
@@ -35,8 +35,6 @@ def nystrom_eigensystem(
 
     Source: [MB17] and [MB19], the Nystrom extension; decomposed in float64.
     """
-    s = len(subsample)
-    rows = Rows.of(subsample.data.double())
-    matrix = kernel_matrix(kernel, rows, rows, same=torch.arange(s, device=rows.data.device))
-    values, vectors = torch.linalg.eigh(matrix.div_(s))
+    matrix = symmetric_kernel_matrix(kernel, subsample.double()).div_(len(subsample))
+    values, vectors = torch.linalg.eigh(matrix)
     return Eigensystem(values.flip(0).clamp_(min=0), vectors.flip(1))

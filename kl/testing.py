@@ -140,7 +140,7 @@ def _check_symmetric_definite(kernel: Kernel, x: Tensor) -> None:
 
 def _has_exact_diagonal(kernel: Kernel) -> bool:
     """Whether equal rows are promised to be told exactly: by kernels of inner products, at any number of features."""
-    return kernel.uses_gram(sys.maxsize)
+    return kernel.uses_products(sys.maxsize) > 0
 
 
 def _check_diagonal(kernel: Kernel, x: Tensor) -> None:

@@ -99,8 +99,8 @@ def check_run(options: RunOptions) -> None:
     from kl.memory import parse_memory
 
     parse_memory(options.memory)
-    if options.precision != "high":
-        raise InputError(f"precision must be high (float32 kernel products); got {options.precision!r}")
+    if options.precision not in ("high", "medium"):
+        raise InputError(f"precision must be high or medium; got {options.precision!r}")
     if options.accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise InputError(f"accelerator must be auto, cpu or gpu; got {options.accelerator!r}")
     if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():

@@ -45,6 +45,7 @@ def fit(
         top_q=integer_or_auto("top_q", solver.top_q),
         subsample=integer_or_auto("subsample", solver.subsample),
         memory=run.memory,
+        precision=run.precision,
         seed=run.seed,
     )
     datamodule = build_data(data, run.seed)

@@ -95,7 +95,14 @@ class RunOptions:
     memory: Annotated[
         str, _in_run(help="Memory budget; auto: half of what is free.", metavar="auto|BYTES|400MB|8GB")
     ] = "auto"
-    precision: Annotated[str, _in_run(help="Of kernel products; high: float32.", metavar="high")] = "high"
+    precision: Annotated[
+        str,
+        _in_run(
+            help="Of kernel products. high: float32; medium: features rounded to bfloat16, faster; 8-bit features are "
+            "exact with both.",
+            metavar="high|medium",
+        ),
+    ] = "high"
     accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
     seed: Annotated[int, _in_run(help="Seed of subsets, noise, batch order and subsample.")] = 0
 

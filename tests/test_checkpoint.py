@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training import fit, quiet_trainer, regression
+from training import fit, memory_for, quiet_trainer, regression
 from user_kernels import Cauchy
 
 import kl
@@ -38,7 +38,9 @@ def saved(tmp_path_factory):
     return model, path
 
 
-@pytest.mark.parametrize("options", [{}, {"top_q": 0}, {"subsample": 50, "memory": "46KB"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"top_q": 0}, {"subsample": 50, "memory": memory_for(150, 64, 10, 50, coded=True)}]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, options):
     whole, first, rest = (machine(**options) for _ in range(3))
     fit(whole, digits(label_noise=0.1), 4)
@@ -168,8 +170,8 @@ def test_resuming_takes_the_batch_and_the_rank_of_the_first_run(saved):
     data = digits()
     trainer = fit(rest := machine(batch_size=11, top_q=1), data, 3, ckpt_path=path)
     assert rest.plan == model.plan
-    assert data.batch_size == 40
-    assert trainer.global_step == 3 * 4
+    assert data.batch_size == model.plan.batch_size
+    assert trainer.global_step == 3 * -(-150 // model.plan.batch_size)
     fit(whole := machine(), digits(), 3)
     assert torch.equal(rest.alpha, whole.alpha)
 

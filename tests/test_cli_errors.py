@@ -51,7 +51,7 @@ def refused(result, *fragments):
         (["--subsample", "0"], ["subsample must be auto or an integer of at least 1"]),
         (["--memory", "lots"], ["memory must be auto", "'lots'"]),
         (["--ridge", "-1"], ["ridge must be"]),
-        (["--precision", "medium"], ["precision must be high"]),
+        (["--precision", "low"], ["precision must be high or medium", "'low'"]),
         (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),
         (["--devices", "2"], ["one device"]),
         (["--solver", "magic"], ["solver must be eigenpro"]),

@@ -9,6 +9,7 @@ import kl
 from kl.eigenpro import EigenPro
 from kl.fitted import FittedValues
 from kl.kernels import Gaussian, Laplacian
+from kl.matrix import KernelMatrix
 from kl.preconditioner import make_preconditioner
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
@@ -152,14 +153,15 @@ def test_damping_speeds_up_training(data):
 def test_fitted_values_follow_the_optimizer_in_float64(data):
     x, y, K = data
     fitted = FittedValues(N, S, C)
-    fitted.attach(KERNEL, Rows.of(x), None)
     opt, alpha = optimizer(x, 4, 2.0, 7)
+    fitted.attach(KernelMatrix(KERNEL, Rows.of(x)), None)
+    fitted.set_basis(opt.preconditioner.vectors)
     for step in range(40):
         rows = (torch.arange(7) * 4 + step) % N
         block = fitted.block(rows)
         before = fitted.at(rows, block)
         np.testing.assert_allclose(before, K[rows] @ alpha.detach().numpy(), atol=1e-10)
         update = opt.step(rows=rows, residual=before - y[rows], block=block)
-        fitted.advance(rows, block, before, update)
+        fitted.advance(rows, before, update)
     norm = oracle.naive_rkhs_norm(K, alpha.detach().numpy())
     assert float(fitted.sq_norm.sum().sqrt()) == pytest.approx(norm, rel=1e-11)

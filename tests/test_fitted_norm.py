@@ -13,6 +13,7 @@ from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
 from kl.fitted import FittedValues
 from kl.kernels import Gaussian, Laplacian, ReluNTK
+from kl.matrix import KernelMatrix
 from kl.preconditioner import make_preconditioner
 from kl.rkhs import inner_product_per_class, norm_increment
 from kl.rows import Rows
@@ -25,7 +26,7 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def run(kernel, s, q, steps=500, m=16, keep=True):
+def run(kernel, s, q, steps=500, m=16, keep=True, kept_rows=0):
     """EigenPro on float32 features with uneven batches; returns fitted, alpha and K in float64."""
     x, y = draw(N, 6), draw(N, C, seed=1)
     rows = Rows.of(x)
@@ -36,14 +37,17 @@ def run(kernel, s, q, steps=500, m=16, keep=True):
     alpha = torch.nn.Parameter(torch.zeros(N, C, dtype=torch.float64))
     opt = EigenPro(alpha, precond, lr=0.5 * oracle.naive_step_size(K_P, m), batch_size=m)
     fitted = FittedValues(N, s, C)
-    fitted.attach(kernel, rows, columns)
+    fitted.attach(KernelMatrix(kernel, rows), columns)
+    fitted.set_basis(precond.vectors)
+    if kept_rows:
+        fitted.keep_rows(kept_rows)
     generator, done = torch.Generator().manual_seed(2), 0
     while done < steps:
         for batch in torch.randperm(N, generator=generator).split(m):  # the last has 10 rows
             block = fitted.block(batch)
             before = fitted.at(batch, block)
             update = opt.step(rows=batch, residual=before - y[batch], block=block)
-            fitted.advance(batch, block, before, update)
+            fitted.advance(batch, before, update)
             done += 1
         if done % 2:
             fitted.flush()
@@ -51,18 +55,23 @@ def run(kernel, s, q, steps=500, m=16, keep=True):
 
 
 @pytest.mark.parametrize(
-    ("s", "q", "keep", "steps"),
+    ("s", "q", "keep", "kept_rows", "steps"),
     [
-        (30, 5, True, 500),
-        (30, 5, False, 500),
-        (30, 0, False, 60),
-        (N, 8, True, 500),
-        (N, 8, False, 60),
-        (1, 0, True, 60),
+        (30, 5, True, 0, 500),
+        (30, 5, False, 0, 500),
+        (30, 0, False, 0, 60),
+        (N, 8, True, 0, 500),
+        (N, 8, False, 0, 60),
+        (1, 0, True, 0, 60),
+        (30, 5, True, 20, 200),  # fewer rows than the subsample has
+        (30, 5, False, 60, 200),
+        (30, 5, True, N, 500),
+        (30, 5, False, N, 200),
     ],
 )
-def test_values_and_norm_are_exact_after_many_steps(s, q, keep, steps):
-    fitted, alpha, K = run(Laplacian(4.0), s, q, steps=steps, keep=keep)
+def test_values_and_norm_are_exact_after_many_steps(s, q, keep, kept_rows, steps):
+    fitted, alpha, K = run(Laplacian(4.0), s, q, steps=steps, keep=keep, kept_rows=kept_rows)
+    assert len(fitted.matrix.kept) == kept_rows
     direct = K @ alpha.numpy()
     np.testing.assert_allclose(fitted.flush(), direct, atol=1e-5 * np.abs(direct).max())
     per_class = (alpha.numpy() * direct).sum(axis=0)

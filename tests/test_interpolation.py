@@ -188,7 +188,7 @@ def test_a_kernel_that_is_zero_is_an_error():
 def test_the_memory_budget_is_kept():
     x, y = draw(100, 10), draw(100, 1, seed=1)
     need = interpolation.direct_memory(100, 10)
-    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 336 KB, more .* 10 KB: .*--train-size (\d+)"):
+    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 406 KB, more .* 10 KB: .*--train-size (\d+)"):
         kl.interpolate(Laplacian(1.0), x, y, memory="10KB")
     with pytest.raises(kl.MemoryBudgetError, match="--train-size 99 or less"):
         kl.interpolate(Laplacian(1.0), x, y, memory=need - 1)

@@ -33,7 +33,7 @@ from kl.kernels import (
     median_distance,
 )
 from kl.kernels.base import DIRECT_FEATURES
-from kl.rows import Rows
+from kl.pair import Pair
 from kl.testing import check_kernel
 
 ORACLES = [
@@ -165,8 +165,8 @@ class TestComposites:
 
     def test_inner_products_are_computed_once_and_only_if_used(self, monkeypatch) -> None:
         calls = []
-        gram = Rows.gram
-        monkeypatch.setattr(Rows, "gram", lambda x, z: calls.append(1) or gram(x, z))
+        multiply = Pair._multiply
+        monkeypatch.setattr(Pair, "_multiply", lambda pair: calls.append(1) or multiply(pair))
         (self.first + self.third + 2 * self.second * self.first)(self.x)
         assert len(calls) == 1
         (self.third + 2 * self.third)(self.x)
@@ -284,8 +284,8 @@ def test_doctests_run() -> None:
 def test_distances_summed_directly_and_from_inner_products_agree(kernel) -> None:
     """A column of zeros changes no distance, only the way it is computed."""
     few, others = rows(7, d=DIRECT_FEATURES), rows(4, d=DIRECT_FEATURES, seed=1)
-    assert not kernel.uses_gram(DIRECT_FEATURES)
-    assert kernel.uses_gram(DIRECT_FEATURES + 1)
+    assert not kernel.uses_products(DIRECT_FEATURES)
+    assert kernel.uses_products(DIRECT_FEATURES + 1)
     wide, wide_others = (torch.nn.functional.pad(x, (0, 1)) for x in (few, others))
     torch.testing.assert_close(kernel(few, others), kernel(wide, wide_others), rtol=1e-12, atol=1e-12)
     check_kernel(kernel, few, others)

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from sklearn.metrics import accuracy_score
 from torch.utils.data import DataLoader
-from training import fit, quiet_trainer, regression
+from training import fit, memory_for, quiet_trainer, regression
 
 import kl
 from datamodules import ArrayDataModule, DigitsDataModule, SyntheticDataModule
@@ -85,7 +85,8 @@ def test_evaluation_equals_scikit_learn(digits, stage):
         ({}, 60),
         ({"top_q": 0, "batch_size": 5}, 150),
         ({"subsample": 20, "batch_size": 7}, 100),
-        ({"memory": "2KB"}, 80),
+        ({"memory": memory_for(30, 4, 2, 30)}, 80),
+        ({"memory": memory_for(30, 4, 2, 30, kept_rows=12)}, 80),
     ],
 )
 def test_it_converges_to_the_interpolant(options, epochs):

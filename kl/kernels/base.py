@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
+from kl.pair import Pair, Workspace
 from kl.rows import Rows, check_finite_matrix
 
 Bandwidth = float | Literal["auto"]
@@ -63,26 +64,18 @@ class Kernel(ABC):
         self._require_resolved()
         return self._diag(Rows.of(check_finite_matrix("x", x)))
 
-    def block(self, x: Rows, z: Rows, same: Tensor | None = None) -> Tensor:
+    def block(self, x: Rows, z: Rows, same: Tensor | None = None, workspace: Workspace | None = None) -> Tensor:
         """K(x_i, z_j), shape (m, p), for rows whose norms are known: what the engine calls on every tile.
 
-        `same[i]` is the row of z that x_i is, or any number outside 0..p-1; there the inner product is set to
-        |x_i|^2, so that the distance is exactly zero rather than the rounding error of a cancellation.
+        `same[i]` is the row of z that x_i is, or any number outside 0..p-1; there the distance is exactly zero rather
+        than the rounding error of a cancellation. The result lies in `workspace` where one is given.
         """
         self._require_resolved()
-        gram = None
-        if self.uses_gram(x.data.shape[1]):
-            gram = x.gram(z)
-            if same is not None and len(z):
-                # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
-                inside, column = (same >= 0) & (same < len(z)), same.clamp(0, len(z) - 1)[:, None]
-                exact = torch.where(inside[:, None], x.sq_norm[:, None], gram.gather(1, column))
-                gram.scatter_(1, column, exact)
-        return self._values(gram, x, z)
+        return self._values(Pair(x, z, same, self.uses_products(x.data.shape[1]), workspace))
 
-    def uses_gram(self, d: int) -> bool:
-        """Whether the values for d features come from the inner products <x, z>; then `block` computes those."""
-        return False
+    def uses_products(self, d: int) -> int:
+        """How often the values for d features need the inner products or distances of a `Pair`; 0 for none."""
+        return 0
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
         """This kernel with `bandwidth="auto"` replaced by the median distance of a seeded subsample of x."""
@@ -127,8 +120,8 @@ class Kernel(ABC):
                 'bandwidth is still "auto": call kernel.resolve(x) with the training features first, or give a number'
             )
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        return self._block(x.data, z.data)
+    def _values(self, pair: Pair) -> Tensor:
+        return self._block(pair.x.data.to(pair.x.dtype), pair.z.data.to(pair.x.dtype))
 
     def _block(self, x: Tensor, z: Tensor) -> Tensor:
         """K(x, z), a new tensor of shape (m, p), from feature matrices of shapes (m, d) and (p, d)."""
@@ -142,9 +135,9 @@ class Kernel(ABC):
 class GramKernel(Kernel):
     """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass gives `_evaluate`."""
 
-    def uses_gram(self, d: int) -> bool:
-        """See `Kernel.uses_gram`."""
-        return True
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`."""
+        return 1
 
     @abstractmethod
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
@@ -159,9 +152,8 @@ class GramKernel(Kernel):
             Shape (m, p); the caller may overwrite it, as it may `gram`.
         """
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        assert gram is not None  # block() computes it, since uses_gram says so
-        return self._evaluate(gram, x.sq_norm[:, None], z.sq_norm[None, :])
+    def _values(self, pair: Pair) -> Tensor:
+        return self._evaluate(pair.inner(), pair.x.sq_norm[:, None], pair.z.sq_norm[None, :])
 
     def _diag(self, x: Rows) -> Tensor:
         sq = x.sq_norm[:, None]
@@ -204,15 +196,16 @@ class RadialKernel(GramKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
 
-    def uses_gram(self, d: int) -> bool:
-        """See `Kernel.uses_gram`; distances between rows of few features are summed directly."""
-        return d > DIRECT_FEATURES
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`; distances between rows of few features are summed directly."""
+        return int(d > DIRECT_FEATURES)
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        if gram is None:
-            distance = torch.cdist(x.data, z.data, compute_mode="donot_use_mm_for_euclid_dist")
-            return self._profile(distance.square_())
-        return super()._values(gram, x, z)
+    def _values(self, pair: Pair) -> Tensor:
+        x, z = pair.x, pair.z
+        if self.uses_products(x.data.shape[1]):
+            return self._profile(pair.sq_dist())
+        distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
+        return self._profile(distance.square_())
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))

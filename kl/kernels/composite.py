@@ -5,7 +5,6 @@ Source: Schoelkopf and Smola 2002, Learning with Kernels, Propositions 13.1 and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import ClassVar
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.kernels.base import Kernel, check_positive
+from kl.pair import Pair
 from kl.rows import Rows
 
 
@@ -31,9 +31,9 @@ class _Combination(Kernel):
             flat.extend(part.parts if type(part) is type(self) else [part])  # (a + b) + c is a + b + c
         object.__setattr__(self, "parts", tuple(flat))
 
-    def uses_gram(self, d: int) -> bool:
-        """See `Kernel.uses_gram`: whether any part does."""
-        return any(part.uses_gram(d) for part in self.parts)
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`: the sum over the parts."""
+        return sum(part.uses_products(d) for part in self.parts)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
@@ -47,17 +47,6 @@ class _Combination(Kernel):
     def _require_resolved(self) -> None:
         for part in self.parts:
             part._require_resolved()
-
-    def _each(self, gram: Tensor | None, x: Rows, z: Rows) -> Iterator[Tensor]:
-        """The values of each part in turn: `gram` is cloned for all but the last that may overwrite it."""
-        d = x.data.shape[1]
-        left = sum(part.uses_gram(d) for part in self.parts)
-        for part in self.parts:
-            if gram is None or not part.uses_gram(d):
-                yield part._values(None, x, z)
-            else:
-                left -= 1
-                yield part._values(gram.clone() if left else gram, x, z)
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,8 @@ class Sum(_Combination):
 
     name: ClassVar[str] = "sum"
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        return reduce(torch.Tensor.add_, self._each(gram, x, z))
+    def _values(self, pair: Pair) -> Tensor:
+        return reduce(torch.Tensor.add_, (part._values(pair) for part in self.parts))
 
     def _diag(self, x: Rows) -> Tensor:
         return reduce(torch.add, (part._diag(x) for part in self.parts))
@@ -107,8 +96,8 @@ class Product(_Combination):
 
     name: ClassVar[str] = "product"
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        return reduce(torch.Tensor.mul_, self._each(gram, x, z))
+    def _values(self, pair: Pair) -> Tensor:
+        return reduce(torch.Tensor.mul_, (part._values(pair) for part in self.parts))
 
     def _diag(self, x: Rows) -> Tensor:
         return reduce(torch.mul, (part._diag(x) for part in self.parts))
@@ -142,9 +131,9 @@ class Scaled(Kernel):
         _check_kernel("part", self.part)
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
-    def uses_gram(self, d: int) -> bool:
-        """See `Kernel.uses_gram`: whether the part does."""
-        return self.part.uses_gram(d)
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`."""
+        return self.part.uses_products(d)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
@@ -158,8 +147,8 @@ class Scaled(Kernel):
     def _require_resolved(self) -> None:
         self.part._require_resolved()
 
-    def _values(self, gram: Tensor | None, x: Rows, z: Rows) -> Tensor:
-        return self.part._values(gram, x, z).mul_(self.scale)
+    def _values(self, pair: Pair) -> Tensor:
+        return self.part._values(pair).mul_(self.scale)
 
     def _diag(self, x: Rows) -> Tensor:
         return self.part._diag(x) * self.scale

@@ -35,9 +35,12 @@ def evaluate(
         InputError: a matrix is empty or not finite, or the shapes do not fit together.
     """
     _check_expansions(x, alpha, z, alpha.new_zeros(len(z), alpha.shape[1]))
-    centers, same = Rows.of(x.double()), torch.arange(len(z), device=z.device) if _same_rows(z, x) else None
+    single = Rows.of(x)
+    centers, same = single.double(), torch.arange(len(z), device=z.device) if _same_rows(z, x) else None
     parts = [
-        kernel_matmul(kernel, Rows.of(z[rows].double()), centers, alpha, None if same is None else same[rows])
+        kernel_matmul(
+            kernel, Rows.of(z[rows], like=single).double(), centers, alpha, None if same is None else same[rows]
+        )
         for rows in spans(len(z), chunk)
     ]
     return torch.cat(parts)
