@@ -120,7 +120,7 @@ class ExactInterpolation(pl.Callback):
             raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
         device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
         weights = machine.in_data_order(machine.alpha) - self._alpha.to(device)
-        values = machine.in_data_order(machine.fitted.flush()) - self._fitted.to(device)
+        values = machine.in_data_order(machine.fitted_values()) - self._fitted.to(device)
         return math.sqrt(max(float((weights * values).sum()), 0.0))
 
     def _find(self, machine: Machine, data: Any, device: torch.device) -> _Outcome:

@@ -26,7 +26,7 @@ class RKHSNorm(pl.Callback):
         """Log the norm after the step that was just made."""
         if self.per_step:
             # A tensor, so that a GPU is waited for only at the steps that are written.
-            norm = pl_module.fitted.sq_norm.sum().clamp(min=0).sqrt()
+            norm = pl_module.sq_norm_per_class.sum().clamp(min=0).sqrt()
             pl_module.log("rkhs/norm_step", norm, on_step=True, on_epoch=False, batch_size=1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:

@@ -1,0 +1,327 @@
+"""What machines whose centres are their training rows share: set-up, metrics, norms and checkpoints under Lightning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from abc import abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from kl.budget import TrainingMemory
+from kl.errors import CheckpointError, InputError
+from kl.expansion import KernelExpansion
+from kl.kernels import Kernel, build_kernel
+from kl.memory import parse_memory
+from kl.metrics import error, mse
+from kl.rows import RowDataset
+
+log = logging.getLogger(__name__)
+
+
+class InterpolatingMachine(KernelExpansion):
+    """f(x) = sum_i alpha_i K(x, x_i) over the training rows x_1..x_n, fitted to their targets. A subclass says how.
+
+    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`.
+    A subclass gives `_allocate`, `_plan`, `batch_rows`, `fitted_values`, `sq_norm_per_class`, its training step, and
+    what its checkpoints hold beside the weights.
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        memory: bytes, "8GB", or "auto" (half of what is free).
+        precision: see `KernelExpansion`.
+        seed: of the order of the centres and of `bandwidth="auto"`.
+        options: hyper-parameters of the subclass, plain values.
+
+    Attributes:
+        alpha: weights, shape (n, c), float64, in the order of `centers`.
+        centers: training rows, shape (n, d); `order[j]` is the training row of centre j. Where they lie far from 0 and
+            the kernel is shift-invariant, `origin` has been subtracted.
+        memory: what the run keeps in memory, known while fitting.
+        train_metrics: train/mse and train/error of the last epoch, over all training rows.
+    """
+
+    order: Tensor
+    targets: Tensor
+    position: Tensor
+    _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any],
+        memory: int | str,
+        precision: str,
+        seed: int,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(build_kernel(kernel), precision)
+        self.automatic_optimization = False
+        parse_memory(memory)  # a mistake shows here, before any data is read
+        seed = plain(seed)
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise InputError(f"seed must be a whole number; got {seed!r}")
+        own = {"kernel": self.kernel.config(), **options}
+        self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
+        self.memory: TrainingMemory | None = None
+        self.train_metrics: dict[str, float] = {}
+        self._epoch_finished = True
+
+    # Set-up
+
+    def setup(self, stage: str) -> None:
+        """Take the training rows and plan the run, on the device that will train."""
+        if self.trainer.precision != "32-true":
+            raise InputError(
+                f'precision must be "32-true": kernel values keep the float type of the features, and training '
+                f"diverges where they are rounded further; got {self.trainer.precision!r}"
+            )
+        if stage != "fit":
+            return
+        if self.trainer.world_size > 1:
+            raise InputError(
+                f"{type(self).__name__} trains on one device as yet; got {self.trainer.world_size}: use "
+                "Trainer(devices=1)"
+            )
+        data = getattr(self.trainer, "datamodule", None)
+        train_set = getattr(data, "train_set", None)
+        if data is None or not isinstance(train_set, RowDataset):
+            raise InputError(
+                f"{type(self).__name__} needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
+                "or ArrayDataModule.from_arrays for arrays of your own"
+            )
+        self.data_info = {
+            "name": str(getattr(data, "name", type(data).__name__)),
+            "task": str(getattr(data, "task", "classification" if _is_one_hot(train_set.y) else "regression")),
+            "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
+            "image_shape": list(getattr(data, "image_shape", None) or []),
+        }
+        self.prepare(train_set.x, train_set.y, self.trainer.strategy.root_device)
+        data.batch_size = self.batch_rows
+
+    def prepare(
+        self,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Order the centres and plan the run; weights that fit the data are kept.
+
+        Raises:
+            CheckpointError: there are weights, and they belong to other data.
+            InputError: an option does not fit the data.
+            MemoryBudgetError: the budget does not hold the run.
+        """
+        if self.is_fitted:
+            self._require_same_data(x, y)
+        else:
+            seed = self.hparams["seed"]
+            given, self.kernel = self.kernel, self.kernel.resolve(x, seed=seed)
+            if self.kernel != given:
+                log.info("bandwidth auto: the median distance between training rows")
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+            self._allocate(len(x), x.shape[1], y.shape[1])
+            self.origin = _far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+            self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
+        self.to(device)
+        self._index_centers()
+        self._plan(parse_memory(self.hparams["memory"], device))
+
+    def _allocate(self, n: int, d: int, c: int) -> None:
+        """Make the parameters and buffers of a run on data of these sizes, all zero."""
+        self.alpha = torch.nn.Parameter(torch.zeros(n, c, dtype=torch.float64), requires_grad=True)
+        self.register_buffer("centers", torch.zeros(n, d))
+        self.register_buffer("origin", torch.zeros(d))
+        self.register_buffer("order", torch.arange(n))
+        self.register_buffer("targets", torch.zeros(n, c))
+
+    @abstractmethod
+    def _plan(self, budget: int) -> None:
+        """Choose the parameters of the run for a budget in bytes, and build what it needs."""
+
+    @property
+    @abstractmethod
+    def batch_rows(self) -> int:
+        """Rows of a step."""
+
+    @abstractmethod
+    def fitted_values(self) -> Tensor:
+        """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
+
+    @property
+    @abstractmethod
+    def sq_norm_per_class(self) -> Tensor:
+        """|f_k|_H^2, shape (c,), float64."""
+
+    def _index_centers(self) -> None:
+        """What follows from the centres and their order, and so is not part of a checkpoint."""
+        self._rows = None
+        self.register_buffer("position", torch.argsort(self.order), persistent=False)
+
+    def _require_same_data(self, x: Tensor, y: Tensor) -> None:
+        order = self.order.cpu()
+        same = x.shape == self.centers.shape and y.shape == self.targets.shape
+        if not (
+            same
+            and torch.equal(x[order] - self.origin.cpu(), self.centers.cpu())
+            and torch.equal(y[order], self.targets.cpu())
+        ):
+            raise CheckpointError(
+                f"the weights belong to other training data than this: they have n={len(self.centers)}, "
+                f"d={self.centers.shape[1]}, c={self.targets.shape[1]}, the data n={len(x)}, d={x.shape[1]}, "
+                f"c={y.shape[1]}; use the same --data, --train-size, --label-noise and --seed as the first run"
+            )
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        """An epoch begins."""
+        self._epoch_finished = False
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the last batch: the training error over all rows, before validation and the callbacks' epoch end."""
+        if self.trainer.is_last_batch:
+            self._finish_epoch()
+
+    def on_train_epoch_end(self) -> None:
+        """The same where `max_steps` ended the epoch before its last batch."""
+        if not self._epoch_finished:
+            self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        self._epoch_finished = True
+        values = self.fitted_values()
+        self.train_metrics = {"train/mse": mse(values, self.targets)}
+        if self.is_classifier:
+            self.train_metrics["train/error"] = error(values, self.targets)
+        for name, value in self.train_metrics.items():
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=True)
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        return None
+
+    @property
+    def rkhs_norm(self) -> float:
+        """|f|_H, exact after every step."""
+        return math.sqrt(max(float(self.sq_norm_per_class.sum()), 0.0))
+
+    @property
+    def rkhs_norm_per_class(self) -> Tensor:
+        """|f_k|_H, shape (c,), float64, exact after every step."""
+        return self.sq_norm_per_class.clamp(min=0).sqrt()
+
+    def in_data_order(
+        self,
+        per_center: Tensor,  # shape: (n, ...)
+    ) -> Tensor:
+        """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set."""
+        return per_center[self.position]
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a load needs beside the tensors: the resolved kernel, the data's description, the subclass's own."""
+        checkpoint["kernel_machine"] = {
+            "kind": type(self).__name__,
+            "kernel": self.kernel.config(),
+            "data_info": self.data_info,
+            **self._extra_state(),
+        }
+
+    def _extra_state(self) -> dict[str, Any]:
+        """What a subclass adds to its checkpoints, plain values."""
+        return {}
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        """Take a checkpoint's plain values and the sizes of its tensors; `resuming` where data has been set up."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sizes and the kernel of the checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoint is not of such a machine, or belongs to other training data.
+        """
+        extra, state = checkpoint.get("kernel_machine"), checkpoint.get("state_dict", {})
+        if extra is None or "centers" not in state:
+            raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
+        if extra["kind"] != type(self).__name__:
+            raise CheckpointError(
+                f"the checkpoint holds a {extra['kind']}, this is a {type(self).__name__}: resume with the same --solver"
+            )
+        resuming = self.is_fitted
+        if resuming:
+            _require_epoch_end(checkpoint)
+            for name in ("centers", "targets", "order"):
+                if not torch.equal(state[name], getattr(self, name).cpu()):
+                    raise CheckpointError(
+                        f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
+                        "--data, --train-size, --label-noise and --seed as the first run"
+                    )
+            theirs = build_kernel(extra["kernel"])
+            if theirs != self.kernel:
+                raise CheckpointError(
+                    f"the checkpoint was trained with kernel {theirs}; got {self.kernel}: resume with the same "
+                    "--kernel and its options"
+                )
+        else:
+            self.kernel = build_kernel(extra["kernel"])
+        self.data_info = extra["data_info"]
+        self._load_extra_state(extra, state, resuming)
+        if resuming:
+            if getattr(self.trainer, "datamodule", None) is not None:
+                self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
+        else:
+            for name in self._kept_in_checkpoints:
+                setattr(self, name, state[name])  # not only their sizes but their dtypes
+            self._index_centers()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
+        """See Lightning; needs no datamodule.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds no kernel machine.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"{checkpoint_path} is no readable checkpoint that `kl fit` wrote: {error}"
+            ) from error
+
+
+def plain(value: Any) -> Any:
+    """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_one_hot(
+    y: Tensor,  # shape: (n, c)
+) -> bool:
+    return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
+
+
+def _far_origin(
+    x: Tensor,  # shape: (n, d)
+) -> Tensor:
+    """The mean of rows that lie far from 0 for their spread, else 0; shape (d,).
+
+    |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
+    are left as they are.
+    """
+    mean = x.double().mean(dim=0)
+    spread = float(x.double().square().sum(dim=1).mean() - mean.square().sum())
+    return (mean if float(mean.square().sum()) > 100 * spread else torch.zeros_like(mean)).to(x.dtype)
+
+
+def _require_epoch_end(checkpoint: dict[str, Any]) -> None:
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    if progress.get("current", {}).get("completed", 0) and not progress.get("is_last_batch", True):
+        raise CheckpointError(
+            "the checkpoint was written inside an epoch, whose remaining batches are unknown: resume from one written "
+            "at the end of an epoch, as `kl fit` writes them"
+        )
