@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.workspace import Workspace
+
 log = logging.getLogger(__name__)
 
 LEVELS = 255  # k is 0..255; k - 128 is what int8 holds
@@ -98,9 +100,11 @@ class Codes:
         product.mul_(-2).add_(self.centred[:, None]).add_(other.centred[None, :])
         return out.copy_(product).mul_(self.grid[0] ** 2)
 
-    def product(self, other: Codes, out: Tensor | None = None) -> Tensor:
-        """<k_i - 128, k_j - 128>, int32, shape (m, p), exact."""
-        return _int8_product(self.values, other.values, out)
+    def product(self, other: Codes, workspace: Workspace) -> Tensor:
+        """<k_i - 128, k_j - 128>, int32, shape (m, p), exact; in `workspace` on a CPU."""
+        a, b = self.values, other.values
+        out = None if a.is_cuda else workspace.take(len(a), len(b), a, torch.int32)
+        return _int8_product(a, b, out)
 
 
 def encode(

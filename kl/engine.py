@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kl.kernels.base import Kernel
-from kl.pair import Workspace
 from kl.rows import Rows
+from kl.workspace import Workspace
 
 TILE = 2**20  # values of a tile on a CPU: 4 MB in float32, as much again for inner products of 8-bit features
-TILE_ON_GPU = 2**27
+TILE_ON_GPU = 2**25
 LONG_SIDE = 1024  # rows of x in a tile, where z has more rows than a tile has columns
 PADDED = 16  # columns of weights in float32: narrower products run at half the speed on AVX-512 (measured, c = 10)
 

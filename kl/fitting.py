@@ -250,7 +250,8 @@ class InterpolatingMachine(KernelExpansion):
             raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
         if extra["kind"] != type(self).__name__:
             raise CheckpointError(
-                f"the checkpoint holds a {extra['kind']}, this is a {type(self).__name__}: resume with the same --solver"
+                f"the checkpoint holds a {extra['kind']}, this is a {type(self).__name__}: resume with the "
+                "same --solver"
             )
         resuming = self.is_fitted
         if resuming:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from kl.engine import TILE, kernel_matmul, kernel_matrix, spans, symmetric_kernel_matrix, thin_matmul
 from kl.kernels.base import Kernel
-from kl.pair import Workspace
 from kl.rows import Rows
+from kl.workspace import Workspace
 
 
 class KernelMatrix:

@@ -9,25 +9,7 @@ import torch
 from torch import Tensor
 
 from kl.rows import Rows
-
-
-class Workspace:
-    """Memory for one tile, used again for the next: fresh pages for every tile would cost more than its arithmetic.
-
-    A GPU's allocator does that by itself; there every tile is new.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[torch.dtype, Tensor] = {}
-
-    def take(self, m: int, p: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """An uninitialised (m, p) tensor on the device of `like`; the one taken before it with this dtype is void."""
-        if like.device.type != "cpu":
-            return like.new_empty(m, p, dtype=dtype)
-        buffer = self._buffers.get(dtype)
-        if buffer is None or len(buffer) < m * p:
-            buffer = self._buffers[dtype] = like.new_empty(m * p, dtype=dtype)
-        return buffer[: m * p].view(m, p)
+from kl.workspace import Workspace
 
 
 class Pair:
@@ -92,12 +74,11 @@ class Pair:
 
     def _multiply(self) -> Tensor:
         x, z = self.x, self.z
-        dtype = torch.int32 if self._codes is not None else x.dtype
-        out = self._workspace.take(len(x), len(z), x.data, dtype)
         if self._codes is not None:
-            return self._codes[0].product(self._codes[1], out)
+            return self._codes[0].product(self._codes[1], self._workspace)
+        out = self._workspace.take(len(x), len(z), x.data, x.dtype)
         with bfloat16_products(x.rounded and z.rounded and x.dtype == torch.float32, x.data.device):
-            return torch.mm(x.data.to(dtype), z.data.to(dtype).T, out=out)
+            return torch.mm(x.data.to(x.dtype), z.data.to(x.dtype).T, out=out)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import kl
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
 from kl.memory import free_memory, parse_memory, peak_memory
+from kl.pair import Pair
+from kl.rows import Rows
 
 pytestmark = [
     pytest.mark.gpu,
@@ -84,3 +86,49 @@ def test_memory_is_that_of_the_device():
     assert 0 < parse_memory("auto", "cuda") <= free
     torch.zeros(10**6, device="cuda")
     assert peak_memory("cuda") >= 4 * 10**6
+
+
+@pytest.mark.parametrize(("m", "p", "d"), [(1, 1, 32), (17, 8, 784), (300, 301, 100), (2048, 777, 3072)])
+def test_products_of_8_bit_features_are_exact(m, p, d):
+    generator = torch.Generator().manual_seed(0)
+    x, z = (torch.randint(0, 256, (rows, d), generator=generator).float() for rows in (m, p))
+    x[:, 0], x[:, 1] = 0, 255
+    rows = Rows.of((x / 255).cuda())
+    others = Rows.of((z / 255).cuda(), like=rows)
+    assert rows.codes is not None
+    assert others.codes is not None
+    distance = Pair(rows, others).sq_dist().cpu()
+    exact = torch.cdist(x.double(), z.double(), compute_mode="donot_use_mm_for_euclid_dist").square().round()
+    torch.testing.assert_close(distance, (exact / 255**2).float(), rtol=3e-7, atol=0)
+
+
+def test_medium_precision_is_exact_on_rounded_features():
+    x = torch.randn(500, 300, generator=torch.Generator().manual_seed(0)).cuda()
+    rows = Rows.of(x, precision="medium")
+    wanted = rows.data.double() @ rows.data.double().T
+    torch.testing.assert_close(Pair(rows, rows).inner().double(), wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 300])
+def test_a_step_does_not_wait_for_the_device(kept):
+    data = digits()
+    data.setup()
+    machine = KernelMachine(Laplacian(4.0), **OPTIONS)
+    machine.prepare(data.train_set.x, data.train_set.y, "cuda")
+    machine.fitted.keep_rows(kept)
+    optimizer = machine.configure_optimizers()
+    rows = torch.arange(50, device="cuda")
+
+    def step():
+        block = machine.fitted.block(rows)
+        residual = machine.fitted.at(rows, block) - machine.targets[rows]
+        assert not machine.guard.loss_exploded(residual)
+        update = optimizer.step(rows=rows, residual=residual, block=block)
+        machine.fitted.advance(rows, residual + machine.targets[rows], update)
+
+    step()  # the first may set things up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
-from kl.pair import Pair, Workspace
+from kl.pair import Pair
 from kl.rows import Rows, check_finite_matrix
+from kl.workspace import Workspace
 
 Bandwidth = float | Literal["auto"]
 
