@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import math
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,15 @@ from torch import Tensor
 
 from kl import Interpolant, Kernel, Rows
 from kl.engine import kernel_matmul
+from kl.exact.checkpoint import solution_key
 from kl.files import written_whole
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the file's content or the meaning of a solution changes
+__all__ = ["load_solution", "save_solution", "solution_key"]
+
 CHECKED_ROWS = 16  # rows whose fitted values a loaded solution is checked on
 CHECK_TOLERANCE = 1e-6  # relative; far above float64 rounding, far below the effect of another formula
-
-
-def solution_key(
-    kernel: Kernel,
-    x: Tensor,  # shape: (n, d)
-    y: Tensor,  # shape: (n, c)
-    ridge: float,
-) -> str:
-    """A hash of all that the solution depends on: the bytes of x and y, the kernel's config, the ridge, the format."""
-    about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in (x, y))]
-    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=20)
-    for tensor in (x, y):
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def load_solution(
@@ -42,8 +29,11 @@ def load_solution(
     kernel: Kernel,
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
+    tolerance: float = math.inf,
 ) -> Interpolant | None:
     """The solution in a file; None, with a log line, where the file is damaged or its kernel has changed.
+
+    None, too, where its residual is above the tolerance and nobody has asked it for as little before.
 
     Its fitted values on a few rows are computed again. That finds a kernel whose formula was changed under the same
     name, which no hash of its config can see.
@@ -56,6 +46,8 @@ def load_solution(
         if solution.alpha.shape != y.shape or solution.fitted.shape != y.shape:
             raise ValueError(f"weights of shape {tuple(solution.alpha.shape)} for targets of shape {tuple(y.shape)}")
         _check_fitted(solution, kernel, x)
+        if solution.relative_residual > tolerance and solution.tolerance > tolerance:
+            raise ValueError(f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}")
     except Exception as error:  # a damaged pickle can raise anything; whatever it is, solving again mends it
         log.warning("the exact solution in %s cannot be used (%s); solving again", path, str(error).split("\n")[0])
         return None

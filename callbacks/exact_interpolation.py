@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,19 @@ from torch import Tensor
 
 from callbacks.common import Machine, validation_metrics
 from callbacks.exact_cache import load_solution, save_solution, solution_key
-from kl import Interpolant, Kernel, KLError, Rows, interpolate
+from kl import Interpolant, KLError, interpolate
+from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
+from kl.exact.system import duration
 from kl.files import cache_folder
-from kl.interpolation import direct_memory
-from kl.kernels.base import check_count, check_not_negative
+from kl.interpolation import RESIDUAL_ACCEPTED
+from kl.kernels.base import check_count, check_not_negative, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.rkhs import evaluate
 
 log = logging.getLogger(__name__)
 
-MAX_ROWS = 30_000
+MAX_ROWS = 100_000
 
 
 class ExactInterpolation(pl.Callback):
@@ -46,18 +46,24 @@ class ExactInterpolation(pl.Callback):
     5e-3 |f*| (digits, Laplacian). It has a floor of its own: training sees float32 kernel values, the solve float64
     ones, and their limits differ by about 3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
 
-    The solution is kept on disk and read again by any run on the same data, targets, kernel and ridge.
+    The solution is kept on disk and read again by any run on the same data, targets, kernel and ridge. So is the state
+    of conjugate gradients that were interrupted: the next such run goes on from there. Before the solve its estimated
+    time is logged, during it what is left.
 
     Args:
         ridge: lambda >= 0 of the exact system (not multiplied by n); 0 is the interpolant.
-        memory: budget of the solve, about 8 n^2 bytes: "8GB", bytes, or "auto" (half of what is free).
+        memory: budget of the solve and of what the machine holds meanwhile: "8GB", bytes, or "auto" (half of what is
+            free). As of `kl.interpolate`; the kernel rows that a machine keeps are only computed afterwards.
         cache_dir: folder of kept solutions; None is $XDG_CACHE_HOME/kl/exact, else ~/.cache/kl/exact.
-        max_rows: above this n nothing is solved (a kept solution is still read), since the time grows as n^3.
+        max_rows: above this n nothing is solved (a kept solution is still read), since the time grows as n^2 at least.
+        solver: "auto", "direct" or "pcg", as of `kl.interpolate`.
+        tolerance: the relative residual to reach.
 
     Attributes:
         results: exact_train_mse, exact_train_error, exact_test_mse, exact_test_error, exact_test_error_noisy,
-            exact_rkhs_norm, distance_to_exact, relative_residual, jitter, seconds (of the solve, also where it was
-            kept), cached; single values are None where they do not apply, as errors of regression. None where skipped.
+            exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual, jitter, seconds (of the solve,
+            also where it was kept), cached; single values are None where they do not apply, as errors of regression.
+            None where skipped.
         skipped: why nothing was solved; None where it was.
         solution: the `kl.Interpolant`, None where skipped.
 
@@ -73,8 +79,12 @@ class ExactInterpolation(pl.Callback):
         memory: str | int = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
         max_rows: int = MAX_ROWS,
+        solver: str = "auto",
+        tolerance: float = RESIDUAL_ACCEPTED,
     ) -> None:
         self.ridge = check_not_negative("ridge", ridge)
+        self.tolerance = check_positive("tolerance", tolerance)
+        self.solver = check_solver(solver)
         parse_memory(memory)  # a mistake shows here, before any data is read
         self.memory = memory
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else cache_folder() / "exact"
@@ -127,13 +137,13 @@ class ExactInterpolation(pl.Callback):
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
         path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge)}.pt"
-        solution = load_solution(path, kernel, x, y)
+        solution = load_solution(path, kernel, x, y, self.tolerance)
         cached = solution is not None
         if solution is not None:
             log.info("exact interpolation: read from %s", path)
         else:
             try:
-                solution = self._solve(kernel, x, y, device)
+                solution = self._solve(machine, x, y, device, path.with_suffix(".partial"))
             except KLError as reason:  # beyond the budget, or singular: the run itself can do without
                 return _Outcome(skipped=str(reason))
             save_solution(path, solution)
@@ -143,6 +153,8 @@ class ExactInterpolation(pl.Callback):
             **_test_results(solution, machine, data),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
+            "solver": solution.solver,
+            "iterations": solution.iterations,
             "relative_residual": solution.relative_residual,
             "jitter": solution.jitter,
             "seconds": solution.seconds,
@@ -150,28 +162,40 @@ class ExactInterpolation(pl.Callback):
         }
         return _Outcome(solution, results)
 
-    def _solve(self, kernel: Kernel, x: Tensor, y: Tensor, device: torch.device) -> Interpolant:
-        (n, d) = x.shape
+    def _solve(self, machine: Machine, x: Tensor, y: Tensor, device: torch.device, checkpoint: Path) -> Interpolant:
+        kernel, (n, d), c = machine.kernel, x.shape, y.shape[1]
         if n > self.max_rows:
             raise KLError(
-                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^3): use "
+                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^2 at least): use "
                 f"--train-size {self.max_rows} or less, or ExactInterpolation(max_rows={n}) from Python"
             )
-        # A GPU's Cholesky is not in place, so it needs room for a second matrix; MPS has no float64.
-        if device.type != "cuda" or 2 * direct_memory(n, d) > parse_memory(self.memory, device):
+        # MPS has no float64.
+        if device.type != "cuda" or direct_memory(n, d, c) > self._budget(machine, device):
             device = torch.device("cpu")
-        if direct_memory(n, d) <= parse_memory(self.memory, device):  # else interpolate() says what is missing
-            seconds = estimate_seconds(kernel, x.to(device))
-            log.info("exact interpolation: solving n=%d rows on %s, about %s", n, device, _duration(seconds))
-        solution = interpolate(kernel, x.to(device), y.to(device), self.ridge, self.memory)
+        budget = self._budget(machine, device)
+        solver = choose_solver(self.solver, n, d, c, budget, device)
+        if direct_memory(n, d, c) <= budget if solver == "direct" else pcg_plan(n, d, c, budget)[0]:
+            seconds = estimate_seconds(kernel, x.to(device), solver, budget, c)
+            log.info(
+                "exact interpolation: solving n=%d rows on %s (%s), about %s", n, device, solver, duration(seconds)
+            )  # else interpolate() says what is missing
+        solution = interpolate(
+            kernel, x.to(device), y.to(device), self.ridge, budget, solver, self.tolerance, checkpoint
+        )
         log.info(
             "exact interpolation: took %s, relative residual %.1e, |f*| = %.6g",
-            _duration(solution.seconds),
+            duration(solution.seconds),
             solution.relative_residual,
             solution.rkhs_norm,
         )
         names = ("alpha", "fitted", "rkhs_norm_per_class")
         return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
+
+    def _budget(self, machine: Machine, device: torch.device) -> int:
+        """Bytes for the solve beside the machine, whose rows of K are computed only when training starts."""
+        held = getattr(machine, "memory", None)
+        used = held.total - held.items.get("K(X, X), kept rows", 0) if held is not None else 0
+        return max(1, parse_memory(self.memory, device) - used)
 
 
 _TAGS = {
@@ -193,34 +217,6 @@ class _Outcome:
     skipped: str | None = None
 
 
-def estimate_seconds(
-    kernel: Kernel,
-    x: Tensor,  # shape: (n, d)
-) -> float:
-    """Seconds of a direct solve on x's device: n^3 / 3 flops to factorise and 2.5 n^2 kernel values, in float64.
-
-    The rates are those of a matrix product and of a kernel block, measured here and now on at most 1024 rows (well
-    below a second). The solve evaluates 1.5 n^2 values, in larger tiles than that block, which leave the cache. It was
-    within a factor of 2 of the time on an idle CPU; refinement, where it is needed, adds n^2 values a round.
-    """
-    n, size = len(x), min(len(x), 1024)
-    rows = Rows.of(x[:size]).double()
-    square = torch.rand(size, size, dtype=torch.float64, device=x.device)
-    flop = _best_seconds(lambda: square @ square) / (2 * size**3)
-    value = _best_seconds(lambda: kernel.block(rows, rows)) / size**2
-    return n**3 / 3 * flop + 2.5 * n**2 * value
-
-
-def _best_seconds(work: Callable[[], Tensor], repeats: int = 3) -> float:
-    """The fastest of a few runs; the first also starts the threads."""
-    best = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        float(work()[0, 0])  # reading a value waits for the device
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[str, float | None]:
     """Errors of f* on the data module's test set, in float64: large weights of both signs cancel."""
     results: dict[str, float | None] = dict.fromkeys(
@@ -236,7 +232,3 @@ def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[st
         if test.y_noisy is not None:
             results["exact_test_error_noisy"] = error(scores, test.y_noisy)
     return results
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -67,7 +67,9 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, Any]:
         """Error and norm of the step, and the last known errors of an epoch; no version number."""
         values = super().get_metrics(trainer, pl_module)
-        values = {name: value for name, value in values.items() if name != "v_num" and name not in trainer.callback_metrics}
+        values = {
+            name: value for name, value in values.items() if name != "v_num" and name not in trainer.callback_metrics
+        }
         if pl_module.batch_error is not None:
             values["error"] = pl_module.batch_error
         values["norm"] = pl_module.rkhs_norm

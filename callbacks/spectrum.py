@@ -22,7 +22,7 @@ class Spectrum(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Draw and log the figure; `setup` has planned the run."""
-        if pl_module.eigenvalues is not None and pl_module.plan is not None:
+        if getattr(pl_module, "eigenvalues", None) is not None:  # EigenPro's machines have them
             values = pl_module.eigenvalues.double().cpu().numpy()
             log_figure(trainer, "precond/eigenvalues", spectrum_figure(values, pl_module.plan.top_q))
 

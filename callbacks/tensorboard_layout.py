@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 from weakref import WeakSet
 
@@ -19,6 +18,9 @@ LAYOUT = {
         "RKHS distance to the limit": ["Multiline", ["^exact/distance$"]],
     }
 }
+
+
+_CHOSEN = ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample", "preconditioner_rank")
 
 
 class TensorBoardLayout(pl.Callback):
@@ -58,7 +60,7 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
     config = dict(machine.kernel.config())
     name = config.pop("kernel")
     (n, d), c = machine.centers.shape, machine.alpha.shape[1]
-    plan = asdict(machine.plan) if machine.plan is not None else {}
+    chosen = machine.parameters_chosen
     data = trainer.datamodule  # type: ignore[attr-defined]
     parameters = {
         "data": machine.data_info.get("name"),
@@ -72,7 +74,8 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
         "seed": machine.hparams.get("seed"),
         "kernel": name,
         **{f"kernel_{key}": value for key, value in config.items()},
-        **{key: plan.get(key) for key in ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample")},
+        "solver": machine.method,
+        **{key: chosen.get(key) for key in _CHOSEN},
     }
     plain = {key: value for key, value in parameters.items() if value is not None}
     return {key: value if isinstance(value, str | int | float | bool) else str(value) for key, value in plain.items()}

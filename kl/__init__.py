@@ -12,6 +12,7 @@ K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i th
 
 from importlib.metadata import PackageNotFoundError, version
 
+from kl.conjugate import ConjugateGradientMachine
 from kl.eigenpro import EigenPro
 from kl.errors import (
     CheckpointError,
@@ -36,6 +37,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 
 __all__ = [
     "CheckpointError",
+    "ConjugateGradientMachine",
     "DataNotFoundError",
     "DivergenceError",
     "EigenPro",

@@ -12,11 +12,17 @@ from kl.memory import format_memory
 LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
 COLUMNS_SHARE = 4  # K(X, X_S) is kept where it takes at most one part in this many of the budget
+CHUNK_ROWS = 2048  # rows that `encode` and `row_sq_norm` turn to float64 at a time
+FEWEST_SUBSAMPLE = 100  # rows: fewer show too little of the spectrum to be worth proposing
+EVALUATED_ROWS = 4096  # rows of a batch of test data
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes by item, and what is kept of the kernel."""
+    """Bytes by item, and what is kept of the kernel.
+
+    What Python, its libraries and the test set take, about 1 GB for all three, is not in it.
+    """
 
     budget: int
     items: dict[str, int]
@@ -32,7 +38,14 @@ class TrainingMemory:
 
 
 def training_memory(
-    n: int, d: int, c: int, s: int, budget: int, itemsize: int = 4, coded: bool = False
+    n: int,
+    d: int,
+    c: int,
+    s: int,
+    budget: int,
+    itemsize: int = 4,
+    coded: bool = False,
+    batch_size: int | None = None,
 ) -> TrainingMemory:
     """The memory of a training run and of its training data, and how much of K fits beside them.
 
@@ -44,26 +57,17 @@ def training_memory(
         budget: bytes.
         itemsize: bytes of a kernel value.
         coded: whether the features are kept as 8-bit integers, too.
+        batch_size: m; None for one that the plan chooses, which is at most s.
 
     Raises:
         MemoryBudgetError: the budget does not hold what a run cannot do without.
     """
-    padded = -(-c // PADDED) * PADDED
-    width = -(-d // MULTIPLE) * MULTIPLE if coded and FEWEST <= d <= MOST else 0
-    items = {
-        "training data": n * d * itemsize + n * c * 4,
-        "centres": n * (d * itemsize + width + (32 if width else 4)),
-        # alpha and f(X) in float64, the state to go back to, sums of a step
-        "weights and fitted values": n * (7 * 8 * c + 2 * itemsize * padded),
-        # K(X_S, X_S), its eigenvectors and LAPACK's copies; K_P on the second sample
-        "set-up of the preconditioner": 5 * 8 * s * s + itemsize * min(n, CHECK_ROWS) * (min(n, CHECK_ROWS) + 2 * s),
-        "tiles": 4 * min(TILE, n * n) * itemsize,
-    }
+    items = _needed(n, d, c, s, itemsize, coded, batch_size)
     least = sum(items.values())
     if least > budget:
         raise MemoryBudgetError(
             f"training on n={n} rows of d={d} features needs {format_memory(least)} at least, more than the budget of "
-            f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
+            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, coded, batch_size)}"
         )
     columns = n * s * itemsize
     keep_columns = columns <= min(budget // COLUMNS_SHARE, budget - least)
@@ -76,3 +80,52 @@ def training_memory(
     if rows:
         items["K(X, X), kept rows"] = rows * n * itemsize
     return TrainingMemory(budget, items, keep_columns, rows)
+
+
+def _needed(n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None) -> dict[str, int]:
+    """Bytes by item of what a run cannot do without."""
+    padded = -(-c // PADDED) * PADDED
+    width = -(-d // MULTIPLE) * MULTIPLE if coded and FEWEST <= d <= MOST else 0
+    return {
+        "training data": n * d * itemsize + n * c * 4,
+        "centres": n * (d * itemsize + width + (32 if width else 4)),
+        # alpha and f(X) in float64, the state to go back to, sums of a step
+        "weights and fitted values": n * (7 * 8 * c + 2 * itemsize * padded),
+        "set-up, a step or an evaluation": _largest_phase(n, d, s, batch_size or s, itemsize, width),
+        "tiles": 4 * min(TILE, n * n) * itemsize,
+    }
+
+
+def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) -> int:
+    """What the largest of the phases that follow one another takes while it lasts.
+
+    Before training, the mean of the features in float64; then K(X_S, X_S) with its eigenvectors and LAPACK's copies,
+    all in float64, beside K_P on the second sample. In training, a batch with its part of K(X, X_S), and an index of
+    the rows. In an evaluation of as many rows as there are to train on, a batch before and after a shift, and the
+    float64 rows that it is encoded from.
+    """
+    check, m, evaluated = min(n, CHECK_ROWS), min(n, m), min(n, EVALUATED_ROWS)
+    mean = 16 * n * d
+    preconditioner = 5 * 8 * s * s + itemsize * check * (check + 2 * s)
+    step = m * ((2 * d + s) * itemsize + width) + 24 * n
+    evaluation = evaluated * (2 * d * itemsize + width) + min(n, CHUNK_ROWS) * 4 * 8 * d
+    return max(mean, preconditioner, step, evaluation)
+
+
+def _remedies(n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None) -> str:
+    """The options that bring a run within the budget, each alone, with the values that do."""
+
+    def least(n: int, s: int) -> int:
+        return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size).values())
+
+    rows, subsample = n, s
+    while rows > 1 and least(rows, s) > budget:
+        rows = rows * 49 // 50
+    while subsample > 1 and least(n, subsample) > budget:
+        subsample //= 2
+    options = [f"raise --memory to {format_memory(least(n, s) * 101 // 100)}"]
+    if least(rows, s) <= budget:
+        options.append(f"use --train-size {rows} or less")
+    if subsample >= min(s, FEWEST_SUBSAMPLE) and least(n, subsample) <= budget:
+        options.append(f"use --subsample {subsample} or less")
+    return ", or ".join(options)

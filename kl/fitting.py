@@ -26,8 +26,8 @@ class InterpolatingMachine(KernelExpansion):
     """f(x) = sum_i alpha_i K(x, x_i) over the training rows x_1..x_n, fitted to their targets. A subclass says how.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`.
-    A subclass gives `_allocate`, `_plan`, `batch_rows`, `fitted_values`, `sq_norm_per_class`, its training step, and
-    what its checkpoints hold beside the weights.
+    A subclass gives `_allocate`, `_plan`, `batch_rows`, `parameters_chosen`, `describe`, `fitted_values`,
+    `sq_norm_per_class`, its training step, and what its checkpoints hold beside the weights.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -43,6 +43,9 @@ class InterpolatingMachine(KernelExpansion):
         memory: what the run keeps in memory, known while fitting.
         train_metrics: train/mse and train/error of the last epoch, over all training rows.
     """
+
+    method: str
+    """What reports call the subclass's way of fitting."""
 
     order: Tensor
     targets: Tensor
@@ -145,6 +148,15 @@ class InterpolatingMachine(KernelExpansion):
     @abstractmethod
     def batch_rows(self) -> int:
         """Rows of a step."""
+
+    @property
+    @abstractmethod
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The parameters of the run by their names, plain values."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The same on one line."""
 
     @abstractmethod
     def fitted_values(self) -> Tensor:

@@ -56,6 +56,8 @@ class KernelMachine(InterpolatingMachine):
     Source: [MB19].
     """
 
+    method = "EigenPro"
+
     vectors: Tensor
     weights: Tensor
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
@@ -128,6 +130,20 @@ class KernelMachine(InterpolatingMachine):
         """m."""
         assert self.plan is not None  # setup() made it
         return self.plan.batch_size
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The plan's parameters, with the step size as it is now."""
+        return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size}
+
+    def describe(self) -> str:
+        """The plan's parameters on one line, with the step size as it is now."""
+        assert self.plan is not None  # setup() made it
+        plan = self.plan
+        return (
+            f"batch {plan.batch_size} (critical {plan.critical_batch_size}), step size {self.step_size:.4g}, "
+            f"q {plan.top_q}, s {plan.subsample}"
+        )
 
     def configure_optimizers(self) -> EigenPro:
         """EigenPro with the planned step size."""

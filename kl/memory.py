@@ -12,6 +12,7 @@ import torch
 from kl.errors import InputError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNLIMITED = 2**60  # bytes; control groups without a limit state a number beyond this
 
 
 def parse_memory(text: str | int, device: torch.device | str = "cpu") -> int:
@@ -46,11 +47,49 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        available = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
-        if available:
-            return int(available[1]) * 1024
-    return 4 * 10**9  # no portable way to ask without another dependency: what any laptop has
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
+    # Without it there is no portable way to ask but another dependency: what any laptop has.
+    available = int(found[1]) * 1024 if found else 4 * 10**9
+    return max(1, min([available, *(size for size in _free_in_groups() if size is not None)]))
+
+
+def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int | None]:
+    """Bytes free in each control group that the process is part of, None where one has no limit.
+
+    A container sees the whole machine's memory in /proc/meminfo but may use only what its groups allow. Pages that
+    hold no more than a copy of a file count as free, as they do there.
+
+    Args:
+        root: where the groups are mounted.
+        own: the groups of the process, lines of "number:controllers:path".
+    """
+    if not own.exists():  # not on Linux
+        return []
+    free = []
+    for line in own.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = top / path.lstrip("/")
+        # The path may name a group of the host that the container does not see; the mount's top is then its own.
+        free += [_free_in(each, *names) for each in (group, *group.parents) if each == top or top in each.parents]
+    return free
+
+
+def _free_in(group: Path, limit: str, used: str, cache: str) -> int | None:
+    """Limit less use of one control group, None where it has no limit or cannot be read."""
+    try:
+        most = (group / limit).read_text().strip()
+        if not most.isdigit() or int(most) >= UNLIMITED:  # version 2 writes "max", version 1 a number beyond all memory
+            return None
+        stat = re.search(rf"^{cache} (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        return max(0, int(most) - int((group / used).read_text()) + (int(stat[1]) if stat else 0))
+    except (OSError, ValueError):
+        return None
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:
@@ -58,5 +97,11 @@ def peak_memory(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: a child starts there with what its parent had.
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if peak:
+            return int(peak[1]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024  # macOS counts bytes, Linux kilobytes

@@ -9,7 +9,8 @@ from kl.errors import InputError
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
-    from recipes.options import DataOptions, KernelOptions, RunOptions
+    from kl.fitting import InterpolatingMachine
+    from recipes.options import DataOptions, KernelOptions, RunOptions, SolverOptions
 
 
 Number = TypeVar("Number", int, float)
@@ -58,6 +59,27 @@ def build_kernel(options: KernelOptions) -> Kernel:
         bias=options.bias,
         power=options.power,
         degree=options.degree,
+    )
+
+
+def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions) -> InterpolatingMachine:
+    """The machine that --solver and the options beside it describe, not yet fitted.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+    import kl
+
+    common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
+    if solver.solver == "pcg":
+        return kl.ConjugateGradientMachine(build_kernel(kernel), **common)
+    return kl.KernelMachine(
+        build_kernel(kernel),
+        batch_size=integer_or_auto("batch_size", solver.batch_size),
+        step_size=number_or_auto("step_size", solver.step_size),
+        top_q=integer_or_auto("top_q", solver.top_q),
+        subsample=integer_or_auto("subsample", solver.subsample),
+        **common,
     )
 
 

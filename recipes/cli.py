@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from recipes import data, fit, interpolate, predict
+from recipes import data, fit, interpolate, plan, predict
+from recipes.bench import command as bench
 
 app = typer.Typer(
     help="Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.",
@@ -25,7 +26,9 @@ app = typer.Typer(
 app.command("fit")(fit.fit)
 app.command("interpolate")(interpolate.interpolate)
 app.command("predict")(predict.predict)
+app.command("plan")(plan.plan)
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(asked: bool) -> None:

@@ -24,30 +24,19 @@ def fit(
     trainer: TrainerOptions,
     output: OutputOptions,
 ) -> None:
-    """Train a kernel machine by EigenPro and compare it with its exact minimum-norm interpolant.
+    """Train a kernel machine by EigenPro, or by conjugate gradients, next to its exact minimum-norm interpolant.
 
     Curves, figures and checkpoints go to a folder for TensorBoard. For example:
 
     kl fit --data mnist --train-size 10000 --kernel gaussian --bandwidth 5
     """
-    from recipes.build import build_data, build_kernel, check_run, integer_or_auto, number_or_auto
+    from recipes.build import build_data, build_machine, check_run
     from recipes.report import print_fit
     from recipes.training import check_training, new_run
 
     check_run(run)
     check_training(solver, run, trainer)
-    import kl
-
-    machine = kl.KernelMachine(
-        build_kernel(kernel),
-        batch_size=integer_or_auto("batch_size", solver.batch_size),
-        step_size=number_or_auto("step_size", solver.step_size),
-        top_q=integer_or_auto("top_q", solver.top_q),
-        subsample=integer_or_auto("subsample", solver.subsample),
-        memory=run.memory,
-        precision=run.precision,
-        seed=run.seed,
-    )
+    machine = build_machine(kernel, solver, run)
     datamodule = build_data(data, run.seed)
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}

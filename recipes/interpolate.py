@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipes.options import DataOptions, ExactOptions, KernelOptions, OutputOptions, RunOptions, takes
+from recipes.options import (
+    DataOptions,
+    ExactOptions,
+    ExactSolverOptions,
+    KernelOptions,
+    OutputOptions,
+    RunOptions,
+    takes,
+)
 
 if TYPE_CHECKING:
     from kl import Interpolant, Kernel
     from kl.rows import RowDataset
 
 
-@takes(DataOptions, KernelOptions, ExactOptions, RunOptions, OutputOptions)
+@takes(DataOptions, KernelOptions, ExactOptions, ExactSolverOptions, RunOptions, OutputOptions)
 def interpolate(
-    data: DataOptions, kernel: KernelOptions, exact: ExactOptions, run: RunOptions, output: OutputOptions
+    data: DataOptions,
+    kernel: KernelOptions,
+    exact: ExactOptions,
+    solver: ExactSolverOptions,
+    run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Solve for the exact minimum-norm interpolant and report its errors and its RKHS norm.
+
+    Conjugate gradients that are interrupted go on when the same command is given again.
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
     """
     import time
 
     import kl
+    from kl.exact.checkpoint import solution_key
+    from kl.exact.plan import check_solver
+    from kl.files import cache_folder
+    from kl.kernels.base import check_positive
     from kl.memory import peak_memory
     from recipes.build import build_data, build_kernel, check_run, device_of
     from recipes.report import kernel_results, kernel_text, print_json, print_table
 
     check_run(run)
+    check_solver(solver.solver)
+    check_positive("tolerance", solver.tolerance)
     chosen = build_kernel(kernel)
     datamodule = build_data(data, run.seed)
     datamodule.prepare_data()
@@ -34,7 +55,16 @@ def interpolate(
     start, device = time.perf_counter(), device_of(run)
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
     chosen = chosen.resolve(x, seed=run.seed)
-    solved = kl.interpolate(chosen, x, y, ridge=exact.ridge, memory=run.memory)
+    solved = kl.interpolate(
+        chosen,
+        x,
+        y,
+        ridge=exact.ridge,
+        memory=run.memory,
+        solver=solver.solver,
+        tolerance=solver.tolerance,
+        checkpoint=cache_folder() / "exact" / f"{solution_key(chosen, x, y, exact.ridge)}.partial",
+    )
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -49,6 +79,8 @@ def interpolate(
         "solver": solved.solver,
         "iterations": solved.iterations,
         "relative_residual": solved.relative_residual,
+        "tolerance": solved.tolerance,
+        "converged": solved.converged,
         "ridge": solved.ridge,
         "jitter": solved.jitter,
         "seconds_total": time.perf_counter() - start,
@@ -63,7 +95,8 @@ def interpolate(
         if results[name] is not None
     ]
     rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
-    rows += [("solver", str(results["solver"])), ("seconds", f"{results['seconds_total']:.2f}")]
+    rows += [("solver", results["solver"]), ("iterations", str(results["iterations"]))]
+    rows += [("seconds", f"{results['seconds_total']:.2f}")]
     rows.append(("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB"))
     print_table(
         f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(chosen)}", ("", ""), rows

@@ -18,7 +18,7 @@ from recipes.config import dump_config, load_config
 Option = functools.partial(typer.Option, show_default=True)
 _in_data = functools.partial(Option, rich_help_panel="Data")
 _in_kernel = functools.partial(Option, rich_help_panel="Kernel")
-_in_solver = functools.partial(Option, rich_help_panel="EigenPro")
+_in_solver = functools.partial(Option, rich_help_panel="Solver")
 _in_run = functools.partial(Option, rich_help_panel="Run")
 _in_output = functools.partial(Option, rich_help_panel="Output")
 
@@ -65,9 +65,15 @@ class KernelOptions:
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """EigenPro's parameters."""
+    """How to train, and EigenPro's parameters."""
 
-    solver: Annotated[str, _in_solver(help="EigenPro 2.", metavar="eigenpro")] = "eigenpro"
+    solver: Annotated[
+        str,
+        _in_solver(
+            help="eigenpro: EigenPro 2; pcg: preconditioned conjugate gradients, an iteration an epoch.",
+            metavar="eigenpro|pcg",
+        ),
+    ] = "eigenpro"
     epochs: Annotated[int, _in_solver(help="Passes over the training set.")] = 10
     batch_size: Annotated[str, _in_solver(help="Rows a step, m.", metavar="INTEGER|auto")] = "auto"
     step_size: Annotated[str, _in_solver(help="Step size, eta.", metavar="FLOAT|auto")] = "auto"
@@ -86,6 +92,20 @@ class ExactOptions:
     """The exact solve."""
 
     ridge: Annotated[float, _in_solver(help="Added to the kernel matrix's diagonal in the exact solve.")] = 0.0
+
+
+@dataclass(frozen=True)
+class ExactSolverOptions:
+    """How `kl interpolate` solves."""
+
+    solver: Annotated[
+        str,
+        _in_solver(
+            help="direct: a factorisation, n^3; pcg: conjugate gradients; auto: direct where 4 n^2 bytes fit.",
+            metavar="auto|direct|pcg",
+        ),
+    ] = "auto"
+    tolerance: Annotated[float, _in_solver(help="Relative residual that conjugate gradients stop at.")] = 1e-6
 
 
 @dataclass(frozen=True)

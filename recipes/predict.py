@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kl import KernelMachine
+    from kl.expansion import KernelExpansion
 
 BATCH = 4096
 
@@ -50,7 +50,7 @@ def predict(
         typer.echo(f"{len(rows)} rows written to {output}")
 
 
-def load_machine(path: Path) -> KernelMachine:
+def load_machine(path: Path) -> KernelExpansion:
     """The machine that a checkpoint holds.
 
     Raises:
@@ -62,13 +62,13 @@ def load_machine(path: Path) -> KernelMachine:
     checkpoint = read_checkpoint(path)
     if "kernel_machine" not in checkpoint:
         raise kl.CheckpointError(f"{path} holds no kernel machine: give the last.ckpt of a run of `kl fit`")
-    machine = kl.KernelMachine(**checkpoint["hyper_parameters"])
+    machine = getattr(kl, checkpoint["kernel_machine"]["kind"])(**checkpoint["hyper_parameters"])
     machine.on_load_checkpoint(checkpoint)
     machine.load_state_dict(checkpoint["state_dict"])
     return machine.eval()
 
 
-def read_inputs(source: Path, machine: KernelMachine) -> tuple[list[str], Tensor]:
+def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tensor]:
     """A name for every row, and the features, shape (m, d).
 
     Raises:
@@ -104,7 +104,7 @@ def read_inputs(source: Path, machine: KernelMachine) -> tuple[list[str], Tensor
     return [str(path) for path in files], features_of("input", np.stack(pixels))
 
 
-def table_of(machine: KernelMachine, names: list[str], scores: Tensor) -> tuple[list[str], list[list[Any]]]:
+def table_of(machine: KernelExpansion, names: list[str], scores: Tensor) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of the CSV file."""
     columns = scores.shape[1]
     values = scores.tolist()

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from datamodules import KernelDataModule
-    from kl import Kernel, KernelMachine
+    from kl import Kernel
+    from kl.fitting import InterpolatingMachine
 
 
 def print_fit(
-    trainer: pl.Trainer, machine: KernelMachine, datamodule: KernelDataModule, seconds_total: float, as_json: bool
+    trainer: pl.Trainer,
+    machine: InterpolatingMachine,
+    datamodule: KernelDataModule,
+    seconds_total: float,
+    as_json: bool,
 ) -> None:
     """Print the results of a training run."""
     from kl.interpolation import RESIDUAL_ACCEPTED
@@ -46,12 +51,11 @@ def print_fit(
         if results.get(ours) is not None
     ]
     title = f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(machine.kernel)}"
-    print_table(title, ("", f"EigenPro, {results['epochs']} epochs", "exact limit")[:columns], rows)
+    print_table(title, ("", f"{machine.method}, {results['epochs']} epochs", "exact limit")[:columns], rows)
     seconds = results["seconds_per_epoch"]
     epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
     typer.echo(
-        f"batch {results['batch_size']} (critical {results['critical_batch_size']}), step size "
-        f"{results['step_size']:.4g}, q {results['top_q']}, s {results['subsample']}; "
+        f"{machine.describe()}; "
         f"{results['seconds_total']:.1f} s in all{epoch}; peak memory {results['peak_memory_bytes'] / 1e9:.2f} GB"
     )
     if (results["exact_relative_residual"] or 0) > RESIDUAL_ACCEPTED:
@@ -67,7 +71,7 @@ def print_fit(
 
 
 def fit_results(
-    trainer: pl.Trainer, machine: KernelMachine, datamodule: KernelDataModule, seconds_total: float
+    trainer: pl.Trainer, machine: InterpolatingMachine, datamodule: KernelDataModule, seconds_total: float
 ) -> dict[str, Any]:
     """The numbers of a training run, by the names of `kl fit --json`."""
     import callbacks
@@ -79,13 +83,13 @@ def fit_results(
     exact = (limit.results if limit else None) or {}
     timing = found[callbacks.Timing]
     stop = found.get(callbacks.StopWhenInterpolated)
-    plan = machine.plan
-    assert plan is not None  # the machine has been fitted
+    chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
     checkpoint = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
     return {
         "data": datamodule.name,
         "data_source": datamodule.source,
+        "solver": machine.method,
         **kernel_results(machine.kernel),
         "n": len(datamodule.train_set),
         "d": datamodule.num_features,
@@ -112,12 +116,13 @@ def fit_results(
         "exact_seconds": exact.get("seconds"),
         "exact_skipped": limit.skipped if limit else None,
         "distance_to_exact": exact.get("distance_to_exact"),
-        "batch_size": plan.batch_size,
-        "memory_batch_size": plan.memory_batch_size,
-        "critical_batch_size": plan.critical_batch_size,
-        "step_size": machine.step_size,
-        "top_q": plan.top_q,
-        "subsample": plan.subsample,
+        "batch_size": chosen.get("batch_size"),
+        "memory_batch_size": chosen.get("memory_batch_size"),
+        "critical_batch_size": chosen.get("critical_batch_size"),
+        "step_size": chosen.get("step_size"),
+        "preconditioner_rank": chosen.get("preconditioner_rank"),
+        "top_q": chosen.get("top_q"),
+        "subsample": chosen.get("subsample"),
         "seconds_total": seconds_total,
         "seconds_per_epoch": list(timing.seconds_per_epoch),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from datamodules import KernelDataModule
-    from kl import KernelMachine
+    from kl.fitting import InterpolatingMachine
 
 
 def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
@@ -29,8 +29,12 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
     Raises:
         InputError: one is out of its range, or asks for what there is not yet.
     """
-    if solver.solver != "eigenpro":
-        raise InputError(f"solver must be eigenpro; got {solver.solver!r}")
+    if solver.solver not in ("eigenpro", "pcg"):
+        raise InputError(f"solver must be eigenpro or pcg; got {solver.solver!r}")
+    for option in ("batch_size", "step_size", "top_q", "subsample"):
+        value = getattr(solver, option)
+        if solver.solver == "pcg" and value != "auto":
+            raise InputError(f"{option} must be auto with --solver pcg, which has no such parameter; got {value}")
     if solver.epochs < 1:
         raise InputError(f"epochs must be at least 1; got {solver.epochs}")
     if trainer.devices != "1" or trainer.num_nodes != 1 or trainer.strategy != "auto":
@@ -60,7 +64,7 @@ class Run:
     before: set[Path]
     """That folder's contents and the folders above it, as far as they were there before the run."""
 
-    def fit(self, machine: KernelMachine, datamodule: KernelDataModule) -> float:
+    def fit(self, machine: InterpolatingMachine, datamodule: KernelDataModule) -> float:
         """Train, and return the seconds that took, reading the data included.
 
         Raises:
@@ -122,7 +126,11 @@ def new_run(
     name = name.replace(":", "-").replace(os.sep, "-")
     resume = find_checkpoint(options, name)
     in_terminal = sys.stderr.isatty()
-    observers: list[pl.Callback] = [callbacks.Timing(), callbacks.RKHSNorm(per_step=options.norm_every_step)]
+    observers: list[pl.Callback] = [
+        callbacks.Interrupts(),
+        callbacks.Timing(),
+        callbacks.RKHSNorm(per_step=options.norm_every_step),
+    ]
     if not options.no_exact:
         observers.append(callbacks.ExactInterpolation(ridge=exact.ridge, memory=run.memory))
     if solver.stop_when_interpolated or solver.stop_mse is not None:

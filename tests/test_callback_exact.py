@@ -11,8 +11,9 @@ import callbacks.exact_interpolation as module
 import kl
 from callbacks import ExactInterpolation
 from callbacks.exact_cache import load_solution, save_solution, solution_key
-from callbacks.exact_interpolation import estimate_seconds
 from datamodules import ArrayDataModule, DigitsDataModule
+from kl.exact.pcg import ConjugateGradients
+from kl.exact.plan import estimate_seconds
 
 
 def fit(exact, *, epochs=2, kernel="laplacian", data=None, more=(), **options):
@@ -156,7 +157,7 @@ def test_a_kept_solution_is_not_solved_again(tmp_path, monkeypatch, caplog):
     first, second = ExactInterpolation(cache_dir=tmp_path), ExactInterpolation(cache_dir=tmp_path, max_rows=1)
     caplog.set_level(logging.INFO, "callbacks")
     fit(first)
-    assert "solving n=150 rows on cpu, about" in caplog.text
+    assert "solving n=150 rows on cpu (direct), about" in caplog.text
     fit(second)
     assert len(solves) == 1
     assert second.results == {**first.results, "cached": True}
@@ -248,6 +249,7 @@ def test_default_folder_follows_the_environment(tmp_path, monkeypatch):
     ("options", "reason"),
     [
         ({"memory": "100KB"}, "more than the budget"),
+        ({"memory": "100KB", "solver": "direct"}, "more than the budget"),
         ({"max_rows": 149}, "n=150 training rows are more than max_rows=149"),
     ],
 )
@@ -292,6 +294,8 @@ def test_fast_dev_run_solves_nothing(tmp_path, caplog):
         ({"ridge": float("nan")}, "ridge must be"),
         ({"memory": "lots"}, "memory must be"),
         ({"max_rows": 0}, "max_rows must be"),
+        ({"solver": "lu"}, "solver must be one of auto, direct, pcg"),
+        ({"tolerance": 0.0}, "tolerance must be"),
     ],
 )
 def test_arguments_are_checked(options, message):
@@ -299,7 +303,62 @@ def test_arguments_are_checked(options, message):
         ExactInterpolation(**options)
 
 
-def test_estimate_grows_with_n():
+@pytest.mark.parametrize("solver", ["direct", "pcg"])
+def test_estimate_grows_with_n(solver):
     x = torch.rand(4000, 8)
-    small, large = (estimate_seconds(kl.Laplacian(1.0), x[:n]) for n in (200, 4000))
+    small, large = (estimate_seconds(kl.Laplacian(1.0), x[:n], solver) for n in (200, 4000))
     assert 0 < small < large < 600
+
+
+def test_conjugate_gradients_to_the_same_limit(tmp_path):
+    direct = ExactInterpolation(cache_dir=tmp_path / "a")
+    iterative = ExactInterpolation(cache_dir=tmp_path / "b", solver="pcg", tolerance=1e-9)
+    fit(direct)
+    fit(iterative)
+    assert (direct.results["solver"], iterative.results["solver"]) == ("direct", "pcg")
+    assert iterative.results["iterations"] > 0
+    for name in ("exact_rkhs_norm", "exact_test_mse", "distance_to_exact"):
+        assert iterative.results[name] == pytest.approx(direct.results[name], rel=1e-6)
+
+
+def test_a_kept_solution_serves_only_the_tolerance_it_was_asked_for(tmp_path, monkeypatch, caplog):
+    solves = count_solves(monkeypatch)
+    for tolerance in (1e-2, 1e-1, 1e-8, 1e-4):
+        fit(ExactInterpolation(cache_dir=tmp_path, solver="pcg", tolerance=tolerance))
+    assert len(solves) == 2
+    assert "is above 1.0e-08); solving again" in caplog.text
+
+
+def test_the_machine_s_own_memory_is_left_to_it(tmp_path, monkeypatch):
+    budgets = []
+
+    def solve(kernel, x, y, ridge, memory, *rest):
+        budgets.append(memory)
+        return kl.interpolate(kernel, x, y, ridge, memory, *rest)
+
+    monkeypatch.setattr(module, "interpolate", solve)
+    _, machine, _ = fit(ExactInterpolation(cache_dir=tmp_path, memory="1GB"))
+    assert budgets == [10**9 - machine.memory.total + machine.memory.items.get("K(X, X), kept rows", 0)]
+    assert budgets[0] < 10**9
+
+
+def test_an_interrupted_solve_goes_on_in_the_next_run(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "kl")
+    step, steps = ConjugateGradients.step, []
+
+    def interrupted(self, state):
+        steps.append(state.iterations)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(self, state)
+
+    monkeypatch.setattr(ConjugateGradients, "step", interrupted)
+    with pytest.raises(SystemExit):
+        fit(ExactInterpolation(cache_dir=tmp_path, solver="pcg"))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    exact = ExactInterpolation(cache_dir=tmp_path, solver="pcg")
+    fit(exact)
+    assert "going on after 3 iterations" in caplog.text
+    assert steps[4] == 3
+    assert exact.results["relative_residual"] <= 1e-6
+    assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]

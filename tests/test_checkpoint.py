@@ -161,7 +161,7 @@ def test_resuming_on_other_data_is_refused(saved, data):
 
 @pytest.mark.parametrize("options", [{"kernel": "gaussian"}, {"kernel": Laplacian(1.0)}, {"subsample": 30}])
 def test_resuming_with_another_kernel_or_subsample_is_refused(saved, options):
-    with pytest.raises(CheckpointError, match=r"trained with (kernel Laplacian.*--kernel|a subsample of 150 rows; got 30.*--subsample)"):
+    with pytest.raises(CheckpointError, match=r"trained with (kernel Laplacian|a subsample of 150 rows; got 30)"):
         fit(machine(**options), digits(), 4, ckpt_path=saved[1])
 
 

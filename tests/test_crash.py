@@ -1,5 +1,6 @@
 """What is left after a kill, an interrupt, or a full disk: the checkpoint before, whole."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from training import fit, regression
 
-from callbacks import AtomicCheckpointIO, read_checkpoint
+import kl
+from callbacks import AtomicCheckpointIO, Interrupts, read_checkpoint
 from kl import CheckpointError, KLError
 
 
@@ -85,8 +89,29 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    try:
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
     assert child.returncode == 1
     assert b"--resume last" in err
     assert b"Traceback" not in err
     assert read_checkpoint(checkpoint)["epoch"] >= 0
+
+
+def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step():
+    class Swallow(pl.Callback):
+        """Ctrl-C in the middle of a finalizer."""
+
+        steps = 0
+
+        def on_train_batch_end(self, *_):
+            self.steps += 1
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    before, swallow = signal.getsignal(signal.SIGINT), Swallow()
+    with pytest.raises(SystemExit):
+        fit(kl.KernelMachine(), regression(), 100, callbacks=[Interrupts(), swallow])
+    assert swallow.steps == 1
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,5 +1,6 @@
 """The exact solve against the oracle and scikit-learn, and every way in which it can be degenerate."""
 
+import logging
 import math
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 
 import kl
-from kl import interpolation
+from kl.exact import direct, plan, system, triangle
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
+from kl.rows import Rows
 
 
 def draw(*shape, seed=0):
@@ -174,7 +176,7 @@ def test_a_nearly_singular_kernel_is_reported(caplog):
 
 
 def test_a_large_singular_kernel_is_an_error(monkeypatch):
-    monkeypatch.setattr(interpolation, "EIGEN_LIMIT", 20)
+    monkeypatch.setattr(direct, "EIGEN_LIMIT", 20)
     with pytest.raises(kl.SingularKernelError, match=r"matrix of n=30 rows is singular.*--ridge 1e-6"):
         kl.interpolate(Polynomial(degree=1, bias=0.0), draw(30, 4), draw(30, 2, seed=1))
     kl.interpolate(Polynomial(degree=1, bias=0.0), draw(30, 4), draw(30, 2, seed=1), ridge=1e-3)
@@ -187,13 +189,100 @@ def test_a_kernel_that_is_zero_is_an_error():
 
 def test_the_memory_budget_is_kept():
     x, y = draw(100, 10), draw(100, 1, seed=1)
-    need = interpolation.direct_memory(100, 10)
-    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 406 KB, more .* 10 KB: .*--train-size (\d+)"):
-        kl.interpolate(Laplacian(1.0), x, y, memory="10KB")
-    with pytest.raises(kl.MemoryBudgetError, match="--train-size 99 or less"):
-        kl.interpolate(Laplacian(1.0), x, y, memory=need - 1)
-    assert kl.interpolate(Laplacian(1.0), x, y, memory=need).alpha.shape == (100, 1)
-    kl.interpolate(Laplacian(1.0), x[:1].repeat(100, 1), torch.ones(100, 1), memory="10KB")  # one row that counts
+    need, one_row = plan.direct_memory(100, 10, 1), draw(1, 10).repeat(100, 1)
+
+    def solve(memory, x=x):
+        return kl.interpolate(Laplacian(1.0), x, torch.ones(100, 1), memory=memory, solver="direct")
+
+    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 454 KB, more .* 10 KB: .*--train-size \d+"):
+        solve("10KB")
+    with pytest.raises(kl.MemoryBudgetError, match="use --solver pcg, or use --train-size 99 or less"):
+        solve(need - 1)
+    assert solve(need).alpha.shape == (100, 1)
+    solve("10KB", one_row)  # one row that counts
+    assert kl.interpolate(Laplacian(1.0), x, y, memory=need).solver == "direct"
+    assert kl.interpolate(Laplacian(1.0), x, y, memory=need - 1).solver == "pcg"
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_a_factor_in_float32_gives_a_solution_in_float64(monkeypatch, ridge):
+    monkeypatch.setattr(direct, "SINGLE_ROWS", 10)
+    monkeypatch.setattr(triangle, "SIDE", 16)
+    factorised = watch_factors(monkeypatch)
+    x, y = draw(70, 4), draw(70, 3, seed=1)
+    x[60:] = x[:10]
+    y[60:] = y[:10]
+    result = kl.interpolate(Laplacian(2.0), x, y, ridge=ridge)
+    assert factorised == [torch.float32]
+    K = matrix(x.double())
+    fitted = K @ oracle.naive_interpolate(K, y, ridge) if ridge else y
+    np.testing.assert_allclose(result.fitted, fitted, atol=1e-8)
+    assert result.relative_residual < 1e-9
+    assert (result.solver, result.jitter, result.converged) == ("direct", 0.0, True)
+
+
+def test_a_matrix_too_near_to_singular_for_float32_is_factorised_in_float64(monkeypatch):
+    monkeypatch.setattr(direct, "SINGLE_ROWS", 10)
+    monkeypatch.setattr(plan, "SINGLE_ROWS", 10)
+    factorised = watch_factors(monkeypatch)
+    x, y = draw(60, 3), draw(60, 1, seed=1)
+    result = kl.interpolate(Gaussian(2.5), x, y)
+    assert factorised[:2] == [torch.float32, torch.float64]
+    assert result.relative_residual < 1e-6
+    half = plan.direct_memory(60, 3, 1, 8) - 1
+    with pytest.raises(
+        kl.MemoryBudgetError, match=r"too near to singular for float32, and float64 needs .*--ridge 1e-6"
+    ):
+        kl.interpolate(Gaussian(2.5), x, y, memory=half, solver="direct")
+
+
+def watch_factors(monkeypatch):
+    """The dtypes of all factors that will be made."""
+    seen, factorise = [], triangle.LowerTriangle.factorise
+
+    def watched(self, *arguments):
+        seen.append(self.rows.dtype)
+        return factorise(self, *arguments)
+
+    monkeypatch.setattr(triangle.LowerTriangle, "factorise", watched)
+    return seen
+
+
+def test_a_tolerance_that_is_not_reached_is_a_warning(caplog):
+    result = kl.interpolate(Laplacian(2.0), draw(20, 3), draw(20, 1, seed=1), tolerance=1e-30)
+    assert not result.converged
+    assert "above the tolerance of 1.0e-30" in caplog.text
+
+
+def test_a_factorisation_reports_its_progress(monkeypatch, caplog):
+    monkeypatch.setattr(triangle, "SIDE", 16)
+    monkeypatch.setattr(system, "LOG_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "kl")
+    seen = []
+    kl.interpolate(Laplacian(2.0), draw(40, 3), draw(40, 1, seed=1), progress=seen.append)
+    assert [report.done for report in seen] == pytest.approx([0.352, 0.896, 1.0])
+    assert "direct: 35% of the factorisation, about" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_triangle_multiplies_like_the_whole_matrix(kept, dtype):
+    x, v = draw(40, 4).to(dtype), draw(40, 3, seed=1).double()
+    lower = triangle.LowerTriangle(Laplacian(2.0), Rows.of(x), side=16)
+    lower.keep(kept)
+    K = matrix(x.double())
+    np.testing.assert_allclose(lower.matmul(v), K @ v.numpy(), atol=1e-5 if dtype == torch.float32 else 1e-12)
+    lower.keep(3)
+    assert sum(panel.nbytes for panel in lower.panels) <= triangle.triangle_bytes(40, v.to(dtype).element_size(), 16)
+    assert lower.factorise(torch.ones(40, dtype=dtype))
+    wanted = oracle.naive_interpolate(K, v, 1.0)
+    np.testing.assert_allclose(lower.solve(v), wanted, atol=1e-5 if dtype == torch.float32 else 1e-12)
+
+
+def test_a_triangle_that_is_not_positive_definite_has_no_factor():
+    lower = triangle.LowerTriangle(Laplacian(2.0), Rows.of(draw(40, 4)), side=16)
+    lower.keep(3)
+    assert not lower.factorise(torch.full((40,), -1.0))
 
 
 @pytest.mark.parametrize(
@@ -207,6 +296,8 @@ def test_the_memory_budget_is_kept():
         (draw(5, 2), draw(5, 1), {"ridge": -1e-9}, "ridge must be a finite number, 0 or above; got -1e-09"),
         (draw(5, 2), draw(5, 1), {"ridge": math.nan}, "ridge must be a finite number, 0 or above; got nan"),
         (draw(5, 2), draw(5, 1), {"ridge": "1"}, "ridge must be a finite number, 0 or above; got '1'"),
+        (draw(5, 2), draw(5, 1), {"tolerance": 0.0}, "tolerance must be a finite number above 0; got 0.0"),
+        (draw(5, 2), draw(5, 1), {"solver": "lu"}, "solver must be one of auto, direct, pcg; got 'lu'"),
         (draw(5, 2), draw(5, 1), {"memory": "much"}, "memory must be auto, a number of bytes"),
     ],
 )

@@ -1,0 +1,218 @@
+"""The kernel machine fitted by preconditioned conjugate gradients instead of EigenPro."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kl.budget import TrainingMemory
+from kl.errors import CheckpointError, MemoryBudgetError
+from kl.exact.equal_rows import equal_rows
+from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
+from kl.exact.plan import pcg_memory, pcg_plan
+from kl.exact.preconditioner import LowRankPreconditioner
+from kl.exact.system import System
+from kl.exact.triangle import LowerTriangle
+from kl.fitting import InterpolatingMachine
+from kl.kernels import Kernel
+from kl.memory import format_memory
+
+log = logging.getLogger(__name__)
+
+
+class ConjugateGradient(Optimizer):
+    """Sets the weights to those of a state, so that Lightning counts one step an iteration.
+
+    Args:
+        alpha: the weights, a parameter of shape (n, c).
+    """
+
+    def __init__(self, alpha: torch.nn.Parameter) -> None:
+        super().__init__([alpha], {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None, *, alpha: Tensor) -> None:  # type: ignore[override]
+        """Take the weights of an iteration."""
+        if closure is not None:  # Lightning passes one that only runs its hooks
+            with torch.enable_grad():
+                closure()
+        self.param_groups[0]["params"][0].copy_(alpha)
+
+
+class ConjugateGradientMachine(InterpolatingMachine):
+    """f(x) = sum_i alpha_i K(x, x_i), fitted by preconditioned conjugate gradients: an epoch is one iteration.
+
+    An iteration is one product with the whole kernel matrix, as much kernel work as an epoch of EigenPro. All outputs
+    share it. The residual Y - f(X) is part of the method, so the training error and the RKHS norm cost nothing more.
+    Float32 kernel products make the recursion drift; whenever it has fallen by 1e-3 its residual is replaced by the
+    true one, in float64. Training stops by itself where that falls no more. Rows that are equal to the bit are fitted
+    to the mean of their targets.
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        memory: bytes, "8GB", or "auto" (half of what is free): as much of K as fits is kept.
+        precision: see `kl.KernelMachine`; the true residuals are of the features as that leaves them.
+        seed: of the preconditioner's pivots and of `bandwidth="auto"`.
+
+    Attributes:
+        relative_residual: |Y - f(X)|_F / |Y|_F, as the recursion has it.
+
+    Source: as `kl.exact.pcg`.
+    """
+
+    method = "conjugate gradients"
+
+    means: Tensor
+    residual: Tensor
+    direction: Tensor
+    energy: Tensor
+    best_alpha: Tensor
+    best_residual: Tensor
+    progress: Tensor
+    _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "means")
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any] = "laplacian",
+        *,
+        memory: int | str = "auto",
+        precision: str = "high",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(kernel, memory, precision, seed, {})
+        self.rank = 0
+
+    # Set-up
+
+    def _allocate(self, n: int, d: int, c: int) -> None:
+        super()._allocate(n, d, c)
+        for name in ("means", "residual", "direction", "best_alpha", "best_residual"):
+            self.register_buffer(name, torch.zeros(n, c, dtype=torch.float64))
+        self.register_buffer("energy", torch.zeros(c, dtype=torch.float64))
+        # iterations; relative size of best_residual; checks in a row that found nothing smaller; the last one checked
+        self.register_buffer("progress", torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
+
+    def _plan(self, budget: int) -> None:
+        rows = self._center_rows
+        (n, d), c = rows.data.shape, self.targets.shape[1]
+        # Beside what a solve counts for itself: the training data, the centres' own copy and the state.
+        own = 4 * n * (2 * d + c) + 8 * n * 7 * c
+        rank, panels = pcg_plan(n, d, c, max(0, budget - own))
+        if rank == 0:
+            raise MemoryBudgetError(
+                f"conjugate gradients on n={n} rows of d={d} features need "
+                f"{format_memory(own + pcg_memory(n, d, c, 1))} at least, more than the budget of "
+                f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
+            )
+        kept = pcg_memory(n, d, c, 0, panels) - pcg_memory(n, d, c, 0)
+        preconditioner = pcg_memory(n, d, c, rank) - pcg_memory(n, d, c, 0)
+        items = {
+            "training data, centres and state": own,
+            "products and residuals": pcg_memory(n, d, c, 0),
+            "preconditioner": preconditioner,
+            "K(X, X), kept part of its lower triangle": kept,
+        }
+        self.memory = TrainingMemory(budget, items, False, 0)
+        self._panels, self.rank = panels, rank
+        if not self.is_started:
+            first, group = equal_rows(self.centers)
+            counts = torch.bincount(group).double()[:, None]
+            sums = torch.zeros(len(first), c, dtype=torch.float64, device=group.device)
+            self.means = (sums.index_add_(0, group, self.targets.double()) / counts)[group]
+            self.residual, self.best_residual = self.means.clone(), self.means.clone()
+        log.info("%s; conjugate gradients: preconditioner of rank %d", self.kernel, rank)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether an iteration has been made."""
+        return bool(self.progress[0] > 0)
+
+    @property
+    def batch_rows(self) -> int:
+        """All rows: a step is one iteration on all of them."""
+        return len(self.centers)
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The parameters of the run, plain values."""
+        return {"batch_size": self.batch_rows, "preconditioner_rank": self.rank}
+
+    def describe(self) -> str:
+        """The parameters on one line."""
+        return f"preconditioner of rank {self.rank}, relative residual {self.relative_residual:.1e}"
+
+    def configure_optimizers(self) -> ConjugateGradient:
+        """The optimizer that takes the weights of each iteration."""
+        return ConjugateGradient(self.alpha)
+
+    def on_train_start(self) -> None:
+        """Keep K and build the preconditioner; callbacks' exact solves are over now."""
+        rows = self._center_rows.double()
+        ridge = self.means.new_zeros(len(rows))
+        system = System(self.kernel, rows, self.means, ridge)
+        matrix = LowerTriangle(self.kernel, system.single())
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            matrix.keep(self._panels)
+        preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=self.hparams["seed"])
+        self.rank = preconditioner.rank
+        self._gradients = ConjugateGradients(system, matrix, preconditioner)
+
+    # Training
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One iteration."""
+        gradients = self._gradients
+        state = gradients.step(self._state() if self.is_started else gradients.zero()[0])
+        claimed, (_, least, stalls, checked) = gradients.system.relative(state.residual), self.progress.tolist()
+        due = state.iterations % CHECK_ITERATIONS == 0
+        if due or claimed <= DROP * checked or claimed > GROWN * least:
+            best = Best(self.best_alpha, self.best_residual, least, int(stalls))
+            state, best = gradients.check(state, claimed, best)
+            log.info("after %d iterations the least true relative residual is %.1e", state.iterations, best.relative)
+            self.best_alpha, self.best_residual = best.alpha, best.residual
+            least, stalls, checked = best.relative, best.stalls, gradients.system.relative(state.residual)
+            if best.stalls >= STALLS:
+                log.info("float32 kernel products lead no further: training stops")
+                self.trainer.should_stop = True
+        self.residual, self.direction, self.energy = state.residual, state.direction, state.energy
+        self.progress = self.progress.new_tensor([state.iterations, least, stalls, checked])
+        self.optimizers().step(alpha=state.alpha)  # type: ignore[union-attr, call-arg]
+
+    def _state(self) -> State:
+        alpha, iterations = self.alpha.detach().clone(), int(self.progress[0])
+        return State(alpha, self.residual, self.direction, self.energy, iterations, self.rank)
+
+    @property
+    def relative_residual(self) -> float:
+        """|Y - f(X)|_F / |Y|_F, as the recursion has it."""
+        return float(self.residual.norm()) / max(float(self.means.norm()), torch.finfo(torch.float64).tiny)
+
+    def fitted_values(self) -> Tensor:
+        """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
+        return self.means - self.residual
+
+    @property
+    def sq_norm_per_class(self) -> Tensor:
+        """|f_k|_H^2 = sum_i alpha_ik f_k(x_i), shape (c,), float64."""
+        return (self.alpha.detach() * self.fitted_values()).sum(dim=0)
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error over all training rows after the last epoch; None where there is none."""
+        return self.train_metrics.get("train/error")
+
+    # Checkpoints
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        if resuming and not torch.equal(state["means"], self.means.cpu()):
+            raise CheckpointError(
+                "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
+                "--seed"
+            )
+        if not resuming:
+            (n, d), c = state["centers"].shape, state["targets"].shape[1]
+            self._allocate(n, d, c)

@@ -1,0 +1,1 @@
+"""The solvers behind `kl.interpolate`: a factorisation, and preconditioned conjugate gradients."""

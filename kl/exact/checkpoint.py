@@ -1,0 +1,90 @@
+"""The state of an unfinished solve on disk, and the name of the equations that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.errors import CheckpointError
+from kl.files import written_whole
+from kl.kernels.base import Kernel
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # raise it when a file's content or the meaning of a solution changes
+SAVE_SECONDS = 30.0
+
+
+def solution_key(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    ridge: float,
+) -> str:
+    """A hash of all that the solution depends on: the bytes of x and y, the kernel's config, the ridge, the format."""
+    about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in (x, y))]
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=20)
+    for tensor in (x, y):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """A file that holds the last state of a solve.
+
+    Args:
+        path: where it lies.
+        key: the `solution_key` of the equations.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: str) -> None:
+        self.path, self._key = Path(path), key
+        self._saved = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The state that was saved, its tensors on the device; None where there is no file.
+
+        Raises:
+            CheckpointError: the file is damaged, or belongs to other equations.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            found = torch.load(self.path, map_location=device, weights_only=True)
+            key, state = found["key"], dict(found["state"])
+        except Exception as error:  # a damaged pickle can raise anything
+            raise CheckpointError(
+                f"checkpoint must be a file of an unfinished exact solve; {self.path} is damaged or something else: "
+                "delete it, or give another path"
+            ) from error
+        if key != self._key:
+            raise CheckpointError(
+                f"checkpoint {self.path} must belong to the same data, targets, kernel and ridge, and belongs to "
+                "others: delete it, or give another path"
+            )
+        return state
+
+    def save(self, state: dict[str, Any], now: bool = False) -> None:
+        """Write the state, at most every half a minute unless `now`; a disk that refuses it is only a log line."""
+        if not now and time.monotonic() - self._saved < SAVE_SECONDS:
+            return
+        self._saved = time.monotonic()
+        try:
+            with written_whole(self.path) as file:
+                torch.save({"key": self._key, "state": state}, file)
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+            log.warning("the state of the exact solve could not be kept in %s (%s)", self.path, error)
+
+    def delete(self) -> None:
+        """Remove the file, if there is one."""
+        with suppress(OSError):  # there may be none, as where the folder is a file
+            self.path.unlink()

@@ -1,0 +1,31 @@
+"""Rows that stand in the data more than once: they make the kernel matrix singular and share one equation."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kl.engine import spans
+
+HASHED_ROWS = 4096  # copied at a time
+
+
+def equal_rows(
+    x: Tensor,  # shape: (n, d)
+) -> tuple[Tensor, Tensor]:
+    """The first row of every group of bitwise equal rows, shape (u,), and each row's group, shape (n,)."""
+    groups: dict[bytes, int] = {}
+    first: list[int] = []
+    group = np.empty(len(x), dtype=np.int64)
+    for span in spans(len(x), HASHED_ROWS):
+        part = x[span].float() if x.dtype == torch.bfloat16 else x[span]  # NumPy has no bfloat16
+        # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
+        for i, row in enumerate(np.ascontiguousarray((part + 0.0).cpu().numpy()), start=span.start):
+            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            group[i] = groups.setdefault(key, len(groups))
+            if group[i] == len(first):
+                first.append(i)
+    return torch.tensor(first, device=x.device), torch.from_numpy(group).to(x.device)

@@ -1,0 +1,133 @@
+"""Preconditioned conjugate gradients on a float32 kernel matrix, with residuals that are true in float64."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import asdict
+
+from kl.errors import MemoryBudgetError
+from kl.exact.checkpoint import Checkpoint
+from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
+from kl.exact.plan import pcg_memory, pcg_plan, rows_that_fit
+from kl.exact.preconditioner import LowRankPreconditioner
+from kl.exact.system import Progress, Reporter, Solved, System
+from kl.exact.triangle import LowerTriangle
+from kl.memory import format_memory
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.7  # of the tolerance, which the recursion's residual goes below before the true one is looked at
+
+
+def solve_pcg(
+    system: System, tolerance: float, budget: int, report: Reporter, checkpoint: Checkpoint | None = None
+) -> Solved:
+    """Solve by conjugate gradients, one recursion an output, all of which share the products with K.
+
+    K is evaluated in float32, once where the budget keeps it. The recursion drifts away from the equations by what
+    float32 loses. Therefore its residual is replaced by the true one, in float64, whenever it has fallen by 1e-3; the
+    search goes on in the same direction unless the two were far apart. The true residual also decides when to stop:
+    at the tolerance, or when it falls no more, and the best weights seen are returned.
+
+    Args:
+        system: the equations.
+        tolerance: the relative residual to reach.
+        budget: bytes.
+        report: is told of every iteration.
+        checkpoint: where the state is kept, found again and, in the end, deleted.
+
+    Raises:
+        MemoryBudgetError: the budget does not hold what the solve cannot do without.
+        CheckpointError: the checkpoint is damaged, or belongs to other equations.
+
+    Source: Hestenes and Stiefel 1952; replaced residuals as in van der Vorst and Ye 2000, Residual replacement
+    strategies for Krylov subspace iterative methods; the same in mixed precision, Clark et al. 2010, section 3.3.
+    """
+    (n, d), c = system.rows.data.shape, system.y.shape[1]
+    matrix = LowerTriangle(system.kernel, system.single())
+    rank, panels = pcg_plan(n, d, c, budget, matrix.side)
+    if rank == 0:
+        fits = rows_that_fit(n, budget, lambda rows: pcg_memory(rows, d, c, 1))
+        raise MemoryBudgetError(
+            f"conjugate gradients on n={n} rows need {format_memory(pcg_memory(n, d, c, 1))} at least, more than the "
+            f"budget of {format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
+        )
+    saved = checkpoint.load(system.y.device) if checkpoint else None  # a wrong one shows before the work
+    log.info(
+        "pcg: keeping %.0f%% of the kernel matrix, preconditioner of rank %d", _share(n, panels, matrix.side), rank
+    )
+    matrix.keep(panels)
+    mean_ridge = float(system.ridge.mean())
+    preconditioner = LowRankPreconditioner(system.kernel, matrix.rows, rank, mean_ridge)
+    gradients = ConjugateGradients(system, matrix, preconditioner)
+    state, best = gradients.zero()
+    if saved is not None and checkpoint is not None:
+        state = State(**saved)
+        log.info("pcg: going on after %d iterations, from %s", state.iterations, checkpoint.path)
+        if state.rank != preconditioner.rank:  # the direction is of no use to another preconditioner
+            state = gradients.start(state.alpha, system.check(state.alpha)[1], state.iterations)
+    iteration = _Iteration(gradients, tolerance, report, checkpoint)
+    try:
+        best = iteration.run(state, best)
+    except KeyboardInterrupt:
+        if checkpoint and iteration.state.iterations:
+            checkpoint.save(asdict(iteration.state), now=True)
+            log.warning(
+                "interrupted after %d iterations, which are kept: the same call goes on", iteration.state.iterations
+            )
+        raise
+    if checkpoint:
+        checkpoint.delete()
+    fitted = system.y - best.residual - system.ridge[:, None] * best.alpha
+    return Solved(best.alpha, fitted, best.relative, "pcg", iteration.state.iterations)
+
+
+class _Iteration:
+    """The loop; `state` is always that of the last whole iteration. Arguments as of `solve_pcg`."""
+
+    def __init__(
+        self, gradients: ConjugateGradients, tolerance: float, report: Reporter, checkpoint: Checkpoint | None
+    ) -> None:
+        self._gradients, self._tolerance = gradients, tolerance
+        self._report, self._checkpoint = report, checkpoint
+
+    def run(self, state: State, best: Best) -> Best:
+        """Iterate until the true residual is below the tolerance or falls no more."""
+        self.state, system = state, self._gradients.system
+        start, first = time.perf_counter(), (state.iterations, system.relative(state.residual))
+        relative = first[1]
+        target, latest = self._target(relative), state.iterations + CHECK_ITERATIONS
+        while True:
+            if relative <= target or relative > GROWN * best.relative or self.state.iterations >= latest:
+                self.state, best = self._gradients.check(self.state, relative, best)
+                log.info(
+                    "pcg: after %d iterations the least true relative residual is %.1e",
+                    self.state.iterations,
+                    best.relative,
+                )
+                if best.relative <= self._tolerance or best.stalls == STALLS:
+                    return best
+                relative = system.relative(self.state.residual)
+                target, latest = self._target(relative), self.state.iterations + CHECK_ITERATIONS
+            self.state = self._gradients.step(self.state)
+            relative = system.relative(self.state.residual)
+            if self._checkpoint:
+                self._checkpoint.save(asdict(self.state))
+            left = self._seconds_left(relative, first, time.perf_counter() - start)
+            self._report(Progress("pcg", self.state.iterations, relative, left))
+
+    def _target(self, relative: float) -> float:
+        return max(MARGIN * self._tolerance, DROP * relative)
+
+    def _seconds_left(self, relative: float, first: tuple[int, float], seconds: float) -> float:
+        """At the mean rate of convergence so far."""
+        fallen = math.log(first[1] / relative) if 0 < relative < first[1] < math.inf else 0.0
+        if fallen <= 0 or self.state.iterations - first[0] < 3:
+            return math.inf
+        return max(0.0, math.log(relative / (MARGIN * self._tolerance))) * seconds / fallen
+
+
+def _share(n: int, panels: int, side: int) -> float:
+    return 100 * (1 - max(0.0, 1 - panels * side / n) ** 2)

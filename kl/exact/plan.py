@@ -1,0 +1,167 @@
+"""What an exact solve will cost, and by which solver: memory and seconds, before it starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kl.engine import LONG_SIDE, PADDED, TILE
+from kl.errors import InputError
+from kl.exact.triangle import SIDE, LowerTriangle, triangle_bytes
+from kl.kernels.base import Kernel
+from kl.memory import parse_memory
+from kl.rows import Rows
+
+SOLVERS = ("auto", "direct", "pcg")
+SINGLE_ROWS = 2048  # rows from which a factor in float32 is tried first
+DIRECT_ROWS = 30_000  # on a CPU, beyond which the n^3 of a factorisation takes many minutes
+RANK, RANK_SHARE = 4000, 10  # of the preconditioner: n / 10, which takes a tenth of the memory of K, at most 4000
+ITERATIONS = 60  # of conjugate gradients that an estimate assumes
+TIMED_ROWS = 2048
+
+
+def choose_solver(solver: str, n: int, d: int, c: int, budget: int, device: torch.device) -> str:
+    """What "auto" is: direct where its factor fits the budget in float64 and, on a CPU, up to 30,000 rows; else pcg.
+
+    Raises:
+        InputError: there is no such solver.
+    """
+    if check_solver(solver) != "auto":
+        return solver
+    fits = direct_memory(n, d, c, 8) <= budget and (device.type == "cuda" or n <= DIRECT_ROWS)
+    return "direct" if fits else "pcg"
+
+
+def check_solver(solver: str) -> str:
+    """`solver`, if it is auto, direct or pcg.
+
+    Raises:
+        InputError: it is not.
+    """
+    if solver not in SOLVERS:
+        raise InputError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
+    return solver
+
+
+def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
+    """Bytes of a direct solve: half of K, factorised in place, and what every solve holds.
+
+    The factor is of float32 where n > 2048, about 2 n^2 bytes; itemsize=8 is for matrices too near to singular for it.
+    """
+    itemsize = itemsize or (4 if n > SINGLE_ROWS else 8)
+    return triangle_bytes(n, itemsize) + _common_memory(n, d, c)
+
+
+def pcg_memory(n: int, d: int, c: int, rank: int | None = None, panels: int = 0, side: int = SIDE) -> int:
+    """Bytes of conjugate gradients with a preconditioner of this rank and the first panels of K, both in float32."""
+    rank = _full_rank(n) if rank is None else rank
+    # F, its rows scaled for the solve, F F^T in three copies; directions, residuals and their like
+    preconditioner = 4 * n * rank + 4 * n * -(-rank // RANK_SHARE) + 28 * rank * rank
+    kept = sum(panel_bytes(n, j, side) for j in range(panels))
+    return preconditioner + 8 * n * 10 * c + kept + _common_memory(n, d, c)
+
+
+def panel_bytes(n: int, j: int, side: int = SIDE) -> int:
+    """Bytes of panel j of a float32 triangle."""
+    return 4 * (n - j * side) * min(side, n - j * side)
+
+
+def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE) -> tuple[int, int]:
+    """Rank of the preconditioner and number of panels to keep, as the budget has it: (0, 0) where nothing fits."""
+    rank = _full_rank(n)
+    while (
+        rank > 0 and pcg_memory(n, d, c, rank) - pcg_memory(n, d, c, 0) > max(budget - pcg_memory(n, d, c, 0), 0) // 2
+    ):
+        rank = rank * 3 // 4
+    left, panels = budget - pcg_memory(n, d, c, rank), 0
+    while panels * side < n and left >= panel_bytes(n, panels, side):
+        left -= panel_bytes(n, panels, side)
+        panels += 1
+    return rank, panels
+
+
+def rows_that_fit(n: int, budget: int, memory: Callable[[int], int]) -> int:
+    """The most rows, nearly, of which `memory` says that they fit the budget; 1 at least."""
+    while n > 1 and memory(n) > budget:
+        n = int(0.99 * n)
+    return n
+
+
+def _full_rank(n: int) -> int:
+    return min(max(1, n // RANK_SHARE), RANK)
+
+
+def _common_memory(n: int, d: int, c: int) -> int:
+    """Features in float32, once more where rows repeat, and as codes; targets, weights, residuals; tiles."""
+    return 9 * n * d + 8 * n * (8 * c + 3 * PADDED) + 32 * min(TILE, n * n)
+
+
+def estimate_seconds(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    solver: str = "direct",
+    memory: str | int = "auto",
+    c: int = 10,
+) -> float:
+    """Seconds of an exact solve on x's device, from the rates of its parts, measured here and now in a second or two.
+
+    Direct: n^3 / 3 flops in float32 (float64 up to 2048 rows), n^2 / 2 kernel values for the factor, and as many in
+    float64 for each of three residuals. A matrix that float32 does not serve costs about three times that.
+    PCG: n^2 / 2 kernel values in float32, the preconditioner, 60 products (kept panels read, the others computed), and
+    three residuals. The number of iterations is a guess: a matrix near to singular needs many times as many.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: training features, shape (n, d).
+        solver: "direct" or "pcg".
+        memory: budget, which decides how much of K conjugate gradients keep.
+        c: outputs.
+    """
+    (n, d), m = x.shape, min(len(x), TIMED_ROWS)
+    rows = Rows.of(x[:m])
+    dtype = torch.float32 if n > SINGLE_ROWS or solver == "pcg" else torch.float64
+    v = x.new_ones(m, c, dtype=torch.float64)
+    double = LowerTriangle(kernel, rows.double(), LONG_SIDE)
+    residual = _best_seconds(lambda: double.matmul(v)) / _pairs(m, LONG_SIDE)
+    working = rows.double() if dtype == torch.float64 else rows
+    triangle = LowerTriangle(kernel, working)
+    side, pairs, values = triangle.side, _pairs(m, triangle.side), n * n / 2
+    fill = _best_seconds(lambda: _filled(kernel, working).panels[0]) / pairs
+    a = torch.rand(TIMED_ROWS, SIDE, dtype=dtype, device=x.device)
+    b, out = a[:SIDE].clone(), a.new_empty(TIMED_ROWS, SIDE)
+    flop = _best_seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
+    if solver == "direct":
+        return 1.1 * n**3 / 3 * flop + values * (fill + 3 * residual)
+    triangle = _filled(kernel, working)
+    read = _best_seconds(lambda: triangle.matmul(v)) / pairs
+    triangle.panels.clear()
+    computed = _best_seconds(lambda: triangle.matmul(v)) / pairs
+    rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), side)
+    kept = 1 - (1 - min(1.0, panels * side / n)) ** 2
+    product = values * (kept * read + (1 - kept) * computed) + 4 * n * rank * PADDED * flop
+    return ITERATIONS * product + values * (kept * fill + 3 * residual) + 3 * n * rank**2 * flop
+
+
+def _pairs(m: int, side: int) -> float:
+    """Kernel values of a triangle of m rows, whose diagonal blocks are whole."""
+    return m * (m + min(m, side)) / 2
+
+
+def _filled(kernel: Kernel, rows: Rows) -> LowerTriangle:
+    triangle = LowerTriangle(kernel, rows)
+    triangle.keep(len(triangle.columns))
+    return triangle
+
+
+def _best_seconds(work: Callable[[], Tensor], repeats: int = 3) -> float:
+    """The fastest of a few runs; the first also starts the threads."""
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        float(work()[0, 0])  # reading a value waits for the device
+        best = min(best, time.perf_counter() - start)
+    return best

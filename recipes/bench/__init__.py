@@ -1,0 +1,1 @@
+"""`kl bench`: how fast this machine trains, solves and grows, beside the limit and beside other libraries."""

@@ -1,0 +1,109 @@
+"""What a benchmark leaves: a table on the screen, results.json and results.png in its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kl.files import written_whole
+from recipes.bench.record import PARTS
+from recipes.report import _plain, print_table
+
+TITLES = {
+    "limit": "limit: plain products of the flops of an epoch, 2 n^2 d",
+    "epochs": "epochs: of training, through the Trainer",
+    "exact": "exact: the minimum-norm interpolant",
+    "peers": "peers: time to a training mse of 1e-4",
+    "growth": "growth: an epoch with n and with d, Gaussian, K not kept",
+    "memory": "memory: the peak beyond Python and torch themselves",
+}
+HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
+IN_TITLE = (1, 2, 5)  # columns that move to the title where all rows agree
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """results.json, whole or not at all."""
+    with written_whole(folder / "results.json") as file:
+        file.write(json.dumps(_plain(results), indent=1).encode() + b"\n")
+
+
+def write_figure(folder: Path, results: dict[str, Any]) -> None:
+    """results.png, where there is something to draw."""
+    from callbacks.figures import PRINT_DPI
+    from recipes.bench.plot import draw
+
+    figure = draw(results)
+    if figure is not None:
+        figure.savefig(folder / "results.png", dpi=PRINT_DPI)
+        figure.clear()
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """A table for every part, targets beside what was reached."""
+    machine, data = results["machine"], results["data"]
+    typer.echo(
+        f"{data['name']}  n={data['n']} d={data['d']} c={data['c']}  on {machine['gpu'] or machine['cpu']}, "
+        f"{machine['cores']} cores, torch {machine['torch']}"
+    )
+    for part in PARTS:
+        rows = [row_of(each) for each in results["measurements"] if each["part"] == part]
+        if rows:
+            typer.echo("")
+            print_part(TITLES[part], rows)
+    reached = [each["met"] for each in results["measurements"] if each["met"] is not None]
+    if reached:
+        typer.echo(f"{sum(reached)} of {len(reached)} targets reached; {results['seconds_total']:.0f} s in all")
+    typer.echo(f"results: {results['log_dir']}/results.json, results.png")
+
+
+def print_part(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table without the columns that are empty; those that say the same in every row are said in its title."""
+    same = [i for i in IN_TITLE if len({row[i] for row in rows}) == 1 and rows[0][i]]
+    said = ", ".join(f"{'ratio to' if HEADER[i] == 'to' else HEADER[i] + ' ='} {rows[0][i]}" for i in same)
+    used = [i for i in range(len(HEADER)) if i == 0 or (i not in same and any(row[i] for row in rows))]
+    header = tuple(HEADER[i] for i in used)
+    print_table(f"{title} ({said})" if said else title, header, [tuple(row[i] for i in used) for row in rows])
+
+
+def row_of(found: dict[str, Any]) -> tuple[str, ...]:
+    """One measurement as a row of the table: its numbers, or why there are none."""
+    seconds, ratio, target = found["seconds"], found["ratio"], found["target"]
+    met = found["met"]
+    return (
+        found["name"],
+        str(found["n"] or ""),
+        str(found["d"] or ""),
+        "" if seconds is None else f"{seconds:.3g}",
+        "" if ratio is None else f"{ratio:.3f}",
+        "" if ratio is None else short(found["against"]),
+        "" if target is None else f"<= {target:g}",
+        "" if met is None else ("reached" if met else "missed"),
+        found["error"] or note_of(found),
+    )
+
+
+def note_of(found: dict[str, Any]) -> str:
+    """What else a row should show."""
+    detail, part = found["detail"], found["part"]
+    if part == "limit":
+        return f"{detail['gflops']:.0f} GFLOP/s, {detail['variant']}"
+    if part == "exact" and detail.get("relative_residual") is not None:
+        return f"residual {detail['relative_residual']:.1e}"
+    if part == "peers":
+        mse, wrong = detail.get("train_mse"), detail.get("train_error")
+        notes = [] if mse is None else [f"mse {mse:.1e}"]
+        return ", ".join(notes + ([] if wrong is None else [f"error {wrong:.2%}"]))
+    if part == "memory" and detail.get("used_bytes") is not None:
+        kept = detail["kept_rows"] / found["n"]
+        return f"{detail['used_bytes'] / 1e6:.0f} of {detail['budget_bytes'] / 1e6:.0f} MB, {kept:.0%} of K kept"
+    return ""
+
+
+def short(against: str | None) -> str:
+    """What a ratio is to, as the table has room for."""
+    return {"float32 mm of the same flops": "mm", "sklearn KernelRidge": "KernelRidge"}.get(
+        against or "", against or ""
+    )

@@ -1,0 +1,61 @@
+"""What every part of the benchmark gives: measurements, and the tasks that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory")
+
+# What the ratios should be at most, each to what its row names.
+EPOCH_NOT_KEPT, EPOCH_KEPT, EPOCH_FLOATS, EPOCH_NTK = 0.45, 0.1, 1.2, 1.0
+NORM_AND_ERROR, LIGHTNING, LIGHTNING_FROM = 0.05, 0.03, 60_000
+EXACT, EXACT_FROM = 0.5, 10_000
+MEMORY = 1.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the table."""
+
+    part: str
+    name: str
+    n: int | None = None
+    d: int | None = None
+    seconds: float | None = None
+    ratio: float | None = None
+    """To what `against` names."""
+    against: str | None = None
+    target: float | None = None
+    """The ratio should be at most this; None where there is no target, or none at this size."""
+    error: str | None = None
+    """Why there is no number, on one line."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """What else was measured, and with which parameters."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target was reached; None where there is none or no number."""
+        return None if self.target is None or self.ratio is None else self.ratio <= self.target
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, and whether the target was reached."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that gives measurements."""
+
+    part: str
+    name: str
+    seconds: float
+    """A first guess of how long it takes; the estimates shown are corrected by the tasks done before."""
+    run: Callable[[], list[Measurement]]
+
+
+def one_line(error: BaseException) -> str:
+    """The kind and the first line of an exception's message, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")[:200]

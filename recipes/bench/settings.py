@@ -1,0 +1,178 @@
+"""The sizes of a benchmark: what --scale, --train-size and the data make of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kl.errors import InputError
+from recipes.bench.limit import Limits
+from recipes.bench.record import PARTS
+
+if TYPE_CHECKING:
+    from datamodules import KernelDataModule
+    from kl import Kernel
+    from recipes.bench.command import BenchOptions
+
+SCALES = ("quick", "full")
+FULL_GROWTH = (5_000, 10_000, 20_000, 40_000, 60_000)
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """Training rows in memory."""
+
+    name: str
+    x: Tensor  # shape: (n, d), float32
+    y: Tensor  # shape: (n, c), float32
+    labels: Tensor | None  # shape: (n,), long; None for regression
+
+    def first(self, n: int) -> BenchData:
+        """The first n rows, or all where there are fewer."""
+        return BenchData(self.name, self.x[:n], self.y[:n], None if self.labels is None else self.labels[:n])
+
+    def noisy(self, seed: int = 0) -> BenchData:
+        """The same with a little noise on the features: what is no image, for which 8-bit products do not do."""
+        generator = torch.Generator().manual_seed(seed)
+        scale = 1e-3 * float(self.x.std())
+        x = self.x + scale * torch.randn(self.x.shape, generator=generator)
+        return BenchData(f"{self.name} + noise", x, self.y, self.labels)
+
+    def datamodule(self, seed: int = 0) -> KernelDataModule:
+        """These rows as a data module; its test set is a formality."""
+        from datamodules import ArrayDataModule
+
+        y = self.y if self.labels is None else self.labels
+        return ArrayDataModule.from_arrays(self.x, y, self.x[:1], y[:1], batch_size=None, seed=seed)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    parts: tuple[str, ...]
+    train: int
+    """Rows of the epochs and of the memory runs."""
+    exact: int
+    """Rows of the exact solves."""
+    peers: int
+    """Rows that every library trains on."""
+    growth: tuple[int, ...]
+    features: tuple[int, ...]
+    """d of the growth with d, on `growth_rows` random rows."""
+    growth_rows: int
+    epochs: int
+    """Of every training run; the first is not counted."""
+    repeats: int
+    """Of everything else; the fastest counts."""
+    time_limit: float
+    """Seconds that a peer may take."""
+    subsample: int | None = None
+    """s of every training run; None is the machine's own choice."""
+    peer_kernels: tuple[str, ...] = ("gaussian",)
+    peer_python: str | None = None
+    """The Python that other libraries are run with; None is this one."""
+
+
+def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
+    """The sizes that the options ask for, where the data has so many rows.
+
+    Raises:
+        InputError: --scale, --only or --time-limit is not what it may be.
+    """
+    parts = choose_parts(options)
+    full = options.scale == "full"
+    train = min(rows, options.train_size or (60_000 if full else 4_000))
+    growth = {n for n in (FULL_GROWTH if full else (train // 3,)) if 0 < n < train} | {train}
+    return Sizes(
+        parts=parts,
+        train=train,
+        exact=min(train, 10_000 if full else 2_000),
+        peers=min(train, 10_000 if full else 1_500),
+        growth=tuple(sorted(growth)),
+        features=(32, 128, 512, 784, 1536, 3072) if full else (32, 784),
+        growth_rows=min(train, 10_000 if full else 2_500),
+        epochs=4 if full else 3,
+        repeats=3 if full else 2,
+        time_limit=options.time_limit or (900.0 if full else 60.0),
+        subsample=None if full else max(1, min(500, train // 4)),  # so that set-ups do not take most of the time
+        peer_kernels=("gaussian", "laplacian") if full else ("gaussian",),
+        peer_python=options.peer_python,
+    )
+
+
+def choose_parts(options: BenchOptions) -> tuple[str, ...]:
+    """The parts that --only names, in their order; the other options are checked, too, before any data is read.
+
+    Raises:
+        InputError: one is not what it may be.
+    """
+    if options.scale not in SCALES:
+        raise InputError(f"scale must be {' or '.join(SCALES)}; got {options.scale!r}")
+    if options.time_limit is not None and not options.time_limit > 0:
+        raise InputError(f"time_limit must be a number of seconds above 0; got {options.time_limit}")
+    if options.seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0; got {options.seed}")
+    asked = PARTS if options.only is None else tuple(part.strip() for part in options.only.split(","))
+    for part in asked:
+        if part not in PARTS:
+            raise InputError(f"only must be parts of {', '.join(PARTS)}, separated by commas; got {part!r}")
+    return tuple(part for part in PARTS if part in asked)
+
+
+def read_data(options: BenchOptions) -> BenchData:
+    """The training rows that --data names, all of them or --train-size.
+
+    Raises:
+        InputError: the data cannot be had.
+    """
+    from recipes.build import build_data
+    from recipes.options import DataOptions
+
+    size = options.train_size
+    if size is None and options.scale == "quick" and options.data in ("mnist", "fashion-mnist", "cifar10"):
+        size = 4_000  # what `choose_sizes` takes: no more need be made float32
+    data = build_data(DataOptions(options.data, options.data_dir, train_size=size), options.seed)
+    data.prepare_data()
+    data.setup("fit")
+    y = data.train_set.y
+    labels = y.argmax(dim=1) if data.task == "classification" else None
+    return BenchData(data.name, data.train_set.x.float(), y.float(), labels)
+
+
+def chosen_kernels(data: BenchData, seed: int) -> dict[str, Kernel]:
+    """Gaussian, Laplacian and ReLU NTK: at the bandwidths of record on MNIST, else at the median distance."""
+    import kl
+
+    if data.name == "mnist":
+        return {"gaussian": kl.Gaussian(5.0), "laplacian": kl.Laplacian(10.0), "relu-ntk": kl.ReluNTK(depth=3)}
+    radial = {"gaussian": kl.Gaussian("auto"), "laplacian": kl.Laplacian("auto")}
+    resolved = {name: kernel.resolve(data.x, seed=seed) for name, kernel in radial.items()}
+    return {**resolved, "relu-ntk": kl.ReluNTK(depth=3)}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a part needs."""
+
+    data: BenchData
+    kernels: dict[str, Kernel]
+    sizes: Sizes
+    limits: Limits
+    rate: float
+    """Flops a second of a float32 product, for estimates."""
+    accelerator: str = "cpu"
+    """cpu or gpu."""
+    seed: int = 0
+
+    @property
+    def device(self) -> str:
+        """The torch device."""
+        return "cuda" if self.accelerator == "gpu" else "cpu"
+
+    def guess(self, n: int, d: int, passes: float, extra: float = 2.0) -> float:
+        """Seconds of so many passes of 2 n^2 d flops, and of what else there is."""
+        return passes * 2 * n * n * d / self.rate + extra

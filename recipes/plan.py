@@ -1,0 +1,193 @@
+"""`kl plan`: what a training run would take, before it runs: memory, parameters and seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from recipes.options import (
+    DataOptions,
+    ExactOptions,
+    KernelOptions,
+    OutputOptions,
+    RunOptions,
+    SolverOptions,
+    TrainerOptions,
+    takes,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from kl import Kernel, KernelMachine
+
+
+@takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
+def plan(
+    data: DataOptions,
+    kernel: KernelOptions,
+    solver: SolverOptions,
+    exact: ExactOptions,
+    run: RunOptions,
+    trainer: TrainerOptions,
+    output: OutputOptions,
+) -> None:
+    """Print what `kl fit` with the same options would take: memory by item, batch, q, s, step size and seconds.
+
+    The data are read, the parameters chosen and this machine's rates measured; nothing is trained or written. For
+    example:
+
+    kl plan --data mnist --kernel laplacian --memory 8GB
+    """
+    from recipes.build import build_data, build_kernel, check_run, device_of, integer_or_auto, number_or_auto
+    from recipes.report import kernel_results, print_json
+    from recipes.training import check_training
+
+    check_run(run)
+    check_training(solver, run, trainer)
+    import kl
+    from kl.estimate import estimate_training
+
+    machine = kl.KernelMachine(
+        build_kernel(kernel),
+        batch_size=integer_or_auto("batch_size", solver.batch_size),
+        step_size=number_or_auto("step_size", solver.step_size),
+        top_q=integer_or_auto("top_q", solver.top_q),
+        subsample=integer_or_auto("subsample", solver.subsample),
+        memory=run.memory,
+        precision=run.precision,
+        seed=run.seed,
+    )
+    start, device = time.perf_counter(), device_of(run)
+    datamodule = build_data(data, run.seed)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    read = time.perf_counter()
+    machine.prepare(datamodule.train_set.x, datamodule.train_set.y, device)
+    prepared = time.perf_counter()
+    estimate = estimate_training(machine, datamodule.train_set, datamodule.test_set.x)
+    limit = None if trainer.no_exact else exact_plan(machine.kernel, datamodule.train_set.x, machine, run, device)
+    chosen, memory = machine.plan, machine.memory
+    assert chosen is not None  # prepare() made both
+    assert memory is not None
+    setup = prepared - start + estimate.fill_seconds
+    exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
+    n = len(machine.centers)
+    results: dict[str, Any] = {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        **kernel_results(machine.kernel),
+        "n": n,
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "epochs": solver.epochs,
+        "device": device,
+        "memory_items": dict(memory.items),
+        "memory_total": memory.total,
+        "memory_budget": memory.budget,
+        "batch_size": chosen.batch_size,
+        "memory_batch_size": chosen.memory_batch_size,
+        "critical_batch_size": chosen.critical_batch_size,
+        "top_q": chosen.top_q,
+        "subsample": chosen.subsample,
+        "step_size": chosen.step_size,
+        "kept_rows": memory.kept_rows,
+        "keeps_columns": memory.keep_columns,
+        "steps_per_epoch": estimate.steps_per_epoch,
+        "flops_per_epoch": estimate.flops_per_epoch,
+        "seconds_reading_data": read - start,
+        "seconds_planning": prepared - read,
+        "seconds_filling": estimate.fill_seconds,
+        "seconds_setup": setup,
+        "seconds_first_epoch": estimate.epoch_seconds,
+        "seconds_per_epoch": estimate.epoch_seconds,
+        "seconds_training_error": estimate.training_error_seconds,
+        "seconds_evaluation": estimate.evaluation_seconds,
+        "seconds_total": prepared - start + estimate.training_seconds(solver.epochs) + exact_seconds,
+        "kernel_values_per_second": estimate.values_per_second,
+        "exact": limit,
+    }
+    if output.json:
+        print_json(results)
+    else:
+        print_plan(results, machine)
+
+
+def exact_plan(
+    kernel: Kernel,
+    x: torch.Tensor,  # shape: (n, d)
+    machine: KernelMachine,
+    run: RunOptions,
+    device: str,
+) -> dict[str, Any]:
+    """Solver, bytes and predicted seconds of the exact limit: the one place that asks the solvers.
+
+    Solver and seconds are None where the budget does not hold what any solver needs.
+    """
+    import torch
+
+    from kl.exact.plan import choose_solver, direct_memory, estimate_seconds, pcg_memory, pcg_plan
+    from kl.memory import parse_memory
+
+    (n, d), c = x.shape, machine.alpha.shape[1]
+    budget = parse_memory(run.memory, device)
+    solver = choose_solver("auto", n, d, c, budget, torch.device(device))
+    rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
+    memory = direct_memory(n, d, c) if solver == "direct" else pcg_memory(n, d, c, rank, panels)
+    if memory > budget or (solver == "pcg" and rank == 0):
+        return {"solver": None, "memory": memory, "seconds": None}
+    return {
+        "solver": solver,
+        "memory": memory,
+        "seconds": estimate_seconds(kernel, x.to(device), solver, run.memory, c),
+    }
+
+
+def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
+    """Three tables for people."""
+    from kl.memory import format_memory
+    from recipes.report import kernel_text, print_table
+
+    r, n = results, results["n"]
+    print_table(
+        f"{r['data']}  n={n} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
+        ("memory", ""),
+        [(name, format_memory(size)) for name, size in r["memory_items"].items()]
+        + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],
+    )
+    kept = {0: "none", n: "all rows"}.get(r["kept_rows"], f"the first {r['kept_rows']} of {n} rows")
+    columns = "part of K" if r["kept_rows"] == n else "kept" if r["keeps_columns"] else "computed in every step"
+    print_table(
+        "training",
+        ("", ""),
+        [
+            ("batch m", f"{r['batch_size']}"),
+            ("critical batch m*", f"{r['critical_batch_size']}"),
+            ("damped directions q", f"{r['top_q']}"),
+            ("subsample s", f"{r['subsample']}"),
+            ("step size", f"{r['step_size']:.4g}"),
+            ("K(X, X) kept", kept),
+            ("K(X, X_S)", columns),
+            ("steps an epoch", f"{r['steps_per_epoch']}"),
+            ("flops an epoch", f"{r['flops_per_epoch']:.3g}"),
+        ],
+    )
+    rows = [
+        ("reading the data", _seconds(r["seconds_reading_data"])),
+        ("choosing parameters", _seconds(r["seconds_planning"])),
+        ("computing the kept rows of K", _seconds(r["seconds_filling"])),
+        ("an epoch's steps", _seconds(r["seconds_per_epoch"])),
+        ("an epoch's errors", _seconds(r["seconds_training_error"] + r["seconds_evaluation"])),
+    ]
+    if r["exact"]:
+        solver, memory = r["exact"]["solver"], format_memory(r["exact"]["memory"])
+        seconds = r["exact"]["seconds"]
+        rows.append((f"exact limit ({solver or 'left out'}, {memory})", "" if seconds is None else _seconds(seconds)))
+    rows.append((f"all of it, {r['epochs']} epochs", _seconds(r["seconds_total"])))
+    print_table("predicted time", ("", ""), rows)
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

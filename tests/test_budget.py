@@ -1,0 +1,103 @@
+"""What a run may keep: the budget by item, its refusals, and the memory that is free."""
+
+import pytest
+
+from kl.budget import LEAST_KEPT, training_memory
+from kl.errors import MemoryBudgetError
+from kl.memory import UNLIMITED, _free_in_groups, free_memory
+
+IMAGES = {"d": 784, "c": 10, "s": 2000, "coded": True}
+
+
+def least(n, **options):
+    plan = training_memory(n, budget=10**15, **{**IMAGES, **options})
+    return sum(size for name, size in plan.items.items() if "kept" not in name)
+
+
+@pytest.mark.parametrize("n", [50, 3000, 20000])
+def test_total_never_exceeds_the_budget_and_grows_with_it(n):
+    base, before = least(n), -1
+    for extra in (0, 10**5, 10**7, 10**8, 10**9, 10**10):
+        plan = training_memory(n, budget=base + extra, **{**IMAGES, "s": min(n, 2000)} if n > 2000 else IMAGES)
+        assert plan.total <= plan.budget
+        assert plan.kept_rows >= before
+        assert plan.kept_rows == 0 or plan.kept_rows >= LEAST_KEPT * n
+        before = plan.kept_rows
+    assert before == n
+
+
+def test_items_grow_with_rows_features_batch_and_subsample():
+    assert least(3000) < least(20000)
+    assert least(20000) < least(20000, d=3072)
+    assert least(20000, s=1000) < least(20000, s=4000)
+    assert least(20000, batch_size=100) <= least(20000) < least(20000, batch_size=20000)
+
+
+def test_refusal_names_options_that_help():
+    with pytest.raises(MemoryBudgetError, match=r"n=10000 rows of d=784 .* more than the budget of 300 MB") as caught:
+        training_memory(10000, budget=3 * 10**8, **IMAGES)
+    text = str(caught.value)
+    assert "\n" not in text
+    rows = int(text.split("--train-size ")[1].split()[0])
+    subsample = int(text.split("--subsample ")[1].split()[0])
+    training_memory(rows, budget=3 * 10**8, **IMAGES)
+    training_memory(10000, budget=3 * 10**8, **{**IMAGES, "s": subsample})
+    amount = float(text.split("--memory to ")[1].split()[0])
+    training_memory(10000, budget=int(amount * 10**6), **IMAGES)
+
+
+def test_refusal_proposes_nothing_that_does_not_help():
+    with pytest.raises(MemoryBudgetError) as caught:
+        training_memory(10**6, budget=3 * 10**8, **IMAGES)
+    assert "--subsample" not in str(caught.value)
+    with pytest.raises(MemoryBudgetError) as caught:
+        training_memory(10, budget=10, **{**IMAGES, "s": 10})
+    assert "--train-size" not in str(caught.value)
+    assert "raise --memory to" in str(caught.value)
+
+
+def groups(tmp_path, lines, files):
+    own = tmp_path / "own"
+    own.write_text("".join(f"{line}\n" for line in lines))
+    for name, value in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return [size for size in _free_in_groups(tmp_path / "groups", own) if size is not None]
+
+
+def test_limits_of_control_groups_version_2(tmp_path):
+    files = {
+        "box/job/memory.max": "max",
+        "box/memory.max": 1000,
+        "box/memory.current": 700,
+        "box/memory.stat": "anon 600\ninactive_file 50",
+    }
+    assert groups(tmp_path, ["0::/box/job"], files) == [350]
+
+
+def test_limits_of_control_groups_version_1(tmp_path):
+    files = {
+        "memory/job/memory.limit_in_bytes": 2000,
+        "memory/job/memory.usage_in_bytes": 500,
+        "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 100",
+        "memory/memory.limit_in_bytes": UNLIMITED * 8 - 4096,
+    }
+    assert groups(tmp_path, ["5:cpu,cpuacct:/job", "4:memory:/job", "0::/"], files) == [1600]
+
+
+def test_a_container_that_sees_only_the_top_of_its_group(tmp_path):
+    files = {"memory.max": 900, "memory.current": 1000, "memory.stat": "inactive_file 0"}
+    assert groups(tmp_path, ["0::/docker/0123"], files) == [0]
+
+
+def test_groups_that_cannot_be_read_are_no_limit(tmp_path):
+    assert groups(tmp_path, ["4:memory:/gone", "0::/"], {}) == []
+    assert _free_in_groups(tmp_path, tmp_path / "missing") == []
+
+
+def test_free_memory_respects_the_group(monkeypatch):
+    monkeypatch.setattr("kl.memory._free_in_groups", lambda: [None, 12345])
+    assert free_memory("cpu") == 12345
+    monkeypatch.setattr("kl.memory._free_in_groups", lambda: [None])
+    assert free_memory("cpu") > 12345

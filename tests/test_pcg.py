@@ -1,0 +1,250 @@
+"""Conjugate gradients against the oracle: their residual, resuming, memory, and what near singular matrices do."""
+
+import logging
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+
+import kl
+from kl.exact import pcg, plan
+from kl.exact.plan import choose_solver, pcg_memory, pcg_plan
+from kl.exact.preconditioner import LowRankPreconditioner
+from kl.kernels import Gaussian, Laplacian, Polynomial
+from kl.rows import Rows
+
+CPU = torch.device("cpu")
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def matrix(x, bandwidth=2.0):
+    return oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=bandwidth)
+
+
+def solve(x, y, kernel=None, **options):
+    return kl.interpolate(kernel or Laplacian(2.0), x, y, solver="pcg", **options)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Several panels, and true residuals now and then, with few rows."""
+    monkeypatch.setattr("kl.exact.triangle.SIDE", 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("c", [1, 4])
+@pytest.mark.usefixtures("small_blocks")
+def test_it_equals_the_oracle(c, ridge, dtype):
+    x, y = draw(70, 4).to(dtype), draw(70, c, seed=1)
+    result = solve(x, y, ridge=ridge, tolerance=1e-10)
+    K = matrix(x.double())
+    wanted = oracle.naive_interpolate(K, y, ridge)
+    np.testing.assert_allclose(result.alpha, wanted, atol=1e-7)
+    np.testing.assert_allclose(result.fitted, K @ wanted, atol=1e-8)
+    left = np.linalg.norm(K @ result.alpha.numpy() + ridge * result.alpha.numpy() - y.double().numpy())
+    assert left / float(y.norm()) == pytest.approx(result.relative_residual, abs=1e-12)
+    assert result.rkhs_norm == pytest.approx(oracle.naive_rkhs_norm(K, wanted), rel=1e-8)
+    assert (result.solver, result.jitter, result.converged) == ("pcg", 0.0, True)
+    assert 0 < result.iterations < 200
+
+
+def test_8_bit_features():
+    x, y = torch.randint(0, 256, (90, 40), generator=torch.Generator().manual_seed(0)) / 255, draw(90, 2)
+    assert Rows.of(x).codes is not None
+    np.testing.assert_allclose(
+        solve(x, y, tolerance=1e-10).alpha, oracle.naive_interpolate(matrix(x.double()), y), atol=1e-7
+    )
+
+
+def test_the_tolerance_is_kept_and_not_far_exceeded():
+    x, y = draw(200, 4), draw(200, 3, seed=1)
+    rough, fine = solve(x, y, tolerance=1e-2), solve(x, y, tolerance=1e-9)
+    assert 1e-5 < rough.relative_residual <= 1e-2
+    assert fine.relative_residual <= 1e-9
+    assert rough.iterations < fine.iterations
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.5])
+def test_equal_rows(ridge, caplog):
+    x, y = draw(60, 3)[torch.tensor([*range(60), 0, 0, 5])], draw(63, 2, seed=1)
+    result, direct = solve(x, y, ridge=ridge, tolerance=1e-10), kl.interpolate(Laplacian(2.0), x, y, ridge=ridge)
+    assert "3 training rows repeat others" in caplog.text
+    torch.testing.assert_close(result.alpha, direct.alpha, atol=1e-6, rtol=0)
+    assert result.rkhs_norm == pytest.approx(direct.rkhs_norm, rel=1e-8)
+
+
+def test_degenerate_systems():
+    one = solve(torch.tensor([[2.0, 1.0]]), torch.tensor([[3.0]]))
+    torch.testing.assert_close(one.fitted, torch.tensor([[3.0]], dtype=torch.float64))
+    y = draw(30, 2)
+    y[:, 1] = 0
+    half = solve(draw(30, 2), y)
+    assert half.converged
+    assert not half.alpha[:, 1].any()
+    assert not solve(draw(30, 2), torch.zeros(30, 2)).alpha.any()
+    with pytest.raises(kl.SingularKernelError, match="zero on every training row"):
+        solve(torch.zeros(4, 2), torch.ones(4, 1), Polynomial(degree=2, bias=0.0))
+
+
+def test_targets_in_the_range_of_a_singular_kernel_are_fitted():
+    x = draw(60, 4)
+    y = x.double() @ draw(4, 2, seed=1).double()
+    np.testing.assert_allclose(solve(x, y, Polynomial(degree=1, bias=0.0)).fitted, y, atol=1e-4)
+
+
+def test_a_solve_that_stands_still_stops_with_a_warning(caplog):
+    x, y = draw(120, 4), draw(120, 2, seed=1)
+    result = solve(x, y, Polynomial(degree=1, bias=0.0))
+    assert not result.converged
+    assert "exact solve stopped at relative residual" in caplog.text
+    assert "--ridge 1e-6), or use --solver direct" in caplog.text
+    X = x.double().numpy()
+    left = y.double().numpy() - X @ np.linalg.lstsq(X, y.double().numpy())[0]
+    assert result.relative_residual >= np.linalg.norm(left) / float(y.norm()) - 1e-9
+    assert result.iterations < 1000
+
+
+def test_a_nearly_singular_kernel_reports_its_true_residual():
+    x, y = draw(150, 3), draw(150, 1, seed=1)
+    result = solve(x, y, Gaussian(1.5))
+    K = oracle.matrix(oracle.gaussian, x.numpy(), x.numpy(), bandwidth=1.5)
+    left = np.linalg.norm(K @ result.alpha.numpy() - y.double().numpy()) / float(y.norm())
+    assert left == pytest.approx(result.relative_residual, rel=1e-3)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_less_memory_gives_the_same_solution(monkeypatch):
+    x, y = draw(150, 4), draw(150, 2, seed=1)
+    least, most = pcg_memory(150, 4, 2, 15), pcg_memory(150, 4, 2, 15, 5, 32)
+    assert [pcg_plan(150, 4, 2, least, 32)[1], pcg_plan(150, 4, 2, most, 32)] == [0, (15, 5)]
+    kept = []
+    monkeypatch.setattr(
+        pcg.LowerTriangle,
+        "keep",
+        lambda self, count, keep=pcg.LowerTriangle.keep: kept.append(count) or keep(self, count),
+    )
+    results = [solve(x, y, memory=memory, tolerance=1e-9) for memory in (least, (least + most) // 2, most)]
+    assert kept[0] == 0 < kept[1] < kept[2] == 5
+    for result in results[:2]:
+        torch.testing.assert_close(result.alpha, results[2].alpha, atol=1e-6, rtol=0)
+
+
+def test_a_budget_that_holds_nothing_is_an_error():
+    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows need \d+ KB at least, .* 10 KB: .*--train-size \d+"):
+        solve(draw(100, 4), draw(100, 1), memory="10KB")
+
+
+def test_which_solver_auto_is():
+    enough = 10**12
+    assert choose_solver("auto", 1000, 10, 1, enough, CPU) == "direct"
+    assert choose_solver("auto", 30_001, 10, 1, enough, CPU) == "pcg"
+    assert choose_solver("auto", 30_001, 10, 1, enough, torch.device("cuda")) == "direct"
+    assert choose_solver("auto", 1000, 10, 1, 10**6, CPU) == "pcg"
+    assert choose_solver("direct", 10**6, 10, 1, 1, CPU) == "direct"
+
+
+def test_the_preconditioner_is_the_inverse_of_what_it_says():
+    x, r = draw(80, 3), draw(80, 2, seed=1).double()
+    found = LowRankPreconditioner(Laplacian(2.0), Rows.of(x), 20, ridge=0.1)
+    F = found._factor.double()
+    M = F.T @ F + found.delta * torch.eye(80)
+    assert found.rank == 20
+    torch.testing.assert_close(M @ found.solve(r), r, atol=1e-4, rtol=0)
+    left = torch.from_numpy(matrix(x)) - F.T @ F
+    assert float(torch.linalg.eigvalsh(left)[0]) > -1e-5
+    assert found.delta == pytest.approx(float(left.diagonal().mean()) + 0.1, rel=1e-3)
+
+
+def test_it_takes_fewer_iterations_than_plain_conjugate_gradients(monkeypatch):
+    x, y = draw(300, 3), draw(300, 1, seed=1)
+    ours = solve(x, y)
+    monkeypatch.setattr(plan, "RANK", 1)
+    assert ours.iterations < 0.7 * solve(x, y).iterations
+
+
+class Interrupt:
+    """A progress callback that ends the solve after so many iterations, as Ctrl-C does."""
+
+    def __init__(self, after):
+        self.after, self.seen = after, []
+
+    def __call__(self, progress):
+        self.seen.append(progress)
+        if progress.done == self.after:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_solve_goes_on(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "kl")
+    x, y, path = draw(200, 4), draw(200, 2, seed=1), tmp_path / "folder" / "a.partial"
+    whole = solve(x, y, tolerance=1e-8)
+    with pytest.raises(KeyboardInterrupt):
+        solve(x, y, tolerance=1e-8, checkpoint=path, progress=Interrupt(5))
+    assert "interrupted after 5 iterations, which are kept" in caplog.text
+    rest = Interrupt(None)
+    result = solve(x, y, tolerance=1e-8, checkpoint=path, progress=rest)
+    assert "going on after 5 iterations" in caplog.text
+    assert rest.seen[0].done == 6
+    assert result.iterations == pytest.approx(whole.iterations, abs=1)
+    torch.testing.assert_close(result.alpha, whole.alpha, atol=1e-6, rtol=0)
+    assert not list(path.parent.iterdir())
+
+
+def test_going_on_with_another_budget(tmp_path, monkeypatch):
+    x, y, path = draw(200, 4), draw(200, 2, seed=1), tmp_path / "a.partial"
+    with pytest.raises(KeyboardInterrupt):
+        solve(x, y, checkpoint=path, progress=Interrupt(5))
+    monkeypatch.setattr(plan, "RANK", 10)
+    assert solve(x, y, checkpoint=path).converged
+
+
+def test_the_state_is_saved_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr("kl.exact.checkpoint.SAVE_SECONDS", 0.0)
+    path, there = tmp_path / "a.partial", []
+    solve(draw(50, 4), draw(50, 1), checkpoint=path, progress=lambda _: there.append(path.exists()))
+    assert all(there)
+    assert not path.exists()
+
+
+def test_a_disk_that_refuses_the_state_is_a_log_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("kl.exact.checkpoint.SAVE_SECONDS", 0.0)
+    (tmp_path / "file").write_text("")
+    assert solve(draw(50, 4), draw(50, 1), checkpoint=tmp_path / "file" / "a").converged
+    assert "could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["x", "y", "ridge", "kernel"])
+def test_a_checkpoint_of_another_system_is_refused(tmp_path, other):
+    x, y, path = draw(100, 4), draw(100, 1, seed=1), tmp_path / "a.partial"
+    with pytest.raises(KeyboardInterrupt):
+        solve(x, y, checkpoint=path, progress=Interrupt(3))
+    changed = {"x": x + (other == "x"), "y": y + (other == "y"), "ridge": 0.1 * (other == "ridge")}
+    kernel = Laplacian(3.0) if other == "kernel" else None
+    with pytest.raises(kl.CheckpointError, match=r"a.partial must belong to the same data.*delete it"):
+        solve(kernel=kernel, checkpoint=path, **changed)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(kl.CheckpointError, match="a is damaged or something else: delete it"):
+        solve(draw(20, 4), draw(20, 1), checkpoint=tmp_path / "a")
+
+
+def test_progress_and_time_left(monkeypatch, caplog):
+    monkeypatch.setattr("kl.exact.system.LOG_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "kl")
+    reports = Interrupt(None)
+    solve(draw(200, 4), draw(200, 1, seed=1), progress=reports)
+    assert [report.done for report in reports.seen] == list(range(1, len(reports.seen) + 1))
+    assert reports.seen[-1].relative_residual < reports.seen[0].relative_residual
+    assert math.isfinite(reports.seen[-1].seconds_left)
+    assert "pcg: iteration 5, relative residual" in caplog.text
+    assert "the least true relative residual is" in caplog.text
