@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from callbacks.common import Machine, validation_metrics
 from callbacks.exact_cache import load_solution, save_solution, solution_key
 from kl import Interpolant, KLError, interpolate
 from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
-from kl.exact.system import duration
+from kl.exact.system import Progress, duration
 from kl.files import cache_folder
 from kl.interpolation import RESIDUAL_ACCEPTED
 from kl.kernels.base import check_count, check_not_negative, check_positive
@@ -28,6 +30,7 @@ from kl.rkhs import evaluate
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 100_000
+MAX_SECONDS = 1800.0
 
 
 class ExactInterpolation(pl.Callback):
@@ -58,6 +61,8 @@ class ExactInterpolation(pl.Callback):
         max_rows: above this n nothing is solved (a kept solution is still read), since the time grows as n^2 at least.
         solver: "auto", "direct" or "pcg", as of `kl.interpolate`.
         tolerance: the relative residual to reach.
+        max_seconds: conjugate gradients that take longer are left out; their state is kept, and `kl interpolate` with
+            the same options goes on from it.
 
     Attributes:
         results: exact_train_mse, exact_train_error, exact_test_mse, exact_test_error, exact_test_error_noisy,
@@ -81,6 +86,7 @@ class ExactInterpolation(pl.Callback):
         max_rows: int = MAX_ROWS,
         solver: str = "auto",
         tolerance: float = RESIDUAL_ACCEPTED,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         self.ridge = check_not_negative("ridge", ridge)
         self.tolerance = check_positive("tolerance", tolerance)
@@ -89,6 +95,7 @@ class ExactInterpolation(pl.Callback):
         self.memory = memory
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else cache_folder() / "exact"
         self.max_rows = check_count("max_rows", max_rows)
+        self.max_seconds = check_positive("max_seconds", max_seconds)
         self.results: dict[str, Any] | None = None
         self.skipped: str | None = None
         self.solution: Interpolant | None = None
@@ -180,7 +187,7 @@ class ExactInterpolation(pl.Callback):
                 "exact interpolation: solving n=%d rows on %s (%s), about %s", n, device, solver, duration(seconds)
             )  # else interpolate() says what is missing
         solution = interpolate(
-            kernel, x.to(device), y.to(device), self.ridge, budget, solver, self.tolerance, checkpoint
+            kernel, x.to(device), y.to(device), self.ridge, budget, solver, self.tolerance, checkpoint, self._patience()
         )
         log.info(
             "exact interpolation: took %s, relative residual %.1e, |f*| = %.6g",
@@ -190,6 +197,20 @@ class ExactInterpolation(pl.Callback):
         )
         names = ("alpha", "fitted", "rkhs_norm_per_class")
         return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
+
+    def _patience(self) -> Callable[[Progress], None]:
+        """A listener that ends conjugate gradients when they have taken too long."""
+        start = time.monotonic()
+
+        def listen(progress: Progress) -> None:
+            if progress.solver == "pcg" and time.monotonic() - start > self.max_seconds:
+                raise KLError(
+                    f"conjugate gradients took more than max_seconds={self.max_seconds:g} (relative residual "
+                    f"{progress.relative_residual:.1e} after {progress.done:.0f} iterations): go on with "
+                    "`kl interpolate` and the same options, or give a ridge"
+                )
+
+        return listen
 
     def _budget(self, machine: Machine, device: torch.device) -> int:
         """Bytes for the solve beside the machine, whose rows of K are computed only when training starts."""

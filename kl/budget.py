@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kl.codes import FEWEST, MOST, MULTIPLE
-from kl.engine import PADDED, TILE
+from kl.engine import PADDED, TILE, TILE_ON_GPU
 from kl.errors import MemoryBudgetError
 from kl.memory import format_memory
 
@@ -46,6 +46,7 @@ def training_memory(
     itemsize: int = 4,
     coded: bool = False,
     batch_size: int | None = None,
+    gpu: bool = False,
 ) -> TrainingMemory:
     """The memory of a training run and of its training data, and how much of K fits beside them.
 
@@ -58,11 +59,15 @@ def training_memory(
         itemsize: bytes of a kernel value.
         coded: whether the features are kept as 8-bit integers, too.
         batch_size: m; None for one that the plan chooses, which is at most s.
+        gpu: whether this is a GPU's memory. There K is kept whole or not at all: to find out which rows of a batch are
+            kept, every step would wait for the device.
 
     Raises:
         MemoryBudgetError: the budget does not hold what a run cannot do without.
     """
     items = _needed(n, d, c, s, itemsize, coded, batch_size)
+    if gpu:
+        items["tiles"] = 4 * min(TILE_ON_GPU, n * n) * itemsize
     least = sum(items.values())
     if least > budget:
         raise MemoryBudgetError(
@@ -76,7 +81,7 @@ def training_memory(
     if rows < n and keep_columns:
         items["K(X, X_S), kept"] = columns
         rows = (budget - least - columns) // (n * itemsize)
-    rows = min(n, rows) if rows >= LEAST_KEPT * n else 0
+    rows = min(n, rows) if rows >= (1 if gpu else LEAST_KEPT) * n else 0
     if rows:
         items["K(X, X), kept rows"] = rows * n * itemsize
     return TrainingMemory(budget, items, keep_columns, rows)

@@ -103,7 +103,10 @@ class KernelMachine(InterpolatingMachine):
         rows, s = self._center_rows, len(self.fitted.pending)
         (n, d), c = rows.data.shape, self.targets.shape[1]
         coded = rows.codes is not None
-        self.memory = training_memory(n, d, c, s, budget, itemsize=rows.sq_norm.element_size(), coded=coded)
+        itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
+        asked = self.hparams["batch_size"]
+        batch = None if asked == "auto" else min(asked, n)
+        self.memory = training_memory(n, d, c, s, budget, itemsize, coded, batch, gpu=on_gpu)
         columns = None
         if self.memory.keep_columns:
             columns = kernel_matrix(self.kernel, rows, rows[:s], same=torch.arange(n, device=rows.data.device))

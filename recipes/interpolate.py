@@ -46,6 +46,8 @@ def interpolate(
     from recipes.report import kernel_results, kernel_text, print_json, print_table
 
     check_run(run)
+    if run.precision != "high":
+        raise kl.InputError(f"precision must be high, since the exact solve ends in float64; got {run.precision!r}")
     check_solver(solver.solver)
     check_positive("tolerance", solver.tolerance)
     chosen = build_kernel(kernel)

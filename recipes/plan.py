@@ -19,7 +19,9 @@ from recipes.options import (
 if TYPE_CHECKING:
     import torch
 
+    from datamodules import KernelDataModule
     from kl import Kernel, KernelMachine
+    from kl.fitting import InterpolatingMachine
 
 
 @takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
@@ -39,25 +41,16 @@ def plan(
 
     kl plan --data mnist --kernel laplacian --memory 8GB
     """
-    from recipes.build import build_data, build_kernel, check_run, device_of, integer_or_auto, number_or_auto
+    from recipes.build import build_data, build_machine, check_run, device_of
     from recipes.report import kernel_results, print_json
     from recipes.training import check_training
 
     check_run(run)
     check_training(solver, run, trainer)
-    import kl
+    from kl import KernelMachine
     from kl.estimate import estimate_training
 
-    machine = kl.KernelMachine(
-        build_kernel(kernel),
-        batch_size=integer_or_auto("batch_size", solver.batch_size),
-        step_size=number_or_auto("step_size", solver.step_size),
-        top_q=integer_or_auto("top_q", solver.top_q),
-        subsample=integer_or_auto("subsample", solver.subsample),
-        memory=run.memory,
-        precision=run.precision,
-        seed=run.seed,
-    )
+    machine = build_machine(kernel, solver, run)
     start, device = time.perf_counter(), device_of(run)
     datamodule = build_data(data, run.seed)
     datamodule.prepare_data()
@@ -65,6 +58,13 @@ def plan(
     read = time.perf_counter()
     machine.prepare(datamodule.train_set.x, datamodule.train_set.y, device)
     prepared = time.perf_counter()
+    if not isinstance(machine, KernelMachine):
+        results = plan_pcg(machine, datamodule, solver.epochs, prepared - start, device)
+        if output.json:
+            print_json(results)
+        else:
+            print_pcg(results, machine)
+        return
     estimate = estimate_training(machine, datamodule.train_set, datamodule.test_set.x)
     limit = None if trainer.no_exact else exact_plan(machine.kernel, datamodule.train_set.x, machine, run, device)
     chosen, memory = machine.plan, machine.memory
@@ -73,9 +73,10 @@ def plan(
     setup = prepared - start + estimate.fill_seconds
     exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
     n = len(machine.centers)
-    results: dict[str, Any] = {
+    results = {
         "data": datamodule.name,
         "data_source": datamodule.source,
+        "solver": machine.method,
         **kernel_results(machine.kernel),
         "n": n,
         "d": datamodule.num_features,
@@ -130,7 +131,10 @@ def exact_plan(
     from kl.memory import parse_memory
 
     (n, d), c = x.shape, machine.alpha.shape[1]
-    budget = parse_memory(run.memory, device)
+    held = machine.memory
+    assert held is not None  # prepare() made it
+    # As the callback: what is left beside the machine, whose rows of K are computed only when training starts.
+    budget = max(1, parse_memory(run.memory, device) - held.total + held.items.get("K(X, X), kept rows", 0))
     solver = choose_solver("auto", n, d, c, budget, torch.device(device))
     rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
     memory = direct_memory(n, d, c) if solver == "direct" else pcg_memory(n, d, c, rank, panels)
@@ -139,22 +143,78 @@ def exact_plan(
     return {
         "solver": solver,
         "memory": memory,
-        "seconds": estimate_seconds(kernel, x.to(device), solver, run.memory, c),
+        "seconds": estimate_seconds(kernel, x.to(device), solver, budget, c),
     }
+
+
+def plan_pcg(
+    machine: InterpolatingMachine, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
+) -> dict[str, Any]:
+    """The plan of `kl fit --solver pcg`; its exact limit is what it converges to, and is not planned."""
+    from kl.exact.plan import pcg_seconds
+    from recipes.report import kernel_results
+
+    memory, x = machine.memory, datamodule.train_set.x
+    assert memory is not None  # prepare() made it
+    solve = memory.budget - memory.items["training data, centres and state"]
+    parts = pcg_seconds(machine.kernel, x.to(device), solve, datamodule.num_outputs)
+    return {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        "solver": machine.method,
+        **kernel_results(machine.kernel),
+        "n": len(x),
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "epochs": epochs,
+        "device": device,
+        "memory_items": dict(memory.items),
+        "memory_total": memory.total,
+        "memory_budget": memory.budget,
+        **machine.parameters_chosen,
+        "seconds_planning": prepared,
+        "seconds_filling": parts.setup,
+        "seconds_per_epoch": parts.iteration,
+        "seconds_total": prepared + parts.setup + epochs * parts.iteration,
+    }
+
+
+def print_memory(results: dict[str, Any], machine: InterpolatingMachine) -> None:
+    """The table of memory, under the title of the plan."""
+    from kl.memory import format_memory
+    from recipes.report import kernel_text, print_table
+
+    r = results
+    print_table(
+        f"{r['data']}  n={r['n']} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
+        ("memory", ""),
+        [(name, format_memory(size)) for name, size in r["memory_items"].items()]
+        + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],
+    )
+
+
+def print_pcg(results: dict[str, Any], machine: InterpolatingMachine) -> None:
+    """Two tables for people."""
+    from recipes.report import print_table
+
+    r = results
+    print_memory(r, machine)
+    rows = [
+        ("data and plan", _seconds(r["seconds_planning"])),
+        (f"K and a preconditioner of rank {r['preconditioner_rank']}", _seconds(r["seconds_filling"])),
+        ("an epoch, one iteration", _seconds(r["seconds_per_epoch"])),
+        (f"all of it, {r['epochs']} epochs", _seconds(r["seconds_total"])),
+    ]
+    print_table("predicted time", ("", ""), rows)
 
 
 def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
     """Three tables for people."""
     from kl.memory import format_memory
-    from recipes.report import kernel_text, print_table
+    from recipes.report import print_table
 
     r, n = results, results["n"]
-    print_table(
-        f"{r['data']}  n={n} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
-        ("memory", ""),
-        [(name, format_memory(size)) for name, size in r["memory_items"].items()]
-        + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],
-    )
+    print_memory(r, machine)
     kept = {0: "none", n: "all rows"}.get(r["kept_rows"], f"the first {r['kept_rows']} of {n} rows")
     columns = "part of K" if r["kept_rows"] == n else "kept" if r["keeps_columns"] else "computed in every step"
     print_table(

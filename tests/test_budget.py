@@ -33,6 +33,14 @@ def test_items_grow_with_rows_features_batch_and_subsample():
     assert least(20000, batch_size=100) <= least(20000) < least(20000, batch_size=20000)
 
 
+def test_a_gpu_keeps_all_of_k_or_nothing():
+    everything = training_memory(3000, budget=10**15, gpu=True, **IMAGES)
+    assert everything.kept_rows == 3000
+    almost = training_memory(3000, budget=everything.total - 3000, gpu=True, **IMAGES)
+    assert almost.kept_rows == 0
+    assert "K(X, X), kept rows" not in almost.items
+
+
 def test_refusal_names_options_that_help():
     with pytest.raises(MemoryBudgetError, match=r"n=10000 rows of d=784 .* more than the budget of 300 MB") as caught:
         training_memory(10000, budget=3 * 10**8, **IMAGES)

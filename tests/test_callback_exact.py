@@ -251,6 +251,7 @@ def test_default_folder_follows_the_environment(tmp_path, monkeypatch):
         ({"memory": "100KB"}, "more than the budget"),
         ({"memory": "100KB", "solver": "direct"}, "more than the budget"),
         ({"max_rows": 149}, "n=150 training rows are more than max_rows=149"),
+        ({"solver": "pcg", "max_seconds": 1e-9}, "go on with `kl interpolate` and the same options"),
     ],
 )
 def test_too_large_is_left_out_with_one_message(tmp_path, caplog, options, reason):
@@ -294,6 +295,7 @@ def test_fast_dev_run_solves_nothing(tmp_path, caplog):
         ({"ridge": float("nan")}, "ridge must be"),
         ({"memory": "lots"}, "memory must be"),
         ({"max_rows": 0}, "max_rows must be"),
+        ({"max_seconds": 0}, "max_seconds must be"),
         ({"solver": "lu"}, "solver must be one of auto, direct, pcg"),
         ({"tolerance": 0.0}, "tolerance must be"),
     ],

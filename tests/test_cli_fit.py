@@ -6,9 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from sklearn.datasets import load_digits
 
 FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100, "--epochs", 2)
 
@@ -168,6 +170,34 @@ def test_a_far_too_large_step_recovers(kl, caplog):
     assert "training diverged at step size" in caplog.text
 
 
+def test_conjugate_gradients(kl):
+    found = fit_json(kl, *FAST, "--solver", "pcg", "--epochs", 12, "--name", "cg")
+    assert found["solver"] == "conjugate gradients"
+    assert found["batch_size"] == found["n"] == 300
+    assert found["preconditioner_rank"] == 30
+    assert found["step_size"] is found["top_q"] is None
+    assert found["distance_to_exact"] < 0.01 * found["exact_rkhs_norm"]
+    more = fit_json(kl, *FAST, "--solver", "pcg", "--epochs", 14, "--name", "cg", "--resume", "last")
+    assert more["epochs"] == 14
+    shown = kl("fit", *FAST, "--solver", "pcg", "--no-exact").out
+    assert "conjugate gradients, 2 epochs" in shown
+    assert "preconditioner of rank 30, relative residual" in shown
+    data = load_digits().data[:7] / 16
+    np.savez("some.npz", x=data.astype(np.float32))
+    assert kl("predict", found["checkpoint"], "--input", "some.npz", "--output", "some.csv").code == 0
+
+
+def test_medium_precision(kl):
+    arguments = ("--data", "synthetic1", "--train-size", 300, "--test-size", 100, "--epochs", 3)
+    high, medium = (fit_json(kl, *arguments, "--precision", precision) for precision in ("high", "medium"))
+    assert medium["train_mse"] != high["train_mse"]
+    assert abs(medium["rkhs_norm"] - high["rkhs_norm"]) < 0.02 * high["rkhs_norm"]
+    assert medium["test_error"] <= high["test_error"] + 0.02
+    refused = kl("interpolate", *arguments[:4], "--precision", "medium")
+    assert refused.code == 2
+    assert "precision must be high, since the exact solve ends in float64; got 'medium'" in refused.err
+
+
 def test_stop_when_interpolated(kl):
     found = fit_json(kl, *FAST[:-1], 50, "--stop-when-interpolated")
     assert found["epochs"] == found["interpolated_epoch"] < 50
@@ -226,7 +256,7 @@ def test_help_needs_no_torch(tmp_path):
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    for panel in ("Data", "Kernel", "EigenPro", "Run", "Output"):
+    for panel in ("Data", "Kernel", "Solver", "Run", "Output"):
         assert f"─ {panel} ─" in shown.stdout
 
 

@@ -33,6 +33,17 @@ def test_json_and_fit_agree(kl):
         assert found[name] == done[name]
 
 
+def test_conjugate_gradients(kl):
+    found = plan_json(kl, *FAST, "--solver", "pcg", "--epochs", 7)
+    assert found["solver"] == "conjugate gradients"
+    assert found["memory_total"] == sum(found["memory_items"].values()) <= found["memory_budget"]
+    assert found["preconditioner_rank"] == 30
+    assert found["seconds_total"] > 7 * found["seconds_per_epoch"] > 0
+    shown = kl("plan", *FAST, "--solver", "pcg").out
+    assert "an epoch, one iteration" in shown
+    assert "kept part of its lower triangle" in shown
+
+
 def test_table(kl):
     result = kl("plan", *FAST, "--no-exact")
     assert result.code == 0, result.err

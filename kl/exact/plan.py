@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -121,29 +122,70 @@ def estimate_seconds(
         memory: budget, which decides how much of K conjugate gradients keep.
         c: outputs.
     """
-    (n, d), m = x.shape, min(len(x), TIMED_ROWS)
-    rows = Rows.of(x[:m])
-    dtype = torch.float32 if n > SINGLE_ROWS or solver == "pcg" else torch.float64
-    v = x.new_ones(m, c, dtype=torch.float64)
-    double = LowerTriangle(kernel, rows.double(), LONG_SIDE)
-    residual = _best_seconds(lambda: double.matmul(v)) / _pairs(m, LONG_SIDE)
-    working = rows.double() if dtype == torch.float64 else rows
-    triangle = LowerTriangle(kernel, working)
-    side, pairs, values = triangle.side, _pairs(m, triangle.side), n * n / 2
-    fill = _best_seconds(lambda: _filled(kernel, working).panels[0]) / pairs
-    a = torch.rand(TIMED_ROWS, SIDE, dtype=dtype, device=x.device)
-    b, out = a[:SIDE].clone(), a.new_empty(TIMED_ROWS, SIDE)
-    flop = _best_seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
-    if solver == "direct":
-        return 1.1 * n**3 / 3 * flop + values * (fill + 3 * residual)
-    triangle = _filled(kernel, working)
-    read = _best_seconds(lambda: triangle.matmul(v)) / pairs
-    triangle.panels.clear()
-    computed = _best_seconds(lambda: triangle.matmul(v)) / pairs
-    rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), side)
-    kept = 1 - (1 - min(1.0, panels * side / n)) ** 2
-    product = values * (kept * read + (1 - kept) * computed) + 4 * n * rank * PADDED * flop
-    return ITERATIONS * product + values * (kept * fill + 3 * residual) + 3 * n * rank**2 * flop
+    if solver == "pcg":
+        parts = pcg_seconds(kernel, x, memory, c)
+        return parts.setup + ITERATIONS * parts.iteration + 3 * parts.residual
+    n = len(x)
+    dtype = torch.float32 if n > SINGLE_ROWS else torch.float64
+    rates = _Rates(kernel, x, c, dtype)
+    return 1.1 * n**3 / 3 * rates.flop + n * n / 2 * (rates.fill + 3 * rates.residual)
+
+
+@dataclass(frozen=True)
+class PcgSeconds:
+    """Predicted seconds of the parts of preconditioned conjugate gradients."""
+
+    setup: float
+    """To fill the panels of K that are kept and to build the preconditioner."""
+    iteration: float
+    residual: float
+    """Of a true residual in float64."""
+
+
+def pcg_seconds(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    memory: str | int = "auto",
+    c: int = 10,
+) -> PcgSeconds:
+    """Seconds of conjugate gradients by part; arguments as of `estimate_seconds`."""
+    (n, d), rates = x.shape, _Rates(kernel, x, c, torch.float32)
+    rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), rates.side)
+    kept, values = 1 - (1 - min(1.0, panels * rates.side / n)) ** 2, n * n / 2
+    product = values * (kept * rates.read() + (1 - kept) * rates.computed())
+    return PcgSeconds(
+        setup=values * kept * rates.fill + 3 * n * rank**2 * rates.flop,
+        iteration=product + 4 * n * rank * PADDED * rates.flop,
+        residual=values * rates.residual,
+    )
+
+
+class _Rates:
+    """Seconds of one kernel value and of one flop, in the ways that the solvers use them."""
+
+    def __init__(self, kernel: Kernel, x: Tensor, c: int, dtype: torch.dtype) -> None:
+        m = min(len(x), TIMED_ROWS)
+        rows = Rows.of(x[:m])
+        self._v = x.new_ones(m, c, dtype=torch.float64)
+        double = LowerTriangle(kernel, rows.double(), LONG_SIDE)
+        self.residual = _best_seconds(lambda: double.matmul(self._v)) / _pairs(m, LONG_SIDE)
+        self._kernel, self._rows = kernel, rows.double() if dtype == torch.float64 else rows
+        self.side = LowerTriangle(kernel, self._rows).side
+        self._pairs = _pairs(m, self.side)
+        self.fill = _best_seconds(lambda: _filled(kernel, self._rows).panels[0]) / self._pairs
+        a = torch.rand(TIMED_ROWS, SIDE, dtype=dtype, device=x.device)
+        b, out = a[:SIDE].clone(), a.new_empty(TIMED_ROWS, SIDE)
+        self.flop = _best_seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
+
+    def read(self) -> float:
+        """Of a kept value and its products."""
+        triangle = _filled(self._kernel, self._rows)
+        return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
+
+    def computed(self) -> float:
+        """Of a value that is computed for its products."""
+        triangle = LowerTriangle(self._kernel, self._rows)
+        return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
 
 
 def _pairs(m: int, side: int) -> float:
