@@ -21,7 +21,7 @@ from kl import Interpolant, KLError, interpolate
 from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
 from kl.exact.system import Progress, duration
 from kl.files import cache_folder
-from kl.interpolation import RESIDUAL_ACCEPTED
+from kl.interpolation import RESIDUAL_ACCEPTED, check_tolerance
 from kl.kernels.base import check_count, check_not_negative, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
@@ -89,7 +89,7 @@ class ExactInterpolation(pl.Callback):
         max_seconds: float = MAX_SECONDS,
     ) -> None:
         self.ridge = check_not_negative("ridge", ridge)
-        self.tolerance = check_positive("tolerance", tolerance)
+        self.tolerance = check_tolerance(tolerance)
         self.solver = check_solver(solver)
         parse_memory(memory)  # a mistake shows here, before any data is read
         self.memory = memory
@@ -189,6 +189,7 @@ class ExactInterpolation(pl.Callback):
         solution = interpolate(
             kernel, x.to(device), y.to(device), self.ridge, budget, solver, self.tolerance, checkpoint, self._patience()
         )
+        solution.require_better_than_zero()
         log.info(
             "exact interpolation: took %s, relative residual %.1e, |f*| = %.6g",
             duration(solution.seconds),

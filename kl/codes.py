@@ -29,6 +29,8 @@ OFFSET = 128
 FEWEST, MOST = 32, 2**15  # features: below nothing is gained, above an int32 sum could overflow
 MULTIPLE = 16  # of features that matrix units want; zeros fill up
 SAMPLE = 64  # rows looked at first, so that other data costs next to nothing
+CANCELLATION = 32  # r^2 |k|^2 may be this many times |x|^2: float32 loses what cancels between them
+SLOWER = 4  # times a float32 product: int8 products without a matrix unit are far slower, a busy machine's are not
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def encode(
 ) -> Codes | None:
     """The codes of x, None where x is nothing of the kind (or the device's int8 products are of no use).
 
-    x counts as r k + b where it differs from that by no more than a few units of rounding. `like` gives the r and b to
+    x counts as r k + b where it differs from that by no more than a few units of rounding, and where r k is not so much
+    larger than x that float32 would lose in their difference what the integers keep. `like` gives the r and b to
     try first, so that a batch that does not hold every level still gets those of the training rows.
     """
     n, d = x.shape
@@ -175,6 +178,10 @@ def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] 
         sums[rows], squares[rows] = k.sum(dim=1).int(), k.square().sum(dim=1).int()
         centred[rows] = (k - OFFSET).square_().sum(dim=1).int()
         start += len(part)
+    squared = scale.square() * squares.double()
+    norms = squared + 2 * scale * shift * sums.double() + d * shift.square()
+    if squared.max() > CANCELLATION * norms.mean():
+        return None
     return Codes(values, sums, squares, centred, scale, shift, grid)
 
 
@@ -185,7 +192,7 @@ def _chunks(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
 
 
 def int8_is_exact(device: torch.device) -> bool:
-    """Whether int8 products on this device are exact and faster than float32 ones; tried once, and logged if not."""
+    """Whether int8 products on this device are exact and not far slower than float32 ones; tried once."""
     return _probe(device.type, device.index)
 
 
@@ -203,7 +210,7 @@ def _probe(kind: str, index: int | None) -> bool:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
     else:
-        if exact and _seconds(lambda: _int8_product(a, a)) < _seconds(lambda: x @ x.T):
+        if exact and _seconds(lambda: _int8_product(a, a)) < SLOWER * _seconds(lambda: x @ x.T):
             return True
         reason = "they are slower than float32 ones" if exact else "they are not exact"
     log.info("8-bit features are multiplied in float32 on %s: int8 products are of no use here (%s)", device, reason)

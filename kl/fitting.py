@@ -17,7 +17,7 @@ from kl.expansion import KernelExpansion
 from kl.kernels import Kernel, build_kernel
 from kl.memory import parse_memory
 from kl.metrics import error, mse
-from kl.rows import RowDataset
+from kl.rows import RowDataset, far_origin
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class InterpolatingMachine(KernelExpansion):
                 log.info("bandwidth auto: the median distance between training rows")
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
             self._allocate(len(x), x.shape[1], y.shape[1])
-            self.origin = _far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+            self.origin = far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
             self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
         self.to(device)
         self._index_centers()
@@ -316,19 +316,6 @@ def _is_one_hot(
     y: Tensor,  # shape: (n, c)
 ) -> bool:
     return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
-
-
-def _far_origin(
-    x: Tensor,  # shape: (n, d)
-) -> Tensor:
-    """The mean of rows that lie far from 0 for their spread, else 0; shape (d,).
-
-    |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
-    are left as they are.
-    """
-    mean = x.double().mean(dim=0)
-    spread = float(x.double().square().sum(dim=1).mean() - mean.square().sum())
-    return (mean if float(mean.square().sum()) > 100 * spread else torch.zeros_like(mean)).to(x.dtype)
 
 
 def _require_epoch_end(checkpoint: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from kl.exact.plan import choose_solver, direct_memory, pcg_plan, rows_that_fit
 from kl.exact.system import Progress, Reporter, Solved, System
 from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
-from kl.rows import Rows, check_finite_matrix
+from kl.rows import Rows, check_finite_matrix, far_origin
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,19 @@ class Interpolant:
     """"direct" (Cholesky), "pcg", or "eigen" where the matrix is singular: minimum-norm least squares."""
     iterations: int
     """Of conjugate gradients, or steps of iterative refinement."""
+
+    def require_better_than_zero(self) -> None:
+        """Raise where the solve came to nothing.
+
+        Raises:
+            SingularKernelError: f = 0 leaves no larger residual.
+        """
+        if self.relative_residual >= 1:
+            raise SingularKernelError(
+                f"the {self.solver} solve of n={len(self.alpha)} rows found nothing better than f = 0: in float32 the "
+                "kernel does not tell them apart; use --solver direct, give a ridge (--ridge 1e-6), or rescale the "
+                "features"
+            )
 
     @property
     def converged(self) -> bool:
@@ -113,9 +126,12 @@ def interpolate(
     check_finite_matrix("y", y)
     if len(x) != len(y):
         raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
-    ridge, tolerance = check_not_negative("ridge", ridge), check_positive("tolerance", tolerance)
+    ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     kernel = kernel.resolve(x)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
+    given = x
+    if kernel.shift_invariant and (origin := far_origin(x)).any():
+        x = x - origin  # distances of rows far from 0 lose their digits
     first, group = equal_rows(x)
     counts = torch.bincount(group).double()[:, None]
     means = torch.zeros(len(first), c, dtype=torch.float64, device=y.device).index_add_(0, group, y.double())
@@ -136,7 +152,7 @@ def interpolate(
     if chosen == "direct":
         solved = solve_direct(system, scale, tolerance, budget, report)
     else:
-        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge))
+        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, given, y, ridge))
         solved = solve_pcg(system, tolerance, budget, report, state)
     _warn(solved, tolerance, direct_memory(len(first), d, c, 8))
     alpha, fitted = (solved.alpha / counts)[group], solved.fitted[group]
@@ -154,6 +170,13 @@ def interpolate(
         solver=solved.solver,
         iterations=solved.iterations,
     )
+
+
+def check_tolerance(value: float) -> float:
+    """The value as a float; InputError unless it is above 0 and below 1, which f = 0 has."""
+    if not check_positive("tolerance", value) < 1:
+        raise InputError(f"tolerance must be a relative residual above 0 and below 1; got {value!r}: try 1e-6")
+    return float(value)
 
 
 def _check_budget(n: int, d: int, c: int, budget: int) -> None:

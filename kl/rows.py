@@ -121,3 +121,16 @@ def check_finite_matrix(name: str, x: Tensor) -> Tensor:
         row = int((~torch.isfinite(x)).any(dim=1).nonzero()[0])
         raise InputError(f"{name} must be finite; row {row} holds NaN or infinity: remove or replace such rows")
     return x
+
+
+def far_origin(
+    x: Tensor,  # shape: (n, d)
+) -> Tensor:
+    """The mean of rows that lie far from 0 for their spread, else 0; shape (d,).
+
+    |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
+    are left as they are.
+    """
+    mean = x.double().mean(dim=0)
+    spread = float(x.double().square().sum(dim=1).mean() - mean.square().sum())
+    return (mean if float(mean.square().sum()) > 100 * spread else torch.zeros_like(mean)).to(x.dtype)

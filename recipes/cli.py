@@ -15,6 +15,8 @@ import typer
 from recipes import data, fit, interpolate, plan, predict
 from recipes.bench import command as bench
 
+INTERRUPTED = 130  # what typer returns for a KeyboardInterrupt
+
 app = typer.Typer(
     help="Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.",
     no_args_is_help=True,
@@ -70,6 +72,8 @@ def main() -> None:
         if not isinstance(error, KLError):
             raise
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    if code == INTERRUPTED:
+        _fail("interrupted", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -40,7 +40,7 @@ def interpolate(
     from kl.exact.checkpoint import solution_key
     from kl.exact.plan import check_solver
     from kl.files import cache_folder
-    from kl.kernels.base import check_positive
+    from kl.interpolation import check_tolerance
     from kl.memory import peak_memory
     from recipes.build import build_data, build_kernel, check_run, device_of
     from recipes.report import kernel_results, kernel_text, print_json, print_table
@@ -49,7 +49,7 @@ def interpolate(
     if run.precision != "high":
         raise kl.InputError(f"precision must be high, since the exact solve ends in float64; got {run.precision!r}")
     check_solver(solver.solver)
-    check_positive("tolerance", solver.tolerance)
+    check_tolerance(solver.tolerance)
     chosen = build_kernel(kernel)
     datamodule = build_data(data, run.seed)
     datamodule.prepare_data()
@@ -67,6 +67,7 @@ def interpolate(
         tolerance=solver.tolerance,
         checkpoint=cache_folder() / "exact" / f"{solution_key(chosen, x, y, exact.ridge)}.partial",
     )
+    solved.require_better_than_zero()
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -97,6 +98,7 @@ def interpolate(
         if results[name] is not None
     ]
     rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
+    rows.append(("tolerance reached", "yes" if solved.converged else "no"))
     rows += [("solver", results["solver"]), ("iterations", str(results["iterations"]))]
     rows += [("seconds", f"{results['seconds_total']:.2f}")]
     rows.append(("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB"))

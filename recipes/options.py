@@ -118,8 +118,8 @@ class RunOptions:
     precision: Annotated[
         str,
         _in_run(
-            help="Of kernel products. high: float32; medium: features rounded to bfloat16, faster; 8-bit features are "
-            "exact with both.",
+            help="Of kernel products in training. high: float32; medium: features rounded to bfloat16, faster; "
+            "8-bit features are exact with both.",
             metavar="high|medium",
         ),
     ] = "high"

@@ -250,6 +250,8 @@ def run_case(case: Case, options: StabilityOptions) -> dict[str, Any]:
             trainer.fit(machine, datamodule=data)
         except kl.DivergenceError:
             result["diverged"] = True
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
         plan, values = machine.plan, machine.fitted.flush()
         assert plan is not None  # fit() made it
         result |= {

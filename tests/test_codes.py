@@ -164,6 +164,22 @@ def test_one_odd_value_anywhere_makes_them_other_features():
         assert encode(broken) is None
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["common grid", "each row its own"])
+def test_a_grid_far_from_its_values_is_not_used(own):
+    """r^2 |k|^2 is then so much larger than |x|^2 that float32 would lose the difference."""
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(200, 3000, generator=generator) < 0.02).float()
+    if own:
+        x[:, 1:3] = torch.tensor([1.0, -200.0])
+        x *= 1 + torch.rand(200, 1, generator=generator)
+    else:
+        x[0, 0] = -254.0
+    rows = Rows.of(x)
+    wanted = x.double() @ x.double().T
+    torch.testing.assert_close(Pair(rows, rows).inner().double(), wanted, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(rows.sq_norm.double(), wanted.diagonal(), rtol=1e-6, atol=0)
+
+
 def test_constant_rows_and_float64():
     x = images() / 255
     x[4], x[7] = 0.0, 1.0
@@ -197,7 +213,7 @@ def test_a_device_without_exact_int8_falls_back_with_a_log_line(monkeypatch, cap
         return product(a, b) + 1
 
     if fault == "slow":
-        ticks = iter([1.0, 0.5])
+        ticks = iter([1.0, 0.2])
         monkeypatch.setattr(codes, "_seconds", lambda work: next(ticks))
     else:
         monkeypatch.setattr(codes, "_int8_product", broken)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -248,3 +249,26 @@ def test_progress_and_time_left(monkeypatch, caplog):
     assert math.isfinite(reports.seen[-1].seconds_left)
     assert "pcg: iteration 5, relative residual" in caplog.text
     assert "the least true relative residual is" in caplog.text
+
+
+@pytest.mark.parametrize("solver", ["direct", "pcg"])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
+def test_rows_far_from_the_origin(solver, offset):
+    x = torch.rand(200, 40, generator=torch.Generator().manual_seed(0)) + offset
+    y = draw(200, 2, seed=1)
+    solved = kl.interpolate(kl.Laplacian(4.0), x, y, solver=solver)
+    assert solved.converged
+    torch.testing.assert_close(solved.fitted, y.double(), atol=1e-4, rtol=0)
+
+
+def test_a_solve_that_came_to_nothing_is_an_error_where_it_is_used():
+    solved = kl.interpolate(kl.Laplacian(4.0), draw(50, 4), draw(50, 1, seed=1))
+    solved.require_better_than_zero()
+    with pytest.raises(kl.SingularKernelError, match=r"direct solve of n=50 rows found nothing better than f = 0"):
+        replace(solved, relative_residual=1.0).require_better_than_zero()
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 2])
+def test_a_tolerance_that_zero_meets_is_refused(tolerance):
+    with pytest.raises(kl.InputError, match="tolerance must be a relative residual above 0 and below 1"):
+        kl.interpolate(kl.Laplacian(4.0), draw(5, 2), draw(5, 1), tolerance=tolerance)

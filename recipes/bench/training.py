@@ -159,7 +159,10 @@ def train(
             use_distributed_sampler=False,
         )
         start = now(device)
-        trainer.fit(machine, datamodule=datamodule)
+        try:
+            trainer.fit(machine, datamodule=datamodule)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
         total = now(device) - start
     plan, kept = machine.plan, machine.memory
     assert plan is not None  # the machine has been fitted
