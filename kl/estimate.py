@@ -18,7 +18,7 @@ from kl.rows import RowDataset
 if TYPE_CHECKING:
     from kl.machine import KernelMachine
 
-STEP_OVERHEAD = 2.5e-4  # seconds of a step in Python, Lightning and the callbacks beside what is measured (2-core CPU)
+STEP_OVERHEAD = 5e-4  # seconds of a step in Python, Lightning and the callbacks beside what is measured (2-core CPU)
 EPOCH_OVERHEAD = 3e-3  # seconds of the first batch of an epoch, likewise
 ALLOWANCE = 0.2  # seconds for each of the parts that are measured, once each has run at least once
 PROBE_VALUES = 2**26  # of kept kernel rows to read from: far more than a cache holds
