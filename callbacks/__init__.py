@@ -6,6 +6,7 @@ from callbacks.convergence import ConvergenceFigure
 from callbacks.epoch_lines import EpochLines
 from callbacks.exact_interpolation import ExactInterpolation
 from callbacks.figures import log_figure
+from callbacks.history import History
 from callbacks.interrupts import Interrupts
 from callbacks.keep_options import KeepOptions
 from callbacks.progress import ProgressBar
@@ -22,6 +23,7 @@ __all__ = [
     "ConvergenceFigure",
     "EpochLines",
     "ExactInterpolation",
+    "History",
     "Interrupts",
     "KeepOptions",
     "ProgressBar",

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytorch_lightning as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from callbacks.common import Machine, find_callback, validation_metrics
+from callbacks.common import Machine, find_callback
 from callbacks.exact_interpolation import ExactInterpolation
 from callbacks.figures import BLUE, GREEN, ORANGE, figure_style, log_figure, new_figure
+from callbacks.history import Curves, History
 
-History = dict[str, list[tuple[int, float]]]  # epochs trained, value
 
-
-class ConvergenceFigure(pl.Callback):
+class ConvergenceFigure(History):
     """Logs the figure `convergence` at the end of training, also as log_dir/figures/convergence.png.
 
     Three panels over the epochs: train mse and, with an `ExactInterpolation` among the callbacks, the RKHS distance to
     the limit relative to |f*|; test error (mse for regression); RKHS norm. Dashed lines are the exact limit. The exact
     train mse, at rounding error, is no line that a panel could hold.
-
-    Attributes:
-        history: by tag, (epochs trained, value); part of the checkpoint, so that a resumed run draws all of it.
     """
 
-    def __init__(self) -> None:
-        self.history: History = {}
-
-    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
-        """Forget an earlier fit; a checkpoint's history is loaded after this."""
-        if stage == "fit":
-            self.history = {}
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Take the epoch's values."""
-        values = {**pl_module.train_metrics, **validation_metrics(trainer), "rkhs/norm": pl_module.rkhs_norm}
+    def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
+        """The epoch's values by tag, with the distance to the limit."""
+        values = super().values(trainer, pl_module)
         exact = find_callback(trainer, ExactInterpolation)
         if exact is not None and exact.solution is not None:
             values["exact/distance"] = exact.distance(pl_module)  # not from the log: its order there is not known
-        for tag, value in values.items():
-            self.history.setdefault(tag, []).append((trainer.current_epoch + 1, float(value)))
+        return values
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Draw and log."""
@@ -52,18 +37,9 @@ class ConvergenceFigure(pl.Callback):
         limits = (exact.results if exact is not None else None) or {}
         log_figure(trainer, "convergence", convergence_figure(self.history, limits))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The history, as plain lists."""
-        return {"history": {tag: [list(point) for point in points] for tag, points in self.history.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's history."""
-        saved = state_dict["history"]
-        self.history = {tag: [(int(epoch), value) for epoch, value in points] for tag, points in saved.items()}
-
 
 def convergence_figure(
-    history: History,
+    history: Curves,
     limits: dict[str, float | None],  # ExactInterpolation.results, or empty
 ) -> Figure:
     """The three panels, 7.2 by 2.5 inches: the width of a page."""

@@ -60,7 +60,7 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
     log_dir = trainer.log_dir if trainer.loggers else None
     if trainer.is_global_zero:
         for logger in tensorboard_loggers(trainer):
-            logger.experiment.add_image(tag, _pixels(figure), trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
         if log_dir is not None:
             path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
     figure.clear()
 
 
-def _pixels(figure: Figure) -> np.ndarray:
+def pixels(figure: Figure) -> np.ndarray:
     """The figure as an image, shape (height, width, 3), uint8."""
     figure.set_dpi(SCREEN_DPI)
     canvas = FigureCanvasAgg(figure)

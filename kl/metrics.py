@@ -48,7 +48,7 @@ def mse(
     y: Tensor,  # shape: (n, c)
 ) -> float:
     """The mean of (scores - y)^2 over samples and outputs."""
-    return float(mean_squared_error(scores.double(), y.double()))
+    return float(mean_squared_error(scores.double().flatten(), y.double().flatten()))
 
 
 def error(

@@ -14,6 +14,7 @@ import typer
 
 from recipes import data, fit, interpolate, plan, predict
 from recipes.bench import command as bench
+from recipes.reproduce import command as reproduce
 
 INTERRUPTED = 130  # what typer returns for a KeyboardInterrupt
 
@@ -29,6 +30,7 @@ app.command("fit")(fit.fit)
 app.command("interpolate")(interpolate.interpolate)
 app.command("predict")(predict.predict)
 app.command("plan")(plan.plan)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 

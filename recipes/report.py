@@ -145,7 +145,7 @@ def kernel_text(kernel: Kernel) -> str:
 
 def print_json(results: dict[str, Any]) -> None:
     """One JSON object on standard output; numbers that JSON has not are null."""
-    print(json.dumps(_plain(results)))
+    print(json.dumps(plain_values(results)))
 
 
 def tensorboard_command() -> str:
@@ -180,11 +180,12 @@ def _format(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """The same with None in place of numbers that JSON has not, and lists in place of tuples."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

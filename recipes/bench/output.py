@@ -10,7 +10,7 @@ import typer
 
 from kl.files import written_whole
 from recipes.bench.record import PARTS
-from recipes.report import _plain, print_table
+from recipes.report import plain_values, print_table
 
 TITLES = {
     "limit": "limit: plain products of the flops of an epoch, 2 n^2 d",
@@ -27,7 +27,7 @@ IN_TITLE = (1, 2, 5)  # columns that move to the title where all rows agree
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """results.json, whole or not at all."""
     with written_whole(folder / "results.json") as file:
-        file.write(json.dumps(_plain(results), indent=1).encode() + b"\n")
+        file.write(json.dumps(plain_values(results), indent=1).encode() + b"\n")
 
 
 def write_figure(folder: Path, results: dict[str, Any]) -> None:

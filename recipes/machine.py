@@ -46,7 +46,7 @@ def origin() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit that the code is of, with "+changes" where files differ from it; None outside a repository."""
-    folder = Path(__file__).resolve().parents[2]
+    folder = Path(__file__).resolve().parents[1]
     try:
         if not (folder / ".git").exists():  # installed, perhaps inside someone else's repository
             return None

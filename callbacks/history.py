@@ -1,0 +1,48 @@
+"""The metrics of every epoch, kept for figures and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from callbacks.common import Machine, validation_metrics
+
+Curves = dict[str, list[tuple[int, float]]]  # by tag: epochs trained, value
+
+
+class History(pl.Callback):
+    """Keeps train/*, val/* and, of a kernel machine, rkhs/norm of every epoch.
+
+    Attributes:
+        history: by tag, (epochs trained, value); part of the checkpoint, so that a resumed run has all of it.
+    """
+
+    def __init__(self) -> None:
+        self.history: Curves = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint's history is loaded after this."""
+        if stage == "fit":
+            self.history = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Take the epoch's values."""
+        for tag, value in self.values(trainer, pl_module).items():
+            self.history.setdefault(tag, []).append((trainer.current_epoch + 1, float(value)))
+
+    def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
+        """The epoch's values by tag."""
+        values = {**pl_module.train_metrics, **validation_metrics(trainer)}
+        if hasattr(pl_module, "rkhs_norm"):
+            values["rkhs/norm"] = pl_module.rkhs_norm
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, as plain lists."""
+        return {"history": {tag: [list(point) for point in points] for tag, points in self.history.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's history."""
+        saved = state_dict["history"]
+        self.history = {tag: [(int(epoch), value) for epoch, value in points] for tag, points in saved.items()}

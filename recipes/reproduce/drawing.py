@@ -1,0 +1,89 @@
+"""What the figures of all experiments share: colours with a meaning, bands over seeds, lines of the exact limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, figure_style, new_figure
+from recipes.reproduce.presentation import mean_and_spread
+
+# Okabe and Ito's colours in an order that also differs in grey.
+CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK, GREY, "#B8A800")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+OF_KERNEL = {"gaussian": BLUE, "laplacian": ORANGE, "relu-ntk": GREEN}
+PANEL = (2.6, 2.3)  # inches
+
+
+def panels(
+    rows: int, columns: int, width: float = PANEL[0], height: float = PANEL[1], **options: Any
+) -> tuple[Figure, Any]:
+    """A figure in the common style and its axes, an array of shape (rows, columns)."""
+    with figure_style():
+        figure = new_figure(columns * width, rows * height)
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def style_of(index: int) -> dict[str, Any]:
+    """Colour and marker of the index-th curve."""
+    return {"color": CYCLE[index % len(CYCLE)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def curve(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | None = None, **style: Any) -> None:
+    """A line through points; no markers where they would hide it."""
+    if len(x) > 40:
+        style["marker"] = None
+    axes.plot(x, y, label=label, **style)
+
+
+def band(
+    axes: Axes, x: Sequence[float], groups: Sequence[Sequence[float]], label: str | None = None, **style: Any
+) -> None:
+    """The means of groups of values over seeds, and a band of one standard deviation to either side."""
+    means, spreads = zip(*(mean_and_spread(group) for group in groups), strict=True)
+    curve(axes, x, means, label, **style)
+    low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+    high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+    axes.fill_between(x, low, high, color=style.get("color"), alpha=0.2, linewidth=0)
+
+
+def limit(axes: Axes, value: float, label: str | None = None, color: str = BLACK) -> None:
+    """The exact limit: a dashed horizontal line."""
+    axes.axhline(value, color=color, linestyle="--", linewidth=1.2, label=label)
+
+
+def epochs_axis(axes: Axes) -> None:
+    """Whole epochs from left to right."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+
+
+def percent_axis(axes: Axes, label: str) -> None:
+    """Fractions from bottom to top, written in percent."""
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def rows_axis(axes: Axes, sizes: Iterable[float], label: str = "n, training rows") -> None:
+    """Numbers of rows from left to right, logarithmic, a tick at each size."""
+    ticks = sorted(set(sizes))
+    axes.set_xscale("log")
+    shown = [t for i, t in enumerate(ticks) if i == 0 or t / ticks[i - 1] > 1.3 or i == len(ticks) - 1]
+    axes.set_xticks(shown, [short_count(t) for t in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(label)
+
+
+def short_count(value: float) -> str:
+    """1500 as 1.5k."""
+    return f"{value:g}" if value < 1000 else f"{value / 1000:g}k"
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, under it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

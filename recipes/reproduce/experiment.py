@@ -1,0 +1,33 @@
+"""What an experiment is: the points it needs, and how their results are shown."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from recipes.reproduce.point import Point, Results
+from recipes.reproduce.presentation import Presentation
+from recipes.reproduce.setting import Setting
+
+
+class Experiment(ABC):
+    """One figure or table of a paper.
+
+    `points` and `present` are functions of the setting and of results alone: nothing is kept between them, and drawing
+    again computes nothing.
+    """
+
+    name: ClassVar[str]
+    """As it is typed."""
+    title: ClassVar[str]
+    """A line for a list."""
+    source: ClassVar[str]
+    """Paper, section, table or figure."""
+
+    @abstractmethod
+    def points(self, setting: Setting, results: Results) -> list[Point]:
+        """The points that can be named by now; asked again with their results, until no new ones come."""
+
+    @abstractmethod
+    def present(self, setting: Setting, results: Results) -> Presentation:
+        """Figures, numbers and comparisons from the results of all points."""

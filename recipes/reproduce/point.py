@@ -1,0 +1,65 @@
+"""A point of a sweep: one computation whose fields say all that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+Result = dict[str, Any]
+"""What a point gives: plain values, as JSON has them."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where points are computed; none of it changes their results beyond rounding, but for the seconds."""
+
+    data_dir: str | None = None
+    accelerator: str = "auto"
+    memory: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point(ABC):
+    """One computation. Points with equal fields are the same point, in whichever experiment they stand.
+
+    A subclass is a frozen dataclass of plain values (and of dataclasses of them), and gives `run`, `describe` and
+    `seconds`.
+    """
+
+    kind: ClassVar[str]
+    revision: ClassVar[int] = 1
+    """Part of the key: raised where the way of computing changes, so that old results are not taken for new ones."""
+
+    @abstractmethod
+    def run(self, context: Context) -> Result:
+        """Compute the result.
+
+        Raises:
+            KLError: it cannot be had, and why.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The point on one line, as a person reads it."""
+
+    @property
+    @abstractmethod
+    def seconds(self) -> float:
+        """A guess of how long it takes on two cores; estimates are corrected by the points done before."""
+
+    def settings(self) -> dict[str, Any]:
+        """The fields and the kind, as JSON has them."""
+        return json.loads(json.dumps({"kind": self.kind, "revision": self.revision, **asdict(self)}))
+
+    @property
+    def key(self) -> str:
+        """A name of the point, the same in every process."""
+        return f"{self.kind}-{hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+Results = Mapping[Point, Result]
+"""Results by their points."""

@@ -1,0 +1,1 @@
+"""The computations that experiments are made of, one file per kind."""

@@ -1,0 +1,148 @@
+"""A kernel machine trained by EigenPro 2, with the metrics of every epoch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from recipes.reproduce.point import Context, Point, Result
+from recipes.reproduce.sample import KernelSpec, Sample
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from callbacks import History, Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Point):
+    """Training for a number of epochs, or until the training data is fitted.
+
+    The result has `curves` (by tag, a list over epochs; val/* has the epochs of `test_every` only), `final` (the last
+    values by tag, test error included), seconds_per_epoch, setup_seconds, fitted_epoch (the first one that met the
+    stopping condition; None where none did), diverged, rkhs_norm, rkhs_norm_per_class, the chosen parameters, and
+    data_source.
+    """
+
+    kind: ClassVar[str] = "fit"
+
+    sample: Sample
+    kernel: KernelSpec
+    noise: float = 0.0
+    """Fraction of the labels to replace."""
+    epochs: int = 20
+    """At most."""
+    until_interpolated: bool = False
+    """Stop at zero training classification error: the "overfitted" classifier of [B18]."""
+    until_mse: float | None = None
+    """Stop at this training mse."""
+    test_every: int = 1
+    """Epochs from one evaluation on the test set to the next; 0: only after the last."""
+    batch_size: int | None = None
+    """m; None: automatic."""
+    top_q: int | None = None
+    """q; None: automatic; 0: plain kernel SGD."""
+
+    def run(self, context: Context) -> Result:
+        """Train, and evaluate."""
+        import callbacks
+        import kl
+
+        start = time.perf_counter()
+        data = self.sample.datamodule(context, self.noise)
+        auto: Any = "auto"
+        machine = kl.KernelMachine(
+            self.kernel.build(),
+            batch_size=auto if self.batch_size is None else min(self.batch_size, len(data.train_set)),
+            top_q=auto if self.top_q is None else self.top_q,
+            memory=context.memory,
+            seed=self.sample.seed,
+        )
+        history, timing, observers = callbacks.History(), callbacks.Timing(), []
+        stop = callbacks.StopWhenInterpolated(mse=self.until_mse)
+        if self.until_interpolated or self.until_mse is not None:
+            observers.append(stop)
+        trainer = quiet_trainer(context, self.epochs, self.test_every, [history, timing, *observers])
+        diverged = False
+        try:
+            fit_and_test(trainer, machine, data)
+        except kl.DivergenceError:
+            diverged = True
+        plan = machine.plan
+        assert plan is not None  # fit() made it
+        return {
+            **curves(trainer, history, timing),
+            "setup_seconds": time.perf_counter() - start - sum(timing.seconds_per_epoch),
+            "fitted_epoch": stop.stopped_epoch,
+            "diverged": diverged,
+            "final": {**machine.train_metrics, **machine.eval_metrics},
+            "rkhs_norm": machine.rkhs_norm,
+            "rkhs_norm_per_class": machine.rkhs_norm_per_class.tolist(),
+            **machine.parameters_chosen,
+            "data_source": data.source,
+            "n": len(data.train_set),
+            "d": data.num_features,
+            "c": data.num_outputs,
+        }
+
+    def describe(self) -> str:
+        """The draw, the kernel, the noise, the parameters that are not automatic."""
+        forced = [f"m={self.batch_size}"] * (self.batch_size is not None) + [f"q={self.top_q}"] * (
+            self.top_q is not None
+        )
+        until = " until interpolated" if self.until_interpolated else ""
+        noise = f", label noise {self.noise:.0%}" if self.noise else ""
+        return ", ".join([f"EigenPro, {self.sample}, {self.kernel}{noise}", f"{self.epochs} epochs{until}", *forced])
+
+    @property
+    def seconds(self) -> float:
+        """Epochs with K kept, and the tests."""
+        n, stops = self.sample.rows, self.until_interpolated or self.until_mse is not None
+        epochs = self.epochs / 4 if stops else self.epochs
+        steps = n / (self.batch_size or 1000)
+        tests = epochs / self.test_every if self.test_every else 1
+        return 1.0 + 3e-9 * n * n + epochs * (8e-10 * n * n + 1e-3 * steps + 0.01) + tests * 2e-5 * n
+
+
+def quiet_trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer that writes and says nothing."""
+    import pytorch_lightning as pl
+
+    from callbacks import Interrupts
+
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(context.accelerator, context.accelerator),
+        devices=1,
+        max_epochs=epochs,
+        check_val_every_n_epoch=test_every or epochs + 1,
+        logger=False,
+        callbacks=[Interrupts(), *observers],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Train, and evaluate on the test set after the last epoch where that epoch's end did not."""
+    try:
+        trainer.fit(module, datamodule=data)
+        if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
+            trainer.validate(module, datamodule=data, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
+        raise KeyboardInterrupt from stop
+
+
+def curves(trainer: pl.Trainer, history: History, timing: Timing) -> Result:
+    """The values of every epoch by tag, the epochs of those tags that have not all of them, and the seconds."""
+    values = {tag: [value for _, value in points] for tag, points in history.history.items()}
+    tested = [epoch for epoch, _ in history.history.get("val/error", history.history.get("val/mse", []))]
+    return {
+        "curves": values,
+        "tested_epochs": tested,
+        "epochs": trainer.current_epoch,
+        "seconds_per_epoch": list(timing.seconds_per_epoch),
+    }

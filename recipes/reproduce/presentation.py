@@ -1,0 +1,126 @@
+"""What an experiment shows: figures, rows of numbers, a comparison with the published ones, and what follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published number beside ours."""
+
+    quantity: str
+    """What it is, with all that it depends on."""
+    ours: float | None
+    """None: it was not reached, and `note` says how."""
+    published: float
+    source: str
+    """Paper and table."""
+    unit: str = ""
+    spread: float | None = None
+    """Standard deviation of ours over seeds."""
+    tolerance: float | None = None
+    """How far ours may be from the published one to count as the same; None where nothing was agreed."""
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published."""
+        return None if self.ours is None else self.ours - self.published
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the difference is within the tolerance."""
+        if self.tolerance is None or self.difference is None:
+            return None
+        return abs(self.difference) <= self.tolerance + 1e-9
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table; see `HEADER`."""
+        spread = "" if self.spread is None else f" ± {number(self.spread)}"
+        verdict = {None: "", True: "agrees", False: "differs"}[self.agrees]
+        return (
+            f"{self.quantity}{f', {self.unit}' if self.unit else ''}",
+            ("not reached" if self.ours is None else number(self.ours)) + spread,
+            number(self.published),
+            "" if self.difference is None else f"{self.difference:+.3g}",
+            "" if self.tolerance is None else f"{self.tolerance:.3g}",
+            "; ".join(text for text in (verdict, self.note) if text),
+            self.source,
+        )
+
+
+HEADER = ("", "ours", "published", "difference", "tolerance", "", "source")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper that is no number, and whether these results bear it out."""
+
+    text: str
+    holds: bool | None
+    """None: these results cannot tell."""
+    seen: str
+    """What was seen, in numbers."""
+    source: str
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return {True: "holds", False: "does not hold", None: "cannot be told"}[self.holds]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Further numbers, as text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """All that an experiment shows."""
+
+    figures: dict[str, Figure]
+    """By the name of their files."""
+    rows: list[dict[str, Any]]
+    """The numbers that the figures show, one flat record each."""
+    comparisons: list[Comparison] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    """What the results say, and what they cannot say."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the figures, as JSON has it."""
+        return {
+            "comparisons": [
+                {**vars(each), "difference": each.difference, "agrees": each.agrees} for each in self.comparisons
+            ],
+            "claims": [{**vars(each), "verdict": each.verdict} for each in self.claims],
+            "tables": [{"title": t.title, "header": t.header, "rows": list(t.rows)} for t in self.tables],
+            "sentences": self.sentences,
+            "rows": self.rows,
+        }
+
+
+def number(value: float) -> str:
+    """A number to four digits."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 of a single value)."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
