@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,7 @@ class Sweep:
         except KLError as error:
             raise type(error)(f"{point.describe()}: {error}") from error
         seconds = time.perf_counter() - start
+        gc.collect()  # a Trainer and its module refer to each other, and would keep a kernel matrix
         self._guessed, self._spent = self._guessed + point.seconds, self._spent + seconds
         if self._origin is None:
             here = machine(device_of(RunOptions(accelerator=self.context.accelerator)))
