@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, figure_style, new_figure
+from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure
 from recipes.reproduce.presentation import mean_and_spread
 
 # Okabe and Ito's colours in an order that also differs in grey.
@@ -22,10 +22,9 @@ PANEL = (2.6, 2.3)  # inches
 def panels(
     rows: int, columns: int, width: float = PANEL[0], height: float = PANEL[1], **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure in the common style and its axes, an array of shape (rows, columns)."""
-    with figure_style():
-        figure = new_figure(columns * width, rows * height)
-        return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    """A figure and its axes, an array of shape (rows, columns)."""
+    figure = new_figure(columns * width, rows * height)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def style_of(index: int) -> dict[str, Any]:
@@ -66,6 +65,15 @@ def percent_axis(axes: Axes, label: str) -> None:
     """Fractions from bottom to top, written in percent."""
     axes.set_ylabel(label)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def log_axis(axes: Axes, label: str) -> None:
+    """Bottom to top logarithmically, with ticks at 1, 2 and 5 times powers of ten that are written out."""
+    axes.set_yscale("log")
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def rows_axis(axes: Axes, sizes: Iterable[float], label: str = "n, training rows") -> None:

@@ -41,11 +41,13 @@ class Runner:
         Raises:
             KLError: a point cannot be computed; those before it are kept.
         """
-        results = self.compute(experiment)
-        shown = experiment.present(self.setting, results)
-        record = self.record(experiment, results, shown)
+        from callbacks.figures import figure_style
         from recipes.reproduce.output import write_experiment
 
+        results = self.compute(experiment)
+        with figure_style():
+            shown = experiment.present(self.setting, results)
+        record = self.record(experiment, results, shown)
         write_experiment(self.folder(experiment), record, shown)
         return record, shown
 
