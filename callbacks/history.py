@@ -33,7 +33,8 @@ class History(pl.Callback):
 
     def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
         """The epoch's values by tag."""
-        values = {**pl_module.train_metrics, **validation_metrics(trainer)}
+        tested = {tag: pl_module.eval_metrics[tag] for tag in validation_metrics(trainer)}  # logged ones are float32
+        values = {**pl_module.train_metrics, **tested}
         if hasattr(pl_module, "rkhs_norm"):
             values["rkhs/norm"] = pl_module.rkhs_norm
         return values

@@ -27,6 +27,7 @@ from kl.interpolation import Interpolant, interpolate
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
 from kl.machine import KernelMachine
+from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows import RowDataset, Rows
 
@@ -46,6 +47,7 @@ __all__ = [
     "KLError",
     "KernelMachine",
     "MemoryBudgetError",
+    "ReluNetwork",
     "RowDataset",
     "Rows",
     "SingularKernelError",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from kl.engine import kernel_matmul
 from kl.errors import InputError
+from kl.evaluated import EvaluatedModule
 from kl.kernels import Kernel
-from kl.metrics import EvaluationMetrics
 from kl.rows import PRECISIONS, Rows
 
 
-class KernelExpansion(pl.LightningModule):
+class KernelExpansion(EvaluatedModule):
     """f(x) = sum_j alpha_j K(x, z_j): prediction, validation, test and predict steps. A subclass trains it.
 
     Args:
@@ -26,8 +25,7 @@ class KernelExpansion(pl.LightningModule):
         alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
         centers: z_1..z_p less `origin`, shape (p, d).
         origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
-        data_info: name, task, class_names and image_shape of the training data.
-        eval_metrics: val/* or test/* of the last pass over validation or test data.
+        data_info, eval_metrics: see `EvaluatedModule`.
     """
 
     alpha: torch.nn.Parameter
@@ -40,8 +38,6 @@ class KernelExpansion(pl.LightningModule):
             raise InputError(f"precision must be high or medium; got {precision!r}")
         self.kernel, self.precision = kernel, precision
         self._rows: Rows | None = None  # the centres as the kernel products want them; made when needed
-        self.data_info: dict[str, Any] = {}
-        self.eval_metrics: dict[str, float] = {}
 
     def forward(
         self,
@@ -75,40 +71,14 @@ class KernelExpansion(pl.LightningModule):
         return "alpha" in self._parameters
 
     @property
-    def is_classifier(self) -> bool:
-        """Whether the outputs are scores of classes rather than regression values."""
-        return self.data_info.get("task") != "regression"
-
-    @property
     def _center_rows(self) -> Rows:
         if self._rows is None or self._rows.data.device != self.centers.device:
             self._rows = Rows.of(self.centers, precision=self.precision)
         return self._rows
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums over the validation batches."""
-        self._require_fitted()
-        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
-        x, y, index = batch
-        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
-        self.metrics.update(self(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
-
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        """Log val/mse, val/error, val/error_noisy."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log test/mse, test/error, test/error_noisy."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
-        for name, value in self.eval_metrics.items():
-            self.log(name, value, batch_size=1)
+    def outputs(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), shape (m, c)."""
+        return self(x)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kl.budget import TrainingMemory
 from kl.errors import CheckpointError, InputError
+from kl.evaluated import describe_data
 from kl.expansion import KernelExpansion
 from kl.kernels import Kernel, build_kernel
 from kl.memory import parse_memory
@@ -41,7 +42,7 @@ class InterpolatingMachine(KernelExpansion):
         centers: training rows, shape (n, d); `order[j]` is the training row of centre j. Where they lie far from 0 and
             the kernel is shift-invariant, `origin` has been subtracted.
         memory: what the run keeps in memory, known while fitting.
-        train_metrics: train/mse and train/error of the last epoch, over all training rows.
+        train_metrics: train/mse and, of classifiers, train/error; see `EvaluatedModule`.
     """
 
     method: str
@@ -69,8 +70,6 @@ class InterpolatingMachine(KernelExpansion):
         own = {"kernel": self.kernel.config(), **options}
         self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
         self.memory: TrainingMemory | None = None
-        self.train_metrics: dict[str, float] = {}
-        self._epoch_finished = True
 
     # Set-up
 
@@ -95,12 +94,7 @@ class InterpolatingMachine(KernelExpansion):
                 f"{type(self).__name__} needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
                 "or ArrayDataModule.from_arrays for arrays of your own"
             )
-        self.data_info = {
-            "name": str(getattr(data, "name", type(data).__name__)),
-            "task": str(getattr(data, "task", "classification" if _is_one_hot(train_set.y) else "regression")),
-            "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
-            "image_shape": list(getattr(data, "image_shape", None) or []),
-        }
+        self.data_info = describe_data(data)
         self.prepare(train_set.x, train_set.y, self.trainer.strategy.root_device)
         data.batch_size = self.batch_rows
 
@@ -188,28 +182,12 @@ class InterpolatingMachine(KernelExpansion):
 
     # Training
 
-    def on_train_epoch_start(self) -> None:
-        """An epoch begins."""
-        self._epoch_finished = False
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After the last batch: the training error over all rows, before validation and the callbacks' epoch end."""
-        if self.trainer.is_last_batch:
-            self._finish_epoch()
-
-    def on_train_epoch_end(self) -> None:
-        """The same where `max_steps` ended the epoch before its last batch."""
-        if not self._epoch_finished:
-            self._finish_epoch()
-
-    def _finish_epoch(self) -> None:
-        self._epoch_finished = True
+    def _measure_training(self) -> dict[str, float]:
         values = self.fitted_values()
-        self.train_metrics = {"train/mse": mse(values, self.targets)}
+        found = {"train/mse": mse(values, self.targets)}
         if self.is_classifier:
-            self.train_metrics["train/error"] = error(values, self.targets)
-        for name, value in self.train_metrics.items():
-            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=True)
+            found["train/error"] = error(values, self.targets)
+        return found
 
     @property
     def batch_error(self) -> float | None:
@@ -310,12 +288,6 @@ class InterpolatingMachine(KernelExpansion):
 def plain(value: Any) -> Any:
     """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
     return value.item() if hasattr(value, "item") else value
-
-
-def _is_one_hot(
-    y: Tensor,  # shape: (n, c)
-) -> bool:
-    return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
 
 
 def _require_epoch_end(checkpoint: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.reproduce.growth import GROWTH_NOISES, grouped
-from recipes.reproduce.laws import best_dimension, fit_exponential, fit_power
-from recipes.reproduce.norm_claims import (
+from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped
+from recipes.reproduce.parts.laws import best_dimension, fit_exponential, fit_power
+from recipes.reproduce.parts.norm_claims import (
     coincide,
     identity_sentence,
     interpolated_exceeds,

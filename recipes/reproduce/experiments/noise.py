@@ -7,8 +7,8 @@ from typing import Any
 from recipes.reproduce.common import whole
 from recipes.reproduce.drawing import OF_KERNEL, curve, legend_below, log_axis, panels, percent_axis, rows_axis
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.growth import GROWTH_NOISES, grouped, growth_points, growth_records
-from recipes.reproduce.norm_figures import draw_against_n
+from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, growth_points, growth_records
+from recipes.reproduce.parts.norm_figures import draw_against_n
 from recipes.reproduce.point import Point, Results
 from recipes.reproduce.presentation import Claim, Presentation, Table, mean_and_spread
 from recipes.reproduce.published import B18

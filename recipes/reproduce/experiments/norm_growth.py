@@ -6,8 +6,8 @@ from typing import Any
 
 from recipes.reproduce.common import exact
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.growth import GROWTH_NOISES, exact_records, growth_draws, growth_points, growth_records
-from recipes.reproduce.norm_claims import (
+from recipes.reproduce.parts.growth import GROWTH_NOISES, exact_records, growth_draws, growth_points, growth_records
+from recipes.reproduce.parts.norm_claims import (
     coincide,
     fit_laws,
     identity_sentence,
@@ -16,7 +16,7 @@ from recipes.reproduce.norm_claims import (
     law_sentences,
     noise_raises,
 )
-from recipes.reproduce.norm_figures import draw_classes, draw_laws, draw_norms, draw_spectra
+from recipes.reproduce.parts.norm_figures import draw_classes, draw_laws, draw_norms, draw_spectra
 from recipes.reproduce.point import Point, Results
 from recipes.reproduce.points.eigenvalues import Eigenvalues
 from recipes.reproduce.points.exact import Exact

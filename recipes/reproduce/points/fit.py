@@ -36,7 +36,7 @@ class Fit(Point):
     until_interpolated: bool = False
     """Stop at zero training classification error: the "overfitted" classifier of [B18]."""
     until_mse: float | None = None
-    """Stop at this training mse."""
+    """Stop at this training mse, however early the training error is 0."""
     test_every: int = 1
     """Epochs from one evaluation on the test set to the next; 0: only after the last."""
     batch_size: int | None = None
@@ -46,6 +46,8 @@ class Fit(Point):
 
     def run(self, context: Context) -> Result:
         """Train, and evaluate."""
+        from pytorch_lightning.callbacks import EarlyStopping
+
         import callbacks
         import kl
 
@@ -59,11 +61,20 @@ class Fit(Point):
             memory=context.memory,
             seed=self.sample.seed,
         )
-        history, timing, observers = callbacks.History(), callbacks.Timing(), []
-        stop = callbacks.StopWhenInterpolated(mse=self.until_mse)
-        if self.until_interpolated or self.until_mse is not None:
-            observers.append(stop)
-        trainer = quiet_trainer(context, self.epochs, self.test_every, [history, timing, *observers])
+        history, timing = callbacks.History(), callbacks.Timing()
+        observers: list[pl.Callback] = [history, timing]
+        if self.until_interpolated:
+            observers.append(callbacks.StopWhenInterpolated())
+        if self.until_mse is not None:
+            observers.append(
+                EarlyStopping(
+                    "train/mse",
+                    stopping_threshold=self.until_mse,
+                    patience=self.epochs,  # never for want of progress
+                    check_on_train_epoch_end=True,
+                )
+            )
+        trainer = quiet_trainer(context, self.epochs, self.test_every, observers)
         diverged = False
         try:
             fit_and_test(trainer, machine, data)
@@ -71,10 +82,11 @@ class Fit(Point):
             diverged = True
         plan = machine.plan
         assert plan is not None  # fit() made it
+        found = curves(trainer, history, timing)
         return {
-            **curves(trainer, history, timing),
+            **found,
             "setup_seconds": time.perf_counter() - start - sum(timing.seconds_per_epoch),
-            "fitted_epoch": stop.stopped_epoch,
+            "fitted_epoch": self._fitted_epoch(found["curves"]),
             "diverged": diverged,
             "final": {**machine.train_metrics, **machine.eval_metrics},
             "rkhs_norm": machine.rkhs_norm,
@@ -86,12 +98,22 @@ class Fit(Point):
             "c": data.num_outputs,
         }
 
+    def _fitted_epoch(self, curves: dict[str, list[float]]) -> int | None:
+        mses = curves.get("train/mse", [])
+        errors = curves.get("train/error", [1.0] * len(mses))  # regression has none
+        met = [
+            (self.until_interpolated and error == 0) or (self.until_mse is not None and mse < self.until_mse)
+            for error, mse in zip(errors, mses, strict=True)
+        ]
+        return met.index(True) + 1 if True in met else None
+
     def describe(self) -> str:
         """The draw, the kernel, the noise, the parameters that are not automatic."""
         forced = [f"m={self.batch_size}"] * (self.batch_size is not None) + [f"q={self.top_q}"] * (
             self.top_q is not None
         )
         until = " until interpolated" if self.until_interpolated else ""
+        until += "" if self.until_mse is None else f" until mse {self.until_mse:g}"
         noise = f", label noise {self.noise:.0%}" if self.noise else ""
         return ", ".join([f"EigenPro, {self.sample}, {self.kernel}{noise}", f"{self.epochs} epochs{until}", *forced])
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recipes.reproduce.growth import GROWTH_NOISES, grouped, interpolated
-from recipes.reproduce.laws import Law, best_dimension, fit_exponential, fit_power
+from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, interpolated
+from recipes.reproduce.parts.laws import Law, best_dimension, fit_exponential, fit_power
 from recipes.reproduce.point import Result
 from recipes.reproduce.presentation import Claim, Table
 from recipes.reproduce.published import B18

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recipes.reproduce.drawing import CYCLE, OF_KERNEL, band, curve, legend_below, log_axis, panels, rows_axis, style_of
-from recipes.reproduce.growth import GROWTH_NOISES, grouped, interpolated
-from recipes.reproduce.laws import Law
+from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, interpolated
+from recipes.reproduce.parts.laws import Law
 from recipes.reproduce.point import Result
 from recipes.reproduce.sample import KernelSpec
 

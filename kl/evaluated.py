@@ -1,0 +1,126 @@
+"""What every model that trains under Lightning has: its data's description, and metrics over all rows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from kl.metrics import EvaluationMetrics
+from kl.rows import RowDataset
+
+
+class EvaluatedModule(pl.LightningModule):
+    """A module whose batches are (x, y, index), evaluated as sums over a pass.
+
+    A subclass gives `outputs`, and `_measure_training` if it trains.
+
+    Attributes:
+        data_info: see `describe_data`; empty before there is data.
+        train_metrics: train/* of the last epoch, over all training rows with the weights at its end. They are there
+            before validation and before the callbacks' epoch end; not where `max_steps` ended the epoch early.
+        eval_metrics: val/* or test/* of the last pass over validation or test data.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_info: dict[str, Any] = {}
+        self.train_metrics: dict[str, float] = {}
+        self.eval_metrics: dict[str, float] = {}
+        self._epoch_finished = True
+
+    @abstractmethod
+    def outputs(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """What is compared with the targets, shape (m, c)."""
+
+    def _measure_training(self) -> dict[str, float]:
+        """train/* over all training rows."""
+        raise NotImplementedError
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs are of classes rather than regression values."""
+        return self.data_info.get("task") != "regression"
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        """An epoch begins."""
+        self._epoch_finished = False
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the last batch: the metrics over all rows, before validation and the callbacks' epoch end."""
+        if self.trainer.is_last_batch:
+            self._finish_epoch()
+
+    def on_train_epoch_end(self) -> None:
+        """The same where `max_steps` ended the epoch before its last batch."""
+        if not self._epoch_finished:
+            self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        self._epoch_finished = True
+        self.train_metrics = self._measure_training()
+        for name, value in self.train_metrics.items():
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=True)
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums over the validation batches."""
+        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the sums over the test batches."""
+        self.on_validation_epoch_start()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
+        x, y, index = batch
+        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
+        self.metrics.update(self.outputs(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Add a batch (x, y, index) to test/mse, test/error and, with label noise, test/error_noisy."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/mse, val/error, val/error_noisy."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/mse, test/error, test/error_noisy."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
+        for name, value in self.eval_metrics.items():
+            self.log(name, value, batch_size=1)
+
+
+def describe_data(data: Any) -> dict[str, Any]:
+    """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
+
+    name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
+    num_features (d) and num_outputs (c).
+    """
+    rows: RowDataset = data.train_set
+    return {
+        "name": str(getattr(data, "name", type(data).__name__)),
+        "task": str(getattr(data, "task", "classification" if _is_one_hot(rows.y) else "regression")),
+        "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
+        "image_shape": list(getattr(data, "image_shape", None) or []),
+        "num_features": rows.x.shape[1],
+        "num_outputs": rows.y.shape[1],
+    }
+
+
+def _is_one_hot(
+    y: Tensor,  # shape: (n, c)
+) -> bool:
+    return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())

@@ -1,0 +1,267 @@
+"""Epochs until no training row is misclassified, with the original labels and with fully random ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from recipes.reproduce.common import whole
+from recipes.reproduce.drawing import CYCLE, OF_KERNEL, legend_below, panels
+from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.points.fit import Fit
+from recipes.reproduce.points.network import Network
+from recipes.reproduce.presentation import Claim, Comparison, Presentation, Table
+from recipes.reproduce.published import (
+    B18,
+    EPOCHS_TO_FIT,
+    EPOCHS_TO_FIT_SOURCE,
+    NETWORK_RATIO,
+    NETWORK_RATIO_SOURCE,
+)
+from recipes.reproduce.setting import Setting, title
+
+NOISES = (0.0, 1.0)  # original and fully random
+# Line, and the marker where no error is left: the random labels' is hollow, so that both are seen where they meet.
+STYLES = (
+    ("original labels", "-", {"marker": "o", "markersize": 4.5}),
+    ("random labels", "-.", {"marker": "s", "markersize": 7.5, "markerfacecolor": "none"}),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, its two runs, and how it is drawn."""
+
+    name: str
+    title: str
+    colour: str
+    original: Point
+    random: Point
+
+
+class RandomLabels(Experiment):
+    """[B18] Tables 1-2 for MNIST, with EigenPro 2 in place of EigenPro 1, and beside them a ReLU network."""
+
+    name = "random-labels"
+    title = "Epochs to zero training error: original and fully random labels, two kernels and a ReLU network"
+    source = f"{B18} Tables 1-2"
+
+    def points(self, setting: Setting, results: Results) -> list[Point]:
+        """Two runs for each model."""
+        return [point for model in models(setting) for point in (model.original, model.random)]
+
+    def present(self, setting: Setting, results: Results) -> Presentation:
+        """A panel for each model."""
+        found = models(setting)
+        figure, axes = panels(1, len(found), width=2.5, height=2.6, sharex=True, sharey=True)
+        rows: list[dict[str, Any]] = []
+        table = []
+        n = results[found[0].original]["n"]
+        for column, model in enumerate(found):
+            runs = results[model.original], results[model.random]
+            for run, (what, line, marker) in zip(runs, STYLES, strict=True):
+                draw(axes[0, column], run, what, model.colour, line, marker)
+                rows += [
+                    {
+                        "data": run["data_source"],
+                        "n": n,
+                        "model": model.name,
+                        "labels": what.split()[0],
+                        "epoch": i + 1,
+                        "train_error": value,
+                    }
+                    for i, value in enumerate(run["curves"]["train/error"])
+                ]
+                table.append(
+                    (
+                        f"{model.title}, {what}",
+                        epochs_text(run["fitted_epoch"], run["epochs"]),
+                        f"{run['final']['train/error']:.3%}",
+                        f"{run['final']['val/error']:.2%}",
+                        f"{sum(run['seconds_per_epoch']):.1f}",
+                    )
+                )
+            error_axis(axes[0, column], n, column == 0)
+            axes[0, column].set_title(model.title, loc="left")
+        longest = max(len(results[point]["curves"]["train/error"]) for m in found for point in (m.original, m.random))
+        axes[0, 0].set_xlim(0.85, 1.3 * longest)
+        legend_below(figure, axes[0, 0], columns=2)
+        for handle in figure.legends[0].get_lines():
+            handle.set_color("black")  # the line tells the labels, the panel the model
+        header = ("", "epochs", "training error", "test error, true labels", "seconds of training")
+        where = f"{title(results[found[0].original]['data_source'])}, n={n}"
+        return Presentation(
+            figures={"random-labels": figure},
+            rows=rows,
+            comparisons=compare(found, results) if setting.scale == "full" else [],
+            claims=[fits_claim(found, results), *ratio_claims(found, results)],
+            tables=[
+                Table(f"{where}: epochs to zero training error", header, table),
+                Table("epochs on random labels / on original ones", ("", "ratio"), ratio_rows(found, results)),
+            ],
+            sentences=[
+                "EigenPro 2 chooses its own batch size and number of eigenvectors, EigenPro 1 of the paper had 256 and "
+                "160: epochs of the two are not of one method, their ratio over labels is closer to comparable.",
+                "The network is trained on the cross-entropy by SGD with momentum at one learning rate, not tuned; "
+                "for epochs of networks the choice of optimiser and batch size matters as much.",
+            ],
+        )
+
+
+def models(setting: Setting) -> list[Model]:
+    """Both kernels and the fully connected network, on the same rows."""
+    sample = whole(setting, "mnist", setting.kernels("mnist")[0]).sample
+    cap = setting.choose(tiny=100, quick=300, full=900)
+    found = []
+    for kernel in reversed(setting.kernels("mnist")):
+        fits = [
+            Fit(sample=sample, kernel=kernel, noise=noise, epochs=cap, until_interpolated=True, test_every=0)
+            for noise in NOISES
+        ]
+        found.append(Model(kernel.name, kernel.title, OF_KERNEL[kernel.name], fits[0], fits[1]))
+    cap = setting.choose(tiny=100, quick=200, full=300)
+    nets = [
+        Network(
+            sample=sample,
+            widths=setting.choose(tiny=(256, 256), quick=(512, 512), full=(512, 512)),
+            noise=noise,
+            epochs=cap,
+            until_interpolated=True,
+            test_every=0,
+            batch_size=setting.choose(tiny=32, quick=256, full=256),
+            learning_rate=0.1,  # that of Zhang et al.
+        )
+        for noise in NOISES
+    ]
+    return [*found, Model("mlp", "ReLU network", CYCLE[2], nets[0], nets[1])]
+
+
+def draw(axes: Axes, run: Result, label: str, colour: str, line: str, marker: dict[str, Any]) -> None:
+    """Training error by epoch; no error is drawn at the foot of the logarithmic axis, with a marker."""
+    errors, foot = run["curves"]["train/error"], zero_at(run["n"])
+    epochs = range(1, len(errors) + 1)
+    axes.plot(epochs, [max(value, foot) for value in errors], color=colour, linestyle=line, label=label)
+    if run["fitted_epoch"]:
+        axes.plot([run["fitted_epoch"]], [foot], color=colour, clip_on=False, zorder=3, **marker)
+
+
+def zero_at(n: int) -> float:
+    """Where no error stands on a logarithmic axis: under one row of n, the smallest there is."""
+    return 0.4 / n
+
+
+def error_axis(axes: Axes, n: int, labelled: bool) -> None:
+    """Training error, log-log, with a place for 0."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = [tick for tick in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) if tick > 2 * zero_at(n)]
+    axes.set_yticks([zero_at(n), *ticks], ["0", *(f"{100 * tick:g}%" for tick in ticks)])
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(zero_at(n), 1.3)
+    if labelled:
+        axes.set_ylabel("training error")
+
+
+def epochs_text(fitted: int | None, epochs: int) -> str:
+    """The first epoch without training error, or that there was none."""
+    return str(fitted) if fitted else f"not reached in {epochs} epochs"
+
+
+def ratio(original: Result, random: Result) -> tuple[float, bool] | None:
+    """Epochs on random labels to epochs on the original ones, and whether that is only a lower bound of it.
+
+    It is one where random labels were not fitted within the cap; None where the original ones were not.
+    """
+    first, second = original["fitted_epoch"], random["fitted_epoch"]
+    if first is None:
+        return None
+    return (second or random["epochs"]) / first, second is None
+
+
+def ratio_rows(found: list[Model], results: Results) -> list[tuple[str, str]]:
+    """The ratio of each model as a table has it."""
+    return [(model.title, ratio_text(ratio(results[model.original], results[model.random]))) for model in found]
+
+
+def ratio_text(value: tuple[float, bool] | None) -> str:
+    """The ratio, or what is known of it."""
+    return "not reached" if value is None else f"{'more than ' * value[1]}{value[0]:.2g}"
+
+
+def compare(found: list[Model], results: Results) -> list[Comparison]:
+    """Epochs and their ratios beside the published ones."""
+    comparisons = []
+    for model in found:
+        runs = results[model.original], results[model.random]
+        published = EPOCHS_TO_FIT.get(model.name)
+        for i, (run, labels) in enumerate(zip(runs, ("original", "random"), strict=True)):
+            if published is not None:
+                note = "EigenPro 2 here, EigenPro 1 there"
+                if run["fitted_epoch"] is None:
+                    note = f"not reached in {run['epochs']} epochs; {note}"
+                comparisons.append(
+                    Comparison(
+                        f"{model.title}: epochs, {labels} labels",
+                        run["fitted_epoch"],
+                        published[i],
+                        EPOCHS_TO_FIT_SOURCE,
+                        note=note,
+                    )
+                )
+        known = ratio(*runs)
+        comparisons.append(
+            Comparison(
+                f"{model.title}: ratio random / original",
+                None if known is None or known[1] else known[0],
+                NETWORK_RATIO if published is None else published[1] / published[0],
+                NETWORK_RATIO_SOURCE if published is None else EPOCHS_TO_FIT_SOURCE,
+                note=f"{ratio_text(known)} here" if known is None or known[1] else "",
+            )
+        )
+    return comparisons
+
+
+def fits_claim(found: list[Model], results: Results) -> Claim:
+    """That random labels can be fitted without an error, by kernels as by networks."""
+    missing = [model for model in found if results[model.random]["fitted_epoch"] is None]
+    return Claim(
+        "Kernel machines, like ReLU networks, fit fully random labels without an error",
+        None if missing else True,
+        "; ".join(
+            f"{model.title}: {epochs_text(results[model.random]['fitted_epoch'], results[model.random]['epochs'])}"
+            for model in found
+        ),
+        f"{B18} section 3",
+    )
+
+
+def ratio_claims(found: list[Model], results: Results) -> list[Claim]:
+    """That random labels cost the Laplacian no larger a factor than a network, and the Gaussian a larger one."""
+    known = {model.name: ratio(results[model.original], results[model.random]) for model in found}
+    seen = "; ".join(f"{model.title}: {ratio_text(known[model.name])}" for model in found)
+    return [
+        Claim(
+            f"Random labels multiply the epochs of the {larger} by more than those of the Laplacian",
+            is_larger(known[name], known["laplacian"]),
+            seen,
+            source,
+        )
+        for name, larger, source in (
+            ("gaussian", "Gaussian", EPOCHS_TO_FIT_SOURCE),
+            ("mlp", "ReLU network", f"{EPOCHS_TO_FIT_SOURCE}; {NETWORK_RATIO_SOURCE}"),
+        )
+    ]
+
+
+def is_larger(first: tuple[float, bool] | None, second: tuple[float, bool] | None) -> bool | None:
+    """Whether the first ratio is larger than the second; None where bounds leave it open."""
+    if first is None or second is None or second[1]:
+        return None
+    return True if first[0] > second[0] else (None if first[1] else False)

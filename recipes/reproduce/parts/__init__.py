@@ -1,0 +1,1 @@
+"""What experiments need beside their own files: figures, claims, fits to their numbers."""

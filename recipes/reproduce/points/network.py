@@ -1,0 +1,77 @@
+"""A ReLU network trained by SGD with momentum, with the metrics of every epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recipes.reproduce.point import Context, Point, Result
+from recipes.reproduce.points.fit import curves, fit_and_test, quiet_trainer
+from recipes.reproduce.sample import Sample
+
+SECONDS_PER_ROW = {"mlp": 8e-5, "cnn": 3e-4}  # of an epoch on images of 28x28 pixels, its training error included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Point):
+    """Training for a number of epochs, or until no training row is misclassified.
+
+    The result has `curves`, tested_epochs, epochs, seconds_per_epoch, fitted_epoch, `final` and data_source as `Fit`
+    has them, with train/loss besides; mse is of class probabilities. And `weights`, their number.
+    """
+
+    kind: ClassVar[str] = "network"
+
+    sample: Sample
+    architecture: str = "mlp"
+    """See `kl.ReluNetwork`."""
+    widths: tuple[int, ...]
+    """Units of the hidden layers, or channels of the convolutions."""
+    noise: float = 0.0
+    """Fraction of the labels to replace; 1 leaves nothing of them."""
+    epochs: int = 20
+    """At most."""
+    until_interpolated: bool = False
+    """Stop at zero training classification error."""
+    test_every: int = 1
+    """Epochs from one evaluation on the test set to the next; 0: only after the last."""
+    batch_size: int = 256
+    learning_rate: float = 0.05
+
+    def run(self, context: Context) -> Result:
+        """Train, and evaluate."""
+        import callbacks
+        import kl
+
+        data = self.sample.datamodule(context, self.noise)
+        data.batch_size = self.batch_size
+        network = kl.ReluNetwork(
+            self.architecture, widths=self.widths, learning_rate=self.learning_rate, seed=self.sample.seed
+        )
+        history, timing, stop = callbacks.History(), callbacks.Timing(), callbacks.StopWhenInterpolated()
+        observers = [history, timing, *[stop] * self.until_interpolated]
+        trainer = quiet_trainer(context, self.epochs, self.test_every, observers)
+        fit_and_test(trainer, network, data)
+        return {
+            **curves(trainer, history, timing),
+            "fitted_epoch": stop.stopped_epoch,
+            "final": {**network.train_metrics, **network.eval_metrics},
+            "weights": sum(each.numel() for each in network.parameters()),
+            "data_source": data.source,
+            "n": len(data.train_set),
+            "d": data.num_features,
+            "c": data.num_outputs,
+        }
+
+    def describe(self) -> str:
+        """The draw, the network, the noise."""
+        until = " until interpolated" if self.until_interpolated else ""
+        noise = f", label noise {self.noise:.0%}" if self.noise else ""
+        widths = "-".join(map(str, self.widths))
+        return f"{self.architecture} {widths}, {self.sample}{noise}, {self.epochs} epochs{until}"
+
+    @property
+    def seconds(self) -> float:
+        """Epochs, each a number of rows."""
+        epochs = self.epochs / 4 if self.until_interpolated else self.epochs
+        return 0.5 + epochs * (0.01 + SECONDS_PER_ROW[self.architecture] * self.sample.rows)
