@@ -52,6 +52,7 @@ class Geometry(Experiment):
         axes[0, 0].set_ylabel("f(x)")
         axes[1, 0].set_ylabel("|f with outlier - f without|")
         legend_below(figure, axes[0, 0])
+        worst = max(row["relative_residual"] for row in rows)
         return Presentation(
             figures={"geometry": figure},
             rows=rows,
@@ -82,8 +83,7 @@ class Geometry(Experiment):
                 "The error beyond a distance is against the sinusoid. It holds the interpolant's own error between "
                 "clean points, which is the larger part of the Laplacian's; the disturbance is what the outlier adds.",
                 f"Bandwidths are at most {max(SPACINGS):g} spacings: wider Gaussians are singular in float64. All "
-                f"solves are direct; the largest relative residual is {max(row['relative_residual'] for row in "
-                f"rows):.0e}.",
+                f"solves are direct; the largest relative residual is {worst:.0e}.",
             ],
         )
 
