@@ -21,6 +21,8 @@ def test_commands(kl, command, request, monkeypatch):
     words = shlex.split(command)[1:]
     if words[0] == "fit":
         words += ["--fast-dev-run"]
+    if words[0] == "reproduce":
+        words += ["--scale", "tiny"]
     if "mnist" in words:
         monkeypatch.setenv("KL_DATA_DIR", request.getfixturevalue("data_dir"))
     result = kl(*words)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure
 from recipes.reproduce.presentation import mean_and_spread
@@ -64,7 +64,7 @@ def epochs_axis(axes: Axes) -> None:
 def percent_axis(axes: Axes, label: str) -> None:
     """Fractions from bottom to top, written in percent."""
     axes.set_ylabel(label)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
 
 
 def log_axis(axes: Axes, label: str) -> None:
