@@ -199,8 +199,8 @@ def off_curve_sentences(errors: dict[int, dict[str, list[float]]]) -> list[str]:
             share = math.log(n / smaller) / math.log(60_000 / smaller)
             between = published[smaller] ** (1 - share) * published[60_000] ** share
             found.append(
-                f"{TITLES[name]}, n={n}: ours is {mean:.2%} ± {spread:.2%}, the published one {published[n]:.2%}. A power "
-                f"law through the paper's own values at n={smaller} ({published[smaller]:.2%}) and 60000 "
+                f"{TITLES[name]}, n={n}: ours is {mean:.2%} ± {spread:.2%}, the published one {published[n]:.2%}. A "
+                f"power law through the paper's own values at n={smaller} ({published[smaller]:.2%}) and 60000 "
                 f"({published[60_000]:.2%}) has {between:.2%} there."
             )
     return found
