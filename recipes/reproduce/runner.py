@@ -58,7 +58,7 @@ class Runner:
             points = experiment.points(self.setting, results)
             if all(point in results for point in points):
                 return {point: results[point] for point in points}
-            results |= self.sweep.run(points)
+            results |= self.sweep.run([point for point in points if point not in results])
 
     def folder(self, experiment: Experiment) -> Path:
         """Where an experiment's figures and numbers are."""

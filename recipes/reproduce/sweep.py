@@ -47,7 +47,12 @@ class Sweep:
         for i, point in enumerate(missing):
             left = self._left(missing[i:])
             log.info("[%d/%d] %s; about %s left", i + 1, len(missing), point.describe(), duration(left))
-            found[point] = self._compute(point)
+            try:
+                found[point] = self._compute(point)
+            except KeyboardInterrupt:
+                kept = len(points) - len(missing) + i
+                log.warning("%d of %d points are kept; the same command goes on from there", kept, len(points))
+                raise
         return {point: result for point, result in found.items() if result is not None}
 
     def _left(self, points: Sequence[Point]) -> float:
