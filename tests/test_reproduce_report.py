@@ -80,7 +80,7 @@ def test_every_tag_is_closed_and_nothing_is_fetched():
 def test_what_it_sums_up():
     text = page({"third": "no <data>"})
     assert "1 of 2 numbers that have a tolerance are within it" in text
-    assert "of 2 claims 1 hold, 0 do not, and 1 cannot be told" in text
+    assert "Of 2 claims 1 hold, 0 do not, and 1 cannot be told" in text
     assert "third failed: no &lt;data&gt;" in text
     assert text.count("a lossy copy") == 2
 

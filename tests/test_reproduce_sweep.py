@@ -318,6 +318,7 @@ def test_comparisons():
     missing = Comparison("epochs", None, 873, "a table", tolerance=1.0, note="not reached in 900 epochs")
     assert (missing.difference, missing.agrees) == (None, None)
     assert "not reached" in missing.cells()[1]
+    assert close.cells()[4] == "within 0.15"
     assert Claim("it grows", None, "no run ended", "a figure").verdict == "cannot be told"
 
 

@@ -92,6 +92,8 @@ def short_count(value: float) -> str:
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, under it."""
+    """One legend for the whole figure, under it, in at most so many columns: fewer where the figure is narrow."""
     handles, labels = axes.get_legend_handles_labels()
+    needed = 0.55 + 0.075 * max(map(len, labels), default=0)  # inches of a column: the line, and letters of size 9
+    columns = max(1, min(columns, int(figure.get_figwidth() / needed)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

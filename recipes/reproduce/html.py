@@ -17,7 +17,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; 
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child, td:last-child, th:last-child { text-align: left; }
+th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td { text-align: left; }
 caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
 figure { margin: 1rem 0; } img { max-width: 100%; }
 .small { color: #555; font-size: 13px; } .note { background: #fff6dd; padding: 0.4rem 0.7rem; }
@@ -56,10 +56,10 @@ def agreement(done: Done) -> str:
     """How many numbers agree and how many claims hold."""
     judged = [c.agrees for _, shown in done for c in shown.comparisons if c.agrees is not None]
     claims = [c.holds for _, shown in done for c in shown.claims]
+    numbers = f"{sum(judged)} of {len(judged)} numbers that have a tolerance are within it of the published ones. "
     return (
-        f"{sum(judged)} of {len(judged)} numbers that have a tolerance are within it of the published ones; of "
-        f"{len(claims)} claims {claims.count(True)} hold, {claims.count(False)} do not, and {claims.count(None)} "
-        "cannot be told from these results."
+        f"{numbers if judged else ''}Of {len(claims)} claims {claims.count(True)} hold, {claims.count(False)} do not, "
+        f"and {claims.count(None)} cannot be told from these results."
     )
 
 
@@ -76,7 +76,7 @@ def section(record: dict[str, Any], shown: Presentation) -> str:
         parts.append("<ul>" + "".join(f"<li>{escape(text)}</li>" for text in shown.sentences) + "</ul>")
     if shown.claims:
         rows = [(claim.text, claim.verdict, claim.seen, claim.source) for claim in shown.claims]
-        parts.append(table("Claims", ("claim", "verdict", "seen here", "source"), rows))
+        parts.append(table("Claims", ("claim", "verdict", "seen here", "source"), rows, "text"))
     if shown.comparisons:
         parts.append(table("Ours beside the published numbers", HEADER, [each.cells() for each in shown.comparisons]))
     parts += [table(each.title, each.header, each.rows) for each in shown.tables]
@@ -96,8 +96,9 @@ def image(name: str, svg: str) -> str:
     return f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a caption."""
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+    """A table of numbers, or of text, with a caption."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    caption = f"<caption>{escape(title)}</caption>"
+    return f'<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

@@ -42,20 +42,20 @@ class Comparison:
 
     def cells(self) -> tuple[str, ...]:
         """The row of a table; see `HEADER`."""
-        spread = "" if self.spread is None else f" ± {number(self.spread)}"
-        verdict = {None: "", True: "agrees", False: "differs"}[self.agrees]
+        spread = "" if self.spread is None else f" ± {self.spread:.2g}"
+        tolerance = f"{self.tolerance or 0:.2g}"
+        verdict = {None: "", True: f"within {tolerance}", False: f"not within {tolerance}"}[self.agrees]
         return (
             f"{self.quantity}{f', {self.unit}' if self.unit else ''}",
             ("not reached" if self.ours is None else number(self.ours)) + spread,
             number(self.published),
             "" if self.difference is None else f"{self.difference:+.3g}",
-            "" if self.tolerance is None else f"{self.tolerance:.3g}",
             "; ".join(text for text in (verdict, self.note) if text),
             self.source,
         )
 
 
-HEADER = ("", "ours", "published", "difference", "tolerance", "", "source")
+HEADER = ("", "ours", "published", "difference", "", "source")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Presentation:
 
 
 def number(value: float) -> str:
-    """A number to four digits."""
+    """A number to four digits, and all digits before the point."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

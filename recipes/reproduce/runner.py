@@ -19,7 +19,10 @@ from recipes.reproduce.sweep import Sweep
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-JPEG = "CIFAR-10 numbers are from a lossy JPEG copy of the images, not from the original pixels"
+WARNINGS = {  # by the source of the rows
+    "cifar10-jpeg": "CIFAR-10 numbers are from a lossy JPEG copy of the images, not from the original pixels",
+    "digits": "scikit-learn's digits stand in for the sets of the papers, which are not on disk or too large",
+}
 
 
 class Runner:
@@ -80,7 +83,7 @@ class Runner:
             "points": len(points),
             "seconds_of_points": sum(each.get("seconds", 0.0) for each in points),
             "data_sources": sorted(sources),
-            "warnings": [JPEG] if "cifar10-jpeg" in sources else [],
+            "warnings": [text for source, text in WARNINGS.items() if source in sources],
             **shown.as_dict(),
             "log_dir": str(self.folder(experiment)),
         }
