@@ -32,6 +32,11 @@ def style_of(index: int) -> dict[str, Any]:
     return {"color": CYCLE[index % len(CYCLE)], "marker": MARKERS[index % len(MARKERS)]}
 
 
+def noise_style(index: int) -> dict[str, Any]:
+    """Colour and marker of the index-th level of label noise: colours that no kernel has."""
+    return {"color": CYCLE[3 + index], "marker": MARKERS[index]}
+
+
 def curve(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | None = None, **style: Any) -> None:
     """A line through points; no markers where they would hide it."""
     if len(x) > 40:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from recipes.reproduce.drawing import CYCLE, MARKERS, band, legend_below, panels, percent_axis, rows_axis
+from recipes.reproduce.drawing import band, legend_below, noise_style, panels, percent_axis, rows_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.parts.synthetic_claims import claims_of, factor_sentence
 from recipes.reproduce.point import Point, Result, Results
@@ -22,7 +22,6 @@ KINDS = (1, 2)
 NOISES = (0.0, 0.01, 0.1)
 WAYS = ("interpolated", "overfitted")
 LINES = {"interpolated": "--", "overfitted": "-"}
-COLOURS = dict(zip(NOISES, CYCLE[3:6], strict=True))
 # The paper's bandwidths are not known to us: the median distance between rows (bandwidth "auto") at n=2000, seed 0.
 # It stays when n grows, so that norms of different n are norms of one space.
 BANDWIDTH = {1: 7.87, 2: 6.0}
@@ -220,14 +219,13 @@ def figure(kind: int, series: list[Series]) -> Figure:
         own = [each for each in series if each.kernel == kernel]
         for each in own:
             n = list(each.norms)
-            style = {"color": COLOURS[each.noise], "linestyle": LINES[each.way]}
-            style["marker"] = MARKERS[NOISES.index(each.noise)]
+            style = {**noise_style(NOISES.index(each.noise)), "linestyle": LINES[each.way]}
             if n:  # none where no run fitted its labels
                 band(upper, n, list(each.errors.values()), f"{each.way}, {each.noise:.0%} noise", **style)
                 band(lower, n, list(each.norms.values()), **style)
             if each.way == WAYS[-1]:
                 label = f"Bayes error, {each.noise:.0%} noise"
-                upper.axhline(each.bayes_error, color=COLOURS[each.noise], linestyle=":", linewidth=1.2, label=label)
+                upper.axhline(each.bayes_error, color=style["color"], linestyle=":", linewidth=1.2, label=label)
         upper.set_title(f"Synthetic {kind}, {kernel.title}, bandwidth {kernel.bandwidth:g}", loc="left")
         lower.set_yscale("log")
         for panel in (upper, lower):

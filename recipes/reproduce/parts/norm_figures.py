@@ -9,7 +9,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recipes.reproduce.drawing import CYCLE, OF_KERNEL, band, curve, legend_below, log_axis, panels, rows_axis, style_of
+from recipes.reproduce.drawing import (
+    CYCLE,
+    OF_KERNEL,
+    band,
+    curve,
+    legend_below,
+    log_axis,
+    noise_style,
+    panels,
+    rows_axis,
+)
 from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, interpolated
 from recipes.reproduce.parts.laws import Law
 from recipes.reproduce.point import Result
@@ -17,16 +27,12 @@ from recipes.reproduce.sample import KernelSpec
 
 
 def draw_against_n(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
-    """A colour for each level of noise; solid: interpolated; dotted, hollow: overfitted."""
-    for i, noise in enumerate(GROWTH_NOISES):
-        style = style_of(i)
-        where = {"noise": noise, "fitted": True}
-        sizes, groups = grouped(records, name, way="interpolated", **where)
-        band(axes, sizes, groups, f"{noise:.0%} noise, interpolated", **style)
-        sizes, groups = grouped(records, name, way="overfitted", **where)
-        if sizes:
-            hollow = {**style, "linestyle": ":", "markerfacecolor": "white"}
-            band(axes, sizes, groups, f"{noise:.0%} noise, overfitted", **hollow)
+    """A colour for each level of noise; dashed: interpolated, the exact limit; solid: overfitted."""
+    for way, line in (("interpolated", "--"), ("overfitted", "-")):
+        for i, noise in enumerate(GROWTH_NOISES):
+            sizes, groups = grouped(records, name, way=way, noise=noise, fitted=True)
+            if sizes:
+                band(axes, sizes, groups, f"{way}, {noise:.0%} noise", linestyle=line, **noise_style(i))
 
 
 def draw_norms(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[str, Any]]) -> Figure:
@@ -40,7 +46,7 @@ def draw_norms(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[st
         rows_axis(panel, [record["n"] for record in own])
     for panel in axes[1]:  # sqrt(n): the norm where K is the identity
         sizes = sorted({record["n"] for record in records if record["bandwidth"] == kernels[-1].bandwidth})
-        panel.plot(sizes, np.sqrt(sizes), color="black", linestyle="--", label=r"$\sqrt{n}$ (K = I)")
+        panel.plot(sizes, np.sqrt(sizes), color="black", linestyle=":", label=r"$\sqrt{n}$ (K = I)")
         panel.legend(*[part[-1:] for part in panel.get_legend_handles_labels()], loc="upper left")
     legend_below(figure, axes[0, 0], 3)
     return figure
@@ -79,7 +85,7 @@ def draw_laws(
             sizes, norms = interpolated(records, kernel, noise)
             grid = np.geomspace(sizes[0], sizes[-1], 100)
             power, exponential = laws[kernel.name, noise]
-            style = style_of(i)
+            style = noise_style(i)
             upper.plot(sizes, norms, linestyle="none", label=f"{noise:.0%} noise", **style)
             upper.plot(grid, power(grid), color=style["color"], linewidth=1)
             upper.plot(grid, exponential(grid), color="black", linestyle=":", linewidth=1.6)
