@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -76,9 +77,20 @@ def log_axis(axes: Axes, label: str) -> None:
     """Bottom to top logarithmically, with ticks at 1, 2 and 5 times powers of ten that are written out."""
     axes.set_yscale("log")
     axes.set_ylabel(label)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _written_out(axes.yaxis)
+
+
+def seconds_axis(axes: Axes, label: str) -> None:
+    """The same from left to right."""
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    _written_out(axes.xaxis)
+
+
+def _written_out(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def rows_axis(axes: Axes, sizes: Iterable[float], label: str = "n, training rows") -> None:

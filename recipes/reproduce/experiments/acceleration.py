@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from recipes.reproduce.drawing import OF_KERNEL, panels, style_of
+from recipes.reproduce.drawing import OF_KERNEL, panels, seconds_axis, style_of
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.parts.reached import epochs_of, seconds_of
 from recipes.reproduce.point import Point, Result, Results
@@ -127,9 +127,8 @@ def draw_curves(row: Sequence[Axes], runs: dict[int | None, Result], goals: Sequ
         row[0].plot(range(1, len(mses) + 1), mses, label=name, **style)
         row[1].plot(list(accumulate(fit["seconds_per_epoch"])), mses, **style)
     for axes, label in zip(row, ("epochs", "seconds of training"), strict=True):
-        axes.set_xscale("log")
+        seconds_axis(axes, label if last else "")
         axes.set_yscale("log")
-        axes.set_xlabel(label if last else "")
         for goal in goals:
             axes.axhline(goal, color="#777777", linestyle=":", linewidth=1)
     row[0].set_ylabel("training mse")

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from recipes.reproduce.drawing import curve, epochs_axis, legend_below, log_axis, panels, percent_axis, style_of
+from recipes.reproduce.drawing import (
+    curve,
+    epochs_axis,
+    legend_below,
+    log_axis,
+    panels,
+    percent_axis,
+    seconds_axis,
+    style_of,
+)
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.parts.course import HEADER, Course, course
 from recipes.reproduce.point import Point, Results
@@ -144,12 +152,7 @@ def by_epoch_and_second(runs: Sequence[Course]) -> Figure:
         draw(axes[:, 1], each, each.elapsed, i)
     finish(axes, runs)
     epochs_axis(axes[1, 0])
-    seconds = axes[1, 1]
-    seconds.set_xscale("log")
-    seconds.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    seconds.xaxis.set_major_formatter("{x:g}")
-    seconds.xaxis.set_minor_formatter(NullFormatter())
-    seconds.set_xlabel("seconds of training steps")
+    seconds_axis(axes[1, 1], "seconds of training steps")
     axes[0, 0].set_title(runs[0].data, loc="left")
     legend_below(figure, axes[0, 0])
     return figure

@@ -9,10 +9,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from recipes.reproduce.common import exact, whole, whole_fit
-from recipes.reproduce.drawing import CYCLE, MARKERS, OF_KERNEL, curve, legend_below, panels
+from recipes.reproduce.drawing import CYCLE, MARKERS, OF_KERNEL, curve, legend_below, panels, seconds_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.exact import Exact
@@ -166,10 +165,7 @@ def time_figure(setting: Setting, results: Results, names: Sequence[str]) -> Sho
             rows += time_rows(run, network.name)
             table.append(time_cells(run, network.title))
         panel.set_title(f"{title(setting.data(data))}, n={run['n']}", loc="left")
-        panel.set_xscale("log")
-        panel.set_xlabel("seconds of training")
-        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        seconds_axis(panel, "seconds of training")
         error_axis(panel, "test error" if panel is axes[0, 0] else "")
         panel.set_ylim(error_limits(shown))
     legend_below(figure, axes[0, 0], columns=3)

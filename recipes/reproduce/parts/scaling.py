@@ -65,4 +65,5 @@ def saturation(m: Sequence[float], epochs: Sequence[float]) -> float | None:
     rows, values = np.asarray(m, float), np.asarray(epochs, float)
     design = np.stack([1 / values, rows / values], axis=1)
     constant, growth = np.linalg.lstsq(design, np.ones(len(rows)), rcond=None)[0]
-    return float(constant / growth) if growth > 0 and constant > 0 else None
+    grows = growth * rows.max() > 1e-6 * constant > 0  # beyond rounding
+    return float(constant / growth) if grows else None
