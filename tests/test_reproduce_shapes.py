@@ -115,7 +115,11 @@ def series(way, noise, norm, error, kernel="gaussian", n=1000):
 
 @pytest.mark.parametrize(
     ("one", "over", "expected"),
-    [(200.0, 0.9, [True, True, True]), (50.0, 0.9, [False, True, True]), (200.0, 1.1, [True, False, True])],
+    [
+        (200.0, 0.9, [True, True, True, True]),
+        (50.0, 0.9, [False, False, True, True]),
+        (200.0, 1.1, [True, True, False, True]),
+    ],
 )
 def test_claims_of_synthetic_1(one, over, expected):
     norms = {0.0: 10.0, 0.01: one, 0.1: 300.0}
@@ -129,7 +133,7 @@ def test_claims_of_synthetic_2_and_of_runs_that_did_not_fit():
         found = [series("interpolated", noise, 10 * raised ** (noise * 10), 0.2) for noise in (0.0, 0.01, 0.1)]
         assert [claim.holds for claim in claims_of(2, found, 1000)] == [holds]
     alone = [series("interpolated", noise, 10.0, 0.01) for noise in (0.0, 0.01, 0.1)]
-    assert [claim.holds for claim in claims_of(1, alone, 1000)][1:] == [None, None]
+    assert [claim.holds for claim in claims_of(1, alone, 1000)][1:] == [None, None, None]
 
 
 @pytest.mark.parametrize(

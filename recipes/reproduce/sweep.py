@@ -41,7 +41,8 @@ class Sweep:
         """
         points = list(dict.fromkeys(points))
         found = {point: self.store.read(point) for point in points}
-        missing = [point for point, result in found.items() if result is None]
+        # The short ones first: most of a sweep is there before its longest points.
+        missing = sorted((point for point, result in found.items() if result is None), key=lambda point: point.seconds)
         if missing and len(missing) < len(points):
             log.info("%d of %d points are in %s already", len(points) - len(missing), len(points), self.store.folder)
         for i, point in enumerate(missing):
