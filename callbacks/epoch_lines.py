@@ -15,20 +15,31 @@ _SHOWN = {"train/mse": "train mse {:.3e}", "train/error": "train error {:.2%}", 
 
 
 class EpochLines(pl.Callback):
-    """Logs the errors, the RKHS norm and the time that is left after each epoch."""
+    """Logs the errors, the RKHS norm where there is one, and the time that is left after each epoch.
+
+    Args:
+        seconds: the least time between two lines; 0 logs every epoch.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Start the clock."""
         self._start, self._first = time.perf_counter(), trainer.current_epoch
+        self._logged = self._start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Log the line of this epoch."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or time.perf_counter() - self._logged < self.seconds:
             return
+        self._logged = time.perf_counter()
         known = {**{tag: float(value) for tag, value in trainer.callback_metrics.items()}, **pl_module.train_metrics}
         parts = [form.format(known[tag]) for tag, form in _SHOWN.items() if tag in known]
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         each = (time.perf_counter() - self._start) / (epoch - self._first)
         left = f", {each:.1f} s an epoch, {each * (epochs - epoch):.0f} s left" if epochs > 0 else ""
         of = f"/{epochs}" if epochs > 0 else ""
-        log.info("epoch %d%s: %s, RKHS norm %.4f%s", epoch, of, ", ".join(parts), pl_module.rkhs_norm, left)
+        if hasattr(pl_module, "rkhs_norm"):
+            parts.append(f"RKHS norm {pl_module.rkhs_norm:.4f}")
+        log.info("epoch %d%s: %s%s", epoch, of, ", ".join(parts), left)

@@ -260,3 +260,11 @@ def test_progress_without_a_known_end_has_a_bar_an_epoch():
     assert "epoch 1:" in err.getvalue()
     assert "3/3" in err.getvalue()
     assert sys.stderr is not err
+
+
+def test_epoch_lines_leave_out_what_comes_too_soon(caplog):
+    for seconds, lines in ((0.0, 3), (1e6, 0)):
+        caplog.clear()
+        with caplog.at_level("INFO", logger="callbacks.epoch_lines"):
+            fit([callbacks.EpochLines(seconds=seconds)], epochs=3)
+        assert sum("RKHS norm" in record.message for record in caplog.records) == lines

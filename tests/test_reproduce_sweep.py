@@ -267,7 +267,11 @@ def test_an_interrupt_loses_one_point_at_most(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     points = tmp_path / "a" / "points"
     with subprocess.Popen(
-        [*command, "--log-dir", str(tmp_path / "a")], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--log-dir", str(tmp_path / "a")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where a shell runs us with "&"
     ) as started:
         while not list(points.glob("*.json")) and started.poll() is None:
             time.sleep(0.01)

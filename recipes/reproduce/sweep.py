@@ -79,8 +79,9 @@ class Sweep:
 
 @contextmanager
 def _only_progress() -> Iterator[None]:
-    """Leave out what a computation says of itself, but for the progress of long exact solves."""
-    levels = {"kl": logging.ERROR, "datamodules": logging.ERROR, "callbacks": logging.ERROR, "kl.exact": logging.INFO}
+    """Leave out what a computation says of itself, but for the progress of long ones."""
+    levels = dict.fromkeys(("kl", "datamodules", "callbacks"), logging.ERROR)
+    levels |= dict.fromkeys(("kl.exact", "callbacks.epoch_lines"), logging.INFO)
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

@@ -128,10 +128,10 @@ class Fit(Point):
 
 
 def quiet_trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer that writes and says nothing."""
+    """A Trainer that writes nothing and says only, now and then, how far it has come."""
     import pytorch_lightning as pl
 
-    from callbacks import Interrupts
+    from callbacks import EpochLines, Interrupts
 
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(context.accelerator, context.accelerator),
@@ -139,7 +139,7 @@ def quiet_trainer(context: Context, epochs: int, test_every: int, observers: lis
         max_epochs=epochs,
         check_val_every_n_epoch=test_every or epochs + 1,
         logger=False,
-        callbacks=[Interrupts(), *observers],
+        callbacks=[Interrupts(), EpochLines(seconds=10), *observers],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
