@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recipes.reproduce.point import Point
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.sample import KernelSpec
@@ -23,6 +24,16 @@ def whole_fit(setting: Setting, data: str, kernel: KernelSpec) -> Fit:
     return Fit(
         sample=whole(setting, data, kernel).sample, kernel=kernel, epochs=setting.choose(tiny=3, quick=20, full=EPOCHS)
     )
+
+
+def whole_points(setting: Setting, *names: str) -> list[Point]:
+    """Both for each set and kernel."""
+    return [
+        make(setting, data, kernel)
+        for data in setting.distinct(*names)
+        for kernel in setting.kernels(data)
+        for make in (whole_fit, whole)
+    ]
 
 
 def exact(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recipes.reproduce.common import whole, whole_fit
+from recipes.reproduce.common import whole, whole_fit, whole_points
 from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.point import Point, Results
@@ -33,12 +33,7 @@ class Accuracy(Experiment):
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
         """A run and its limit for each set and kernel."""
-        return [
-            make(setting, data, kernel)
-            for data in setting.distinct(*DATA)
-            for kernel in setting.kernels(data)
-            for make in (whole_fit, whole)
-        ]
+        return whole_points(setting, *DATA)
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """The tables, and a panel for each set."""

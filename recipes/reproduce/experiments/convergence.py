@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from recipes.reproduce.common import whole, whole_fit
+from recipes.reproduce.common import whole, whole_fit, whole_points
 from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, limit, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.point import Point, Results
@@ -25,12 +25,7 @@ class Convergence(Experiment):
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
         """A run and its limit for each set and kernel."""
-        return [
-            make(setting, data, kernel)
-            for data in setting.distinct(*DATA)
-            for kernel in setting.kernels(data)
-            for make in (whole_fit, whole)
-        ]
+        return whole_points(setting, *DATA)
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A column for each set: training mse above, test error below."""
