@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kl import Kernel
     from kl.fitting import InterpolatingMachine
 
+WIDE = 200  # characters of a line where no terminal says
+
 
 def print_fit(
     trainer: pl.Trainer,
@@ -162,7 +164,7 @@ def shortest(path: Path) -> str:
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on standard output."""
+    """A table on standard output, as wide as the terminal; lines are not broken where there is none."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -173,7 +175,7 @@ def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, .
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _format(value: float | None, form: str) -> str:

@@ -10,7 +10,13 @@ from recipes.reproduce.sample import KernelSpec, Sample, gaussian, laplacian
 
 SCALES = ("tiny", "quick", "full")
 ROWS = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "digits": 1437}
-TITLES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "digits"}
+TITLES = {
+    "mnist": "MNIST",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10 (JPEG)",
+    "digits": "digits",
+}
 # The bandwidths of [B18], of the Gaussian and of the Laplacian kernel. Digits have no published ones: half the median
 # distance and the median distance, which is what the paper's are on MNIST.
 BANDWIDTHS = {"mnist": (5.0, 10.0), "fashion-mnist": (5.0, 10.0), "cifar10": (5.0, 10.0), "digits": (1.5, 3.0)}

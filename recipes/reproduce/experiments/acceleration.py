@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from recipes.reproduce.drawing import OF_KERNEL, panels, seconds_axis, style_of
+from recipes.reproduce.drawing import OF_KERNEL, log_axis, panels, seconds_axis, style_of
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.parts.reached import epochs_of, seconds_of
 from recipes.reproduce.point import Point, Result, Results
@@ -150,10 +150,9 @@ def draw_factors(row: Sequence[Axes], runs: dict[KernelSpec, dict[int | None, Re
         axes.set_xticks(
             ticks := sorted({q for by_q in runs.values() for q in by_q if q}), [str(q) for q in ticks], minor=False
         )
-        axes.set_ylim(bottom=0)
         axes.set_xlabel("q, damped eigenvectors")
         axes.set_title(f"in {label}", loc="left")
-    row[0].set_ylabel("times faster than q = 0")
+        log_axis(axes, "times faster than q = 0" if axes is row[0] else "")
 
 
 def common_target(by_q: dict[int | None, Result], goals: Sequence[float]) -> float:

@@ -74,7 +74,7 @@ class Noise(Experiment):
             panel.set_title(f"{name}, n={found['n']}, {which} test labels", loc="left")
             panel.set_xlabel("fraction of labels replaced")
             percent_axis(panel, "test error" if which == "noised" else "")
-        panel_row[0].legend()
+        legend_below(sweep, panel_row[0], 3)
         rows += [{**record, "part": "growth"} for record in records]
         claims += [close_errors(kernel, records) for kernel in kernels]
         missing = sum(not record["fitted"] for record in records)

@@ -51,8 +51,7 @@ class Course:
     @property
     def data(self) -> str:
         """Set and rows, as figures have them."""
-        jpeg = " (JPEG)" if self.source.endswith("-jpeg") else ""
-        return f"{title(self.point.sample.data)}{jpeg}, n={self.n}"
+        return f"{title(self.source)}, n={self.n}"
 
     def rows(self) -> list[dict[str, Any]]:
         """A record for each epoch."""
