@@ -126,8 +126,8 @@ def detail_sentence(limit_found: Result, found: dict[LostDetail, Result]) -> str
         changes.append(f"with n={n} from {as_is[n]:.2%} to {lowest:.2%} (at {share:.0%} of it)")
     return (
         "JPEG rounds fine detail away. Detail keeps images apart from each other, which regularises a smooth kernel's "
-        "interpolant as a ridge does. Uniform noise within what the rounding leaves open takes the exact limit's test error "
-        f"{', '.join(changes)}."
+        "interpolant as a ridge does. Uniform noise within what the rounding leaves open takes the exact limit's test "
+        f"error {', '.join(changes)}."
     )
 
 
