@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from recipes.reproduce.point import Context
 
 
+ROWS = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "digits": 1437}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """A draw of training and test rows."""
@@ -60,12 +63,21 @@ class Sample:
     @property
     def rows(self) -> int:
         """n, or how many there are in all."""
-        full = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "digits": 1437}
-        return self.n or full.get(self.data, 2000)
+        return self.n or ROWS.get(self.data, 2000)
 
     def __str__(self) -> str:
         gray = " gray" if self.grayscale else ""
         return f"{self.data}{gray} n={self.rows} seed {self.seed}"
+
+
+KERNEL_TITLES = {
+    "gaussian": "Gaussian",
+    "laplacian": "Laplacian",
+    "matern32": "Matérn 3/2",
+    "matern52": "Matérn 5/2",
+    "relu-ntk": "ReLU NTK",
+    "relu-nngp": "ReLU NNGP",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +101,7 @@ class KernelSpec:
     @property
     def title(self) -> str:
         """The kernel as a figure's legend has it."""
-        names = {"gaussian": "Gaussian", "laplacian": "Laplacian", "relu-ntk": "ReLU NTK", "relu-nngp": "ReLU NNGP"}
-        return names.get(self.name, self.name)
+        return KERNEL_TITLES.get(self.name, self.name)
 
     def __str__(self) -> str:
         if self.depth is not None:

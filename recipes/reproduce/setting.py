@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 from kl.errors import InputError
 from recipes.reproduce.point import Context
-from recipes.reproduce.sample import KernelSpec, Sample, gaussian, laplacian
+from recipes.reproduce.sample import ROWS, KernelSpec, Sample, gaussian, laplacian
 
 SCALES = ("tiny", "quick", "full")
-ROWS = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "digits": 1437}
 TITLES = {
     "mnist": "MNIST",
     "fashion-mnist": "Fashion-MNIST",
