@@ -64,7 +64,7 @@ class Accuracy(Experiment):
                 name = f"{title(exact['data_source'])} n={exact['n']}, {kernel}"
                 table.append((name, *cells, f"{level['test_error']:.2%}", f"{exact['seconds']:.0f}"))
                 if setting.scale == "full":
-                    comparisons += compare(data, kernel, fit["curves"], level["test_error"])
+                    comparisons += compare(data, exact["data_source"], kernel, fit["curves"], level["test_error"])
             panel.set_title(f"{title(exact['data_source'])}, n={exact['n']}", loc="left")
             percent_axis(panel, "test error" if column == 0 else "")
             epochs_axis(panel)
@@ -131,18 +131,20 @@ def detail_sentence(limit_found: Result, found: dict[LostDetail, Result]) -> str
     )
 
 
-def compare(data: str, kernel: KernelSpec, curves: dict[str, list[float]], exact: float) -> list[Comparison]:
-    """Our numbers beside those of the tables; in percent."""
+def compare(
+    data: str, source: str, kernel: KernelSpec, curves: dict[str, list[float]], exact: float
+) -> list[Comparison]:
+    """Our numbers, from rows of `source`, beside those of the tables; in percent."""
     if (data, kernel.name) not in TEST_ERROR:
         return []
     by_epoch, published = TEST_ERROR[data, kernel.name]
-    name, source = f"{title(data)}, {kernel.title}", TEST_ERROR_SOURCE[data]
+    name, published_in = f"{title(source)}, {kernel.title}", TEST_ERROR_SOURCE[data]
     found = [
         Comparison(
             f"{name}: test error of the exact interpolant",
             100 * exact,
             100 * published,
-            source,
+            published_in,
             "%",
             tolerance=EXACT_TOLERANCE[data],
         )
@@ -154,7 +156,12 @@ def compare(data: str, kernel: KernelSpec, curves: dict[str, list[float]], exact
     ):
         found += [
             Comparison(
-                f"{name}: {what}, epoch {epoch}", 100 * curves[tag][epoch - 1], 100 * value, source, "%", note=other
+                f"{name}: {what}, epoch {epoch}",
+                100 * curves[tag][epoch - 1],
+                100 * value,
+                published_in,
+                "%",
+                note=other,
             )
             for epoch, value in values.items()
         ]
