@@ -142,7 +142,14 @@ def test_the_claim_on_errors_is_about_the_middle_bandwidths():
 
 @pytest.mark.parametrize(
     ("fitted", "holds"),
-    [((5, 9, 10), True), ((6, 9, 10), False), ((1, 1, 4), None), ((8, 20, None), True), ((None, None, None), None)],
+    [
+        ((5, 9, 10), True),
+        ((6, 9, 10), False),
+        ((1, 1, 4), None),
+        ((8, 20, None), True),
+        ((40, 45, None), None),
+        ((None, None, None), None),
+    ],
 )
 def test_the_claim_on_epochs(fitted, holds):
     assert epochs_claim(cases((0.03, 0.03, 0.03), fitted)).holds is holds

@@ -202,6 +202,12 @@ def test_the_claim_that_the_gaussian_is_slower(errors, holds):
     assert "laplacian after 2 epochs, 2.0 s" in claim.seen
 
 
+def test_a_run_that_diverged_says_nothing_of_epochs():
+    runs = three(([0.2, 0.1, 0.0], [0.5] * 3), GOOD, GOOD)
+    runs[1] = made(MAIN[1], [0.1], [0.5], diverged=True)
+    assert slower_claim(runs).holds is None
+
+
 def test_the_published_accuracy():
     errors = [0.5] * (NTK_CIFAR_EPOCHS - 1) + [0.41, 0.9]
     each = made(NTK, [0.0] * len(errors), errors, source="cifar10-jpeg")

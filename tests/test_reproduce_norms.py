@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped
+from recipes.reproduce.experiments.noise import draws, near_bayes
+from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, growth_draws, growth_points, growth_records
 from recipes.reproduce.parts.laws import best_dimension, fit_exponential, fit_power
 from recipes.reproduce.parts.norm_claims import (
     coincide,
@@ -21,6 +22,7 @@ from recipes.reproduce.points.eigenvalues import Eigenvalues
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.sample import Sample, gaussian, laplacian
+from recipes.reproduce.setting import Setting
 
 SIZES = [500, 1000, 5000, 20_000, 60_000]
 
@@ -110,11 +112,64 @@ def test_curves_that_coincide():
     assert coincide(gaussian(5.0), [*same[:-1], record(1000, 0.1, 40.0)]).holds is False
 
 
+def test_every_law_is_judged_by_itself():
+    steep = [np.exp(0.5 * n ** (1 / 4)) for n in SIZES]
+    rough = [n**0.3 * np.exp(0.5 * (-1) ** i) for i, n in enumerate(SIZES)]
+    laws = {
+        (name, 0.0): (fit_power(SIZES, norms), fit_exponential(SIZES, norms, 4))
+        for name, norms in (("gaussian", steep), ("laplacian", rough))
+    }
+    said = law_sentences(laws, SIZES, 4)[0]
+    assert said.endswith("gaussian with 0% noise grows more like the exponential law.")
+
+
+def test_near_to_the_bayes_error():
+    levels = [{"noise": noise, "test_error_noisy": 0.1 + gap} for noise, gap in ((0.0, 0.0), (0.2, 0.04), (0.4, 0.12))]
+    far = near_bayes(gaussian(5.0), [*levels, {"noise": 0.6, "test_error_noisy": 0.14}], [0.1] * 4, 100)
+    assert far.holds is False
+    assert "at most 12.0 points above it, at 40% noise; within 5 points up to 20%" in far.seen
+    near = near_bayes(gaussian(5.0), levels[:2], [0.1] * 2, 100)
+    assert near.holds is True
+    assert "within 5 points up to 20%" in near.seen
+
+
+def test_single_draws_are_named():
+    records = [
+        record(n, 0.0, 1.0, way, seed) for n in (10, 20) for way in ("interpolated", "overfitted") for seed in (0, 1)
+    ]
+    assert draws(records) == "there are several of each"
+    assert draws(records[:-1]).endswith("overfitted n=20")
+
+
+def test_draws_beyond_all_rows_are_one(tmp_path):
+    found = growth_draws(Setting("quick", Context(data_dir=str(tmp_path))))
+    assert found == [(500, 0), (500, 1), (500, 2), (1000, 0), (1000, 1), (1000, 2), (None, 0)]  # digits: 1437 rows
+
+
+def test_an_overfitted_run_that_diverged_has_no_error(monkeypatch):
+    setting = Setting("tiny")
+    results = {p: fake(p) for p in growth_points(setting, gaussian(1.5))}
+    found = [r for r in growth_records(setting, results, gaussian(1.5)) if r["way"] == "overfitted"]
+    assert found
+    assert all(r["test_error"] is None and not r["fitted"] for r in found)
+
+
+def fake(point):
+    """The result of a point without its computation; every run diverges in its first epoch."""
+    same = {"data_source": "digits", "n": point.sample.rows}
+    if isinstance(point, Fit):
+        return {**same, "final": {}, "fitted_epoch": None, "rkhs_norm": 1.0, "rkhs_norm_per_class": [1.0]}
+    level = {"test_error": 0.1, "test_error_noisy": 0.1, "rkhs_norm": 1.0, "rkhs_norm_per_class": [1.0]}
+    return {**same, "levels": [{**level, "noise": noise} for noise in point.noises]}
+
+
 def test_near_to_the_identity():
     assert share_near_one([3.0, 1.1, 0.9, 0.1]) == 0.5
     records = [record(100, e, 10.0) for e in GROWTH_NOISES]
-    assert "whatever the labels" in identity_sentence(gaussian(5.0), records, {"eigenvalues": [1.0] * 10})
-    assert "not close" in identity_sentence(gaussian(5.0), records, {"eigenvalues": [5.0, 0.1]})
+    close = identity_sentence(gaussian(5.0), records, {"eigenvalues": [1.0] * 10, "n": 10})
+    assert "100% of K's eigenvalues at n=10" in close
+    assert "|f*|^2 / n = 1.00. The nearer K is to the identity" in close
+    assert "not close" in identity_sentence(gaussian(5.0), records, {"eigenvalues": [5.0, 0.1], "n": 2})
 
 
 def test_grouped_by_n_over_seeds():

@@ -148,7 +148,10 @@ def test_tiny_scale(kl, tmp_path, name, figures):
     record = json.loads((folder / "results.json").read_text())
     assert len(record["rows"]) > 5
     assert record["claims"]
-    assert record["comparisons"] == []  # not the paper's data
+    # digits are not the paper's data; an optimal error is a matter of definition
+    assert [each["quantity"] for each in record["comparisons"]] == ["Synthetic 2: optimal error"] * (
+        name == "synthetic"
+    )
 
 
 def test_the_laplacian_is_local_in_one_dimension():

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 
-from kl import InputError, SingularKernelError
+from kl import InputError, MemoryBudgetError, SingularKernelError
 from recipes.reproduce import runner
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.experiments import EXPERIMENTS
@@ -63,6 +63,13 @@ class Square(Point):
     @property
     def seconds(self):
         return 1.0
+
+
+class Hungry(Square):
+    """A point that does not fit the memory."""
+
+    def run(self, context):
+        raise MemoryBudgetError("the solve needs 2 GB, more than the budget of 1 KB: use --train-size 1 or less")
 
 
 class Squares(Experiment):
@@ -145,6 +152,21 @@ def test_a_damaged_file_is_computed_again(tmp_path, damage):
     (tmp_path / f"{point.key}.json").write_text(damage)
     assert sweep(tmp_path).run([point])[point]["square"] == 25
     assert Square.computed == [5, 5]
+
+
+@pytest.mark.parametrize(("name", "value"), [("result", None), ("result", {}), ("seconds", None), ("seconds", "long")])
+def test_a_record_without_what_it_should_hold_is_computed_again(tmp_path, name, value):
+    point = Square(value=5)
+    sweep(tmp_path).run([point])
+    path = tmp_path / f"{point.key}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    assert sweep(tmp_path).run([point])[point]["square"] == 25
+    assert Square.computed == [5, 5]
+
+
+def test_a_budget_that_is_too_small_names_the_remedy_that_there_is(tmp_path):
+    with pytest.raises(MemoryBudgetError, match=r"the square of 5: .* the budget of 1 KB: raise --memory$"):
+        sweep(tmp_path).run([Hungry(value=5)])
 
 
 def test_what_a_point_is(monkeypatch):
@@ -247,6 +269,7 @@ def test_without_a_name_they_are_listed(kl):
     ("arguments", "message"),
     [
         (["norm-grwth"], r"NAME must be all or one of .*; got 'norm-grwth' \(did you mean norm-growth\?\)"),
+        (["--scale", "big"], "scale must be one of tiny, quick, full; got 'big'"),
         (["noise", "--scale", "big"], "scale must be one of tiny, quick, full; got 'big'"),
         (["noise", "--memory", "much"], "memory must be"),
         (["noise", "--accelerator", "abacus"], "accelerator must be auto, cpu or gpu; got 'abacus'"),

@@ -58,6 +58,7 @@ def reproduce(options: ReproduceOptions, output: OutputOptions) -> None:
     from recipes.reproduce.setting import Setting
     from recipes.training import quiet_lightning, require_writable
 
+    setting = Setting(options.scale, Context(options.data_dir, options.accelerator, options.memory))
     if options.name is None:
         if output.json:
             print_json({each.name: {"title": each.title, "source": each.source} for each in EXPERIMENTS.values()})
@@ -67,7 +68,6 @@ def reproduce(options: ReproduceOptions, output: OutputOptions) -> None:
         return
     choose(options.name)
     check_run(RunOptions(memory=options.memory, accelerator=options.accelerator))
-    setting = Setting(options.scale, Context(options.data_dir, options.accelerator, options.memory))
     require_writable(options.log_dir)
     quiet_lightning()
     run_named(options.name, setting, Path(options.log_dir), as_json=output.json)

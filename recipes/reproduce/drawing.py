@@ -108,9 +108,17 @@ def short_count(value: float) -> str:
     return f"{value:g}" if value < 1000 else f"{value / 1000:g}k"
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, under it, in at most so many columns: fewer where the figure is narrow."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend_below(figure: Figure, columns: int = 4) -> None:
+    """One legend for all panels, under the figure, in at most so many columns: fewer where the figure is narrow.
+
+    Panels that have a legend of their own are left out.
+    """
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        if axes.get_legend() is None:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                found.setdefault(label, handle)
+    labels, handles = list(found), list(found.values())
     needed = 0.55 + 0.075 * max(map(len, labels), default=0)  # inches of a column: the line, and letters of size 9
     columns = max(1, min(columns, int(figure.get_figwidth() / needed)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

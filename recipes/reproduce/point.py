@@ -15,7 +15,11 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """Where points are computed; none of it changes their results beyond rounding, but for the seconds."""
+    """Where points are computed, which is not part of their keys.
+
+    It changes seconds and rounding, and what EigenPro chooses by itself: batch, step size and rank, and so epochs to a
+    goal and overfitted norms, differ between a CPU and a GPU, and where memory is short. Records have the machine.
+    """
 
     data_dir: str | None = None
     accelerator: str = "auto"

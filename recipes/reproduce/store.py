@@ -30,7 +30,8 @@ class Store:
         """What `write` wrote: settings, result, seconds, and where they come from."""
         try:
             record = json.loads(self._path(point).read_text())
-            return record if record["point"] == point.settings() else None
+            whole = isinstance(record["result"], dict) and record["result"] and float(record["seconds"]) >= 0
+            return record if whole and record["point"] == point.settings() else None
         except (OSError, ValueError, KeyError, TypeError):  # as if it had never been written
             return None
 

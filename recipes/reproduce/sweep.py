@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kl.errors import KLError
+from kl.errors import KLError, MemoryBudgetError
 from kl.exact.system import duration
 from recipes.build import device_of
 from recipes.machine import commit, machine
@@ -45,6 +45,8 @@ class Sweep:
         missing = sorted((point for point, result in found.items() if result is None), key=lambda point: point.seconds)
         if missing and len(missing) < len(points):
             log.info("%d of %d points are in %s already", len(points) - len(missing), len(points), self.store.folder)
+        import callbacks  # noqa: F401  torch and Lightning take seconds, which are no point's
+
         for i, point in enumerate(missing):
             left = self._left(missing[i:])
             log.info("[%d/%d] %s; about %s left", i + 1, len(missing), point.describe(), duration(left))
@@ -65,6 +67,9 @@ class Sweep:
         try:
             with _only_progress():
                 result = point.run(self.context)
+        except MemoryBudgetError as error:
+            need = str(error).split(": ")[0]  # what follows are options of other commands
+            raise MemoryBudgetError(f"{point.describe()}: {need}: raise --memory") from error
         except KLError as error:
             raise type(error)(f"{point.describe()}: {error}") from error
         seconds = time.perf_counter() - start

@@ -98,7 +98,7 @@ def fractions(setting: Setting) -> tuple[float, ...]:
 
 def search(setting: Setting, kernel: KernelSpec) -> BandwidthSearch:
     """The search for the bandwidth, on training rows alone."""
-    n_train, n_held_out = setting.choose(tiny=(200, 100), quick=(1000, 500), full=(4000, 2000))
+    n_train, n_held_out = setting.choose(tiny=(200, 100), quick=(1000, 400), full=(4000, 2000))
     drawn = sample(setting, n_train + n_held_out)
     return BandwidthSearch(sample=drawn, kernel=replace(kernel, bandwidth=None), n_train=n_train, n_held_out=n_held_out)
 
@@ -158,19 +158,17 @@ def draw(kernels: Sequence[Sequence[Case]]) -> Figure:
             cut_off(epoch, [c for c in own if c.fitted is None], noise)
             line(norm, own, [c.norm for c in own], noise, None, "o", "-")
         error.set_title(f"{cases[0].kernel.title}, n={cases[0].n}", loc="left")
-        percent_axis(error, "test error")
+        percent_axis(error, "test error, noised labels")
         log_axis(epoch, "epochs")
         log_axis(norm, "RKHS norm")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].yaxis.set_major_locator(MaxNLocator(nbins=5))
-    for panel in axes[:, 0]:
-        panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     ticks = sorted({case.fraction for case in kernels[0]})
     for panel in axes[-1]:
         panel.set_xscale("log")
         panel.set_xticks(ticks, [f"{100 * fraction:g}" for fraction in ticks])
         panel.set_xticks([], minor=True)
-        panel.set_xlabel("bandwidth, % of the best")
+        panel.set_xlabel("bandwidth, % of the paper's")
     handles = {handle.get_label(): handle for p in axes.flat for handle in p.get_legend_handles_labels()[0]}
     figure.legend(
         handles=list(handles.values()),
@@ -205,8 +203,8 @@ def error_claim(cases: Sequence[Case]) -> Claim:
     known = [each for each in spans.values() if each is not None]
     holds = None if len(known) < len(spans) else all(high - low < INSENSITIVE for low, high in known)
     return Claim(
-        f"{cases[0].kernel.title}: the test error is insensitive to the bandwidth at 50, 100 and 200% of the best one "
-        f"(it changes by less than {INSENSITIVE:.0%})",
+        f"{cases[0].kernel.title}: the test error is insensitive to the bandwidth at 50, 100 and 200% of the paper's "
+        f"(it changes by less than {100 * INSENSITIVE:g} percentage point)",
         holds,
         "interpolated: " + "; ".join(f"{noise:.0%} noise {between(each)}" for noise, each in spans.items()),
         B18,
@@ -231,10 +229,12 @@ def epochs_claim(cases: Sequence[Case]) -> Claim:
         ratios.append(max(least) / min(least) if any(c.fitted for c in own) and max(least) >= FEW else None)
         seen.append(f"{noise:.0%} noise {', '.join(str(c.fitted or f'more than {c.cap}') for c in own)}")
     known = [ratio for ratio in ratios if ratio is not None]
+    bounds = any(c.fitted is None for noise in NOISES for c in claimed(cases, noise))  # the ratios may be larger
+    much = max(known, default=0.0) >= MUCH
     return Claim(
         f"{cases[0].kernel.title}: optimisation is sensitive to it (the epochs to zero training error change by "
         f"a factor of {MUCH:g} or more)",
-        max(known) >= MUCH if known else None,
+        much if known and (much or not bounds) else None,
         f"epochs at 50, 100 and 200%: {'; '.join(seen)}",
         B18,
     )

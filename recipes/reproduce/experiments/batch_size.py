@@ -152,7 +152,7 @@ def summary(what: str, curves: Sequence[Curve]) -> Table:
     header = ("", "m*", "m_c of the runs", "slope below", "slope above", "epochs, smallest m", "least seconds", "at m")
     rows = []
     for curve in curves:
-        quickest = min(zip(curve.seconds, curve.m, strict=True), default=None)
+        quickest = curve.quickest if curve.m else None
         rows.append(
             (
                 f"{curve.kernel}, q={curve.q}",
@@ -229,13 +229,18 @@ def rank_claim(curves: Sequence[Curve]) -> Claim:
     known = [(curve, knee) for curve, knee in knees if knee is not None]
     grows = all(a < b for (_, a), (_, b) in pairwise(known))
     close = all(1 / 3 <= knee / curve.critical <= 3 for curve, knee in known)
-    said = ", ".join(f"q={curve.q}: {knee:.0f} (m* {curve.critical})" for curve, knee in known)
+    said = ", ".join(f"q={curve.q}: {knee:.0f} (m* {curve.critical})" for curve, knee in known) or "none is known"
     return Claim(
         f"{curves[0].kernel.title}: damping more eigenvectors makes larger batches useful, up to about m*",
         grows and close if len(known) > 1 else None,
         f"batch size at which a row is worth half as much, from the runs: {said}; to be within a factor 3 of m*",
         SOURCE,
     )
+
+
+def quickest_seen(curve: Curve) -> str:
+    """The batch size of the least seconds beside m*."""
+    return f"m = {curve.quickest[1]} ({label(curve)}, m* {curve.critical})"
 
 
 def label(curve: Curve) -> str:
@@ -254,9 +259,10 @@ def sentences(curves: Sequence[Curve], epochs: int) -> list[str]:
     return [
         "Epochs are whole and a part: between the ends of two epochs the logarithm of the mse is taken to be linear. "
         "Steps are epochs times ceil(n/m); seconds are of training steps with K kept in memory.",
-        "The step size is m/beta below m* and 0.9 times 2m/(beta + (m-1) lambda_1) above it: at m* it has half of its "
-        "limit, so that steps still halve between m* and n.",
-        "On a CPU an epoch of large batches takes the same time whatever m: what larger batches save is the fixed cost "
-        "of a step, so seconds have their least below m*, where [MB19] on a GPU have it at m*.",
+        "The step size is the smaller of m/beta, which holds below m*, and 0.9 times 2m/(beta + (m-1) lambda_1): at m* "
+        "it has half of its limit, so that steps still halve between m* and n.",
+        f"Seconds are least at {', '.join(quickest_seen(curve) for curve in curves if curve.m)}; [MB19] on a GPU have "
+        "them least at m*. Where an epoch takes the same time whatever m, as on a CPU, larger batches save no more "
+        "than the fixed cost of a step.",
         *([f"Not reached in {epochs} epochs: {'; '.join(missed)}."] if missed else []),
     ]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from recipes.reproduce.common import whole, whole_fit, whole_points
-from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, limit, panels, percent_axis
+from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.point import Point, Results
 from recipes.reproduce.presentation import Claim, Presentation, Table
@@ -83,9 +83,7 @@ class Convergence(Experiment):
             if setting.data(data) == "fashion-mnist":
                 claims.append(gaussian_claim(exact_errors, fit["n"]))
         lower.plot([], [], color="black", linestyle="--", label="exact limit")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        last, name = lower.get_legend_handles_labels()
-        figure.legend(handles + last, labels + name, loc="outside lower center", ncols=3)
+        legend_below(figure, 3)
         header = ("", "training mse", "limit", "test error", "limit", "epochs to zero training error")
         return Presentation(
             figures={"convergence": figure},

@@ -51,7 +51,7 @@ class Geometry(Experiment):
             upper.set_title(f"bandwidth {kernel.bandwidth:g} ({spacings:g} spacing{plural})", loc="left")
         axes[0, 0].set_ylabel("f(x)")
         axes[1, 0].set_ylabel("|f with outlier - f without|")
-        legend_below(figure, axes[0, 0])
+        legend_below(figure)
         worst = max(row["relative_residual"] for row in rows)
         return Presentation(
             figures={"geometry": figure},

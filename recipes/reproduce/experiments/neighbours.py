@@ -57,7 +57,7 @@ class Neighbours(Experiment):
             draw(panel, errors[noise], NEIGHBOURS[noise] if is_papers else {})
             panel.set_title(f"{title(first['data_source'])}, {noise:.0%} label noise", loc="left")
             panel.set_ylabel("test error (noised labels)" if noise else "test error")
-        legend_below(figure, axes[0, 0], columns=6)
+        legend_below(figure, columns=6)
         rows = [
             {
                 "data": first["data_source"],
@@ -83,7 +83,7 @@ class Neighbours(Experiment):
                 f"Means and standard deviations are over {len(seeds(setting))} draws of the training rows"
                 + (" (and of the test rows)." if note else "; the test rows are all there are."),
                 "With label noise every error is against test labels that were noised like the training labels, as in "
-                "the paper: with 10% noise and ten classes none can be below 9%.",
+                "the paper: with 10% noise and ten classes 9% are wrong in expectation whatever is predicted.",
                 *(off_curve_sentences(errors[0.0]) if is_papers and not note else []),
             ],
         )

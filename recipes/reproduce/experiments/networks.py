@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recipes.reproduce.common import exact, whole, whole_fit
-from recipes.reproduce.drawing import CYCLE, MARKERS, OF_KERNEL, curve, legend_below, panels, seconds_axis
+from recipes.reproduce.drawing import CYCLE, MARKERS, OF_KERNEL, curve, legend_below, panels, percent_axis, seconds_axis
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.exact import Exact
@@ -166,9 +165,9 @@ def time_figure(setting: Setting, results: Results, names: Sequence[str]) -> Sho
             table.append(time_cells(run, network.title))
         panel.set_title(f"{title(setting.data(data))}, n={run['n']}", loc="left")
         seconds_axis(panel, "seconds of training")
-        error_axis(panel, "test error" if panel is axes[0, 0] else "")
+        percent_axis(panel, "test error" if panel is axes[0, 0] else "")
         panel.set_ylim(error_limits(shown))
-    legend_below(figure, axes[0, 0], columns=3)
+    legend_below(figure, columns=3)
     return figure, rows, table
 
 
@@ -180,12 +179,6 @@ def kernel_style(kernel: KernelSpec) -> dict[str, Any]:
 def seconds_until(run: Result) -> list[float]:
     """Seconds of training steps at the end of each epoch."""
     return list(accumulate(run["seconds_per_epoch"]))
-
-
-def error_axis(axes: Axes, label: str) -> None:
-    """Fractions from bottom to top, in percent with as many digits as they have."""
-    axes.set_ylabel(label)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def error_limits(errors: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -251,9 +244,9 @@ def noise_figure(setting: Setting, results: Results, names: Sequence[str]) -> Sh
         panel.set_title(f"{title(setting.data(data))}, n={where['n']}", loc="left")
         panel.set_xticks(NOISES, [f"{noise:.0%}" for noise in NOISES])
         panel.set_xlabel("training labels replaced at random")
-        error_axis(panel, "test error, clean labels" if panel is axes[0, 0] else "")
+        percent_axis(panel, "test error, clean labels" if panel is axes[0, 0] else "")
         panel.set_ylim(bottom=0)
-    legend_below(figure, axes[0, 0], columns=3)
+    legend_below(figure, columns=3)
     return figure, rows, table
 
 
@@ -286,8 +279,8 @@ def claim(setting: Setting, results: Results, data: str, level: int) -> Claim:
             left.append(network.title)
     wrong = NOISES[level] * (1 - 1 / solved["c"])
     return Claim(
-        f"{title(setting.data(data))}, {wrong:.0%} of the training labels wrong: models that fit all of them gain less "
-        "than that in test error against clean labels",
+        f"{title(setting.data(data))}, {wrong:.0%} of the training labels wrong: models that fit all but "
+        f"{FITTED:.0%} of them gain less than that in test error against clean labels",
         all(value < wrong for value in added.values()),
         "; ".join(f"{name} {100 * value:+.1f} points" for name, value in added.items())
         + "".join(f"; {name} does not fit them" for name in left),

@@ -90,7 +90,7 @@ class RandomLabels(Experiment):
             axes[0, column].set_title(model.title, loc="left")
         longest = max(len(results[point]["curves"]["train/error"]) for m in found for point in (m.original, m.random))
         axes[0, 0].set_xlim(0.85, 1.3 * longest)
-        legend_below(figure, axes[0, 0], columns=2)
+        legend_below(figure, columns=2)
         for handle in figure.legends[0].get_lines():
             handle.set_color("black")  # the line tells the labels, the panel the model
         header = ("", "epochs", "training error", "test error, true labels", "seconds of training")

@@ -13,8 +13,8 @@ from recipes.reproduce.parts.synthetic_claims import claims_of, factor_sentence
 from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.presentation import Presentation, Table, mean_and_spread
-from recipes.reproduce.published import B18
+from recipes.reproduce.presentation import Comparison, Presentation, Table, mean_and_spread
+from recipes.reproduce.published import B18, SYNTHETIC_2_BAYES, SYNTHETIC_2_SOURCE
 from recipes.reproduce.sample import KernelSpec, Sample, gaussian, laplacian
 from recipes.reproduce.setting import Setting
 
@@ -58,6 +58,7 @@ class Synthetic(Experiment):
         return Presentation(
             figures={f"synthetic{kind}": figure(kind, series[kind]) for kind in KINDS},
             rows=[record for each in every for record in each.records()],
+            comparisons=[optimal_error()],
             claims=[claim for kind in KINDS for claim in claims_of(kind, series[kind], largest)],
             tables=[
                 *(summary(kind, series[kind], largest) for kind in KINDS),
@@ -140,6 +141,14 @@ def interpolated(draw: Sample, kernel: KernelSpec) -> Exact:
 def overfitted(draw: Sample, kernel: KernelSpec, noise: float) -> Fit:
     """EigenPro until the first epoch without training errors."""
     return Fit(sample=draw, kernel=kernel, noise=noise, epochs=EPOCHS, until_interpolated=True, test_every=0)
+
+
+def optimal_error() -> Comparison:
+    """The error that no classifier of Synthetic 2 goes below, from its definition; in percent."""
+    from datamodules import SyntheticDataModule
+
+    ours = SyntheticDataModule(kind=2).noisy_bayes_error
+    return Comparison("Synthetic 2: optimal error", 100 * ours, 100 * SYNTHETIC_2_BAYES, SYNTHETIC_2_SOURCE, "%")
 
 
 def collect(setting: Setting, results: Results, kind: int, kernel: KernelSpec) -> list[Series]:
@@ -232,8 +241,7 @@ def figure(kind: int, series: list[Series]) -> Figure:
             rows_axis(panel, {n for each in own for n in each.norms})
         upper.set_xlabel("")
     percent_axis(axes[0, 0], "test error (noised labels)")
-    axes[0, 0].yaxis.get_major_formatter().decimals = 0  # type: ignore[attr-defined]
     axes[0, 0].set_ylim(bottom=min(0.0, axes[0, 0].get_ylim()[0]) if kind == 1 else None)
     axes[1, 0].set_ylabel("RKHS norm")
-    legend_below(shown, axes[0, 0], columns=3)
+    legend_below(shown, columns=3)
     return shown

@@ -10,7 +10,7 @@ from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.presentation import mean_and_spread
-from recipes.reproduce.sample import KernelSpec
+from recipes.reproduce.sample import ROWS, KernelSpec
 from recipes.reproduce.setting import Setting
 
 GROWTH_NOISES = (0.0, 0.01, 0.1)
@@ -24,7 +24,9 @@ def growth_draws(setting: Setting) -> list[tuple[int | None, int]]:
         quick={500: 3, 1000: 3, 2000: 2, 4000: 1},
         full={500: 5, 1000: 5, 2000: 5, 5000: 5, 10_000: 5, 20_000: 3, None: 1},
     )
-    return [(n, seed) for n, seeds in sizes.items() for seed in range(seeds)]
+    rows = ROWS[setting.data("mnist")]
+    few = {None if n is None or n >= rows else n: seeds for n, seeds in sizes.items()}  # those beyond are all rows
+    return [(n, seed) for n, seeds in few.items() for seed in range(seeds)]
 
 
 def growth_exact(setting: Setting, kernel: KernelSpec, n: int | None, seed: int) -> Exact:
@@ -73,7 +75,7 @@ def growth_records(setting: Setting, results: Results, kernel: KernelSpec) -> li
         for noise in GROWTH_NOISES:
             found = results[growth_overfitted(setting, kernel, n, seed, noise)]
             final, fitted = found["final"], found["fitted_epoch"] is not None
-            error = final["val/error"]
+            error = final.get("val/error")  # none of a run that diverged at once
             values = [noise, error, final.get("val/error_noisy", error), found["rkhs_norm"]]
             records.append(_record(found, kernel, seed, "overfitted", fitted, values, found["rkhs_norm_per_class"]))
     return records
@@ -94,7 +96,13 @@ VALUES = ("noise", "test_error", "test_error_noisy", "rkhs_norm")
 
 
 def _record(
-    found: Result, kernel: KernelSpec, seed: int, way: str, fitted: bool, values: list[float], per_class: list[float]
+    found: Result,
+    kernel: KernelSpec,
+    seed: int,
+    way: str,
+    fitted: bool,
+    values: list[float | None],
+    per_class: list[float],
 ) -> dict[str, Any]:
     return {
         "data": found["data_source"],

@@ -45,23 +45,31 @@ def fit_laws(
 def law_sentences(laws: dict[tuple[str, float], tuple[Law, Law]], sizes: list[int], d: int) -> list[str]:
     """What the laws can and cannot tell of growth from these n."""
     grid, far = np.geomspace(sizes[0], sizes[-1], 50), np.array([100.0 * sizes[-1]])
-    apart, beyond = (max(float(np.abs(e(at) / p(at) - 1).max()) for p, e in laws.values()) for at in (grid, far))
+    apart, beyond = (max(distance(p, e, at) for p, e in laws.values()) for at in (grid, far))
     misfit = max(power.residual for power, _ in laws.values())
     seen = (
         f"n^(1/{d}) = 1 + (log n)/{d} + ..., so with d = {d} features A exp(B n^(1/{d})) is nearly a power of n: from "
         f"n={sizes[0]} to {sizes[-1]} the laws differ by at most {100 * apart:.2g}%, and the norms from the power law "
         f"by up to {100 * misfit:.2g}% (rms); at 100 times the largest n the laws would differ by {100 * beyond:.2g}%."
     )
-    if apart < misfit:
-        seen += (
-            " These data show that the norm grows with n, and with noise; they cannot tell growth like exp(B n^(1/d)) "
-            "from a power of n."
-        )
+    told = [
+        f"{name} with {noise:.0%} noise grows more like the {'exponential' if e.residual < p.residual else 'power'} law"
+        for (name, noise), (p, e) in laws.items()
+        if distance(p, e, grid) >= min(p.residual, e.residual)  # the laws are further apart than the better one is off
+    ]
+    seen += (
+        f" {'; '.join(told)}." if told else (" These data cannot tell growth like exp(B n^(1/d)) from a power of n.")
+    )
     return [
         seen,
         "Best d: the dimension from 1 to d whose exponential law fits best; d from: the least that fits as well within "
         "5%. A law whose dimension is fitted, too, has a parameter more than the power law.",
     ]
+
+
+def distance(power: Law, exponential: Law, n: np.ndarray) -> float:
+    """How far two laws are apart at most, relatively."""
+    return float(np.abs(exponential(n) / power(n) - 1).max())
 
 
 def noise_raises(kernel: KernelSpec, records: list[dict[str, Any]]) -> Claim:
@@ -146,11 +154,12 @@ def identity_sentence(kernel: KernelSpec, records: list[dict[str, Any]], spectru
     sizes, norms = interpolated(records, kernel, max(GROWTH_NOISES))
     near = share_near_one(spectrum["eigenvalues"])
     seen = (
-        f"{kernel.title} at bandwidth {kernel.bandwidth:g}: {near:.0%} of K's eigenvalues lie between 0.5 and 2; at "
-        f"n={sizes[-1]} with {max(GROWTH_NOISES):.0%} noise |f*| = {norms[-1]:.1f} and sqrt(n) = {sizes[-1] ** 0.5:.1f}"
+        f"{kernel.title} at bandwidth {kernel.bandwidth:g}: {near:.0%} of K's eigenvalues at n={spectrum['n']} "
+        f"lie between 0.5 and 2; at n={sizes[-1]} with {max(GROWTH_NOISES):.0%} noise |f*|^2 / n = "
+        f"{norms[-1] ** 2 / sizes[-1]:.2f}"
     )
     if near < 0.9:
         return f"{seen}. K is not close to the identity there."
     return (
-        f"{seen}. K is close to the identity, so alpha* is close to Y and trace(Y^T K^-1 Y) to n, whatever the labels."
+        f"{seen}. The nearer K is to the identity, the nearer alpha* is to Y and |f*|^2 to n, whatever the labels are."
     )

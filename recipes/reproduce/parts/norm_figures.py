@@ -48,7 +48,7 @@ def draw_norms(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[st
         sizes = sorted({record["n"] for record in records if record["bandwidth"] == kernels[-1].bandwidth})
         panel.plot(sizes, np.sqrt(sizes), color="black", linestyle=":", label=r"$\sqrt{n}$ (K = I)")
         panel.legend(*[part[-1:] for part in panel.get_legend_handles_labels()], loc="upper left")
-    legend_below(figure, axes[0, 0], 3)
+    legend_below(figure, 3)
     return figure
 
 
@@ -67,7 +67,7 @@ def draw_classes(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[
             log_axis(panel, "" if column else r"norm of an output $|f_k|_H$")
             panel.set_title(f"{kernel.title}, {noise:.0%} noise", loc="left")
             rows_axis(panel, [sizes[0], sizes[len(sizes) // 2], sizes[-1]], "n, training rows" if row else "")
-    legend_below(figure, axes[0, 0], 5)
+    legend_below(figure, 5)
     return figure
 
 
@@ -97,7 +97,7 @@ def draw_laws(
         lower.axhline(0, color="black", linewidth=0.8)
         rows_axis(lower, sizes)
     axes[1, 0].set_ylabel("off the power law, %")
-    legend_below(figure, axes[0, 0], 3)
+    legend_below(figure, 3)
     return figure
 
 

@@ -45,6 +45,11 @@ class Curve:
         return self.slope(ABOVE * self.critical, math.inf)
 
     @property
+    def quickest(self) -> tuple[float, int]:
+        """The least seconds, and the batch size that took them."""
+        return min(zip(self.seconds, self.m, strict=True))
+
+    @property
     def knee(self) -> float | None:
         """The critical batch size as the runs show it; None where they end before 2 m*, or take too few epochs."""
         if len(self.m) < 3 or self.m[-1] < 2 * self.critical or min(self.epochs) < RESOLVED:
@@ -60,7 +65,7 @@ def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
 def saturation(m: Sequence[float], epochs: Sequence[float]) -> float | None:
     """m_c of epochs = E (1 + m / m_c), least squares of the relative error; None where epochs do not grow with m.
 
-    A step of m rows is worth as much as E/(1 + m/m_c) of them one by one: all of them well below m_c, half at m_c.
+    A step of m rows is worth as much as m/(1 + m/m_c) of them one by one: all of them well below m_c, half at m_c.
     """
     rows, values = np.asarray(m, float), np.asarray(epochs, float)
     design = np.stack([1 / values, rows / values], axis=1)

@@ -95,8 +95,8 @@ def factor_sentence(by_kind: Mapping[int, Sequence[tuple[str, Sequence[float]]]]
     worst = max(max(values) / values[0] for _, values in by_kind[2])
     found = "reached" if one / clean > ORDER else "not reached"
     return (
-        f"At half and double the bandwidth: the order of magnitude at 1% noise is {found} on Synthetic 1 (at most "
-        f"{one / clean:.1f} times, {best}); on Synthetic 2 noise raises the norm at most {worst:.2f} times."
+        f"At half, once and double the bandwidth: the order of magnitude at 1% noise is {found} on Synthetic 1 (at "
+        f"most {one / clean:.1f} times, {best}); on Synthetic 2 noise raises the norm at most {worst:.2f} times."
     )
 
 
