@@ -63,9 +63,8 @@ class Noise(Experiment):
             for panel, key in zip(panel_row, ("test_error_noisy", "test_error"), strict=True):
                 curve(panel, noises, [level[key] for level in levels], f"{kernel.title}, interpolated", **colour)
             if kernel is kernels[-1]:
-                panel_row[0].plot(
-                    noises, bayes, color="black", linestyle="--", label=f"Bayes error (Prop. 1), {kernel.title}"
-                )
+                label = f"Bayes error (Prop. 1, e of the {kernel.title})"
+                panel_row[0].plot(noises, bayes, color="black", linestyle="--", label=label)
             for level, least in zip(levels, bayes, strict=True):
                 same = {name: level[name] for name in ("noise", "test_error", "test_error_noisy", "rkhs_norm")}
                 rows.append({"n": found["n"], "kernel": kernel.name, **same, "bayes_error": least, "part": "sweep"})
