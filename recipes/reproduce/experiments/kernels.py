@@ -115,7 +115,7 @@ class Kernels(Experiment):
 
 def sample(setting: Setting, data: str, n: int | None) -> Sample:
     """Rows of a set: of unit length on CIFAR-10, as in [MB19]; as they are on Fashion-MNIST."""
-    test_size = setting.choose(tiny=None, quick=2000, full=None)
+    test_size = setting.choose(tiny=None, quick=1000, full=None)
     return setting.sample(data, n, test_size, unit_norm=data == "cifar10")
 
 
@@ -127,12 +127,12 @@ def search(setting: Setting, data: str, kernel: KernelSpec) -> BandwidthSearch:
 
 
 def run(setting: Setting, data: str, kernel: KernelSpec, results: Results, whole: bool) -> Fit:
-    """Twenty epochs with the bandwidth found: on the whole set, tested after each; or on 10,000 of its rows."""
+    """EigenPro with the bandwidth found: on the whole set, tested after each epoch; or on 10,000 of its rows."""
     if kernel in RADIAL:
         kernel = replace(kernel, bandwidth=results[search(setting, data, kernel)]["bandwidth"])
     full = None if whole else 10_000
-    n = setting.choose(tiny=200, quick=2000, full=full)
-    epochs = setting.choose(tiny=3, quick=EPOCHS, full=EPOCHS)
+    n = setting.choose(tiny=200, quick=1000, full=full)
+    epochs = setting.choose(tiny=3, quick=EPOCHS // 2, full=EPOCHS)
     # Tests are most of the time of 10,000 rows: as many test rows as training rows, on nine kernels.
     test_every = 1 if whole else setting.choose(tiny=1, quick=1, full=5)
     return Fit(sample=sample(setting, data, n), kernel=kernel, epochs=epochs, test_every=test_every)

@@ -96,20 +96,20 @@ class Networks(Experiment):
 def whole_network(setting: Setting, data: str, network: Architecture) -> Network:
     """A network on the rows that the kernels have, without label noise."""
     sample = whole(setting, data, setting.kernels(data)[0]).sample
-    epochs = setting.choose(tiny=5, quick=network.short, full=network.short)
+    epochs = setting.choose(tiny=5, quick=network.short // 2, full=network.short)
     return network_on(setting, sample, network, 0.0, epochs)
 
 
 def noisy(setting: Setting, data: str, kernel: KernelSpec) -> Exact:
     """The exact interpolant of fewer rows at each level of noise."""
-    n = setting.choose(tiny=150, quick=1000, full=10_000)
+    n = setting.choose(tiny=150, quick=600, full=10_000)
     return exact(setting, data, n, kernel, 0, NOISES)
 
 
 def noisy_network(setting: Setting, data: str, network: Architecture, noise: float) -> Network:
     """A network on the same rows and labels."""
     sample = noisy(setting, data, setting.kernels(data)[0]).sample
-    epochs = setting.choose(tiny=5, quick=network.long // 2, full=network.long)
+    epochs = setting.choose(tiny=5, quick=network.long // 3, full=network.long)
     return network_on(setting, sample, network, noise, epochs)
 
 
