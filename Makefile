@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: run test test-all lint format wheel-check clean
 
@@ -9,10 +10,10 @@ run: $(READY)          ## train on scikit-learn's digits: no download, less than
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(READY)     ## with the tests marked slow
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(PARALLEL) -m ""
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
