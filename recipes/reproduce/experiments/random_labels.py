@@ -83,7 +83,6 @@ class RandomLabels(Experiment):
                         epochs_text(run["fitted_epoch"], run["epochs"]),
                         f"{run['final']['train/error']:.3%}",
                         f"{run['final']['val/error']:.2%}",
-                        f"{sum(run['seconds_per_epoch']):.1f}",
                     )
                 )
             error_axis(axes[0, column], n, column == 0)
@@ -93,7 +92,7 @@ class RandomLabels(Experiment):
         legend_below(figure, columns=2)
         for handle in figure.legends[0].get_lines():
             handle.set_color("black")  # the line tells the labels, the panel the model
-        header = ("", "epochs", "training error", "test error, true labels", "seconds of training")
+        header = ("", "epochs", "training error", "test error, true labels")
         where = f"{title(results[found[0].original]['data_source'])}, n={n}"
         return Presentation(
             figures={"random-labels": figure},
@@ -108,8 +107,7 @@ class RandomLabels(Experiment):
                 "EigenPro 2 chooses its own batch size and number of eigenvectors, EigenPro 1 of the paper had 256 and "
                 "160: epochs of the two are not of one method, their ratio over labels is closer to comparable.",
                 f"The network is trained on the cross-entropy by SGD with momentum at a constant learning rate of "
-                f"{rate:g}, else not tuned; "
-                "for epochs of networks the choice of optimiser and batch size matters as much.",
+                f"{rate:g}, else not tuned; for epochs of networks the choice of optimiser and batch size matters as much.",
             ],
         )
 
