@@ -106,8 +106,8 @@ class RandomLabels(Experiment):
             sentences=[
                 "EigenPro 2 chooses its own batch size and number of eigenvectors, EigenPro 1 of the paper had 256 and "
                 "160: epochs of the two are not of one method, their ratio over labels is closer to comparable.",
-                f"The network is trained on the cross-entropy by SGD with momentum at a constant learning rate of "
-                f"{rate:g}, else not tuned; for epochs of networks the choice of optimiser and batch size matters as much.",
+                "The network is trained on the cross-entropy by SGD with momentum at a constant learning rate of "
+                f"{rate:g}, else not tuned; for epochs of networks optimiser and batch size matter as much as labels.",
             ],
         )
 
