@@ -15,7 +15,7 @@ TEST_ERROR = {
     ("cifar10", "gaussian"): ((0.5794, 0.5074, 0.5088, 0.5117), 0.5156),
     ("cifar10", "laplacian"): ((0.5586, 0.4898, 0.4880, 0.4879), 0.4875),
 }
-TEST_ERROR_SOURCE = {"mnist": f"{B18} Table 3-4", "cifar10": f"{B18} Table 3-4 (gray)"}
+TEST_ERROR_SOURCE = {"mnist": f"{B18} Tables 3-4", "cifar10": f"{B18} Table 3-4 (gray)"}
 
 # [B18] Tables 3 and 4: training error after so many epochs.
 TRAIN_ERROR = {
@@ -27,7 +27,7 @@ TRAIN_ERROR = {
 
 # [B18] Tables 1 and 2: epochs of EigenPro 1 until zero training error, original and fully random labels, MNIST.
 EPOCHS_TO_FIT = {"laplacian": (4, 7), "gaussian": (20, 873)}
-EPOCHS_TO_FIT_SOURCE = f"{B18} Table 1-2"
+EPOCHS_TO_FIT_SOURCE = f"{B18} Tables 1-2"
 NETWORK_RATIO = 3.0  # Zhang et al. 2017, quoted in [B18]: epochs on random labels to epochs on the original ones
 NETWORK_RATIO_SOURCE = f"Zhang et al. 2017, in {B18}"
 
