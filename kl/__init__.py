@@ -5,6 +5,8 @@ Sources, by the keys that docstrings cite them with:
 - [B18] Belkin, Ma, Mandal 2018, To understand deep learning we need to understand kernel learning
 - [MB17] Ma, Belkin 2017, Diving into the shallows: a computational perspective on large-scale shallow learning
 - [MB19] Ma, Belkin 2019, Kernel machines that adapt to GPUs for effective large batch training
+- [ABP23] Abedsoltan, Belkin, Pandit 2023, Toward large kernel models
+- [A24] Abedsoltan, Ma, Pandit, Belkin 2024, Fast training of large kernel models with delayed projections
 
 Letters: n training rows, d features, c outputs, s Nystrom rows, q damped eigendirections, m batch size, eta step size,
 K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i the eigenvalues of K(X, X)/n.
@@ -23,9 +25,11 @@ from kl.errors import (
     MemoryBudgetError,
     SingularKernelError,
 )
+from kl.general import GeneralKernelMachine
 from kl.interpolation import Interpolant, interpolate
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
+from kl.least_squares import least_squares
 from kl.machine import KernelMachine
 from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
@@ -42,6 +46,7 @@ __all__ = [
     "DataNotFoundError",
     "DivergenceError",
     "EigenPro",
+    "GeneralKernelMachine",
     "InputError",
     "Interpolant",
     "KLError",
@@ -53,6 +58,7 @@ __all__ = [
     "SingularKernelError",
     "inner_product",
     "interpolate",
+    "least_squares",
     "rkhs_distance",
     "rkhs_norm",
     "rkhs_norm_per_class",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,13 @@ class Codes:
             shift=self.shift[index],
             grid=self.grid,
         )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Codes]) -> Codes:
+        """The rows of several one after the other; the grid stays where all share it."""
+        grid = parts[0].grid if all(part.grid == parts[0].grid for part in parts) else None
+        names = ("values", "sums", "squares", "centred", "scale", "shift")
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, grid=grid)
 
     def sq_norm(self, d: int, dtype: torch.dtype) -> Tensor:
         """|x_i|^2, shape (n,): to the bit what `inner` gives for a row with itself, where all share a grid."""

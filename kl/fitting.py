@@ -1,102 +1,38 @@
-"""What machines whose centres are their training rows share: set-up, metrics, norms and checkpoints under Lightning."""
+"""What machines whose centres are their training rows share: fitted values, the order of rows, and metrics."""
 
 from __future__ import annotations
 
 import logging
-import math
-import pickle
 from abc import abstractmethod
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from kl.budget import TrainingMemory
-from kl.errors import CheckpointError, InputError
-from kl.evaluated import describe_data
-from kl.expansion import KernelExpansion
-from kl.kernels import Kernel, build_kernel
+from kl.errors import CheckpointError
 from kl.memory import parse_memory
 from kl.metrics import error, mse
-from kl.rows import RowDataset, far_origin
+from kl.rows import far_origin
+from kl.trained import TrainedExpansion
 
 log = logging.getLogger(__name__)
 
 
-class InterpolatingMachine(KernelExpansion):
+class InterpolatingMachine(TrainedExpansion):
     """f(x) = sum_i alpha_i K(x, x_i) over the training rows x_1..x_n, fitted to their targets. A subclass says how.
 
-    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`.
-    A subclass gives `_allocate`, `_plan`, `batch_rows`, `parameters_chosen`, `describe`, `fitted_values`,
-    `sq_norm_per_class`, its training step, and what its checkpoints hold beside the weights.
-
-    Args:
-        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        memory: bytes, "8GB", or "auto" (half of what is free).
-        precision: see `KernelExpansion`.
-        seed: of the order of the centres and of `bandwidth="auto"`.
-        options: hyper-parameters of the subclass, plain values.
+    A subclass gives `_allocate`, `_plan` and `fitted_values`, beside what `TrainedExpansion` wants.
 
     Attributes:
         alpha: weights, shape (n, c), float64, in the order of `centers`.
         centers: training rows, shape (n, d); `order[j]` is the training row of centre j. Where they lie far from 0 and
             the kernel is shift-invariant, `origin` has been subtracted.
-        memory: what the run keeps in memory, known while fitting.
-        train_metrics: train/mse and, of classifiers, train/error; see `EvaluatedModule`.
     """
-
-    method: str
-    """What reports call the subclass's way of fitting."""
 
     order: Tensor
     targets: Tensor
     position: Tensor
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
-
-    def __init__(
-        self,
-        kernel: Kernel | str | dict[str, Any],
-        memory: int | str,
-        precision: str,
-        seed: int,
-        options: dict[str, Any],
-    ) -> None:
-        super().__init__(build_kernel(kernel), precision)
-        self.automatic_optimization = False
-        parse_memory(memory)  # a mistake shows here, before any data is read
-        seed = plain(seed)
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise InputError(f"seed must be a whole number; got {seed!r}")
-        own = {"kernel": self.kernel.config(), **options}
-        self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
-        self.memory: TrainingMemory | None = None
-
-    # Set-up
-
-    def setup(self, stage: str) -> None:
-        """Take the training rows and plan the run, on the device that will train."""
-        if self.trainer.precision != "32-true":
-            raise InputError(
-                f'precision must be "32-true": kernel values keep the float type of the features, and training '
-                f"diverges where they are rounded further; got {self.trainer.precision!r}"
-            )
-        if stage != "fit":
-            return
-        if self.trainer.world_size > 1:
-            raise InputError(
-                f"{type(self).__name__} trains on one device as yet; got {self.trainer.world_size}: use "
-                "Trainer(devices=1)"
-            )
-        data = getattr(self.trainer, "datamodule", None)
-        train_set = getattr(data, "train_set", None)
-        if data is None or not isinstance(train_set, RowDataset):
-            raise InputError(
-                f"{type(self).__name__} needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
-                "or ArrayDataModule.from_arrays for arrays of your own"
-            )
-        self.data_info = describe_data(data)
-        self.prepare(train_set.x, train_set.y, self.trainer.strategy.root_device)
-        data.batch_size = self.batch_rows
+    _same_when_resumed = ("centers", "targets", "order")
 
     def prepare(
         self,
@@ -123,7 +59,7 @@ class InterpolatingMachine(KernelExpansion):
             self.origin = far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
             self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
         self.to(device)
-        self._index_centers()
+        self._centers_changed()
         self._plan(parse_memory(self.hparams["memory"], device))
 
     def _allocate(self, n: int, d: int, c: int) -> None:
@@ -138,32 +74,12 @@ class InterpolatingMachine(KernelExpansion):
     def _plan(self, budget: int) -> None:
         """Choose the parameters of the run for a budget in bytes, and build what it needs."""
 
-    @property
-    @abstractmethod
-    def batch_rows(self) -> int:
-        """Rows of a step."""
-
-    @property
-    @abstractmethod
-    def parameters_chosen(self) -> dict[str, Any]:
-        """The parameters of the run by their names, plain values."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """The same on one line."""
-
     @abstractmethod
     def fitted_values(self) -> Tensor:
         """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
 
-    @property
-    @abstractmethod
-    def sq_norm_per_class(self) -> Tensor:
-        """|f_k|_H^2, shape (c,), float64."""
-
-    def _index_centers(self) -> None:
-        """What follows from the centres and their order, and so is not part of a checkpoint."""
-        self._rows = None
+    def _centers_changed(self) -> None:
+        super()._centers_changed()
         self.register_buffer("position", torch.argsort(self.order), persistent=False)
 
     def _require_same_data(self, x: Tensor, y: Tensor) -> None:
@@ -180,8 +96,6 @@ class InterpolatingMachine(KernelExpansion):
                 f"c={y.shape[1]}; use the same --data, --train-size, --label-noise and --seed as the first run"
             )
 
-    # Training
-
     def _measure_training(self) -> dict[str, float]:
         values = self.fitted_values()
         found = {"train/mse": mse(values, self.targets)}
@@ -189,111 +103,9 @@ class InterpolatingMachine(KernelExpansion):
             found["train/error"] = error(values, self.targets)
         return found
 
-    @property
-    def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
-        return None
-
-    @property
-    def rkhs_norm(self) -> float:
-        """|f|_H, exact after every step."""
-        return math.sqrt(max(float(self.sq_norm_per_class.sum()), 0.0))
-
-    @property
-    def rkhs_norm_per_class(self) -> Tensor:
-        """|f_k|_H, shape (c,), float64, exact after every step."""
-        return self.sq_norm_per_class.clamp(min=0).sqrt()
-
     def in_data_order(
         self,
         per_center: Tensor,  # shape: (n, ...)
     ) -> Tensor:
         """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set."""
         return per_center[self.position]
-
-    # Checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a load needs beside the tensors: the resolved kernel, the data's description, the subclass's own."""
-        checkpoint["kernel_machine"] = {
-            "kind": type(self).__name__,
-            "kernel": self.kernel.config(),
-            "data_info": self.data_info,
-            **self._extra_state(),
-        }
-
-    def _extra_state(self) -> dict[str, Any]:
-        """What a subclass adds to its checkpoints, plain values."""
-        return {}
-
-    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        """Take a checkpoint's plain values and the sizes of its tensors; `resuming` where data has been set up."""
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sizes and the kernel of the checkpoint.
-
-        Raises:
-            CheckpointError: the checkpoint is not of such a machine, or belongs to other training data.
-        """
-        extra, state = checkpoint.get("kernel_machine"), checkpoint.get("state_dict", {})
-        if extra is None or "centers" not in state:
-            raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
-        if extra["kind"] != type(self).__name__:
-            raise CheckpointError(
-                f"the checkpoint holds a {extra['kind']}, this is a {type(self).__name__}: resume with the "
-                "same --solver"
-            )
-        resuming = self.is_fitted
-        if resuming:
-            _require_epoch_end(checkpoint)
-            for name in ("centers", "targets", "order"):
-                if not torch.equal(state[name], getattr(self, name).cpu()):
-                    raise CheckpointError(
-                        f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
-                        "--data, --train-size, --label-noise and --seed as the first run"
-                    )
-            theirs = build_kernel(extra["kernel"])
-            if theirs != self.kernel:
-                raise CheckpointError(
-                    f"the checkpoint was trained with kernel {theirs}; got {self.kernel}: resume with the same "
-                    "--kernel and its options"
-                )
-        else:
-            self.kernel = build_kernel(extra["kernel"])
-        self.data_info = extra["data_info"]
-        self._load_extra_state(extra, state, resuming)
-        if resuming:
-            if getattr(self.trainer, "datamodule", None) is not None:
-                self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
-        else:
-            for name in self._kept_in_checkpoints:
-                setattr(self, name, state[name])  # not only their sizes but their dtypes
-            self._index_centers()
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
-        """See Lightning; needs no datamodule.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or holds no kernel machine.
-        """
-        try:
-            return super().load_from_checkpoint(checkpoint_path, *args, **options)
-        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(
-                f"{checkpoint_path} is no readable checkpoint that `kl fit` wrote: {error}"
-            ) from error
-
-
-def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
-    return value.item() if hasattr(value, "item") else value
-
-
-def _require_epoch_end(checkpoint: dict[str, Any]) -> None:
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
-    if progress.get("current", {}).get("completed", 0) and not progress.get("is_last_batch", True):
-        raise CheckpointError(
-            "the checkpoint was written inside an epoch, whose remaining batches are unknown: resume from one written "
-            "at the end of an epoch, as `kl fit` writes them"
-        )

@@ -18,7 +18,35 @@ MAX_STEP_CUTS = 12  # halvings after which a diverging run is given up
 LOSS_GROWTH = 10.0  # squared errors on a batch this many times those of f = 0 on all rows are divergence
 
 
-class DivergenceGuard:
+class StepCuts:
+    """Halves the step size of a diverging run, a limited number of times."""
+
+    def __init__(self) -> None:
+        self.cuts = 0
+
+    def cut(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
+        """Half the step size, or the planned one where that is smaller.
+
+        Raises:
+            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+        """
+        smaller = min(step_size / 2, planned)
+        self.cuts += 1
+        if self.cuts > MAX_STEP_CUTS:
+            raise DivergenceError(
+                f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use --step-size "
+                "auto and --batch-size auto, a larger --subsample, or look for extreme values in the features"
+            )
+        log.warning(
+            "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
+            step_size,
+            epoch,
+            smaller,
+        )
+        return smaller
+
+
+class DivergenceGuard(StepCuts):
     """Watches one run; `remember` marks the state that `recover` goes back to.
 
     Two signs are looked for. Within an epoch, squared errors on a batch far above those of f = 0 on all rows (on that
@@ -34,8 +62,8 @@ class DivergenceGuard:
     """
 
     def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor) -> None:
+        super().__init__()
         self._alpha, self._fitted, self._targets = alpha, fitted, targets
-        self.cuts = 0
         # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
         self._zero_errors = max(float(targets.double().square().sum()), 1e-12)
 
@@ -85,17 +113,63 @@ class DivergenceGuard:
         with torch.no_grad():  # also before giving up: whoever catches the error holds finite weights
             self._alpha.copy_(self._good["alpha"])
         self._fitted.load_state_dict(self._good["fitted"])
-        smaller = min(step_size / 2, planned)
-        self.cuts += 1
-        if self.cuts > MAX_STEP_CUTS:
-            raise DivergenceError(
-                f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use --step-size "
-                "auto and --batch-size auto, a larger --subsample, or look for extreme values in the features"
-            )
-        log.warning(
-            "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
-            step_size,
-            epoch,
-            smaller,
-        )
-        return smaller
+        return self.cut(step_size, epoch, planned)
+
+
+class LossGuard(StepCuts):
+    """Watches a run of which only the residuals of its batches are known, each before its step.
+
+    Divergence is a batch whose squared errors are far above those of f = 0 on all rows of an epoch, as far as they are
+    known, or NaN; or an epoch whose squared errors are more than twice those of f = 0 and of the epoch before.
+
+    Args:
+        alpha: the weights, shape (p, c).
+    """
+
+    def __init__(self, alpha: Tensor) -> None:
+        super().__init__()
+        self._alpha = alpha
+        self._good = alpha.detach().clone()
+        self._errors, self._zero_errors, self._rows = alpha.new_zeros(()), alpha.new_zeros(()), 0
+        self._before = 0.0  # mean squared error of the epoch before
+        self._known_zero = 1e-12  # the squared errors of f = 0 on an epoch; never 0, so that zero targets pass
+
+    def remember(self) -> None:
+        """Mark the present state as good; an epoch begins."""
+        self._good = self._alpha.detach().clone()
+        self._errors, self._zero_errors, self._rows = self._errors * 0, self._zero_errors * 0, 0
+
+    def loss_exploded(
+        self,
+        residual: Tensor,  # f(X_B) - Y_B, shape: (m, c)
+        y: Tensor,  # shape: (m, c)
+    ) -> bool:
+        """Add a batch to the sums; whether its loss is NaN or out of all proportion.
+
+        On a GPU that is left to the end of the epoch: to look at a value within it would make the device wait.
+        """
+        errors = residual.double().square().sum()
+        self._zero_errors = self._zero_errors + y.double().square().sum()
+        self._errors, self._rows = self._errors + errors, self._rows + len(y)
+        if residual.is_cuda:
+            return False
+        return not float(errors) <= LOSS_GROWTH * max(self._known_zero, float(self._zero_errors))  # true for NaN, too
+
+    def epoch_diverged(self) -> bool:
+        """Whether the epoch since `remember` led away from the limit."""
+        self._known_zero = max(self._known_zero, float(self._zero_errors))
+        mean, zero = float(self._errors) / max(self._rows, 1), float(self._zero_errors) / max(self._rows, 1)
+        if not mean <= 2 * max(zero, self._before, 1e-12):  # true for NaN, too
+            return True
+        self._before = mean
+        return False
+
+    def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
+        """Go back to the good state; returns half the step size, or the planned one where that is smaller.
+
+        Raises:
+            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+        """
+        with torch.no_grad():
+            self._alpha.copy_(self._good)
+        return self.cut(step_size, epoch, planned)

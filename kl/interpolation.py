@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 class Interpolant:
     """f = sum_i alpha_i K(., x_i) with (K + ridge I) alpha = Y, and how well that was solved.
 
+    `kl.least_squares` gives one too, whose weights are on its centres.
+
     Rows that are equal to the bit share one equation, whose target is the mean of theirs. Where their targets differ no
     function fits them all; the mean is then the least-squares limit, which gradient descent on all rows converges to
     and small batches move about.

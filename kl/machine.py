@@ -16,7 +16,7 @@ from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
 from kl.errors import CheckpointError
 from kl.fitted import FittedValues
-from kl.fitting import InterpolatingMachine, plain
+from kl.fitting import InterpolatingMachine
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel
 from kl.kernels.base import check_positive
@@ -24,6 +24,7 @@ from kl.matrix import KernelMatrix
 from kl.metrics import error
 from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size, plan_eigenpro
 from kl.preconditioner import Preconditioner
+from kl.trained import plain
 
 log = logging.getLogger(__name__)
 

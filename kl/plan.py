@@ -115,7 +115,7 @@ def choose_top_q(
 
     Source: [MB19], step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the bound s/8 is ours.
     """
-    s = len(system.eigenvalues)
+    s = len(system.eigenvectors)
     values = _resolved(system.eigenvalues, block.dtype)[: max(1, s // 8)]
     if not len(values):
         return 0
@@ -158,50 +158,90 @@ def plan_eigenpro(
     """
     n, d = centers.data.shape
     first = centers[:subsample]
-    diagonal = kernel.diag(centers.data)
-    if not torch.isfinite(diagonal).all():
-        raise InputError(_NOT_FINITE.format(kernel))
-    if float(diagonal.max()) <= 0:
-        raise InputError(
-            f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
-        )
+    diagonal = require_usable_diagonal(kernel, centers)
     system = nystrom_eigensystem(kernel, first)
-    eigenvalues = system.eigenvalues
-    # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
-    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.sq_norm.element_size())
-    wanted = checked_size("batch_size", batch_size, 1, n, "the training rows") or min(memory_m, subsample)
     check, every = _check_rows(n, subsample), torch.arange(n, device=centers.data.device)
-    check_block = kernel_matrix(kernel, centers[check], first, same=every[check])
-    q = checked_size("top_q", top_q, 0, subsample, "the subsample")
+    block = kernel_matrix(kernel, centers[check], first, same=every[check])
+    probe = Probe(diagonal[check], block, symmetric_kernel_matrix(kernel, centers[check]))
+    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.sq_norm.element_size())
+    plan, precond = choose_parameters(
+        kernel,
+        system,
+        probe,
+        memory_m,
+        checked_size("batch_size", batch_size, 1, n, "the training rows"),
+        top_q,
+        step_size,
+        whole=None if columns is None else (diagonal, columns),
+    )
+    return plan, precond, system
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Kernel values on t rows of data that P is checked on, where possible none of those that it was built from."""
+
+    diagonal: Tensor  # K(x_i, x_i), shape: (t,)
+    block: Tensor  # K(X_T, X_S), shape: (t, s)
+    matrix: Tensor  # K(X_T, X_T), shape: (t, t)
+
+
+def choose_parameters(
+    kernel: Kernel,
+    system: Eigensystem,
+    probe: Probe,
+    memory_batch: int,
+    batch_size: int | None,
+    top_q: Auto,
+    step_size: float | str,
+    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n,), (n, s)
+) -> tuple[EigenProPlan, Preconditioner]:
+    """q, m, eta and the preconditioner from what is known of the spectrum.
+
+    Args:
+        kernel: the kernel, for messages.
+        system: the estimated spectrum.
+        probe: rows of data to check on.
+        memory_batch: m_G, the largest batch that memory allows.
+        batch_size: m; None chooses it.
+        top_q: as of `plan_eigenpro`.
+        step_size: as of `plan_eigenpro`.
+        whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
+
+    Raises:
+        InputError: as `plan_eigenpro`.
+    """
+    s, eigenvalues = len(system.eigenvectors), system.eigenvalues
+    # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
+    wanted = batch_size or min(memory_batch, s)
+    q = checked_size("top_q", top_q, 0, s, "the subsample")
     if q is None:
-        q = choose_top_q(system, diagonal[check], check_block, wanted)
-    resolved = len(_resolved(eigenvalues, centers.dtype))
+        q = choose_top_q(system, probe.diagonal, probe.block, wanted)
+    dtype = probe.block.dtype
+    resolved = len(_resolved(eigenvalues, dtype))
     if q > resolved:
         log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
         q = resolved
-    precond = make_preconditioner(system, q, centers.dtype)
-    beta_block = check_block if columns is None else columns
-    beta_rows = check if columns is None else slice(None)
-    beta = float(precond.damped_diagonal(diagonal[beta_rows], beta_block).max())
+    precond = make_preconditioner(system, q, dtype)
+    beta = float(precond.damped_diagonal(*(whole or (probe.diagonal, probe.block))).max())
     own = _damped_top(eigenvalues, q)
-    check_matrix = symmetric_kernel_matrix(kernel, centers[check])
-    independent = precond.largest_eigenvalue(check_matrix, check_block)
+    independent = precond.largest_eigenvalue(probe.matrix, probe.block)
     lambda_1 = max(own, independent)
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
     if not (math.isfinite(beta) and math.isfinite(lambda_1)):
         raise InputError(_NOT_FINITE.format(kernel))
     critical = critical_batch_size(beta, lambda_1)
-    m = wanted if batch_size != "auto" else default_batch_size(critical, wanted, centers.data.is_cuda)
+    m = batch_size or default_batch_size(critical, wanted, probe.block.is_cuda)
     if step_size == "auto":
         eta = optimal_step_size(m, beta, lambda_1)
     else:
         check_positive("step_size", step_size, 'or "auto"')
         eta = float(step_size)
     plan = EigenProPlan(
-        subsample=subsample,
+        subsample=s,
         top_q=q,
         batch_size=m,
-        memory_batch_size=memory_m,
+        memory_batch_size=memory_batch,
         critical_batch_size=critical,
         step_size=eta,
         beta=beta,
@@ -210,7 +250,26 @@ def plan_eigenpro(
         lambda_1_subsample=own,
         lambda_1_check=independent,
     )
-    return plan, precond, system
+    return plan, precond
+
+
+def require_usable_diagonal(
+    kernel: Kernel,
+    rows: Rows,  # n rows
+) -> Tensor:
+    """K(x_i, x_i), shape (n,).
+
+    Raises:
+        InputError: a value is not finite, or all are zero.
+    """
+    diagonal = kernel.diag(rows.data)
+    if not torch.isfinite(diagonal).all():
+        raise InputError(_NOT_FINITE.format(kernel))
+    if float(diagonal.max()) <= 0:
+        raise InputError(
+            f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
+        )
+    return diagonal
 
 
 def checked_size(name: str, value: Auto | None, low: int, high: int, limit: str) -> int | None:

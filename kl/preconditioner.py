@@ -102,6 +102,6 @@ def make_preconditioner(
     damping: float = DAMPING,
 ) -> Preconditioner:
     """The preconditioner that damps the top q directions of a Nystrom eigensystem."""
-    s = len(system.eigenvalues)
+    s = len(system.eigenvectors)
     vectors = system.eigenvectors[:, :top_q] / s**0.5
     return Preconditioner(vectors.to(dtype).contiguous(), damping_weights(system.eigenvalues, top_q, damping).to(dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,6 +49,17 @@ class Rows:
         if rounded:
             x = x.bfloat16().float()
         return cls(x, row_sq_norm(x), None, rounded)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of several one after the other; as 8-bit integers where all of them are."""
+        codes = [part.codes for part in parts if part.codes is not None]
+        return cls(
+            torch.cat([part.data for part in parts]),
+            torch.cat([part.sq_norm for part in parts]),
+            Codes.cat(codes) if len(codes) == len(parts) else None,
+            all(part.rounded for part in parts),
+        )
 
     def double(self) -> Rows:
         """The same rows for kernel values in float64; the features are converted where they are needed."""

@@ -1,4 +1,4 @@
-"""The Nystrom eigensystem: what EigenPro knows about the kernel's spectrum."""
+"""Eigensystems of a subsample: what EigenPro knows about the kernel's spectrum."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kl.engine import symmetric_kernel_matrix
+from kl.engine import kernel_matrix, spans, symmetric_kernel_matrix
 from kl.kernels.base import Kernel
 from kl.rows import Rows
 
 
 @dataclass(frozen=True)
 class Eigensystem:
-    """Eigenpairs of K(X_S, X_S)/s = V diag(lambda) V^T, largest first, in float64."""
+    """Eigenvalues of the kernel operator, largest first, and its eigenfunctions on s rows, in float64.
 
-    eigenvalues: Tensor  # shape: (s,), lambda_1 >= lambda_2 >= ...
-    eigenvectors: Tensor  # shape: (s, s), column i belongs to eigenvalues[i]
+    e_i(x) = sum_j V_ji K(x, x_j) / sqrt(s lambda_i) is the i-th eigenfunction at unit RKHS norm.
+    """
+
+    eigenvalues: Tensor  # shape: (r,), lambda_1 >= lambda_2 >= ...
+    eigenvectors: Tensor  # V, shape: (s, r), column i belongs to eigenvalues[i]
 
 
 def nystrom_eigensystem(
     kernel: Kernel,
     subsample: Rows,  # s rows
 ) -> Eigensystem:
-    """Eigensystem of the normalised kernel matrix of a subsample.
+    """Eigensystem K(X_S, X_S)/s = V diag(lambda) V^T of a subsample of the data; r = s.
 
-    lambda_i estimates the i-th eigenvalue of K(X, X)/n, and e_i(x) = sum_j V_ji K(x, x_j) / sqrt(s lambda_i) the i-th
-    eigenfunction at unit RKHS norm.
+    lambda_i estimates the i-th eigenvalue of K(X, X)/n.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
@@ -38,3 +40,38 @@ def nystrom_eigensystem(
     matrix = symmetric_kernel_matrix(kernel, subsample.double()).div_(len(subsample))
     values, vectors = torch.linalg.eigh(matrix)
     return Eigensystem(values.flip(0).clamp_(min=0), vectors.flip(1))
+
+
+def projected_eigensystem(
+    kernel: Kernel,
+    subsample: Rows,  # s rows, of any kind
+    data: Rows,  # t rows
+    chunk: int = 4096,
+) -> Eigensystem:
+    """Eigensystem of the data's covariance operator (1/t) sum_i K(., x_i) K(., x_i)^T, restricted to span{K(., z_j)}.
+
+    The subsample z_1..z_s need not be data: centres that are cluster means, or repeat, give no worse directions. With
+    A = K(Z_S, Z_S) and B = K(Z_S, X_T) K(X_T, Z_S) / t the eigenfunctions e_i = sum_j C_ji K(., z_j) of unit norm solve
+    B C = A C diag(lambda), C^T A C = I; V = C sqrt(s lambda). Where the subsample is the data, that is
+    `nystrom_eigensystem`. Directions of A below its rounding are left out: r <= s.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        subsample: z_1..z_s.
+        data: x_1..x_t.
+        chunk: rows of the data taken at a time.
+
+    Source: ours; the Rayleigh-Ritz method for the operator that [ABP23] estimates on a subsample of the data.
+    """
+    s, t = len(subsample), len(data)
+    first = subsample.double()
+    values, vectors = torch.linalg.eigh(symmetric_kernel_matrix(kernel, first))
+    keep = values > s * torch.finfo(torch.float64).eps * values[-1]
+    whiten = vectors[:, keep] / values[keep].sqrt()
+    covariance = whiten.new_zeros(s, s)
+    for rows in spans(t, chunk):
+        block = kernel_matrix(kernel, data[rows], subsample).double()
+        covariance += block.T @ block
+    values, vectors = torch.linalg.eigh(whiten.T @ covariance.div_(t) @ whiten)
+    values = values.flip(0).clamp_(min=0)
+    return Eigensystem(values, whiten @ vectors.flip(1) * (s * values).sqrt())

@@ -39,6 +39,18 @@ def test_training_equals_the_cpu(kernel):
         torch.testing.assert_close(gpu.cpu()(x), cpu(x), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("projection", ["factor", "eigenpro"])
+def test_general_models_equal_the_cpu(projection):
+    options = {**OPTIONS, "centers": 80, "subsample": 60, "projection": projection, "projection_period": 2}
+    cpu, gpu = (kl.GeneralKernelMachine(Laplacian(4.0), **options) for _ in range(2))
+    fit(cpu, digits(), 4)
+    fit(gpu, data := digits(), 4, **GPU)
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-2)
+    with torch.no_grad():
+        torch.testing.assert_close(gpu.cpu()(data.test_set.x), cpu(data.test_set.x), atol=2e-2, rtol=0)
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-2)  # after it has left the GPU
+
+
 def test_the_norm_and_the_values_stay_exact():
     machine = KernelMachine(Laplacian(4.0))
     fit(machine, digits(), 5, **GPU)

@@ -29,11 +29,13 @@ def solution_key(
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
     ridge: float,
+    centers: Tensor | None = None,  # shape: (p, d)
 ) -> str:
-    """A hash of all that the solution depends on: the bytes of x and y, the kernel's config, the ridge, the format."""
-    about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in (x, y))]
+    """A hash of all that the solution depends on: the bytes of x, y and centres, the kernel's config, ridge, format."""
+    tensors = [x, y] if centers is None else [x, y, centers]
+    about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in tensors)]
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=20)
-    for tensor in (x, y):
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

@@ -78,16 +78,16 @@ class Progress:
 
     solver: str
     done: float
-    """The share of a factorisation that is done, 0 to 1; iterations of conjugate gradients."""
+    """The share of the work that is done, 0 to 1; iterations of conjugate gradients."""
     relative_residual: float | None
-    """As the recursion of conjugate gradients has it; None for a factorisation."""
+    """As the recursion of conjugate gradients has it; None for other solvers."""
     seconds_left: float
     """Estimated; infinite where nothing is known yet."""
 
     def __str__(self) -> str:
         left = f", about {duration(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
         if self.relative_residual is None:
-            return f"{self.solver}: {self.done:.0%} of the factorisation{left}"
+            return f"{self.solver}: {self.done:.0%} done{left}"
         return f"{self.solver}: iteration {self.done:.0f}, relative residual {self.relative_residual:.1e}{left}"
 
 

@@ -122,6 +122,18 @@ class LowerTriangle:
             z[columns] = torch.linalg.solve_triangular(corner.T, rest, upper=True)
         return z.double() * size
 
+    def transposed_matmul(
+        self,
+        v: Tensor,  # shape: (n, c)
+    ) -> Tensor:
+        """L^T v after `factorise`, shape (n, c), float64: |L^T v_k|^2 = v_k^T (K + diag(shift)) v_k."""
+        width, v = v.shape[1], pad_columns(v.to(self.rows.dtype))
+        out = v.new_empty(v.shape, dtype=torch.float64)
+        for columns, panel in zip(self.columns, self.panels, strict=True):
+            m = columns.stop - columns.start
+            out[columns] = panel[:m].T @ v[columns] + panel[m:].T @ v[columns.stop :]
+        return out[:, :width]
+
     def _tiles(self, below: slice) -> list[slice]:
         """Slices of `side` rows that cover `below`, the first of them the diagonal block."""
         return [slice(below.start + s.start, below.start + s.stop) for s in spans(below.stop - below.start, self.side)]

@@ -1,0 +1,365 @@
+"""A general kernel model as a LightningModule: p centres, any data, trained by EigenPro 3 and 4."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.centers import check_centers_from, choose_centers
+from kl.engine import kernel_matrix, thin_matmul
+from kl.errors import CheckpointError, InputError
+from kl.general_plan import check_projection, choose_period, general_memory, plan_general, sample_rows
+from kl.guard import LossGuard
+from kl.kernels import Kernel
+from kl.kernels.base import check_not_negative, check_positive
+from kl.memory import parse_memory
+from kl.metrics import EvaluationMetrics, error
+from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size
+from kl.preconditioner import Preconditioner
+from kl.projected import ProjectedEigenPro
+from kl.projection import EigenProProjection, FactorProjection, Projection
+from kl.rows import Rows, check_finite_matrix, far_origin
+from kl.trained import TrainedExpansion, plain
+
+log = logging.getLogger(__name__)
+
+
+class GeneralKernelMachine(TrainedExpansion):
+    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
+
+    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
+    by n. Where the targets cannot all be met the weights come near the least-squares solution and fluctuate about it
+    with the batches; so the step size falls to 0 towards the end of the run.
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        centers: p, or the centres themselves, shape (p, d).
+        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.centers.choose_centers`.
+        projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
+            rows between two.
+        projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
+            centres; "auto" the factor where it fits.
+        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
+        step_size: eta, or "auto".
+        decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
+            it constant; "auto" is 0.5 where p < n, and 0 else, since targets that can be met leave no fluctuation.
+        top_q: eigendirections to damp, or "auto"; 0 is plain projected SGD.
+        subsample: s, the centres that the preconditioner lives on, or "auto".
+        memory: bytes, "8GB", or "auto" (half of what is free).
+        precision: see `kl.KernelMachine`.
+        seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
+
+    Attributes:
+        plan: the `EigenProPlan` of the run.
+        alpha: weights, shape (p, c), float64.
+        centers: z_1..z_p, shape (p, d), in random order. Where the data lie far from 0 and the kernel is
+            shift-invariant, `origin` has been subtracted.
+        train_metrics: train/mse and, of classifiers, train/error: means over the epoch's batches, each before its step.
+
+    Source: [ABP23] and [A24]; see `kl.projected.ProjectedEigenPro`.
+    """
+
+    takes_streams, norm_is_free = True, False
+    vectors: Tensor
+    weights: Tensor
+    sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
+    _kept_in_checkpoints = ("centers", "origin", "vectors", "weights", "sq_norm")
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any] = "laplacian",
+        centers: int | Tensor = 2000,
+        *,
+        centers_from: str = "random",
+        projection_period: int | str = "auto",
+        projection: str = "auto",
+        batch_size: int | str = "auto",
+        step_size: float | str = "auto",
+        decay: float | str = "auto",
+        top_q: int | str = "auto",
+        subsample: int | str = "auto",
+        memory: int | str = "auto",
+        precision: str = "high",
+        seed: int = 0,
+    ) -> None:
+        self._given: Tensor | None = None
+        if isinstance(centers, Tensor):
+            self._given, centers = check_finite_matrix("centers", centers), len(centers)
+        sizes = (
+            ("batch_size", batch_size, 1),
+            ("top_q", top_q, 0),
+            ("subsample", subsample, 1),
+            ("centers", centers, 1),
+        )
+        for name, value, low in (*sizes, ("projection_period", projection_period, 1)):
+            checked_size(name, plain(value), low, sys.maxsize, "any data")
+        if centers == "auto":
+            raise InputError("centers must be a whole number of at least 1, or a tensor of shape (p, d); got 'auto'")
+        if step_size != "auto":
+            step_size = check_positive("step_size", step_size, 'or "auto"')
+        if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
+            raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
+        check_centers_from(centers_from)
+        check_projection(projection)
+        options = {
+            "centers": centers,
+            "centers_from": centers_from,
+            "projection_period": projection_period,
+            "projection": projection,
+            "batch_size": batch_size,
+            "step_size": step_size,
+            "decay": decay,
+            "top_q": top_q,
+            "subsample": subsample,
+        }
+        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        self.plan: EigenProPlan | None = None
+        self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
+        self.period = 0  # T, known while fitting
+        self._projection: Projection | None = None
+        self._stepped = False  # since `sq_norm` was computed
+        self.eigenvalues: Tensor | None = None  # of the data's covariance operator, shape (r,), known while fitting
+        self._last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
+
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        """What reports call it."""
+        return "EigenPro 3" if self.period == 1 else "EigenPro 4"
+
+    # Set-up
+
+    def prepare(
+        self,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Choose the centres and plan the run on training rows, or on a sample of them; weights there are are kept.
+
+        Raises:
+            CheckpointError: there are weights, and they belong to data of another shape.
+            InputError: an option does not fit the data.
+            MemoryBudgetError: the budget does not hold the run.
+        """
+        if self.is_fitted:
+            (_, d), c = self.centers.shape, self.alpha.shape[1]
+            if (x.shape[1], y.shape[1]) != (d, c):
+                raise CheckpointError(
+                    f"the weights belong to data of d={d} features and c={c} outputs; this has {x.shape[1]} and "
+                    f"{y.shape[1]}: use the same --data as the first run"
+                )
+        else:
+            self._choose(x, y)
+        self.to(device)
+        self._centers_changed()
+        self._plan(x, parse_memory(self.hparams["memory"], device))
+
+    def _choose(self, x: Tensor, y: Tensor) -> None:
+        """Resolve the kernel, take the centres, and make the parameters."""
+        seed, c = self.hparams["seed"], y.shape[1]
+        given, self.kernel = self.kernel, self.kernel.resolve(x, seed=seed)
+        if self.kernel != given:
+            log.info("bandwidth auto: the median distance between training rows")
+        if self._given is None:
+            p = checked_size("centers", self.hparams["centers"], 1, len(x), "the training rows")
+            assert p is not None  # __init__ refuses "auto"
+            centers = choose_centers(self.kernel, x, p, self.hparams["centers_from"], seed)
+        else:
+            centers = self._given
+            if centers.shape[1] != x.shape[1]:
+                raise InputError(
+                    f"centers must have as many columns as the data has features, {x.shape[1]}; got {centers.shape[1]}"
+                )
+        # The subsample is the first s of them.
+        order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
+        self._allocate(len(centers), x.shape[1], c, 0, 0)
+        self.origin = far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+        self.centers = centers.to(x)[order.to(centers.device)].to(x) - self.origin
+
+    def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
+        self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
+        self.register_buffer("centers", torch.zeros(p, d))
+        self.register_buffer("origin", torch.zeros(d))
+        self.register_buffer("vectors", torch.zeros(s, q))
+        self.register_buffer("weights", torch.zeros(q))
+        self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
+
+    def _plan(self, x: Tensor, budget: int) -> None:
+        options, centers = self.hparams, self._center_rows
+        (p, d), c, itemsize = self.centers.shape, self.alpha.shape[1], centers.sq_norm.element_size()
+        s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
+        s = min(s, 2000) if options["top_q"] == 0 else s
+        room = general_memory(p, d, c, s, budget, itemsize, options["projection"], centers.data.is_cuda)
+        rows = x[sample_rows(len(x), options["seed"]).to(x.device)].to(self.centers) - self.origin
+        asked = options["batch_size"]
+        self.plan, precond, system = plan_general(
+            self.kernel,
+            centers[:s],
+            Rows.of(rows, like=centers),
+            room.batch_rows,
+            None if asked == "auto" else asked,
+            options["top_q"],
+            options["step_size"],
+        )
+        m, self.step_size = self.plan.batch_size, self.plan.step_size
+        self.decay = (0.5 if p < len(x) or self._streamed else 0.0) if options["decay"] == "auto" else options["decay"]
+        self.period = choose_period(options["projection_period"], p, m, room.temporary_rows)
+        self.memory = room.with_run(p, d, c, m, (self.period - 1) * m, itemsize)
+        self.eigenvalues, self.vectors, self.weights = system.eigenvalues, precond.vectors, precond.weights
+        self._projection = self._make_projection(room.keep_factor, budget)
+        self.guard = LossGuard(self.alpha)
+        log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
+
+    def _make_projection(self, keep_factor: bool, budget: int) -> Projection:
+        if keep_factor:
+            return FactorProjection(self.kernel, self._center_rows)
+        return EigenProProjection(self.kernel, self._center_rows, self.alpha.shape[1], len(self.vectors), budget // 4)
+
+    @property
+    def batch_rows(self) -> int:
+        """m."""
+        assert self.plan is not None  # setup() made it
+        return self.plan.batch_size
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The plan's parameters, with the step size as it is now, and those of the projection."""
+        own = {"centers": len(self.centers), "projection_period": self.period, "projection": self._projection_name}
+        return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size, **own}
+
+    @property
+    def _projection_name(self) -> str:
+        return "factor" if isinstance(self._projection, FactorProjection) else "eigenpro"
+
+    def describe(self) -> str:
+        """The parameters on one line, with the step size as it is now."""
+        assert self.plan is not None  # setup() made it
+        plan = self.plan
+        return (
+            f"p {len(self.centers)}, batch {plan.batch_size} (critical {plan.critical_batch_size}), step size "
+            f"{self.step_size:.4g}, q {plan.top_q}, s {plan.subsample}, T {self.period} ({self._projection_name})"
+        )
+
+    def configure_optimizers(self) -> ProjectedEigenPro:
+        """EigenPro 3 or 4 with the planned step size."""
+        assert self.plan is not None  # setup() ran before
+        assert self._projection is not None
+        self.optimizer = ProjectedEigenPro(
+            self.alpha,
+            self.kernel,
+            Preconditioner(self.vectors, self.weights),
+            self._projection,
+            lr=self.plan.step_size,
+            batch_size=self.plan.batch_size,
+            projection_period=self.period,
+        )
+        return self.optimizer
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        """Remember the state that a diverging epoch goes back to; start the sums of the metrics."""
+        super().on_train_epoch_start()
+        self.guard.remember()
+        self._sums = EvaluationMetrics(self.is_classifier).to(self.device)
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """One step on a batch (x, y, ...)."""
+        x, y = batch[0].to(self.centers) - self.origin, batch[1]
+        centers = self._center_rows
+        rows = Rows.of(x, like=centers)
+        block = kernel_matrix(self.kernel, rows, centers)
+        values = self._values(rows, block)
+        if self.guard.loss_exploded(values - y, y):
+            self._recover()
+            values = self._values(rows, block)
+        self._sums.update(values, y)
+        self.optimizer.param_groups[0]["lr"] = self.step_size * self._left_of_decay(batch_idx)
+        self.optimizers().step(x=rows, residual=values - y, block=block)  # type: ignore[union-attr, call-arg]
+        self._last_batch, self._stepped = (values, y), True
+
+    def _left_of_decay(self, batch_idx: int) -> float:
+        """What share of the step size is left at this batch."""
+        trainer = self.trainer
+        if not self.decay or not trainer.max_epochs or trainer.max_epochs < 0:
+            return 1.0
+        batches = float(trainer.num_training_batches)  # infinite for a stream of unknown length
+        done = (self.current_epoch + (batch_idx / batches if math.isfinite(batches) else 0.0)) / trainer.max_epochs
+        return min(1.0, (1 - done) / self.decay) ** 2
+
+    def _values(self, rows: Rows, block: Tensor) -> Tensor:
+        """f(X_B), temporary centres included, shape (m, c)."""
+        return thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows)
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        if not self.is_classifier or self._last_batch is None:
+            return None
+        return error(*self._last_batch)
+
+    def _finish_epoch(self) -> None:
+        assert self._projection is not None  # setup() made it
+        self.optimizer.project()
+        if self.guard.epoch_diverged():
+            self._recover()
+        self.sq_norm = self._projection.sq_norm(self.alpha.detach())
+        self._stepped = False
+        super()._finish_epoch()
+        self.log("precond/step_size", self.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+
+    def _measure_training(self) -> dict[str, float]:
+        return {f"train/{name}": value for name, value in self._sums.compute().items()}
+
+    @property
+    def sq_norm_per_class(self) -> Tensor:
+        """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64; of the weights on the centres, without temporary ones."""
+        return self.sq_norm_of(self.alpha.detach()) if self._stepped else self.sq_norm
+
+    def sq_norm_of(
+        self,
+        weights: Tensor,  # shape: (p, c)
+    ) -> Tensor:
+        """|sum_j weights_jk K(., z_j)|_H^2 for every output k, shape (c,), float64."""
+        assert self._projection is not None  # setup() made it
+        return self._projection.sq_norm(weights)
+
+    @property
+    def limit_centers(self) -> Tensor:
+        """z_1..z_p as the data has them, shape (p, d)."""
+        return self.centers + self.origin
+
+    def _recover(self) -> None:
+        assert self.plan is not None  # setup() made it
+        planned = optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch, planned)
+        self.optimizer.clear()
+
+    # Checkpoints
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {
+            "plan": asdict(self.plan) if self.plan else None,
+            "period": self.period,
+            "step_size": self.step_size,
+        }
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        if resuming and len(state["vectors"]) != len(self.vectors):
+            raise CheckpointError(
+                f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
+                f"{len(self.vectors)}: resume with the same --subsample"
+            )
+        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
+        self.period, self.step_size = extra["period"], extra["step_size"]
+        if resuming:
+            self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
+        else:
+            (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
+            self._allocate(p, d, c, s, q)

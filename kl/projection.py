@@ -1,0 +1,162 @@
+"""The projection onto span{K(., z_1), ..., K(., z_p)}, in terms of weights.
+
+The projection of a function g is sum_j theta_j K(., z_j) with K(Z, Z) theta = h, h = g(Z): no more of g is needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from kl.eigenpro import EigenPro
+from kl.errors import DivergenceError, InputError
+from kl.exact.triangle import LowerTriangle
+from kl.fitted import FittedValues
+from kl.kernels.base import Kernel
+from kl.matrix import KernelMatrix
+from kl.plan import plan_eigenpro
+from kl.rows import Rows
+
+DOUBLE_CENTERS = 2048  # up to which the factor is of float64
+ROUNDING = 4.0  # the shift of a factor's diagonal in units of eps |K|
+GROWTH, TRIES = 10.0, 6  # of the shift, while K + shift has no factor
+
+
+class Projection(ABC):
+    """Solves K(Z, Z) theta = h, more or less exactly.
+
+    It may be inexact: as long as theta is linear in h and 0 for h = 0 alone, training has the same limit, where the h
+    of an epoch add up to 0. What it leaves is not carried on to the next: f has not moved there, so that the next
+    residuals hold it once more, and training on both diverges.
+    """
+
+    @abstractmethod
+    def solve(
+        self,
+        h: Tensor,  # shape: (p, c)
+        start: Tensor,  # shape: (s, c)
+    ) -> Tensor:
+        """theta, shape (p, c), float64; `start` is where an iteration starts on the first s centres, with 0 beyond."""
+
+    @abstractmethod
+    def sq_norm(
+        self,
+        alpha: Tensor,  # shape: (p, c)
+    ) -> Tensor:
+        """alpha_k^T K(Z, Z) alpha_k for every output k, shape (c,), float64."""
+
+
+class FactorProjection(Projection):
+    """By a Cholesky factor of K(Z, Z) + shift I: p^2 / 2 values are kept, a solve takes 2 p^2 c flops.
+
+    The shift is 4 eps |K| with the eps of the kernel values that h is summed from. It keeps the matrix positive
+    definite whatever their rounding; and where centres repeat, or nearly do, it splits their weight between them
+    instead of blowing up the rounding of h.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        centers: z_1..z_p.
+
+    Attributes:
+        shift: what was added to the diagonal.
+
+    Raises:
+        InputError: the kernel is not finite on some pairs of centres.
+    """
+
+    def __init__(self, kernel: Kernel, centers: Rows) -> None:
+        rows = centers.double() if len(centers) <= DOUBLE_CENTERS else centers
+        self._triangle = _whole_triangle(kernel, rows)
+        self.shift = ROUNDING * torch.finfo(centers.dtype).eps * _largest_eigenvalue(self._triangle)
+        for _ in range(TRIES):
+            if self._triangle.factorise(rows.sq_norm.new_full((len(rows),), self.shift)):
+                return
+            self.shift *= GROWTH
+            self._triangle = _whole_triangle(kernel, rows)
+        raise InputError(f"kernel {kernel} is not finite on some pairs of centres: rescale the features")
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`."""
+        return self._triangle.solve(h)
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`."""
+        squares = self._triangle.transposed_matmul(alpha).square_().sum(dim=0)
+        return (squares - self.shift * alpha.double().square().sum(dim=0)).clamp_(min=0)
+
+
+class EigenProProjection(Projection):
+    """By a few epochs of EigenPro 2 on the centres: little memory, p^2 kernel values an epoch.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        centers: z_1..z_p, the subsample of EigenPro 2 first.
+        num_outputs: c.
+        subsample: s, of EigenPro 2 and of what an iteration starts from.
+        memory: bytes.
+        kept_rows: rows of K(Z, Z) to keep.
+        epochs: of EigenPro 2 in a solve.
+
+    Source: [ABP23] and [A24], which project by EigenPro 2.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        centers: Rows,
+        num_outputs: int,
+        subsample: int,
+        memory: int,
+        kept_rows: int = 0,
+        epochs: int = 1,
+    ) -> None:
+        self.plan, self._preconditioner, _ = plan_eigenpro(kernel, centers, num_outputs, memory, subsample)
+        self._matrix = KernelMatrix(kernel, centers)
+        self._matrix.keep(kept_rows)
+        self._fitted = FittedValues(len(centers), subsample, num_outputs).to(centers.data.device)
+        self._fitted.attach(self._matrix, None)
+        self._fitted.set_basis(self._preconditioner.vectors)
+        self._zero = self._fitted.snapshot()
+        self._epochs = epochs
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`; the batches are the same every time, so that theta is linear in h and start."""
+        self._fitted.load_state_dict(self._zero)
+        self._fitted.pending += start
+        theta = torch.nn.Parameter(torch.zeros_like(h, dtype=torch.float64))
+        theta.data[: len(start)] = start
+        optimizer = EigenPro(theta, self._preconditioner, self.plan.step_size, self.plan.batch_size)
+        order = torch.randperm(len(h), generator=torch.Generator().manual_seed(0)).to(h.device)
+        for rows in order.split(self.plan.batch_size) * self._epochs:
+            block = self._fitted.block(rows)
+            before = self._fitted.at(rows, block)
+            update = optimizer.step(rows=rows, residual=before - h[rows], block=block)
+            self._fitted.advance(rows, before, update)
+        if not bool(torch.isfinite(theta.sum())):
+            raise DivergenceError(
+                f"the projection onto {len(h)} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
+                "so that a factor of K(Z, Z) fits, or look for extreme values in the features"
+            )
+        return theta.detach()
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`."""
+        return (alpha.double() * self._matrix.matmul(alpha)).sum(dim=0).clamp_(min=0)
+
+
+def _whole_triangle(kernel: Kernel, rows: Rows) -> LowerTriangle:
+    triangle = LowerTriangle(kernel, rows)
+    triangle.keep(len(triangle.columns))
+    return triangle
+
+
+def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:
+    """|K| nearly, by power iteration."""
+    v = torch.ones(len(triangle), 1, dtype=torch.float64, device=triangle.rows.data.device)
+    size = 0.0
+    for _ in range(iterations):
+        v = triangle.matmul(v / v.norm())
+        size = float(v.norm())
+    return size
