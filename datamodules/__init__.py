@@ -9,6 +9,7 @@ from datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from datamodules.noise import add_label_noise
 from datamodules.raw import RawData
 from datamodules.registry import build_datamodule
+from datamodules.stream import IterableDataModule, StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "ImageFolderDataModule",
+    "IterableDataModule",
     "KernelDataModule",
     "MNISTDataModule",
     "RawData",
+    "StreamDataModule",
     "SyntheticDataModule",
     "add_label_noise",
     "build_datamodule",

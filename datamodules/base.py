@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.augment import Augmentation, AugmentedRows
 from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData, one_hot, to_features
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
@@ -40,6 +41,8 @@ class KernelDataModule(pl.LightningDataModule):
         batch_size: training rows in a batch, read when a loader is built. A KernelMachine sets it to the
             size it chose; None leaves the choice to it, and means 256 where nobody chooses.
         download: fetch a missing set in `prepare_data`; False never touches the network.
+        augment: "shift", "shift:PIXELS", "flip" or "shift,flip": training images are changed at random in every epoch
+            (see `datamodules.augment`). Only for machines with centres of their own.
 
     After `setup`:
         train_set, test_set: RowDataset. test_set.y is clean; test_set.y_noisy is noised like the training
@@ -67,6 +70,9 @@ class KernelDataModule(pl.LightningDataModule):
     source: str = ""
     """Where the rows came from: the name, unless a stand-in was read ("cifar10-jpeg")."""
 
+    streamed = False
+    """Whether training batches are read while training runs; `train_set` is then a sample of the rows."""
+
     train_set: RowDataset
     test_set: RowDataset
     clean_labels: Tensor | None
@@ -89,6 +95,7 @@ class KernelDataModule(pl.LightningDataModule):
         seed: int = 0,
         batch_size: int | None = DEFAULT_BATCH_SIZE,
         download: bool = True,
+        augment: str | None = None,
     ) -> None:
         super().__init__()
         self.train_size = check_count("train_size", train_size, or_none="all rows")
@@ -99,6 +106,7 @@ class KernelDataModule(pl.LightningDataModule):
         self.noise_seed, self.seed = check_seed("noise_seed", noise_seed), check_seed("seed", seed)
         self.data_dir = os.path.expanduser(data_dir or os.environ.get("KL_DATA_DIR") or "data")
         self.download = bool(download)
+        self.augmentation = None if augment is None else Augmentation.parse(augment)
         self._is_setup = False
         self._save_plain_hyperparameters()
 
@@ -120,14 +128,25 @@ class KernelDataModule(pl.LightningDataModule):
             self._set_classes(x_train, y_train.long(), x_test, y_test.long())
         else:
             self._set_regression(x_train, y_train, x_test, y_test)
+        if self.augmentation is not None and self.image_shape is None:
+            raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
         self.num_features = self.train_set.x.shape[1]
         self.num_outputs = self.train_set.y.shape[1]
         self._is_setup = True
 
+    @property
+    def num_rows(self) -> int:
+        """Training rows of an epoch."""
+        return len(self.train_set)
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
-        batch_size = self.batch_size or DEFAULT_BATCH_SIZE
-        return whole_batches(self.train_set, batch_size, seed=self.seed)
+        sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
+        rows: Dataset = self.train_set
+        if self.augmentation is not None:
+            assert self.image_shape is not None  # setup() has looked
+            rows = AugmentedRows(self.train_set, sampler, self.augmentation, self.image_shape, self.seed)
+        return DataLoader(rows, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
 
     def val_dataloader(self) -> DataLoader:
         """The test set: batches (x, y, index) in order, against clean targets."""
@@ -208,9 +227,9 @@ class FeatureRows(Dataset):
         return self.x[index]
 
 
-def whole_batches(dataset: Any, batch_size: int, seed: int | None = None) -> DataLoader:
-    """A loader that indexes `dataset` with one index tensor per batch; without a seed it goes in order."""
-    sampler = BatchIndexSampler(len(dataset), batch_size, seed)
+def whole_batches(dataset: Any, batch_size: int) -> DataLoader:
+    """A loader that indexes `dataset` with one index tensor per batch, in order."""
+    sampler = BatchIndexSampler(len(dataset), batch_size)
     return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
 
 

@@ -15,6 +15,7 @@ from datamodules.cifar import CIFAR10DataModule
 from datamodules.digits import DigitsDataModule
 from datamodules.folders import ImageFolderDataModule
 from datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
+from datamodules.stream import StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
 
@@ -27,14 +28,14 @@ NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
     "synthetic1": (SyntheticDataModule, {"kind": 1}),
     "synthetic2": (SyntheticDataModule, {"kind": 2}),
 }
-SPECS = (*NAMED, "npz:FILE", "folder:DIR", "package.module:Class")
+SPECS = (*NAMED, "npz:FILE", "folder:DIR", "stream:DIR", "package.module:Class")
 
 
 def build_datamodule(spec: str, **options: Any) -> KernelDataModule:
     """The data module that `spec` names.
 
     Args:
-        spec: digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, or
+        spec: digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, stream:DIR, or
             package.module:Class for a KernelDataModule of the user's own (also from the current folder).
         **options: arguments of that data module.
 
@@ -64,9 +65,11 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
         return ArrayDataModule, {"path": rest}
     if prefix == "folder" and colon:
         return ImageFolderDataModule, {"path": rest}
+    if prefix == "stream" and colon:
+        return StreamDataModule, {"path": rest}
     if colon and all(part.isidentifier() for part in prefix.split(".")) and rest.isidentifier():
         return _import_class(spec, prefix, rest), {}
-    close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, "npz", "folder"], n=1)
+    close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, "npz", "folder", "stream"], n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     if spec.endswith(".npz"):
         hint = f" (did you mean 'npz:{spec}'?)"

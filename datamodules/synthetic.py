@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import KernelDataModule
+from datamodules.base import KernelDataModule, check_count
 from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
 from datamodules.sampling import derive_seed
 from kl.errors import InputError
+from kl.files import written_whole
 
 NUM_FEATURES = 50
 MEAN_DISTANCE = {1: 10.0, 2: 2.0}
@@ -79,3 +82,47 @@ class SyntheticDataModule(KernelDataModule):
         x = stream("uniform").uniform(-1, 1, size=(n, NUM_FEATURES))
         x[:, 0] = stream("normal").standard_normal(n) + np.where(labels == 1, 0.0, MEAN_DISTANCE[self.kind])
         return torch.from_numpy(x).to(torch.float32), torch.from_numpy(labels)
+
+
+def write_synthetic(
+    folder: str | os.PathLike[str],
+    kind: int,
+    rows: int,
+    test_rows: int,
+    shard_rows: int = 100_000,
+    seed: int = 0,
+) -> int:
+    """Write training shards train/NNNNN.npz and test.npz, as `StreamDataModule` reads them; returns how many shards.
+
+    Each shard has a seed of its own, so that rows of any number need the memory of one. A file is written whole or not
+    at all; shards that are there already are written again.
+
+    Raises:
+        InputError: an argument is out of its range, or the folder cannot be written.
+    """
+    for name, value in (("rows", rows), ("test_rows", test_rows), ("shard_rows", shard_rows)):
+        check_count(name, value, or_none="the default")
+    path = Path(folder).expanduser()
+    sizes = [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]
+    stale = set(path.glob("train/*.npz"))
+    try:
+        for i, size in enumerate(sizes):
+            drawn = SyntheticDataModule(
+                kind, train_size=size, test_size=1, seed=derive_seed(seed, "shard", i) // 2
+            ).load()
+            shard = path / "train" / f"{i:05d}.npz"
+            _write(shard, drawn.x_train, drawn.y_train)
+            stale.discard(shard)
+        drawn = SyntheticDataModule(kind, train_size=1, test_size=test_rows, seed=derive_seed(seed, "test") // 2).load()
+        _write(path / "test.npz", drawn.x_test, drawn.y_test)
+        for shard in stale:
+            shard.unlink()
+    except OSError as error:
+        raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error
+    return len(sizes)
+
+
+def _write(path: Path, x: Tensor, y: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        np.savez(file, x=x.numpy(), y=y.numpy().astype(np.uint8))

@@ -55,6 +55,30 @@ def download(
 
 
 @app.command()
+def synthetic(
+    output: Annotated[str, typer.Option(help="Folder to write, for --data stream:DIR.", metavar="DIR")],
+    rows: Annotated[int, typer.Option(help="Training rows.")] = 200_000,
+    test_rows: Annotated[int, typer.Option(help="Test rows.")] = 10_000,
+    kind: Annotated[int, typer.Option(help="1: separable; 2: Bayes error 15.9%.", metavar="1|2")] = 1,
+    shard_rows: Annotated[int, typer.Option(help="Rows of a shard.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of the rows.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write Synthetic 1 or 2 to disk in shards, as large as wanted, for runs on more data than memory.
+
+    For example: kl data synthetic --rows 2000000 --output big, then kl fit --data stream:big --solver eigenpro4
+    """
+    from datamodules.synthetic import write_synthetic
+    from recipes.report import print_json
+
+    shards = write_synthetic(output, kind, rows, test_rows, shard_rows, seed)
+    if json:
+        print_json({"output": output, "kind": kind, "rows": rows, "test_rows": test_rows, "shards": shards})
+    else:
+        typer.echo(f"{rows} training rows in {shards} shards and {test_rows} test rows written to {output}")
+
+
+@app.command()
 def check(
     data: Annotated[str, typer.Argument(help=DATA_HELP, metavar="NAME")],
     data_dir: DataDir = None,

@@ -94,7 +94,7 @@ def test_unknown_names(spec, message):
 
 
 def test_unknown_options():
-    with pytest.raises(InputError, match="grayscale is not an option of --data digits; it has: batch_size, data_"):
+    with pytest.raises(InputError, match="grayscale is not an option of --data digits; it has: augment, batch_size"):
         build_datamodule("digits", grayscale=True)
     with pytest.raises(InputError, match="kind is not an option of --data synthetic1"):
         build_datamodule("synthetic1", kind=2)

@@ -1,0 +1,109 @@
+"""Random shifts and flips of images, new ones in every epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.sampling import BatchIndexSampler, derive_seed
+from kl.errors import InputError
+from kl.rows import RowDataset
+
+SHIFT = 2  # pixels, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A shift by up to `shift` pixels along both axes, and a mirror image half the time, of each image by itself.
+
+    Pixels that a shift brings in are 0. Values stay those of the image: 8-bit features remain 8-bit.
+    """
+
+    shift: int = 0
+    flip: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Augmentation:
+        """From "shift", "shift:3", "flip", or two of them with a comma between.
+
+        Raises:
+            InputError: the text is none of these.
+
+        Example:
+            >>> Augmentation.parse("shift:3,flip")
+            Augmentation(shift=3, flip=True)
+        """
+        shift, flip = 0, False
+        for part in str(text).split(","):
+            name, colon, pixels = part.strip().partition(":")
+            if name == "flip" and not colon:
+                flip = True
+            elif name == "shift" and (not colon or (pixels.isdecimal() and int(pixels) > 0)):
+                shift = int(pixels) if colon else SHIFT
+            else:
+                raise InputError(
+                    f"augment must be shift, shift:PIXELS, flip, or shift and flip with a comma between; got {text!r}"
+                )
+        return cls(shift, flip)
+
+    def __call__(
+        self,
+        x: Tensor,  # shape: (m, C H W)
+        image_shape: tuple[int, int, int],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The rows with each image changed by itself, shape (m, C H W); x is left as it is."""
+        images = x.reshape(len(x), *image_shape)
+        if self.flip:
+            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        if self.shift:
+            images = self._shifted(images, generator)
+        return images.reshape(len(x), -1)
+
+    def _shifted(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        _, _, height, width = images.shape
+        padded = torch.nn.functional.pad(images, [self.shift] * 4)
+        out = torch.empty_like(images)
+        side = 2 * self.shift + 1
+        moves = torch.randint(side * side, (len(images),), generator=generator)
+        for move in moves.unique().tolist():  # images that move alike are cut out together
+            rows, (down, right) = moves == move, divmod(move, side)
+            out[rows] = padded[rows, :, down : down + height, right : right + width]
+        return out
+
+
+class AugmentedRows(Dataset):
+    """Batches (x, y, index) of a training set, x augmented: a pure function of seed, epoch and batch.
+
+    Args:
+        rows: the training set.
+        sampler: of its batches; it knows the epoch.
+        augmentation: what is done.
+        image_shape: (C, H, W).
+        seed: of the shifts and flips.
+    """
+
+    def __init__(
+        self,
+        rows: RowDataset,
+        sampler: BatchIndexSampler,
+        augmentation: Augmentation,
+        image_shape: tuple[int, int, int],
+        seed: int,
+    ) -> None:
+        self._rows, self._sampler, self._augmentation = rows, sampler, augmentation
+        self._image_shape, self._seed = image_shape, seed
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, index = self._rows[index]
+        counter = self._sampler.epoch * len(self._rows) + int(index[0])
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "augment", counter))
+        return self._augmentation(x, self._image_shape, generator), y, index

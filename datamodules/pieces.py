@@ -1,0 +1,146 @@
+"""Training rows on disk in pieces, each of which fits memory: .npz shards, or spans of memory-mapped .npy arrays."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from datamodules.arrays import read_npz
+from kl.errors import InputError
+
+PIECE_BYTES = 64 * 2**20  # of features in a span of a memory-mapped array
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some training rows on disk."""
+
+    path: Path
+    rows: int
+    start: int | None = None
+    """The first row of a span of x_train.npy; None for a shard, which is read whole."""
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and y.
+
+        Raises:
+            InputError: the file is damaged, or holds other rows than when it was found; the message names it.
+        """
+        if self.start is None:
+            arrays = read_npz(self.path, ("x", "y"))
+            x, y = arrays["x"], arrays["y"]
+        else:
+            span = slice(self.start, self.start + self.rows)
+            x, y = (np.array(opened(path)[span]) for path in (self.path, target_path(self.path)))
+        if len(x) != self.rows or len(y) != self.rows:
+            raise InputError(
+                f"{self.path} must hold {self.rows} rows of x and y, as when the run began; got {len(x)} and {len(y)}: "
+                "write it again, then go on with --resume last"
+            )
+        return x, y
+
+
+def find_pieces(folder: Path) -> list[Piece]:
+    """The pieces of a folder: train/*.npz, train*.npz, or spans of x_train.npy and y_train.npy.
+
+    Raises:
+        InputError: there are none, or one is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"stream {folder} must be a folder; there is none")
+    shards = sorted([*folder.glob("train/*.npz"), *folder.glob("train*.npz")])
+    if shards:
+        return [Piece(path, rows_of_shard(path)) for path in shards]
+    path = folder / "x_train.npy"
+    if not path.is_file() or not target_path(path).is_file():
+        raise InputError(
+            f"stream {folder} must hold shards train/*.npz with x and y, or x_train.npy and y_train.npy; it holds "
+            "neither"
+        )
+    x, y = opened(path), opened(target_path(path))
+    if len(x) != len(y):
+        raise InputError(f"{path} and {target_path(path)} must have one row per sample; got {len(x)} and {len(y)}")
+    size = max(1, PIECE_BYTES // max(1, x[:1].nbytes))
+    return [Piece(path, min(size, len(x) - start), start) for start in range(0, len(x), size)]
+
+
+def target_path(path: Path) -> Path:
+    """y_train.npy beside x_train.npy."""
+    return path.with_name(path.name.replace("x_", "y_", 1))
+
+
+def opened(path: Path) -> np.ndarray:
+    """A memory-mapped .npy array.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is no .npy array or is damaged ({error}): write it again with numpy.save") from error
+
+
+def rows_of_shard(path: Path) -> int:
+    """The rows of x in a .npz file, from its header alone.
+
+    Raises:
+        InputError: the file is damaged, or has no x.
+    """
+    try:
+        with zipfile.ZipFile(path) as file, file.open("x.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = read(member)[0]
+    except KeyError as error:
+        raise InputError(f"{path} must hold x and y; x not found") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a .npz file or is damaged: write it again with numpy.savez") from error
+    return shape[0] if shape else 0
+
+
+def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
+    """The items, of which the next few are made by a thread while the present one is used."""
+    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: T | None, error: BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                made.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            put(None, error)
+        else:
+            put(None, StopIteration())
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()
