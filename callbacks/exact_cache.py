@@ -30,6 +30,7 @@ def load_solution(
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
     tolerance: float = math.inf,
+    centers: Tensor | None = None,  # shape: (p, d)
 ) -> Interpolant | None:
     """The solution in a file; None, with a log line, where the file is damaged or its kernel has changed.
 
@@ -43,9 +44,10 @@ def load_solution(
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         solution = Interpolant(**{field.name: values[field.name] for field in fields(Interpolant)})
-        if solution.alpha.shape != y.shape or solution.fitted.shape != y.shape:
+        wanted = (len(x if centers is None else centers), y.shape[1])
+        if solution.alpha.shape != wanted or solution.fitted.shape != y.shape:
             raise ValueError(f"weights of shape {tuple(solution.alpha.shape)} for targets of shape {tuple(y.shape)}")
-        _check_fitted(solution, kernel, x)
+        _check_fitted(solution, kernel, x, centers)
         if solution.relative_residual > tolerance and solution.tolerance > tolerance:
             raise ValueError(f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}")
     except Exception as error:  # a damaged pickle can raise anything; whatever it is, solving again mends it
@@ -65,10 +67,11 @@ def save_solution(path: Path, solution: Interpolant) -> None:
         log.warning("the exact solution could not be kept in %s (%s)", path.parent, error)
 
 
-def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor) -> None:
+def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor, centers: Tensor | None) -> None:
     rows = torch.linspace(0, len(x) - 1, min(CHECKED_ROWS, len(x))).long()
-    data = Rows.of(x.cpu()).double()
-    again = kernel_matmul(kernel, data[rows], data, solution.alpha, same=rows)
+    single = Rows.of((x if centers is None else centers).cpu())
+    checked = Rows.of(x[rows].cpu(), like=single).double()
+    again = kernel_matmul(kernel, checked, single.double(), solution.alpha, same=rows if centers is None else None)
     kept = solution.fitted[rows]
     if not float((again - kept).norm()) <= CHECK_TOLERANCE * float(solution.fitted.abs().max()) * kept.numel() ** 0.5:
         raise ValueError("its fitted values are not those of the kernel as it is now")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from callbacks.common import Machine, validation_metrics
 from callbacks.exact_cache import load_solution, save_solution, solution_key
-from kl import Interpolant, KLError, interpolate
+from kl import Interpolant, KLError, interpolate, least_squares
 from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
 from kl.exact.system import Progress, duration
 from kl.files import cache_folder
@@ -34,7 +34,10 @@ MAX_SECONDS = 1800.0
 
 
 class ExactInterpolation(pl.Callback):
-    """Solves for f*, the minimum-norm interpolant of the training set, and logs it beside the run at every epoch.
+    """Solves for the limit f* of training, and logs it beside the run at every epoch.
+
+    f* is the minimum-norm interpolant of the training set, or, of a machine with centres of its own, the least-squares
+    function in their span.
 
     Logs exact/train_mse, exact/val_mse, exact/val_error, exact/val_error_noisy (with label noise), exact/rkhs_norm,
     exact/distance = |f_t - f*|_H, exact/gap_train_mse = train/mse - exact/train_mse and
@@ -46,8 +49,9 @@ class ExactInterpolation(pl.Callback):
         |f_t - f*|^2 = <f_t - f*, f_t - f*> = sum_i (alpha_i - alpha*_i) . (f_t(x_i) - f*(x_i))
 
     This is |f_t|^2 - 2 sum_i alpha_i . f*(x_i) + |f*|^2 without its cancellation, which hides distances below about
-    5e-3 |f*| (digits, Laplacian). It has a floor of its own: training sees float32 kernel values, the solve float64
-    ones, and their limits differ by about 3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
+    5e-3 |f*| (digits, Laplacian). With centres of its own it is (alpha - alpha*)^T K(Z, Z) (alpha - alpha*). It has a
+    floor of its own: training sees float32 kernel values, the solve float64 ones, and their limits differ by about
+    3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
 
     The solution is kept on disk and read again by any run on the same data, targets, kernel and ridge. So is the state
     of conjugate gradients that were interrupted: the next such run goes on from there. Before the solve its estimated
@@ -105,7 +109,9 @@ class ExactInterpolation(pl.Callback):
         found = _Outcome(skipped="fast_dev_run")
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
-            if trainer.is_global_zero:
+            if getattr(data, "streamed", False):
+                found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
+            elif trainer.is_global_zero:
                 found = self._find(pl_module, data, device)
             found = trainer.strategy.broadcast(found)
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
@@ -136,6 +142,8 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None:
             raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
         device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
+        if machine.limit_centers is not None:
+            return math.sqrt(float(machine.sq_norm_of(machine.alpha - self._alpha.to(device)).sum()))
         weights = machine.in_data_order(machine.alpha) - self._alpha.to(device)
         values = machine.in_data_order(machine.fitted_values()) - self._fitted.to(device)
         return math.sqrt(max(float((weights * values).sum()), 0.0))
@@ -143,14 +151,18 @@ class ExactInterpolation(pl.Callback):
     def _find(self, machine: Machine, data: Any, device: torch.device) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge)}.pt"
-        solution = load_solution(path, kernel, x, y, self.tolerance)
+        centers = machine.limit_centers
+        path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge, centers)}.pt"
+        solution = load_solution(path, kernel, x, y, self.tolerance, None if centers is None else centers.cpu())
         cached = solution is not None
         if solution is not None:
             log.info("exact interpolation: read from %s", path)
         else:
             try:
-                solution = self._solve(machine, x, y, device, path.with_suffix(".partial"))
+                if centers is None:
+                    solution = self._solve(machine, x, y, device, path.with_suffix(".partial"))
+                else:
+                    solution = self._solve_least_squares(machine, centers, x, y, device)
             except KLError as reason:  # beyond the budget, or singular: the run itself can do without
                 return _Outcome(skipped=str(reason))
             save_solution(path, solution)
@@ -196,14 +208,31 @@ class ExactInterpolation(pl.Callback):
             solution.relative_residual,
             solution.rkhs_norm,
         )
-        names = ("alpha", "fitted", "rkhs_norm_per_class")
-        return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
+        return on_cpu(solution)
+
+    def _solve_least_squares(
+        self, machine: Machine, centers: Tensor, x: Tensor, y: Tensor, device: torch.device
+    ) -> Interpolant:
+        n, p = len(x), len(centers)
+        log.info("exact limit: least squares of n=%d rows over the span of p=%d centres", n, p)
+        device = device if device.type == "cuda" else torch.device("cpu")  # MPS has no float64
+        budget = self._budget(machine, device)
+        solution = least_squares(
+            machine.kernel, centers.to(device), x.to(device), y.to(device), self.ridge, budget, self._patience()
+        )
+        log.info("exact limit: took %s, |f*| = %.6g", duration(solution.seconds), solution.rkhs_norm)
+        return on_cpu(solution)
 
     def _patience(self) -> Callable[[Progress], None]:
         """A listener that ends conjugate gradients when they have taken too long."""
         start = time.monotonic()
 
         def listen(progress: Progress) -> None:
+            if progress.solver == "least squares" and progress.seconds_left > self.max_seconds:
+                raise KLError(
+                    f"least squares would take about {duration(progress.seconds_left)}, more than "
+                    f"max_seconds={self.max_seconds:g}: use fewer --centers"
+                )
             if progress.solver == "pcg" and time.monotonic() - start > self.max_seconds:
                 raise KLError(
                     f"conjugate gradients took more than max_seconds={self.max_seconds:g} (relative residual "
@@ -230,6 +259,12 @@ _TAGS = {
 }
 
 
+def on_cpu(solution: Interpolant) -> Interpolant:
+    """The same with its tensors on the CPU."""
+    names = ("alpha", "fitted", "rkhs_norm_per_class")
+    return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
+
+
 @dataclass(frozen=True)
 class _Outcome:
     """What rank 0 found and the other ranks are told."""
@@ -247,7 +282,8 @@ def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[st
     test = getattr(data, "test_set", None)
     if test is None:
         return results
-    scores = evaluate(machine.kernel, data.train_set.x, solution.alpha, test.x)
+    centers = machine.limit_centers
+    scores = evaluate(machine.kernel, data.train_set.x if centers is None else centers.cpu(), solution.alpha, test.x)
     results["exact_test_mse"] = mse(scores, test.y)
     if machine.is_classifier:
         results["exact_test_error"] = error(scores, test.y)

@@ -72,7 +72,8 @@ class ProgressBar(TQDMProgressBar):
         }
         if pl_module.batch_error is not None:
             values["error"] = pl_module.batch_error
-        values["norm"] = pl_module.rkhs_norm
+        if pl_module.norm_is_free:
+            values["norm"] = pl_module.rkhs_norm
         known = trainer.callback_metrics
         return values | {name: float(known[tag]) for tag, name in _SHOWN.items() if tag in known}
 

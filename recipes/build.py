@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kl.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from datamodules import KernelDataModule
     from kl import Kernel
-    from kl.fitting import InterpolatingMachine
+    from kl.trained import TrainedExpansion
     from recipes.options import DataOptions, KernelOptions, RunOptions, SolverOptions
 
 
@@ -27,6 +29,8 @@ def build_data(options: DataOptions, seed: int) -> KernelDataModule:
     extra: dict[str, Any] = {}
     if options.grayscale:
         extra["grayscale"] = True
+    if options.augment is not None:
+        extra["augment"] = options.augment
     if options.image_size is not None:
         extra["image_size"] = options.image_size
     return build_datamodule(
@@ -62,7 +66,7 @@ def build_kernel(options: KernelOptions) -> Kernel:
     )
 
 
-def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions) -> InterpolatingMachine:
+def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions) -> TrainedExpansion:
     """The machine that --solver and the options beside it describe, not yet fitted.
 
     Raises:
@@ -73,14 +77,39 @@ def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions)
     common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
     if solver.solver == "pcg":
         return kl.ConjugateGradientMachine(build_kernel(kernel), **common)
-    return kl.KernelMachine(
+    common |= {
+        "batch_size": integer_or_auto("batch_size", solver.batch_size),
+        "step_size": number_or_auto("step_size", solver.step_size),
+        "top_q": integer_or_auto("top_q", solver.top_q),
+        "subsample": integer_or_auto("subsample", solver.subsample),
+    }
+    if solver.solver == "eigenpro":
+        return kl.KernelMachine(build_kernel(kernel), **common)
+    period = 1 if solver.solver == "eigenpro3" else integer_or_auto("projection_period", solver.projection_period)
+    return kl.GeneralKernelMachine(
         build_kernel(kernel),
-        batch_size=integer_or_auto("batch_size", solver.batch_size),
-        step_size=number_or_auto("step_size", solver.step_size),
-        top_q=integer_or_auto("top_q", solver.top_q),
-        subsample=integer_or_auto("subsample", solver.subsample),
+        read_centers(solver.centers),
+        centers_from=solver.centers_from,
+        projection_period=period,
         **common,
     )
+
+
+def read_centers(text: str | None) -> int | Tensor:
+    """The number or the array that --centers means; 2000 where it is not given.
+
+    Raises:
+        InputError: it is neither a whole number nor a .npz file with an array centers.
+    """
+    from datamodules.arrays import features_of, read_first
+
+    if text is None:
+        return 2000
+    if text.endswith(".npz"):
+        return features_of("centers", read_first(text, ("centers",))[1])
+    if not text.isdecimal():
+        raise InputError(f"centers must be a whole number of at least 1, or a .npz file; got {text!r}")
+    return int(text)
 
 
 def number_or_auto(name: str, text: str) -> float | str:

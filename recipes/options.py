@@ -23,7 +23,8 @@ _in_run = functools.partial(Option, rich_help_panel="Run")
 _in_output = functools.partial(Option, rich_help_panel="Output")
 
 DATA_HELP = (
-    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, or package.module:Class."
+    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, stream:DIR, or "
+    "package.module:Class."
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
@@ -47,6 +48,13 @@ class DataOptions:
     ] = "random"
     grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
     image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
+    augment: Annotated[
+        str | None,
+        _in_data(
+            help="Random changes of training images, new ones every epoch; for eigenpro3 and eigenpro4.",
+            metavar="shift[:PIXELS],flip",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,9 @@ class SolverOptions:
     solver: Annotated[
         str,
         _in_solver(
-            help="eigenpro: EigenPro 2; pcg: preconditioned conjugate gradients, an iteration an epoch.",
-            metavar="eigenpro|pcg",
+            help="eigenpro: EigenPro 2, a centre at each training row; eigenpro3, eigenpro4: --centers, projected "
+            "after each step or after several; pcg: preconditioned conjugate gradients, an iteration an epoch.",
+            metavar="eigenpro|eigenpro3|eigenpro4|pcg",
         ),
     ] = "eigenpro"
     epochs: Annotated[int, _in_solver(help="Passes over the training set.")] = 10
@@ -81,6 +90,23 @@ class SolverOptions:
         str, _in_solver(help="Damped eigendirections, q; 0 is plain kernel SGD.", metavar="INTEGER|auto")
     ] = "auto"
     subsample: Annotated[str, _in_solver(help="Nystrom rows, s.", metavar="INTEGER|auto")] = "auto"
+    centers: Annotated[
+        str | None,
+        _in_solver(
+            help="Centres of eigenpro3 and eigenpro4: how many, or an array centers.  [default: 2000]",
+            metavar="P|FILE.npz",
+        ),
+    ] = None
+    centers_from: Annotated[
+        str,
+        _in_solver(
+            help="How P centres are chosen among the training rows; kmeans: cluster means.",
+            metavar="random|kmeans|rpcholesky",
+        ),
+    ] = "random"
+    projection_period: Annotated[
+        str, _in_solver(help="Steps between projections of eigenpro4, T.", metavar="INTEGER|auto")
+    ] = "auto"
     stop_when_interpolated: Annotated[
         bool, _in_solver("--stop-when-interpolated", help="Stop at zero training classification error.")
     ] = False

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from datamodules import KernelDataModule
     from kl import Kernel, KernelMachine
-    from kl.fitting import InterpolatingMachine
+    from kl.trained import TrainedExpansion
 
 
 @takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
@@ -42,12 +42,13 @@ def plan(
     kl plan --data mnist --kernel laplacian --memory 8GB
     """
     from recipes.build import build_data, build_machine, check_run, device_of
+    from recipes.plan_general import plan_general, print_general
     from recipes.report import kernel_results, print_json
     from recipes.training import check_training
 
     check_run(run)
     check_training(solver, run, trainer)
-    from kl import KernelMachine
+    from kl import GeneralKernelMachine, KernelMachine
     from kl.estimate import estimate_training
 
     machine = build_machine(kernel, solver, run)
@@ -58,6 +59,13 @@ def plan(
     read = time.perf_counter()
     machine.prepare(datamodule.train_set.x, datamodule.train_set.y, device)
     prepared = time.perf_counter()
+    if isinstance(machine, GeneralKernelMachine):
+        results = plan_general(machine, datamodule, solver.epochs, prepared - start, device)
+        if output.json:
+            print_json(results)
+        else:
+            print_general(results, machine)
+        return
     if not isinstance(machine, KernelMachine):
         results = plan_pcg(machine, datamodule, solver.epochs, prepared - start, device)
         if output.json:
@@ -148,7 +156,7 @@ def exact_plan(
 
 
 def plan_pcg(
-    machine: InterpolatingMachine, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
+    machine: TrainedExpansion, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
 ) -> dict[str, Any]:
     """The plan of `kl fit --solver pcg`; its exact limit is what it converges to, and is not planned."""
     from kl.exact.plan import pcg_seconds
@@ -179,7 +187,7 @@ def plan_pcg(
     }
 
 
-def print_memory(results: dict[str, Any], machine: InterpolatingMachine) -> None:
+def print_memory(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """The table of memory, under the title of the plan."""
     from kl.memory import format_memory
     from recipes.report import kernel_text, print_table
@@ -193,17 +201,17 @@ def print_memory(results: dict[str, Any], machine: InterpolatingMachine) -> None
     )
 
 
-def print_pcg(results: dict[str, Any], machine: InterpolatingMachine) -> None:
+def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Two tables for people."""
     from recipes.report import print_table
 
     r = results
     print_memory(r, machine)
     rows = [
-        ("data and plan", _seconds(r["seconds_planning"])),
-        (f"K and a preconditioner of rank {r['preconditioner_rank']}", _seconds(r["seconds_filling"])),
-        ("an epoch, one iteration", _seconds(r["seconds_per_epoch"])),
-        (f"all of it, {r['epochs']} epochs", _seconds(r["seconds_total"])),
+        ("data and plan", readable_seconds(r["seconds_planning"])),
+        (f"K and a preconditioner of rank {r['preconditioner_rank']}", readable_seconds(r["seconds_filling"])),
+        ("an epoch, one iteration", readable_seconds(r["seconds_per_epoch"])),
+        (f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])),
     ]
     print_table("predicted time", ("", ""), rows)
 
@@ -233,21 +241,24 @@ def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
         ],
     )
     rows = [
-        ("reading the data", _seconds(r["seconds_reading_data"])),
-        ("choosing parameters", _seconds(r["seconds_planning"])),
-        ("computing the kept rows of K", _seconds(r["seconds_filling"])),
-        ("an epoch's steps", _seconds(r["seconds_per_epoch"])),
-        ("an epoch's errors", _seconds(r["seconds_training_error"] + r["seconds_evaluation"])),
+        ("reading the data", readable_seconds(r["seconds_reading_data"])),
+        ("choosing parameters", readable_seconds(r["seconds_planning"])),
+        ("computing the kept rows of K", readable_seconds(r["seconds_filling"])),
+        ("an epoch's steps", readable_seconds(r["seconds_per_epoch"])),
+        ("an epoch's errors", readable_seconds(r["seconds_training_error"] + r["seconds_evaluation"])),
     ]
     if r["exact"]:
         solver, memory = r["exact"]["solver"], format_memory(r["exact"]["memory"])
         seconds = r["exact"]["seconds"]
-        rows.append((f"exact limit ({solver or 'left out'}, {memory})", "" if seconds is None else _seconds(seconds)))
-    rows.append((f"all of it, {r['epochs']} epochs", _seconds(r["seconds_total"])))
+        rows.append(
+            (f"exact limit ({solver or 'left out'}, {memory})", "" if seconds is None else readable_seconds(seconds))
+        )
+    rows.append((f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])))
     print_table("predicted time", ("", ""), rows)
 
 
-def _seconds(seconds: float) -> str:
+def readable_seconds(seconds: float) -> str:
+    """Seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

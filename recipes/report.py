@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from datamodules import KernelDataModule
     from kl import Kernel
-    from kl.fitting import InterpolatingMachine
+    from kl.trained import TrainedExpansion
 
 WIDE = 200  # characters of a line where no terminal says
 
 
 def print_fit(
     trainer: pl.Trainer,
-    machine: InterpolatingMachine,
+    machine: TrainedExpansion,
     datamodule: KernelDataModule,
     seconds_total: float,
     as_json: bool,
@@ -73,7 +73,7 @@ def print_fit(
 
 
 def fit_results(
-    trainer: pl.Trainer, machine: InterpolatingMachine, datamodule: KernelDataModule, seconds_total: float
+    trainer: pl.Trainer, machine: TrainedExpansion, datamodule: KernelDataModule, seconds_total: float
 ) -> dict[str, Any]:
     """The numbers of a training run, by the names of `kl fit --json`."""
     import callbacks
@@ -93,7 +93,7 @@ def fit_results(
         "data_source": datamodule.source,
         "solver": machine.method,
         **kernel_results(machine.kernel),
-        "n": len(datamodule.train_set),
+        "n": datamodule.num_rows,
         "d": datamodule.num_features,
         "c": datamodule.num_outputs,
         "label_noise": datamodule.label_noise,
@@ -122,6 +122,9 @@ def fit_results(
         "memory_batch_size": chosen.get("memory_batch_size"),
         "critical_batch_size": chosen.get("critical_batch_size"),
         "step_size": chosen.get("step_size"),
+        "centers": chosen.get("centers"),
+        "projection_period": chosen.get("projection_period"),
+        "projection": chosen.get("projection"),
         "preconditioner_rank": chosen.get("preconditioner_rank"),
         "top_q": chosen.get("top_q"),
         "subsample": chosen.get("subsample"),

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from datamodules import KernelDataModule
-    from kl.fitting import InterpolatingMachine
+    from kl.trained import TrainedExpansion
+
+
+GENERAL = ("eigenpro3", "eigenpro4")  # solvers with centres of their own
+SOLVERS = ("eigenpro", *GENERAL, "pcg")
 
 
 def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
@@ -29,8 +33,17 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
     Raises:
         InputError: one is out of its range, or asks for what there is not yet.
     """
-    if solver.solver not in ("eigenpro", "pcg"):
-        raise InputError(f"solver must be eigenpro or pcg; got {solver.solver!r}")
+    if solver.solver not in SOLVERS:
+        raise InputError(f"solver must be one of {', '.join(SOLVERS)}; got {solver.solver!r}")
+    for option, default in (("centers", None), ("centers_from", "random"), ("projection_period", "auto")):
+        value = getattr(solver, option)
+        if solver.solver not in GENERAL and value != default:
+            raise InputError(f"{option} is for --solver eigenpro3 and eigenpro4; got {value} with {solver.solver}")
+    if solver.solver == "eigenpro3" and solver.projection_period not in ("auto", "1"):
+        raise InputError(
+            f"projection_period must be 1 with --solver eigenpro3; got {solver.projection_period}: use "
+            "--solver eigenpro4"
+        )
     for option in ("batch_size", "step_size", "top_q", "subsample"):
         value = getattr(solver, option)
         if solver.solver == "pcg" and value != "auto":
@@ -64,7 +77,7 @@ class Run:
     before: set[Path]
     """That folder's contents and the folders above it, as far as they were there before the run."""
 
-    def fit(self, machine: InterpolatingMachine, datamodule: KernelDataModule) -> float:
+    def fit(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> float:
         """Train, and return the seconds that took, reading the data included.
 
         Raises:

@@ -54,7 +54,7 @@ def refused(result, *fragments):
         (["--precision", "low"], ["precision must be high or medium", "'low'"]),
         (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),
         (["--devices", "2"], ["one device"]),
-        (["--solver", "magic"], ["solver must be eigenpro or pcg"]),
+        (["--solver", "magic"], ["solver must be one of eigenpro, eigenpro3, eigenpro4, pcg"]),
         (["--solver", "pcg", "--top-q", "3"], ["top_q must be auto with --solver pcg"]),
         (["--seed", "-1"], ["seed"]),
         (["--stop-mse", "0"], ["mse must be"]),

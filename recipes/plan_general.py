@@ -1,0 +1,75 @@
+"""The part of `kl plan` that is about general kernel models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules import KernelDataModule
+    from kl import GeneralKernelMachine
+
+
+def plan_general(
+    machine: GeneralKernelMachine, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
+) -> dict[str, Any]:
+    """The plan of `kl fit --solver eigenpro3` and `eigenpro4`; the exact limit is not planned."""
+    from kl.general_estimate import estimate_general
+    from recipes.report import kernel_results
+
+    memory, n = machine.memory, datamodule.num_rows
+    assert memory is not None  # prepare() made it
+    estimate = estimate_general(machine, datamodule.train_set.x, n)
+    each = estimate.epoch_seconds + estimate.norm_seconds
+    return {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        "solver": machine.method,
+        **kernel_results(machine.kernel),
+        "n": n,
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "epochs": epochs,
+        "device": device,
+        "memory_items": dict(memory.items),
+        "memory_total": memory.total,
+        "memory_budget": memory.budget,
+        **machine.parameters_chosen,
+        "steps_per_epoch": estimate.steps_per_epoch,
+        "seconds_planning": prepared,
+        "seconds_projection": estimate.projection_seconds,
+        "seconds_per_epoch": estimate.epoch_seconds,
+        "seconds_norm": estimate.norm_seconds,
+        "seconds_total": prepared + epochs * each,
+    }
+
+
+def print_general(results: dict[str, Any], machine: GeneralKernelMachine) -> None:
+    """Three tables for people."""
+    from recipes.plan import print_memory, readable_seconds
+    from recipes.report import print_table
+
+    r = results
+    print_memory(r, machine)
+    print_table(
+        "training",
+        ("", ""),
+        [
+            ("centres p", f"{r['centers']}"),
+            ("batch m", f"{r['batch_size']}"),
+            ("critical batch m*", f"{r['critical_batch_size']}"),
+            ("damped directions q", f"{r['top_q']}"),
+            ("subsample s", f"{r['subsample']}"),
+            ("step size", f"{r['step_size']:.4g}"),
+            ("steps between projections T", f"{r['projection_period']}"),
+            ("projection by", f"{r['projection']}"),
+            ("steps an epoch", f"{r['steps_per_epoch']}"),
+        ],
+    )
+    rows = [
+        ("data and plan", readable_seconds(r["seconds_planning"])),
+        ("a projection", readable_seconds(r["seconds_projection"])),
+        ("an epoch's steps and projections", readable_seconds(r["seconds_per_epoch"])),
+        ("an epoch's norm", readable_seconds(r["seconds_norm"])),
+        (f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])),
+    ]
+    print_table("predicted time", ("", ""), rows)

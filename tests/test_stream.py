@@ -1,0 +1,323 @@
+"""Training on more rows than memory: pieces on disk, iterable datasets, the command that writes them."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import quiet_trainer
+
+from datamodules import ArrayDataModule, IterableDataModule, StreamDataModule
+from datamodules.pieces import find_pieces, read_ahead
+from datamodules.stream import rebatched
+from datamodules.synthetic import write_synthetic
+from kl import GeneralKernelMachine, InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """900 rows of Synthetic 1 in shards of 400."""
+    write_synthetic(tmp_path / "data", kind=1, rows=900, test_rows=100, shard_rows=400)
+    return tmp_path / "data"
+
+
+def machine(**options):
+    return GeneralKernelMachine("laplacian", 30, batch_size=64, **options)
+
+
+def rows_of(loader):
+    x, y = zip(*loader, strict=True)
+    return torch.cat(x), torch.cat(y)
+
+
+def sorted_rows(x):
+    return x[np.lexsort(x.numpy().T)]
+
+
+def test_shards_hold_what_was_asked_for(folder):
+    pieces = find_pieces(folder)
+    assert [piece.rows for piece in pieces] == [400, 400, 100]
+    assert [piece.path.name for piece in pieces] == ["00000.npz", "00001.npz", "00002.npz"]
+    again = folder.with_name("again")
+    write_synthetic(again, kind=1, rows=300, test_rows=100, shard_rows=400)
+    assert len(find_pieces(again)) == 1
+    write_synthetic(folder, kind=1, rows=300, test_rows=100, shard_rows=400)
+    assert len(find_pieces(folder)) == 1  # those of the larger set are gone
+
+
+def test_an_epoch_has_every_row_once(folder):
+    data = StreamDataModule(folder, batch_size=64, sample_size=200)
+    data.setup()
+    assert data.num_rows == 900
+    assert len(data.train_set.x) == 200
+    assert data.class_names == ["0", "1"]
+    loader = data.train_dataloader()
+    assert len(loader) == 15
+    sizes = [len(x) for x, _ in loader]
+    assert sizes == [64] * 14 + [4]
+    x, y = rows_of(loader)
+    written = [piece.read() for piece in find_pieces(folder)]
+    expected = torch.cat([torch.from_numpy(part) for part, _ in written])
+    assert torch.equal(sorted_rows(x), sorted_rows(expected))
+    labels = dict(zip(map(bytes, expected.numpy()), np.concatenate([y for _, y in written]), strict=True))
+    assert [labels[bytes(row)] for row in x.numpy()] == y.argmax(dim=1).tolist()
+
+
+def test_the_order_is_that_of_seed_and_epoch(folder):
+    def order(seed, epoch):
+        data = StreamDataModule(folder, batch_size=64, seed=seed, sample_size=200)
+        data.setup()
+        data.trainer = type("Trainer", (), {"current_epoch": epoch})()
+        return rows_of(data.train_dataloader())[0]
+
+    assert torch.equal(order(0, 0), order(0, 0))
+    assert not torch.equal(order(0, 0), order(0, 1))
+    assert not torch.equal(order(0, 0), order(1, 0))
+
+
+def test_memory_mapped_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.pieces.PIECE_BYTES", 4 * 5 * 30)  # 30 rows
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((100, 5), dtype=np.float32), generator.standard_normal((100, 2))
+    for name, array in (("x_train", x), ("y_train", y), ("x_test", x[:20]), ("y_test", y[:20])):
+        np.save(tmp_path / f"{name}.npy", array)
+    assert [piece.rows for piece in find_pieces(tmp_path)] == [30, 30, 30, 10]
+    data = StreamDataModule(tmp_path, batch_size=16, sample_size=50)
+    data.setup()
+    assert data.task == "regression"
+    assert torch.equal(sorted_rows(rows_of(data.train_dataloader())[0]), sorted_rows(torch.from_numpy(x)))
+    trained = machine()
+    quiet_trainer(2).fit(trained, datamodule=data)
+    assert "train/error" not in trained.train_metrics
+
+
+def test_training_is_that_on_the_same_rows_in_memory(folder):
+    stream = StreamDataModule(folder, sample_size=900)
+    trained = machine(decay=0, seed=1)
+    quiet_trainer(6).fit(trained, datamodule=stream)
+    pieces = [piece.read() for piece in find_pieces(folder)]
+    x, y = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    test = np.load(folder / "test.npz")
+    inside = ArrayDataModule.from_arrays(x, y.astype(int), test["x"], test["y"].astype(int))
+    other = GeneralKernelMachine(trained.kernel, trained.centers.clone(), batch_size=64, decay=0)
+    quiet_trainer(6).fit(other, datamodule=inside)
+    assert trained.eval_metrics["val/error"] == pytest.approx(other.eval_metrics["val/error"], abs=0.02)
+    assert trained.train_metrics["train/mse"] == pytest.approx(other.train_metrics["train/mse"], rel=0.1)
+
+
+def test_a_resumed_run_is_the_same(folder, tmp_path):
+    def trained(epochs, ckpt=None):
+        made, trainer = machine(decay=0), quiet_trainer(epochs)
+        trainer.fit(made, datamodule=StreamDataModule(folder, sample_size=300), ckpt_path=ckpt)
+        return made, trainer
+
+    whole, _ = trained(4)
+    _, trainer = trained(2)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    second, _ = trained(4, tmp_path / "a.ckpt")
+    assert torch.equal(second.alpha, whole.alpha)
+
+
+# Faults
+
+
+def test_a_corrupt_shard_is_named_and_the_checkpoint_stays_good(kl, tmp_path):
+    write_synthetic(tmp_path / "data", kind=1, rows=900, test_rows=100, shard_rows=100)
+    options = ("fit", "--data", "stream:data", "--solver", "eigenpro4", "--centers", 30, "--batch-size", 64)
+    assert kl(*options, "--epochs", 2, "--name", "run").code == 0
+    shard = sorted(Path("data/train").glob("*.npz"))[5]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:9000] + b"\0" * 2000 + whole[11000:])
+    result = kl(*options, "--epochs", 4, "--name", "run", "--resume", "last")
+    assert result.code == 2
+    assert f"{shard} is damaged" in result.err
+    assert "Traceback" not in result.err
+    shard.write_bytes(whole)
+    result = kl(*options, "--epochs", 4, "--name", "run", "--resume", "last", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["epochs"] == 4
+
+
+def test_a_shard_that_has_become_shorter(folder):
+    data = StreamDataModule(folder, batch_size=64, sample_size=200)
+    data.setup()
+    path = folder / "train" / "00001.npz"
+    np.savez(path, x=np.zeros((10, 50), np.float32), y=np.zeros(10, np.uint8))
+    with pytest.raises(InputError, match=r"00001.npz must hold 400 rows of x and y, as when the run began; got 10"):
+        list(data.train_dataloader())
+
+
+def test_a_class_that_nobody_knew(folder):
+    data = StreamDataModule(folder, batch_size=64, sample_size=200)
+    data.setup()
+    path = folder / "train" / "00002.npz"
+    np.savez(path, x=np.zeros((100, 50), np.float32), y=np.full(100, 7))
+    with pytest.raises(InputError, match=r"00002.npz holds the class 7, which neither the test set nor the sample"):
+        list(data.train_dataloader())
+
+
+def damage(name):
+    def damaged(folder):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:200])
+
+    return damaged
+
+
+def write_empty(folder):
+    for path in folder.glob("train/*"):
+        path.unlink()
+
+
+def without_x(folder):
+    np.savez(folder / "train" / "00000.npz", z=np.zeros(3))
+
+
+def other_width(folder):
+    np.savez(folder / "train" / "00001.npz", x=np.zeros((400, 3), np.float32), y=np.zeros(400, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage("train/00001.npz"), "00001.npz is not a .npz file or is damaged"),
+        (damage("test.npz"), "test.npz is not a .npz file or is damaged"),
+        (write_empty, "must hold shards train/.* it holds neither"),
+        (without_x, "00000.npz must hold x and y; x not found"),
+        (
+            lambda folder: (folder / "test.npz").unlink(),
+            "must hold test.npz with x and y, or x_test.npy and y_test.npy",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_used(folder, change, message):
+    change(folder)
+    with pytest.raises(InputError, match=message):
+        StreamDataModule(folder, sample_size=900).setup()
+
+
+def test_a_piece_of_other_features(folder):
+    data = StreamDataModule(folder, batch_size=64, sample_size=200)
+    data.setup()
+    other_width(folder)
+    with pytest.raises(InputError, match=r"00001.npz must have 50 features; got 3"):
+        list(data.train_dataloader())
+
+
+def test_damaged_arrays(tmp_path):
+    for name in ("x_train", "y_train"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((10, 3)))
+    (tmp_path / "x_train.npy").write_bytes((tmp_path / "x_train.npy").read_bytes()[:140])
+    with pytest.raises(InputError, match=r"x_train.npy is no .npy array or is damaged"):
+        find_pieces(tmp_path)
+    np.save(tmp_path / "x_train.npy", np.zeros((11, 3)))
+    with pytest.raises(InputError, match=r"y_train.npy must have one row per sample; got 11 and 10"):
+        find_pieces(tmp_path)
+    with pytest.raises(InputError, match="must be a folder; there is none"):
+        find_pieces(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("options", [{"train_size": 5}, {"label_noise": 0.1}])
+def test_what_a_stream_cannot_have(folder, options):
+    with pytest.raises(InputError, match=f"{next(iter(options))} needs the training set in memory"):
+        StreamDataModule(folder, **options)
+
+
+@pytest.mark.parametrize("solver", ["eigenpro", "pcg"])
+def test_machines_that_need_all_rows_refuse(kl, folder, monkeypatch, solver):
+    monkeypatch.chdir(folder.parent)
+    result = kl("fit", "--data", "stream:data", "--solver", solver)
+    assert result.code == 2
+    assert "are a stream: use --solver eigenpro4" in result.err
+
+
+def test_the_exact_limit_of_a_stream_is_left_out(kl, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    result = kl("fit", "--data", "stream:data", "--solver", "eigenpro4", "--centers", 30, "--epochs", 2, "--json")
+    found = json.loads(result.out)
+    assert found["n"] == 900
+    assert "the training rows are a stream" in found["exact_skipped"]
+    assert kl("plan", "--data", "stream:data", "--solver", "eigenpro4", "--centers", 30).code == 0
+
+
+# Reading ahead
+
+
+def test_reading_ahead_keeps_order_and_errors():
+    def items():
+        yield from range(5)
+        raise InputError("the end came early")
+
+    seen = []
+    with pytest.raises(InputError, match="the end came early"):
+        seen += [seen.append(item) for item in read_ahead(items())]
+    assert seen == [0, 1, 2, 3, 4]
+    assert list(read_ahead(range(3))) == [0, 1, 2]
+
+
+def test_reading_ahead_stops_when_nobody_reads():
+    before = threading.active_count()
+    reader = read_ahead(iter(range(1000)))
+    assert next(reader) == 0
+    reader.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4, 5], [1] * 9, [20, 1], []])
+def test_batches_are_cut_from_any_parts(sizes):
+    x = torch.arange(float(sum(sizes)))[:, None]
+    parts = list(zip(x.split(sizes), x.split(sizes), strict=True))
+    batches = list(rebatched(parts, 4))
+    assert [len(a) for a, _ in batches] == [4] * (len(x) // 4) + [len(x) % 4] * bool(len(x) % 4)
+    assert torch.equal(torch.cat([a for a, _ in batches] or [x]), x)
+
+
+class Endless(torch.utils.data.IterableDataset):
+    """Batches of a line, without an end."""
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            x = torch.rand(37, 3, generator=generator)
+            yield x, x.sum(dim=1, keepdim=True)
+
+
+def test_any_iterable_dataset():
+    sample = next(iter(Endless()))
+    data = IterableDataModule(Endless(), sample, sample)
+    trained = machine(decay=0)
+    trainer = quiet_trainer(3, limit_train_batches=20)
+    trainer.fit(trained, datamodule=data)
+    assert trainer.global_step == 60
+    assert data.num_rows is None
+    assert trained.eval_metrics["val/mse"] < 0.1 * float(sample[1].var())
+
+
+# The command
+
+
+def test_writing(kl):
+    result = kl("data", "synthetic", "--rows", 500, "--shard-rows", 200, "--test-rows", 50, "--output", "x", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["shards"] == 3
+    assert (
+        "500 training rows in 3 shards"
+        in kl(*["data", "synthetic", "--rows", "500", "--shard-rows", "200", "--output", "y"]).out
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", 0, "--output", "x"], "rows must be a whole number of at least 1"),
+        (["--kind", 3, "--output", "x"], "kind must be 1 or 2"),
+        (["--output", "file/x"], "output file/x cannot be written"),
+    ],
+)
+def test_mistakes(kl, arguments, message):
+    Path("file").write_text("")
+    result = kl("data", "synthetic", *arguments)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {message}")
