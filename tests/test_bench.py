@@ -8,7 +8,7 @@ import torch
 
 import kl
 from kl.codes import encode
-from recipes.bench import epochs, exact, growth, memory, memory_child, peer_script, peers
+from recipes.bench import epochs, exact, general, growth, memory, memory_child, peer_script, peers
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.command import BenchOptions
 from recipes.bench.limit import Limits, mm_limit
@@ -25,6 +25,7 @@ TINY = Sizes(
     growth=(60, 120),
     features=(32,),
     growth_rows=80,
+    centers=30,
     epochs=2,
     repeats=1,
     time_limit=60.0,
@@ -227,6 +228,24 @@ def test_records():
     assert Measurement("epochs", "x", ratio=0.4).met is None
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert len(one_line(ValueError("a" * 999))) == 200
+
+
+def test_general(bench):
+    (task,) = general.general_tasks(bench)
+    found = run_task(task)
+    assert [each.name for each in found] == [
+        "EigenPro 4, p = 30",
+        "EigenPro 4, p = 30, projected by a factor",
+        "EigenPro 4, p = 30, projected by EigenPro 2",
+    ]
+    limit, same, papers = found
+    assert limit.detail["columns"] == 30 + (limit.detail["period"] - 1) * limit.detail["batch_size"] / 2
+    plain = bench.limits.of(bench.data.x, limit.detail["batch_size"]).seconds
+    assert limit.ratio == pytest.approx(limit.seconds / (plain * limit.detail["columns"] / 120))
+    assert limit.target == 1.3
+    assert same.detail["eigenpro3"]["period"] == 1
+    assert papers.target is None  # far fewer centres than the target is about
+    assert all(each.detail["test_error"] is not None for each in found)
 
 
 def test_sizes():

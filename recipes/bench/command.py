@@ -31,7 +31,9 @@ class BenchOptions:
     ] = "quick"
     only: Annotated[
         str | None,
-        _in_run(help="Parts to run, of limit,epochs,exact,peers,growth,memory; default: all.", metavar="PART,..."),
+        _in_run(
+            help="Parts to run, of limit,epochs,exact,peers,growth,memory,general; default: all.", metavar="PART,..."
+        ),
     ] = None
     time_limit: Annotated[
         float | None, _in_run(help="Seconds that each peer may take; default: 60, with --scale full 900.")

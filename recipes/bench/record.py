@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory")
+PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general")
 
 # What the ratios should be at most, each to what its row names.
 EPOCH_NOT_KEPT, EPOCH_KEPT, EPOCH_FLOATS, EPOCH_NTK = 0.45, 0.1, 1.2, 1.0
 NORM_AND_ERROR, LIGHTNING, LIGHTNING_FROM = 0.05, 0.03, 60_000
 EXACT, EXACT_FROM = 0.5, 10_000
 MEMORY = 1.0
+GENERAL, DELAYED, DELAYED_FROM = 1.3, 0.2, 10_000
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from recipes.bench.command import BenchOptions
 from recipes.bench.epochs import epoch_tasks
 from recipes.bench.exact import exact_tasks
+from recipes.bench.general import general_tasks
 from recipes.bench.growth import growth_tasks
 from recipes.bench.limit import MM, Limits, mm_rate
 from recipes.bench.memory import memory_tasks
@@ -110,6 +111,7 @@ def tasks_of(bench: Bench) -> list[Task]:
         "peers": peer_tasks,
         "growth": growth_tasks,
         "memory": memory_tasks,
+        "general": general_tasks,
     }
     return [task for part in bench.sizes.parts for task in makers[part](bench)]
 

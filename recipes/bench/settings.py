@@ -29,10 +29,11 @@ class BenchData:
     x: Tensor  # shape: (n, d), float32
     y: Tensor  # shape: (n, c), float32
     labels: Tensor | None  # shape: (n,), long; None for regression
+    test: tuple[Tensor, Tensor] | None = None  # features and labels or targets of the test set
 
     def first(self, n: int) -> BenchData:
         """The first n rows, or all where there are fewer."""
-        return BenchData(self.name, self.x[:n], self.y[:n], None if self.labels is None else self.labels[:n])
+        return BenchData(self.name, self.x[:n], self.y[:n], None if self.labels is None else self.labels[:n], self.test)
 
     def noisy(self, seed: int = 0) -> BenchData:
         """The same with a little noise on the features: what is no image, for which 8-bit products do not do."""
@@ -42,11 +43,12 @@ class BenchData:
         return BenchData(f"{self.name} + noise", x, self.y, self.labels)
 
     def datamodule(self, seed: int = 0) -> KernelDataModule:
-        """These rows as a data module; its test set is a formality."""
+        """These rows as a data module; where there is no test set the first row stands for one."""
         from datamodules import ArrayDataModule
 
         y = self.y if self.labels is None else self.labels
-        return ArrayDataModule.from_arrays(self.x, y, self.x[:1], y[:1], batch_size=None, seed=seed)
+        test = self.test or (self.x[:1], y[:1])
+        return ArrayDataModule.from_arrays(self.x, y, *test, batch_size=None, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Sizes:
     features: tuple[int, ...]
     """d of the growth with d, on `growth_rows` random rows."""
     growth_rows: int
+    centers: int
+    """Of general kernel models."""
     epochs: int
     """Of every training run; the first is not counted."""
     repeats: int
@@ -95,6 +99,7 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
         growth=tuple(sorted(growth)),
         features=(32, 128, 512, 784, 1536, 3072) if full else (32, 784),
         growth_rows=min(train, 10_000 if full else 2_500),
+        centers=min(train, 10_000 if full else 1_000),
         epochs=4 if full else 3,
         repeats=3 if full else 2,
         time_limit=options.time_limit or (900.0 if full else 60.0),
@@ -140,7 +145,9 @@ def read_data(options: BenchOptions) -> BenchData:
     data.setup("fit")
     y = data.train_set.y
     labels = y.argmax(dim=1) if data.task == "classification" else None
-    return BenchData(data.name, data.train_set.x.float(), y.float(), labels)
+    y_test = data.test_set.y
+    test = data.test_set.x.float(), y_test.argmax(dim=1) if labels is not None else y_test.float()
+    return BenchData(data.name, data.train_set.x.float(), y.float(), labels, test)
 
 
 def chosen_kernels(data: BenchData, seed: int) -> dict[str, Kernel]:

@@ -145,7 +145,7 @@ def train(
     make = ClockedMachine if clocks else kl.KernelMachine
     machine = make(kernel, subsample=subsample or "auto", memory=memory, seed=seed, precision=precision)
     timing, datamodule = Timing(), data.datamodule(seed)
-    with _quiet():
+    with quiet():
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -186,7 +186,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Lightning's advice and our own lines off the screen: the benchmark has lines of its own."""
     from recipes.training import quiet_lightning
 
