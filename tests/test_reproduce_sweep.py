@@ -38,6 +38,7 @@ NAMES = [
     "acceleration",
     "bandwidth",
     "networks",
+    "general",
 ]
 
 

@@ -30,7 +30,7 @@ class Sample:
     unit_norm: bool = False
     """Each row divided by its Euclidean length."""
 
-    def datamodule(self, context: Context, label_noise: float = 0.0) -> KernelDataModule:
+    def datamodule(self, context: Context, label_noise: float = 0.0, augment: str | None = None) -> KernelDataModule:
         """The data module, set up.
 
         Raises:
@@ -40,6 +40,8 @@ class Sample:
         from kl import RowDataset
 
         extra: dict[str, Any] = {"grayscale": True} if self.grayscale else {}
+        if augment is not None:
+            extra["augment"] = augment
         data = build_datamodule(
             self.data,
             data_dir=context.data_dir,

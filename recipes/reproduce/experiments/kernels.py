@@ -26,7 +26,7 @@ from recipes.reproduce.point import Point, Results
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.search import BandwidthSearch, at_an_end
 from recipes.reproduce.presentation import Claim, Comparison, Presentation, Table
-from recipes.reproduce.published import MB19, NTK_CIFAR_ACCURACY, NTK_CIFAR_EPOCHS, NTK_CIFAR_SOURCE
+from recipes.reproduce.published import MB19, NTK_CIFAR_ACCURACY, NTK_CIFAR_EPOCHS, NTK_CIFAR_SOURCE, REPORT
 from recipes.reproduce.sample import KernelSpec, Sample
 from recipes.reproduce.setting import Setting, title
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 DATA = ("cifar10", "fashion-mnist")
 EPOCHS = 20
-REPORT = "student report 2"
 
 
 @dataclass(frozen=True, kw_only=True)
