@@ -23,6 +23,8 @@ def test_commands(kl, command, request, monkeypatch):
         words += ["--fast-dev-run"]
     if words[0] == "reproduce":
         words += ["--scale", "tiny"]
+    if "stream:big" in words:
+        assert kl("data", "synthetic", "--rows", 2000, "--output", "big").code == 0
     if "mnist" in words:
         monkeypatch.setenv("KL_DATA_DIR", request.getfixturevalue("data_dir"))
     result = kl(*words)
