@@ -12,7 +12,8 @@ from recipes.bench import epochs, exact, general, growth, memory, memory_child, 
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.command import BenchOptions
 from recipes.bench.limit import Limits, mm_limit
-from recipes.bench.record import Measurement, Task, one_line
+from recipes.bench.output import TITLES
+from recipes.bench.record import PARTS, Measurement, Task, one_line
 from recipes.bench.runner import limit_rows, limit_tasks, run_task
 from recipes.bench.settings import Bench, Sizes, choose_sizes
 from recipes.bench.training import ClockedMachine, StopAtMse, budget_for, train
@@ -228,6 +229,10 @@ def test_records():
     assert Measurement("epochs", "x", ratio=0.4).met is None
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert len(one_line(ValueError("a" * 999))) == 200
+
+
+def test_every_part_has_a_title():
+    assert list(TITLES) == list(PARTS)
 
 
 def test_general(bench):

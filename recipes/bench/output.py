@@ -19,6 +19,7 @@ TITLES = {
     "peers": "peers: time to a training mse of 1e-4",
     "growth": "growth: an epoch with n and with d, Gaussian, K not kept",
     "memory": "memory: the peak beyond Python and torch themselves",
+    "general": "general: an epoch of p centres, Laplacian",
 }
 HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
 IN_TITLE = (1, 2, 5)  # columns that move to the title where all rows agree
