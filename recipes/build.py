@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-def build_data(options: DataOptions, seed: int) -> KernelDataModule:
-    """The data module that --data and the options beside it describe, read and ready.
+def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataModule:
+    """The data module that --data and the options beside it describe; a stream's sample has as many rows as centres.
 
     Raises:
         InputError: an option is out of its range or does not apply, or the data cannot be had.
@@ -29,6 +29,10 @@ def build_data(options: DataOptions, seed: int) -> KernelDataModule:
     extra: dict[str, Any] = {}
     if options.grayscale:
         extra["grayscale"] = True
+    if options.data.startswith("stream:"):
+        from datamodules.stream import SAMPLE_SIZE
+
+        extra["sample_size"] = max(SAMPLE_SIZE, centers)
     if options.augment is not None:
         extra["augment"] = options.augment
     if options.image_size is not None:

@@ -37,7 +37,7 @@ def fit(
     check_run(run)
     check_training(solver, run, trainer)
     machine = build_machine(kernel, solver, run)
-    datamodule = build_data(data, run.seed)
+    datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
     lightning = new_run(solver, exact, run, trainer, trainer.name or f"{data.data}-{kernel.kernel}", kept)

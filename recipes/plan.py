@@ -53,7 +53,7 @@ def plan(
 
     machine = build_machine(kernel, solver, run)
     start, device = time.perf_counter(), device_of(run)
-    datamodule = build_data(data, run.seed)
+    datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     datamodule.prepare_data()
     datamodule.setup("fit")
     read = time.perf_counter()

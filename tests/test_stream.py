@@ -233,6 +233,14 @@ def test_machines_that_need_all_rows_refuse(kl, folder, monkeypatch, solver):
     assert "are a stream: use --solver eigenpro4" in result.err
 
 
+def test_the_sample_has_enough_rows_for_the_centres(kl, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr("datamodules.stream.SAMPLE_SIZE", 100)
+    options = ("fit", "--data", "stream:data", "--solver", "eigenpro4", "--epochs", 1, "--no-exact", "--json")
+    for centers in (50, 300):
+        assert json.loads(kl(*options, "--centers", centers).out)["centers"] == centers
+
+
 def test_the_exact_limit_of_a_stream_is_left_out(kl, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     result = kl("fit", "--data", "stream:data", "--solver", "eigenpro4", "--centers", 30, "--epochs", 2, "--json")
