@@ -126,6 +126,7 @@ class GeneralKernelMachine(TrainedExpansion):
         self._stepped = False  # since `sq_norm` was computed
         self.eigenvalues: Tensor | None = None  # of the data's covariance operator, shape (r,), known while fitting
         self._last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
+        self._train_rows: Rows | None = None  # where they are encoded once
 
     @property
     def method(self) -> str:  # type: ignore[override]
@@ -263,6 +264,16 @@ class GeneralKernelMachine(TrainedExpansion):
 
     # Training
 
+    def on_train_start(self) -> None:
+        """Encode the training rows once, where they are 8-bit and the same in every epoch."""
+        super().on_train_start()
+        self._train_rows = None
+        data = getattr(self.trainer, "datamodule", None)
+        fixed = data is not None and not self._streamed and getattr(data, "augmentation", None) is None
+        if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
+            x = data.train_set.x  # type: ignore[union-attr]
+            self._train_rows = Rows.of(x - self.origin if self.origin.any() else x, like=self._center_rows)
+
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to; start the sums of the metrics."""
         super().on_train_epoch_start()
@@ -271,9 +282,11 @@ class GeneralKernelMachine(TrainedExpansion):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """One step on a batch (x, y, ...)."""
-        x, y = batch[0].to(self.centers) - self.origin, batch[1]
-        centers = self._center_rows
-        rows = Rows.of(x, like=centers)
+        y, centers = batch[1], self._center_rows
+        if self._train_rows is not None:
+            rows = self._train_rows[batch[2]]
+        else:
+            rows = Rows.of(batch[0].to(self.centers) - self.origin, like=centers)
         block = kernel_matrix(self.kernel, rows, centers)
         values = self._values(rows, block)
         if self.guard.loss_exploded(values - y, y):

@@ -164,6 +164,23 @@ def test_targets_that_can_be_met_need_no_decay():
     assert trained.decay == 0
 
 
+def test_rows_that_are_encoded_once_are_the_same():
+    def trained(**options):
+        made = GeneralKernelMachine(Laplacian(3.0), 50, batch_size=40)
+        fit(made, DigitsDataModule(train_size=200, test_size=50, **options), 2)
+        return made
+
+    once = trained()
+    if once.centers.dtype == torch.float32 and kl.codes.int8_is_exact(torch.device("cpu")):
+        assert once._train_rows.codes is not None
+    other = GeneralKernelMachine(Laplacian(3.0), 50, batch_size=40)
+    other.on_train_start = lambda: None
+    fit(other, DigitsDataModule(train_size=200, test_size=50), 2)
+    assert other._train_rows is None
+    assert torch.equal(once.alpha, other.alpha)
+    assert trained(augment="shift:1")._train_rows is None  # other rows in every epoch
+
+
 # Checkpoints
 
 
