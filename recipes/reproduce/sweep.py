@@ -53,7 +53,7 @@ class Sweep:
             try:
                 found[point] = self._compute(point)
             except KeyboardInterrupt:
-                kept = len(points) - len(missing) + i
+                kept = sum(self.store.read(each) is not None for each in points)
                 log.warning("%d of %d points are kept; the same command goes on from there", kept, len(points))
                 raise
         return {point: result for point, result in found.items() if result is not None}
