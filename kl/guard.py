@@ -129,15 +129,18 @@ class LossGuard(StepCuts):
     def __init__(self, alpha: Tensor) -> None:
         super().__init__()
         self._alpha = alpha
-        self._good = alpha.detach().clone()
-        self._errors, self._zero_errors, self._rows = alpha.new_zeros(()), alpha.new_zeros(()), 0
+        self.remember()
         self._before = 0.0  # mean squared error of the epoch before
         self._known_zero = 1e-12  # the squared errors of f = 0 on an epoch; never 0, so that zero targets pass
 
     def remember(self) -> None:
         """Mark the present state as good; an epoch begins."""
         self._good = self._alpha.detach().clone()
-        self._errors, self._zero_errors, self._rows = self._errors * 0, self._zero_errors * 0, 0
+        self._start_sums()
+
+    def _start_sums(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64, device=self._alpha.device)
+        self._errors, self._zero_errors, self._rows = zero, zero, 0
 
     def loss_exploded(
         self,
@@ -167,9 +170,12 @@ class LossGuard(StepCuts):
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
         """Go back to the good state; returns half the step size, or the planned one where that is smaller.
 
+        The sums start again: the batches that diverged are not the new run's.
+
         Raises:
             DivergenceError: that was done `MAX_STEP_CUTS` times already.
         """
         with torch.no_grad():
             self._alpha.copy_(self._good)
+        self._start_sums()
         return self.cut(step_size, epoch, planned)

@@ -11,6 +11,7 @@ import kl
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl import CheckpointError, GeneralKernelMachine, InputError, Laplacian, MemoryBudgetError
 from kl.general_plan import choose_period, general_memory
+from kl.guard import LossGuard
 from kl.projection import EigenProProjection, FactorProjection
 
 N, P, C = 60, 20, 2
@@ -296,6 +297,21 @@ def test_a_step_that_is_too_large_is_cut(caplog):
     assert "training diverged" in caplog.text
     assert trained.step_size < 1e4
     assert trained.train_metrics["train/mse"] < float(trained.trainer.datamodule.train_set.y.square().mean())
+
+
+def test_an_epoch_with_a_loss_that_is_no_number_does_not_spoil_the_next():
+    alpha = torch.ones(3, 2, dtype=torch.float64)
+    guard, y = LossGuard(alpha), torch.ones(5, 2)
+    assert guard.loss_exploded(torch.full((5, 2), torch.nan), y)
+    alpha.fill_(torch.nan)
+    assert guard.recover(1.0, 0) == 0.5
+    assert torch.equal(alpha, torch.ones(3, 2, dtype=torch.float64))
+    assert not guard.loss_exploded(0.5 * y, y)  # the same epoch goes on
+    assert not guard.epoch_diverged()
+    guard.loss_exploded(torch.full((5, 2), torch.nan), y)
+    guard.remember()  # on a GPU the epoch ends before anyone looks
+    guard.loss_exploded(0.5 * y, y)
+    assert not guard.epoch_diverged()
 
 
 @pytest.mark.parametrize(
