@@ -142,7 +142,7 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None:
             raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
         device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
-        if machine.limit_centers is not None:
+        if machine.own_centers:
             return math.sqrt(float(machine.sq_norm_of(machine.alpha - self._alpha.to(device)).sum()))
         weights = machine.in_data_order(machine.alpha) - self._alpha.to(device)
         values = machine.in_data_order(machine.fitted_values()) - self._fitted.to(device)
@@ -151,9 +151,9 @@ class ExactInterpolation(pl.Callback):
     def _find(self, machine: Machine, data: Any, device: torch.device) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        centers = machine.limit_centers
+        centers = machine.limit_centers() if machine.own_centers else None
         path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge, centers)}.pt"
-        solution = load_solution(path, kernel, x, y, self.tolerance, None if centers is None else centers.cpu())
+        solution = load_solution(path, kernel, x, y, self.tolerance, centers)
         cached = solution is not None
         if solution is not None:
             log.info("exact interpolation: read from %s", path)
@@ -282,8 +282,8 @@ def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[st
     test = getattr(data, "test_set", None)
     if test is None:
         return results
-    centers = machine.limit_centers
-    scores = evaluate(machine.kernel, data.train_set.x if centers is None else centers.cpu(), solution.alpha, test.x)
+    centers = machine.limit_centers() if machine.own_centers else data.train_set.x
+    scores = evaluate(machine.kernel, centers, solution.alpha, test.x)
     results["exact_test_mse"] = mse(scores, test.y)
     if machine.is_classifier:
         results["exact_test_error"] = error(scores, test.y)

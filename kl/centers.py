@@ -7,22 +7,11 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.exact.preconditioner import pivoted_cholesky
-from kl.kernels.base import Kernel
+from kl.kernels.base import Kernel, check_one_of
 from kl.rows import Rows
 
 CENTERS_FROM = ("random", "kmeans", "rpcholesky")
 KMEANS_BATCH = 4096  # rows of a step of mini-batch k-means
-
-
-def check_centers_from(value: str) -> str:
-    """`value`, if it is random, kmeans or rpcholesky.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in CENTERS_FROM:
-        raise InputError(f"centers_from must be one of {', '.join(CENTERS_FROM)}; got {value!r}")
-    return value
 
 
 def choose_centers(
@@ -52,7 +41,7 @@ def choose_centers(
     Source: k-means centres: Zhang, Tsang, Kwok 2008, Improved Nystrom low-rank approximation; pivots: Chen, Epperly,
     Tropp, Webber 2022, Randomly pivoted Cholesky.
     """
-    check_centers_from(how)
+    check_one_of("centers_from", how, CENTERS_FROM)
     if not 1 <= p <= len(x):
         raise InputError(f"p must be from 1 to {len(x)}, the rows to choose centres from; got {p}")
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 
 import torch
@@ -11,10 +10,7 @@ from torch import Tensor
 from kl.errors import CheckpointError
 from kl.memory import parse_memory
 from kl.metrics import error, mse
-from kl.rows import far_origin
 from kl.trained import TrainedExpansion
-
-log = logging.getLogger(__name__)
 
 
 class InterpolatingMachine(TrainedExpansion):
@@ -50,13 +46,10 @@ class InterpolatingMachine(TrainedExpansion):
         if self.is_fitted:
             self._require_same_data(x, y)
         else:
-            seed = self.hparams["seed"]
-            given, self.kernel = self.kernel, self.kernel.resolve(x, seed=seed)
-            if self.kernel != given:
-                log.info("bandwidth auto: the median distance between training rows")
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+            self._resolve_kernel(x)
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.hparams["seed"]))
             self._allocate(len(x), x.shape[1], y.shape[1])
-            self.origin = far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+            self.origin = self._origin_of(x)
             self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
         self.to(device)
         self._centers_changed()

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kl.centers import check_centers_from, choose_centers
+from kl.centers import CENTERS_FROM, choose_centers
 from kl.engine import kernel_matrix, thin_matmul
 from kl.errors import CheckpointError, InputError
-from kl.general_plan import check_projection, choose_period, general_memory, plan_general, sample_rows
+from kl.general_plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.guard import LossGuard
 from kl.kernels import Kernel
-from kl.kernels.base import check_not_negative, check_positive
+from kl.kernels.base import check_not_negative, check_one_of
 from kl.memory import parse_memory
-from kl.metrics import EvaluationMetrics, error
-from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size
+from kl.metrics import EvaluationMetrics
+from kl.plan import checked_size, default_subsample
+from kl.planned import PlannedMachine, check_sizes, check_step_size
 from kl.preconditioner import Preconditioner
 from kl.projected import ProjectedEigenPro
 from kl.projection import EigenProProjection, FactorProjection, Projection
-from kl.rows import Rows, check_finite_matrix, far_origin
-from kl.trained import TrainedExpansion, plain
+from kl.rows import Rows, check_finite_matrix
+from kl.trained import plain
 
 log = logging.getLogger(__name__)
 
 
-class GeneralKernelMachine(TrainedExpansion):
+class GeneralKernelMachine(PlannedMachine):
     """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
 
     Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
@@ -65,9 +64,7 @@ class GeneralKernelMachine(TrainedExpansion):
     Source: [ABP23] and [A24]; see `kl.projected.ProjectedEigenPro`.
     """
 
-    takes_streams, norm_is_free = True, False
-    vectors: Tensor
-    weights: Tensor
+    own_centers, norm_is_free = True, False
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights", "sq_norm")
 
@@ -91,22 +88,15 @@ class GeneralKernelMachine(TrainedExpansion):
         self._given: Tensor | None = None
         if isinstance(centers, Tensor):
             self._given, centers = check_finite_matrix("centers", centers), len(centers)
-        sizes = (
-            ("batch_size", batch_size, 1),
-            ("top_q", top_q, 0),
-            ("subsample", subsample, 1),
-            ("centers", centers, 1),
-        )
-        for name, value, low in (*sizes, ("projection_period", projection_period, 1)):
-            checked_size(name, plain(value), low, sys.maxsize, "any data")
+        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
+        check_sizes(centers=(centers, 1), projection_period=(projection_period, 1))
         if centers == "auto":
             raise InputError("centers must be a whole number of at least 1, or a tensor of shape (p, d); got 'auto'")
-        if step_size != "auto":
-            step_size = check_positive("step_size", step_size, 'or "auto"')
+        step_size = check_step_size(step_size)
         if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
             raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
-        check_centers_from(centers_from)
-        check_projection(projection)
+        check_one_of("centers_from", centers_from, CENTERS_FROM)
+        check_one_of("projection", projection, PROJECTIONS)
         options = {
             "centers": centers,
             "centers_from": centers_from,
@@ -119,13 +109,10 @@ class GeneralKernelMachine(TrainedExpansion):
             "subsample": subsample,
         }
         super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
-        self.plan: EigenProPlan | None = None
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._projection: Projection | None = None
         self._stepped = False  # since `sq_norm` was computed
-        self.eigenvalues: Tensor | None = None  # of the data's covariance operator, shape (r,), known while fitting
-        self._last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
         self._train_rows: Rows | None = None  # where they are encoded once
 
     @property
@@ -164,9 +151,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _choose(self, x: Tensor, y: Tensor) -> None:
         """Resolve the kernel, take the centres, and make the parameters."""
         seed, c = self.hparams["seed"], y.shape[1]
-        given, self.kernel = self.kernel, self.kernel.resolve(x, seed=seed)
-        if self.kernel != given:
-            log.info("bandwidth auto: the median distance between training rows")
+        self._resolve_kernel(x)
         if self._given is None:
             p = checked_size("centers", self.hparams["centers"], 1, len(x), "the training rows")
             assert p is not None  # __init__ refuses "auto"
@@ -180,7 +165,7 @@ class GeneralKernelMachine(TrainedExpansion):
         # The subsample is the first s of them.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
         self._allocate(len(centers), x.shape[1], c, 0, 0)
-        self.origin = far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
+        self.origin = self._origin_of(x)
         self.centers = centers.to(x)[order.to(centers.device)].to(x) - self.origin
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
@@ -223,16 +208,10 @@ class GeneralKernelMachine(TrainedExpansion):
         return EigenProProjection(self.kernel, self._center_rows, self.alpha.shape[1], len(self.vectors), budget // 4)
 
     @property
-    def batch_rows(self) -> int:
-        """m."""
-        assert self.plan is not None  # setup() made it
-        return self.plan.batch_size
-
-    @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the step size as it is now, and those of the projection."""
         own = {"centers": len(self.centers), "projection_period": self.period, "projection": self._projection_name}
-        return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size, **own}
+        return {**super().parameters_chosen, **own}
 
     @property
     def _projection_name(self) -> str:
@@ -310,13 +289,6 @@ class GeneralKernelMachine(TrainedExpansion):
         """f(X_B), temporary centres included, shape (m, c)."""
         return thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows)
 
-    @property
-    def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
-        if not self.is_classifier or self._last_batch is None:
-            return None
-        return error(*self._last_batch)
-
     def _finish_epoch(self) -> None:
         assert self._projection is not None  # setup() made it
         self.optimizer.project()
@@ -343,36 +315,22 @@ class GeneralKernelMachine(TrainedExpansion):
         assert self._projection is not None  # setup() made it
         return self._projection.sq_norm(weights)
 
-    @property
     def limit_centers(self) -> Tensor:
-        """z_1..z_p as the data has them, shape (p, d)."""
-        return self.centers + self.origin
+        """z_1..z_p as the data has them, shape (p, d), on the CPU."""
+        return (self.centers + self.origin).cpu()
 
     def _recover(self) -> None:
-        assert self.plan is not None  # setup() made it
-        planned = optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
-        self.step_size = self.guard.recover(self.step_size, self.current_epoch, planned)
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
         self.optimizer.clear()
 
     # Checkpoints
 
     def _extra_state(self) -> dict[str, Any]:
-        return {
-            "plan": asdict(self.plan) if self.plan else None,
-            "period": self.period,
-            "step_size": self.step_size,
-        }
+        return {**super()._extra_state(), "period": self.period, "step_size": self.step_size}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        if resuming and len(state["vectors"]) != len(self.vectors):
-            raise CheckpointError(
-                f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
-                f"{len(self.vectors)}: resume with the same --subsample"
-            )
-        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
+        super()._load_extra_state(extra, state, resuming)
         self.period, self.step_size = extra["period"], extra["step_size"]
-        if resuming:
-            self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
-        else:
+        if not resuming:
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)

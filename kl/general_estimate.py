@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kl.engine import kernel_matrix, thin_matmul
+from kl.estimate import STEP_OVERHEAD, best_seconds
 from kl.general import GeneralKernelMachine
 from kl.rows import Rows
-
-REPEATS = 3
-OVERHEAD = 5e-4  # seconds of a step in Python, Lightning and the callbacks
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,9 @@ def estimate_general(
         thin_matmul(block, machine.alpha)
         return weights.T @ block
 
-    block_seconds = _best_seconds(step)
-    projection = _best_seconds(lambda: optimizer.projection.solve(optimizer.h + 1e-6, optimizer.corrected))
-    norm = _best_seconds(lambda: machine.sq_norm_of(machine.alpha))
+    block_seconds = best_seconds(step)
+    projection = best_seconds(lambda: optimizer.projection.solve(optimizer.h + 1e-6, optimizer.corrected))
+    norm = best_seconds(lambda: machine.sq_norm_of(machine.alpha))
     steps = math.ceil(n / m)
-    each = block_seconds * (1 + (period - 1) * m / 2 / p) + OVERHEAD
+    each = block_seconds * (1 + (period - 1) * m / 2 / p) + STEP_OVERHEAD
     return GeneralEstimate(steps, each, projection, steps * each + math.ceil(steps / period) * projection, norm)
-
-
-def _best_seconds(work) -> float:  # type: ignore[no-untyped-def]
-    """The fastest of a few runs; the first also starts the threads."""
-    best = math.inf
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        float(work().flatten()[0])  # reading a value waits for the device
-        best = min(best, time.perf_counter() - start)
-    return best

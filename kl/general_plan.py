@@ -164,17 +164,6 @@ def choose_period(
     return period
 
 
-def check_projection(value: str) -> str:
-    """`value`, if it is auto, factor or eigenpro.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in PROJECTIONS:
-        raise InputError(f"projection must be one of {', '.join(PROJECTIONS)}; got {value!r}")
-    return value
-
-
 def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:
     """Bytes of a row of a batch: of K(X_B, Z), its features twice and as codes, its outputs."""
     return itemsize * (p + 2 * d + 8 * c) + d

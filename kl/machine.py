@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,22 +12,20 @@ from torch import Tensor
 from kl.budget import training_memory
 from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
-from kl.errors import CheckpointError
 from kl.fitted import FittedValues
 from kl.fitting import InterpolatingMachine
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel
-from kl.kernels.base import check_positive
 from kl.matrix import KernelMatrix
-from kl.metrics import error
-from kl.plan import EigenProPlan, checked_size, default_subsample, optimal_step_size, plan_eigenpro
+from kl.plan import checked_size, default_subsample, plan_eigenpro
+from kl.planned import PlannedMachine, check_sizes, check_step_size
 from kl.preconditioner import Preconditioner
 from kl.trained import plain
 
 log = logging.getLogger(__name__)
 
 
-class KernelMachine(InterpolatingMachine):
+class KernelMachine(PlannedMachine, InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
@@ -59,8 +55,6 @@ class KernelMachine(InterpolatingMachine):
 
     method = "EigenPro"
 
-    vectors: Tensor
-    weights: Tensor
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
 
     def __init__(
@@ -75,16 +69,10 @@ class KernelMachine(InterpolatingMachine):
         precision: str = "high",
         seed: int = 0,
     ) -> None:
-        # A mistake shows here, before any data is read.
-        for name, value, low in (("batch_size", batch_size, 1), ("top_q", top_q, 0), ("subsample", subsample, 1)):
-            checked_size(name, plain(value), low, sys.maxsize, "any data")
-        if step_size != "auto":
-            step_size = check_positive("step_size", step_size, 'or "auto"')
+        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
+        step_size = check_step_size(step_size)
         options = {"batch_size": batch_size, "step_size": step_size, "top_q": top_q, "subsample": subsample}
         super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
-        self.plan: EigenProPlan | None = None
-        self.eigenvalues: Tensor | None = None  # of the subsample, shape (s,), known while fitting
-        self._last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
 
     # Set-up
 
@@ -129,17 +117,6 @@ class KernelMachine(InterpolatingMachine):
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
-    @property
-    def batch_rows(self) -> int:
-        """m."""
-        assert self.plan is not None  # setup() made it
-        return self.plan.batch_size
-
-    @property
-    def parameters_chosen(self) -> dict[str, Any]:
-        """The plan's parameters, with the step size as it is now."""
-        return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size}
-
     def describe(self) -> str:
         """The plan's parameters on one line, with the step size as it is now."""
         assert self.plan is not None  # setup() made it
@@ -182,13 +159,6 @@ class KernelMachine(InterpolatingMachine):
         self.fitted.advance(rows, before, update)
         self._last_batch = before, y
 
-    @property
-    def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
-        if not self.is_classifier or self._last_batch is None:
-            return None
-        return error(*self._last_batch)
-
     def _finish_epoch(self) -> None:
         if self.guard.epoch_diverged():
             self._recover()
@@ -205,12 +175,10 @@ class KernelMachine(InterpolatingMachine):
         return self.fitted.sq_norm
 
     def _recover(self) -> None:
-        assert self.plan is not None  # setup() made it
-        planned = optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
-        self.step_size = self.guard.recover(self.step_size, self.current_epoch, planned)
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
 
     @property
-    def step_size(self) -> float:
+    def step_size(self) -> float:  # type: ignore[override]
         """eta as it is now, after any cuts."""
         if self._trainer is not None and self._trainer.optimizers:
             return self._trainer.optimizers[0].param_groups[0]["lr"]
@@ -224,17 +192,11 @@ class KernelMachine(InterpolatingMachine):
 
     def _extra_state(self) -> dict[str, Any]:
         self.fitted.flush()
-        return {"plan": asdict(self.plan) if self.plan else None}
+        return super()._extra_state()
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        if resuming and len(state["vectors"]) != len(self.vectors):
-            raise CheckpointError(
-                f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
-                f"{len(self.vectors)}: resume with the same --subsample"
-            )
-        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
+        super()._load_extra_state(extra, state, resuming)
         if resuming:
-            self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
             self.fitted.set_basis(self.vectors)
         else:
             (n, d), c, (s, q) = state["centers"].shape, state["targets"].shape[1], state["vectors"].shape

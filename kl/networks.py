@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import EvaluatedModule, describe_data
-from kl.kernels.base import check_count, check_positive
+from kl.kernels.base import check_count, check_one_of, check_positive
 from kl.metrics import error, mse
 from kl.rows import RowDataset
 
@@ -57,8 +57,7 @@ class ReluNetwork(EvaluatedModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}; got {architecture!r}")
+        check_one_of("architecture", architecture, ARCHITECTURES)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise InputError(f"seed must be a whole number from 0 to 2^63 - 1; got {seed!r}")
         if widths is None:

@@ -68,13 +68,15 @@ class FactorProjection(Projection):
 
     def __init__(self, kernel: Kernel, centers: Rows) -> None:
         rows = centers.double() if len(centers) <= DOUBLE_CENTERS else centers
-        self._triangle = _whole_triangle(kernel, rows)
+        self._triangle = LowerTriangle(kernel, rows)
+        self._triangle.keep(len(self._triangle.columns))
         self.shift = ROUNDING * torch.finfo(centers.dtype).eps * _largest_eigenvalue(self._triangle)
         for _ in range(TRIES):
             if self._triangle.factorise(rows.sq_norm.new_full((len(rows),), self.shift)):
                 return
             self.shift *= GROWTH
-            self._triangle = _whole_triangle(kernel, rows)
+            self._triangle.panels.clear()  # before as much is taken again
+            self._triangle.keep(len(self._triangle.columns))
         raise InputError(f"kernel {kernel} is not finite on some pairs of centres: rescale the features")
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
@@ -96,7 +98,6 @@ class EigenProProjection(Projection):
         num_outputs: c.
         subsample: s, of EigenPro 2 and of what an iteration starts from.
         memory: bytes.
-        kept_rows: rows of K(Z, Z) to keep.
         epochs: of EigenPro 2 in a solve.
 
     Source: [ABP23] and [A24], which project by EigenPro 2.
@@ -109,12 +110,10 @@ class EigenProProjection(Projection):
         num_outputs: int,
         subsample: int,
         memory: int,
-        kept_rows: int = 0,
         epochs: int = 1,
     ) -> None:
         self.plan, self._preconditioner, _ = plan_eigenpro(kernel, centers, num_outputs, memory, subsample)
         self._matrix = KernelMatrix(kernel, centers)
-        self._matrix.keep(kept_rows)
         self._fitted = FittedValues(len(centers), subsample, num_outputs).to(centers.data.device)
         self._fitted.attach(self._matrix, None)
         self._fitted.set_basis(self._preconditioner.vectors)
@@ -144,12 +143,6 @@ class EigenProProjection(Projection):
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`."""
         return (alpha.double() * self._matrix.matmul(alpha)).sum(dim=0).clamp_(min=0)
-
-
-def _whole_triangle(kernel: Kernel, rows: Rows) -> LowerTriangle:
-    triangle = LowerTriangle(kernel, rows)
-    triangle.keep(len(triangle.columns))
-    return triangle
 
 
 def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:

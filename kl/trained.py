@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 from abc import abstractmethod
@@ -16,7 +17,9 @@ from kl.evaluated import describe_data
 from kl.expansion import KernelExpansion
 from kl.kernels import Kernel, build_kernel
 from kl.memory import parse_memory
-from kl.rows import RowDataset
+from kl.rows import RowDataset, far_origin
+
+log = logging.getLogger(__name__)
 
 
 class TrainedExpansion(KernelExpansion):
@@ -41,8 +44,8 @@ class TrainedExpansion(KernelExpansion):
 
     method: str
     """What reports call the subclass's way of fitting."""
-    takes_streams = False
-    """Whether training rows may be read while it trains."""
+    own_centers = False
+    """Whether the centres are its own, so that training rows may be others in every epoch, or read while it trains."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
@@ -93,12 +96,12 @@ class TrainedExpansion(KernelExpansion):
                 "or ArrayDataModule.from_arrays for arrays of your own"
             )
         self._streamed = bool(getattr(data, "streamed", False))
-        if self._streamed and not self.takes_streams:
+        if self._streamed and not self.own_centers:
             raise InputError(
                 f"{type(self).__name__} has a centre at each training row, and those of "
                 f"{getattr(data, 'name', data)} are a stream: use --solver eigenpro4"
             )
-        if getattr(data, "augmentation", None) is not None and not self.takes_streams:
+        if getattr(data, "augmentation", None) is not None and not self.own_centers:
             raise InputError(
                 f"augment gives rows that are no training rows, and {type(self).__name__} has its centres there: use "
                 "--solver eigenpro4"
@@ -106,6 +109,22 @@ class TrainedExpansion(KernelExpansion):
         self.data_info = describe_data(data)
         self.prepare(train_set.x, train_set.y, self.trainer.strategy.root_device)
         data.batch_size = self.batch_rows
+
+    def _resolve_kernel(
+        self,
+        x: Tensor,  # shape: (n, d)
+    ) -> None:
+        """Choose a bandwidth that is "auto"."""
+        given, self.kernel = self.kernel, self.kernel.resolve(x, seed=self.hparams["seed"])
+        if self.kernel != given:
+            log.info("bandwidth auto: the median distance between training rows")
+
+    def _origin_of(
+        self,
+        x: Tensor,  # shape: (n, d)
+    ) -> Tensor:
+        """What is subtracted from every row, shape (d,)."""
+        return far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
 
     @abstractmethod
     def prepare(
@@ -134,11 +153,6 @@ class TrainedExpansion(KernelExpansion):
     @abstractmethod
     def sq_norm_per_class(self) -> Tensor:
         """|f_k|_H^2, shape (c,), float64."""
-
-    @property
-    def limit_centers(self) -> Tensor | None:
-        """The centres whose span the limit of training lies in, shape (p, d); None where they are the training rows."""
-        return None
 
     @property
     def batch_error(self) -> float | None:

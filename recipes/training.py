@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kl.errors import InputError
+from kl.kernels.base import check_one_of
 from recipes.options import ExactOptions, RunOptions, SolverOptions, TrainerOptions
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
     Raises:
         InputError: one is out of its range, or asks for what there is not yet.
     """
-    if solver.solver not in SOLVERS:
-        raise InputError(f"solver must be one of {', '.join(SOLVERS)}; got {solver.solver!r}")
+    check_one_of("solver", solver.solver, SOLVERS)
     for option, default in (("centers", None), ("centers_from", "random"), ("projection_period", "auto")):
         value = getattr(solver, option)
         if solver.solver not in GENERAL and value != default:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from kl.engine import LONG_SIDE, PADDED, TILE
-from kl.errors import InputError
 from kl.exact.triangle import SIDE, LowerTriangle, triangle_bytes
-from kl.kernels.base import Kernel
+from kl.kernels.base import Kernel, check_one_of
 from kl.memory import parse_memory
 from kl.rows import Rows
 
@@ -43,9 +42,7 @@ def check_solver(solver: str) -> str:
     Raises:
         InputError: it is not.
     """
-    if solver not in SOLVERS:
-        raise InputError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
-    return solver
+    return check_one_of("solver", solver, SOLVERS)
 
 
 def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:

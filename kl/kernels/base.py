@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -224,6 +225,13 @@ def check_not_negative(name: str, value: Any) -> float:
     if not _is_finite(value) or value < 0:
         raise InputError(f"{name} must be a finite number, 0 or above; got {value!r}")
     return float(value)
+
+
+def check_one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """`value`; InputError unless it is one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    return value
 
 
 def check_count(name: str, value: Any) -> int:

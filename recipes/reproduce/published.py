@@ -15,7 +15,7 @@ TEST_ERROR = {
     ("cifar10", "gaussian"): ((0.5794, 0.5074, 0.5088, 0.5117), 0.5156),
     ("cifar10", "laplacian"): ((0.5586, 0.4898, 0.4880, 0.4879), 0.4875),
 }
-TEST_ERROR_SOURCE = {"mnist": f"{B18} Tables 3-4", "cifar10": f"{B18} Table 3-4 (gray)"}
+TEST_ERROR_SOURCE = {"mnist": f"{B18} Tables 3-4", "cifar10": f"{B18} Tables 3-4 (gray)"}
 
 # [B18] Tables 3 and 4: training error after so many epochs.
 TRAIN_ERROR = {

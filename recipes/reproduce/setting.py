@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kl.errors import InputError
+from kl.kernels.base import check_one_of
 from recipes.reproduce.point import Context
 from recipes.reproduce.sample import ROWS, KernelSpec, Sample, gaussian, laplacian
 
@@ -29,8 +29,7 @@ class Setting:
     context: Context = field(default_factory=Context)
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise InputError(f"scale must be one of {', '.join(SCALES)}; got {self.scale!r}")
+        check_one_of("scale", self.scale, SCALES)
 
     def data(self, name: str) -> str:
         """The set to use where the paper has `name`: digits at the tiny scale, and at the quick one without the files.

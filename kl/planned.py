@@ -1,0 +1,89 @@
+"""What machines that are trained with EigenPro's plan share: its options, its parameters, and their checkpoints."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from kl.errors import CheckpointError
+from kl.kernels.base import check_positive
+from kl.metrics import error
+from kl.plan import EigenProPlan, checked_size, optimal_step_size
+from kl.trained import TrainedExpansion, plain
+
+
+class PlannedMachine(TrainedExpansion):
+    """A machine whose batch, step size and preconditioner are those of an `EigenProPlan`.
+
+    Attributes:
+        plan: the plan of the run, known while fitting.
+        vectors, weights: E and D of the preconditioner.
+        eigenvalues: largest first, known while fitting.
+    """
+
+    vectors: Tensor
+    weights: Tensor
+    plan: EigenProPlan | None = None
+    eigenvalues: Tensor | None = None
+    step_size: float
+    """eta, after any cuts."""
+    _last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
+
+    @property
+    def batch_rows(self) -> int:
+        """m."""
+        assert self.plan is not None  # setup() made it
+        return self.plan.batch_size
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The plan's parameters, with the step size as it is now."""
+        return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size}
+
+    @property
+    def planned_step_size(self) -> float:
+        """eta as the rules have it, whatever was asked for."""
+        assert self.plan is not None  # setup() made it
+        return optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        if not self.is_classifier or self._last_batch is None:
+            return None
+        return error(*self._last_batch)
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {"plan": asdict(self.plan) if self.plan else None}
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        if resuming and len(state["vectors"]) != len(self.vectors):
+            raise CheckpointError(
+                f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
+                f"{len(self.vectors)}: resume with the same --subsample"
+            )
+        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
+        if resuming:
+            self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
+
+
+def check_sizes(**sizes: tuple[Any, int]) -> None:
+    """Check options that are "auto" or whole numbers, each with the least that it may be, before any data is read.
+
+    Raises:
+        InputError: one is neither.
+    """
+    for name, (value, low) in sizes.items():
+        checked_size(name, plain(value), low, sys.maxsize, "any data")
+
+
+def check_step_size(value: float | str) -> float | str:
+    """The step size, if it is "auto" or a number above 0.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return value if value == "auto" else check_positive("step_size", value, 'or "auto"')
