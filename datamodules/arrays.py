@@ -192,7 +192,7 @@ def targets(y_train: np.ndarray, y_test: np.ndarray) -> tuple[Tensor, Tensor, li
             f"got {y_train.dtype} and {y_test.dtype}"
         )
     if kinds[0] == "regression":
-        train, test = _float_targets("y_train", y_train), _float_targets("y_test", y_test)
+        train, test = float_targets("y_train", y_train), float_targets("y_test", y_test)
         if train.shape[1] != test.shape[1]:
             raise InputError(
                 f"y_train and y_test must have equally many columns; got {train.shape[1]} and {test.shape[1]}"
@@ -209,7 +209,12 @@ def targets(y_train: np.ndarray, y_test: np.ndarray) -> tuple[Tensor, Tensor, li
     return indices[0], indices[1], [str(int(value)) for value in values]
 
 
-def _float_targets(name: str, y: np.ndarray) -> Tensor:
+def float_targets(name: str, y: np.ndarray) -> Tensor:
+    """Regression targets (n, c) of floats (n,) or (n, c).
+
+    Raises:
+        InputError: not finite.
+    """
     with np.errstate(over="ignore"):  # reported as infinite by the check
         rows = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
     return check_finite_matrix(name, rows)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.arrays import read_npz, samples, targets
+from datamodules.arrays import float_targets, read_npz, samples, targets
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData, one_hot, to_features
 from datamodules.sampling import derive_seed
 from kl.errors import InputError
+from kl.evaluated import is_one_hot
 from kl.rows import check_finite_matrix
 
 SAMPLE_SIZE = 20_000
@@ -114,8 +115,7 @@ class StreamDataModule(KernelDataModule):
         if rows.shape[1] != self.num_features:
             raise InputError(f"x in {piece.path} must have {self.num_features} features; got {rows.shape[1]}")
         if self._values is None:
-            given = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
-            return rows, check_finite_matrix(f"y in {piece.path}", given)
+            return rows, float_targets(f"y in {piece.path}", y)
         labels = y.reshape(-1)
         index = np.searchsorted(self._values, labels).clip(max=len(self._values) - 1)
         if unknown := set(np.unique(labels[self._values[index] != labels]).tolist()):
@@ -213,7 +213,7 @@ class IterableDataModule(KernelDataModule):
         """The sample and the test set; one-hot targets are classes."""
         x, y, x_test, y_test = self._arrays
         check_finite_matrix("y of the sample", y)
-        if y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all()):
+        if is_one_hot(y):
             names = [str(k) for k in range(y.shape[1])]
             return RawData(x, y.argmax(dim=1), x_test, y_test.argmax(dim=1), names)
         return RawData(x, y, x_test, y_test)

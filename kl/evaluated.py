@@ -112,7 +112,7 @@ def describe_data(data: Any) -> dict[str, Any]:
     rows: RowDataset = data.train_set
     return {
         "name": str(getattr(data, "name", type(data).__name__)),
-        "task": str(getattr(data, "task", "classification" if _is_one_hot(rows.y) else "regression")),
+        "task": str(getattr(data, "task", "classification" if is_one_hot(rows.y) else "regression")),
         "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
         "image_shape": list(getattr(data, "image_shape", None) or []),
         "num_features": rows.x.shape[1],
@@ -120,7 +120,8 @@ def describe_data(data: Any) -> dict[str, Any]:
     }
 
 
-def _is_one_hot(
+def is_one_hot(
     y: Tensor,  # shape: (n, c)
 ) -> bool:
+    """Whether every row has one 1 among zeros: classes, not regression values."""
     return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from recipes.options import (
@@ -43,13 +44,12 @@ def plan(
     """
     from recipes.build import build_data, build_machine, check_run, device_of
     from recipes.plan_general import plan_general, print_general
-    from recipes.report import kernel_results, print_json
+    from recipes.report import print_json
     from recipes.training import check_training
 
     check_run(run)
     check_training(solver, run, trainer)
     from kl import GeneralKernelMachine, KernelMachine
-    from kl.estimate import estimate_training
 
     machine = build_machine(kernel, solver, run)
     start, device = time.perf_counter(), device_of(run)
@@ -59,67 +59,54 @@ def plan(
     read = time.perf_counter()
     machine.prepare(datamodule.train_set.x, datamodule.train_set.y, device)
     prepared = time.perf_counter()
+    show: Callable[[dict[str, Any], TrainedExpansion], None]
     if isinstance(machine, GeneralKernelMachine):
-        results = plan_general(machine, datamodule, solver.epochs, prepared - start, device)
-        if output.json:
-            print_json(results)
-        else:
-            print_general(results, machine)
-        return
-    if not isinstance(machine, KernelMachine):
-        results = plan_pcg(machine, datamodule, solver.epochs, prepared - start, device)
-        if output.json:
-            print_json(results)
-        else:
-            print_pcg(results, machine)
-        return
+        results, show = plan_general(machine, datamodule, solver.epochs, prepared - start, device), print_general
+    elif isinstance(machine, KernelMachine):
+        limit = None if trainer.no_exact else exact_plan(machine.kernel, datamodule.train_set.x, machine, run, device)
+        seconds = {"seconds_reading_data": read - start, "seconds_planning": prepared - read}
+        results, show = plan_interpolating(machine, datamodule, solver.epochs, seconds, limit, device), print_plan
+    else:
+        results, show = plan_pcg(machine, datamodule, solver.epochs, prepared - start, device), print_pcg
+    if output.json:
+        print_json(results)
+    else:
+        show(results, machine)
+
+
+def plan_interpolating(
+    machine: KernelMachine,
+    datamodule: KernelDataModule,
+    epochs: int,
+    spent: dict[str, float],
+    limit: dict[str, Any] | None,
+    device: str,
+) -> dict[str, Any]:
+    """The plan of EigenPro 2; `spent` are the seconds that reading and planning have taken."""
+    from kl.estimate import estimate_training
+    from recipes.plan_common import described
+
     estimate = estimate_training(machine, datamodule.train_set, datamodule.test_set.x)
-    limit = None if trainer.no_exact else exact_plan(machine.kernel, datamodule.train_set.x, machine, run, device)
-    chosen, memory = machine.plan, machine.memory
-    assert chosen is not None  # prepare() made both
-    assert memory is not None
-    setup = prepared - start + estimate.fill_seconds
+    memory, prepared = machine.memory, sum(spent.values())
+    assert memory is not None  # prepare() made it
     exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
-    n = len(machine.centers)
-    results = {
-        "data": datamodule.name,
-        "data_source": datamodule.source,
-        "solver": machine.method,
-        **kernel_results(machine.kernel),
-        "n": n,
-        "d": datamodule.num_features,
-        "c": datamodule.num_outputs,
-        "epochs": solver.epochs,
-        "device": device,
-        "memory_items": dict(memory.items),
-        "memory_total": memory.total,
-        "memory_budget": memory.budget,
-        "batch_size": chosen.batch_size,
-        "memory_batch_size": chosen.memory_batch_size,
-        "critical_batch_size": chosen.critical_batch_size,
-        "top_q": chosen.top_q,
-        "subsample": chosen.subsample,
-        "step_size": chosen.step_size,
+    return {
+        **described(machine, datamodule, len(machine.centers), epochs, device),
+        **machine.parameters_chosen,
         "kept_rows": memory.kept_rows,
         "keeps_columns": memory.keep_columns,
         "steps_per_epoch": estimate.steps_per_epoch,
         "flops_per_epoch": estimate.flops_per_epoch,
-        "seconds_reading_data": read - start,
-        "seconds_planning": prepared - read,
+        **spent,
         "seconds_filling": estimate.fill_seconds,
-        "seconds_setup": setup,
-        "seconds_first_epoch": estimate.epoch_seconds,
+        "seconds_setup": prepared + estimate.fill_seconds,
         "seconds_per_epoch": estimate.epoch_seconds,
         "seconds_training_error": estimate.training_error_seconds,
         "seconds_evaluation": estimate.evaluation_seconds,
-        "seconds_total": prepared - start + estimate.training_seconds(solver.epochs) + exact_seconds,
+        "seconds_total": prepared + estimate.training_seconds(epochs) + exact_seconds,
         "kernel_values_per_second": estimate.values_per_second,
         "exact": limit,
     }
-    if output.json:
-        print_json(results)
-    else:
-        print_plan(results, machine)
 
 
 def exact_plan(
@@ -160,25 +147,14 @@ def plan_pcg(
 ) -> dict[str, Any]:
     """The plan of `kl fit --solver pcg`; its exact limit is what it converges to, and is not planned."""
     from kl.exact.plan import pcg_seconds
-    from recipes.report import kernel_results
+    from recipes.plan_common import described
 
     memory, x = machine.memory, datamodule.train_set.x
     assert memory is not None  # prepare() made it
     solve = memory.budget - memory.items["training data, centres and state"]
     parts = pcg_seconds(machine.kernel, x.to(device), solve, datamodule.num_outputs)
     return {
-        "data": datamodule.name,
-        "data_source": datamodule.source,
-        "solver": machine.method,
-        **kernel_results(machine.kernel),
-        "n": len(x),
-        "d": datamodule.num_features,
-        "c": datamodule.num_outputs,
-        "epochs": epochs,
-        "device": device,
-        "memory_items": dict(memory.items),
-        "memory_total": memory.total,
-        "memory_budget": memory.budget,
+        **described(machine, datamodule, len(x), epochs, device),
         **machine.parameters_chosen,
         "seconds_planning": prepared,
         "seconds_filling": parts.setup,
@@ -187,22 +163,9 @@ def plan_pcg(
     }
 
 
-def print_memory(results: dict[str, Any], machine: TrainedExpansion) -> None:
-    """The table of memory, under the title of the plan."""
-    from kl.memory import format_memory
-    from recipes.report import kernel_text, print_table
-
-    r = results
-    print_table(
-        f"{r['data']}  n={r['n']} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
-        ("memory", ""),
-        [(name, format_memory(size)) for name, size in r["memory_items"].items()]
-        + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],
-    )
-
-
 def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Two tables for people."""
+    from recipes.plan_common import print_memory, readable_seconds
     from recipes.report import print_table
 
     r = results
@@ -216,9 +179,10 @@ def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
     print_table("predicted time", ("", ""), rows)
 
 
-def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
+def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
     from kl.memory import format_memory
+    from recipes.plan_common import parameter_rows, print_memory, readable_seconds
     from recipes.report import print_table
 
     r, n = results, results["n"]
@@ -229,11 +193,7 @@ def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
         "training",
         ("", ""),
         [
-            ("batch m", f"{r['batch_size']}"),
-            ("critical batch m*", f"{r['critical_batch_size']}"),
-            ("damped directions q", f"{r['top_q']}"),
-            ("subsample s", f"{r['subsample']}"),
-            ("step size", f"{r['step_size']:.4g}"),
+            *parameter_rows(r),
             ("K(X, X) kept", kept),
             ("K(X, X_S)", columns),
             ("steps an epoch", f"{r['steps_per_epoch']}"),
@@ -255,10 +215,3 @@ def print_plan(results: dict[str, Any], machine: KernelMachine) -> None:
         )
     rows.append((f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])))
     print_table("predicted time", ("", ""), rows)
-
-
-def readable_seconds(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import GeneralKernelMachine
+    from kl.trained import TrainedExpansion
 
 
 def plan_general(
@@ -14,25 +15,12 @@ def plan_general(
 ) -> dict[str, Any]:
     """The plan of `kl fit --solver eigenpro3` and `eigenpro4`; the exact limit is not planned."""
     from kl.general_estimate import estimate_general
-    from recipes.report import kernel_results
+    from recipes.plan_common import described
 
-    memory, n = machine.memory, datamodule.num_rows
-    assert memory is not None  # prepare() made it
-    estimate = estimate_general(machine, datamodule.train_set.x, n)
+    estimate = estimate_general(machine, datamodule.train_set.x, datamodule.num_rows)
     each = estimate.epoch_seconds + estimate.norm_seconds
     return {
-        "data": datamodule.name,
-        "data_source": datamodule.source,
-        "solver": machine.method,
-        **kernel_results(machine.kernel),
-        "n": n,
-        "d": datamodule.num_features,
-        "c": datamodule.num_outputs,
-        "epochs": epochs,
-        "device": device,
-        "memory_items": dict(memory.items),
-        "memory_total": memory.total,
-        "memory_budget": memory.budget,
+        **described(machine, datamodule, datamodule.num_rows, epochs, device),
         **machine.parameters_chosen,
         "steps_per_epoch": estimate.steps_per_epoch,
         "seconds_planning": prepared,
@@ -43,9 +31,9 @@ def plan_general(
     }
 
 
-def print_general(results: dict[str, Any], machine: GeneralKernelMachine) -> None:
+def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
-    from recipes.plan import print_memory, readable_seconds
+    from recipes.plan_common import parameter_rows, print_memory, readable_seconds
     from recipes.report import print_table
 
     r = results
@@ -55,11 +43,7 @@ def print_general(results: dict[str, Any], machine: GeneralKernelMachine) -> Non
         ("", ""),
         [
             ("centres p", f"{r['centers']}"),
-            ("batch m", f"{r['batch_size']}"),
-            ("critical batch m*", f"{r['critical_batch_size']}"),
-            ("damped directions q", f"{r['top_q']}"),
-            ("subsample s", f"{r['subsample']}"),
-            ("step size", f"{r['step_size']:.4g}"),
+            *parameter_rows(r),
             ("steps between projections T", f"{r['projection_period']}"),
             ("projection by", f"{r['projection']}"),
             ("steps an epoch", f"{r['steps_per_epoch']}"),

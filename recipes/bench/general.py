@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kl import Kernel
+import kl
 from recipes.bench import record
 from recipes.bench.limit import MM
 from recipes.bench.record import Measurement, Task
@@ -79,13 +79,9 @@ def measure(bench: Bench, n: int, p: int) -> list[Measurement]:
     return found
 
 
-def train(bench: Bench, n: int, kernel: Kernel, p: int, period: int | str, projection: str) -> GeneralRun:
+def train(bench: Bench, n: int, kernel: kl.Kernel, p: int, period: int | str, projection: str) -> GeneralRun:
     """Train, and evaluate on the test set."""
-    import pytorch_lightning as pl
-
-    import kl
-    from callbacks import Timing
-    from recipes.bench.training import quiet
+    from recipes.bench.training import fit
 
     machine = kl.GeneralKernelMachine(
         kernel,
@@ -96,21 +92,7 @@ def train(bench: Bench, n: int, kernel: Kernel, p: int, period: int | str, proje
         memory=BUDGET,
         seed=bench.seed,
     )
-    timing = Timing()
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator=bench.accelerator,
-            devices=1,
-            max_epochs=EPOCHS,
-            check_val_every_n_epoch=EPOCHS,
-            num_sanity_val_steps=0,
-            callbacks=[timing],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(machine, datamodule=bench.data.first(n).datamodule(bench.seed))
+    datamodule = bench.data.first(n).datamodule(bench.seed)
+    timing = fit(machine, datamodule, EPOCHS, bench.accelerator, check_val_every_n_epoch=EPOCHS)
     error = machine.eval_metrics.get("val/error")
     return GeneralRun(min(timing.seconds_per_epoch), error, machine.batch_rows, machine.period)

@@ -20,6 +20,7 @@ from kl.plan import default_subsample
 from recipes.bench.limit import now
 
 if TYPE_CHECKING:
+    from callbacks import Timing
     from recipes.bench.settings import BenchData
 
 
@@ -134,36 +135,17 @@ def train(
     seed: int = 0,
     clocks: bool = False,
     precision: str = "high",
-    callbacks: tuple[Any, ...] = (),
+    callbacks: tuple[pl.Callback, ...] = (),
 ) -> TrainingRun:
     """Train for `epochs` epochs through the Trainer; clocks=True looks inside, which on a GPU costs waiting."""
-    from callbacks import Timing
-
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if isinstance(memory, int):
         require_memory(memory, device)
     make = ClockedMachine if clocks else kl.KernelMachine
     machine = make(kernel, subsample=subsample or "auto", memory=memory, seed=seed, precision=precision)
-    timing, datamodule = Timing(), data.datamodule(seed)
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            max_epochs=epochs,
-            callbacks=[timing, *callbacks],
-            logger=False,
-            limit_val_batches=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        start = now(device)
-        try:
-            trainer.fit(machine, datamodule=datamodule)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from stop
-        total = now(device) - start
+    start = now(device)
+    timing = fit(machine, data.datamodule(seed), epochs, accelerator, callbacks, limit_val_batches=0)
+    total = now(device) - start
     plan, kept = machine.plan, machine.memory
     assert plan is not None  # the machine has been fitted
     assert kept is not None
@@ -183,6 +165,39 @@ def train(
     }
     rest = total - sum(timing.seconds_per_epoch) - sum(part["finish"] for part in inside)
     return TrainingRun(timing.seconds_per_epoch[first:], rest, inside[first:], detail, machine)
+
+
+def fit(
+    machine: pl.LightningModule,
+    datamodule: pl.LightningDataModule,
+    epochs: int,
+    accelerator: str,
+    callbacks: tuple[pl.Callback, ...] = (),
+    **options: Any,
+) -> Timing:
+    """Train through a Trainer that writes and says nothing; `options` are more of the Trainer's."""
+    from callbacks import Timing
+
+    timing = Timing()
+    with quiet():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=epochs,
+            callbacks=[timing, *callbacks],
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **options,
+        )
+        try:
+            trainer.fit(machine, datamodule=datamodule)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
+    return timing
 
 
 @contextlib.contextmanager

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recipes.reproduce.point import Context, Point, Result
+from recipes.reproduce.points.training import train
 from recipes.reproduce.sample import KernelSpec, Sample
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-    from callbacks import History, Timing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Point):
     """Training for a number of epochs, or until the training data is fitted.
 
-    The result has `curves` (by tag, a list over epochs; val/* has the epochs of `test_every` only), `final` (the last
-    values by tag, test error included), seconds_per_epoch (of training steps), other_seconds (all else: reading the
-    data, set-up, each epoch's metrics, tests), fitted_epoch (the first that met the stopping condition; None where none
-    did), diverged, rkhs_norm, rkhs_norm_per_class, the chosen parameters, and data_source.
+    The result is that of `points.training.train` with other_seconds (all but training steps: reading the data, set-up,
+    each epoch's metrics, tests), fitted_epoch (the first that met the stopping condition; None where none did),
+    rkhs_norm, rkhs_norm_per_class and the chosen parameters.
     """
 
     kind: ClassVar[str] = "fit"
@@ -61,8 +59,7 @@ class Fit(Point):
             memory=context.memory,
             seed=self.sample.seed,
         )
-        history, timing = callbacks.History(), callbacks.Timing()
-        observers: list[pl.Callback] = [history, timing]
+        observers: list[pl.Callback] = []
         if self.until_interpolated:
             observers.append(callbacks.StopWhenInterpolated())
         if self.until_mse is not None:
@@ -74,28 +71,14 @@ class Fit(Point):
                     check_on_train_epoch_end=True,
                 )
             )
-        trainer = quiet_trainer(context, self.epochs, self.test_every, observers)
-        diverged = False
-        try:
-            fit_and_test(trainer, machine, data)
-        except kl.DivergenceError:
-            diverged = True
-        plan = machine.plan
-        assert plan is not None  # fit() made it
-        found = curves(trainer, history, timing)
+        found = train(context, machine, data, self.epochs, self.test_every, observers)
         return {
             **found,
-            "other_seconds": time.perf_counter() - start - sum(timing.seconds_per_epoch),
+            "other_seconds": time.perf_counter() - start - sum(found["seconds_per_epoch"]),
             "fitted_epoch": self._fitted_epoch(found["curves"]),
-            "diverged": diverged,
-            "final": {**machine.train_metrics, **machine.eval_metrics},
             "rkhs_norm": machine.rkhs_norm,
             "rkhs_norm_per_class": machine.rkhs_norm_per_class.tolist(),
             **machine.parameters_chosen,
-            "data_source": data.source,
-            "n": len(data.train_set),
-            "d": data.num_features,
-            "c": data.num_outputs,
         }
 
     def _fitted_epoch(self, curves: dict[str, list[float]]) -> int | None:
@@ -125,46 +108,3 @@ class Fit(Point):
         steps = n / (self.batch_size or 1000)
         tests = epochs / self.test_every if self.test_every else 1
         return 1.0 + 3e-9 * n * n + epochs * (8e-10 * n * n + 1e-3 * steps + 0.01) + tests * 2e-5 * n
-
-
-def quiet_trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer that writes nothing and says only, now and then, how far it has come."""
-    import pytorch_lightning as pl
-
-    from callbacks import EpochLines, Interrupts
-
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(context.accelerator, context.accelerator),
-        devices=1,
-        max_epochs=epochs,
-        check_val_every_n_epoch=test_every or epochs + 1,
-        logger=False,
-        callbacks=[Interrupts(), EpochLines(seconds=10), *observers],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
-    """Train, and evaluate on the test set after the last epoch where that epoch's end did not."""
-    try:
-        trainer.fit(module, datamodule=data)
-        if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
-            trainer.validate(module, datamodule=data, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
-        raise KeyboardInterrupt from stop
-
-
-def curves(trainer: pl.Trainer, history: History, timing: Timing) -> Result:
-    """The values of every epoch by tag, the epochs of those tags that have not all of them, and the seconds."""
-    values = {tag: [value for _, value in points] for tag, points in history.history.items()}
-    tested = [epoch for epoch, _ in history.history.get("val/error", history.history.get("val/mse", []))]
-    return {
-        "curves": values,
-        "tested_epochs": tested,
-        "epochs": trainer.current_epoch,
-        "seconds_per_epoch": list(timing.seconds_per_epoch),
-    }

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.points.fit import curves, fit_and_test, quiet_trainer
+from recipes.reproduce.points.training import train
 from recipes.reproduce.sample import KernelSpec, Sample
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneralFit(Point):
     """Training for a number of epochs.
 
-    The result has `curves`, tested_epochs, epochs, seconds_per_epoch, other_seconds, final, diverged, rkhs_norm, the
-    chosen parameters and data_source, as that of `Fit`; training metrics are means over batches, each before its step.
+    The result is that of `points.training.train` with other_seconds, rkhs_norm and the chosen parameters as `Fit` has
+    them; training metrics are means over batches, each before its step.
     """
 
     kind: ClassVar[str] = "general-fit"
@@ -37,7 +34,6 @@ class GeneralFit(Point):
 
     def run(self, context: Context) -> Result:
         """Train, and evaluate."""
-        import callbacks
         import kl
 
         start = time.perf_counter()
@@ -51,25 +47,12 @@ class GeneralFit(Point):
             memory=context.memory,
             seed=self.sample.seed,
         )
-        history, timing = callbacks.History(), callbacks.Timing()
-        observers: list[pl.Callback] = [history, timing]
-        trainer = quiet_trainer(context, self.epochs, self.test_every, observers)
-        diverged = False
-        try:
-            fit_and_test(trainer, machine, data)
-        except kl.DivergenceError:
-            diverged = True
+        found = train(context, machine, data, self.epochs, self.test_every)
         return {
-            **curves(trainer, history, timing),
-            "other_seconds": time.perf_counter() - start - sum(timing.seconds_per_epoch),
-            "diverged": diverged,
-            "final": {**machine.train_metrics, **machine.eval_metrics},
+            **found,
+            "other_seconds": time.perf_counter() - start - sum(found["seconds_per_epoch"]),
             "rkhs_norm": machine.rkhs_norm,
             **machine.parameters_chosen,
-            "data_source": data.source,
-            "n": len(data.train_set),
-            "d": data.num_features,
-            "c": data.num_outputs,
         }
 
     @property

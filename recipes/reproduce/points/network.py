@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.points.fit import curves, fit_and_test, quiet_trainer
+from recipes.reproduce.points.training import train
 from recipes.reproduce.sample import Sample
 
 SECONDS_PER_ROW = {"mlp": 8e-5, "cnn": 3e-4}  # of an epoch on images of 28x28 pixels, its training error included
@@ -16,8 +16,8 @@ SECONDS_PER_ROW = {"mlp": 8e-5, "cnn": 3e-4}  # of an epoch on images of 28x28 p
 class Network(Point):
     """Training for a number of epochs, or until no training row is misclassified.
 
-    The result has `curves`, tested_epochs, epochs, seconds_per_epoch, fitted_epoch, `final` and data_source as `Fit`
-    has them, with train/loss besides; mse is of class probabilities. And `weights`, their number.
+    The result is that of `points.training.train`, train/loss among its curves, with fitted_epoch as `Fit` has it and
+    `weights`, their number; mse is of class probabilities.
     """
 
     kind: ClassVar[str] = "network"
@@ -48,19 +48,11 @@ class Network(Point):
         network = kl.ReluNetwork(
             self.architecture, widths=self.widths, learning_rate=self.learning_rate, seed=self.sample.seed
         )
-        history, timing, stop = callbacks.History(), callbacks.Timing(), callbacks.StopWhenInterpolated()
-        observers = [history, timing, *[stop] * self.until_interpolated]
-        trainer = quiet_trainer(context, self.epochs, self.test_every, observers)
-        fit_and_test(trainer, network, data)
+        stop = callbacks.StopWhenInterpolated()
         return {
-            **curves(trainer, history, timing),
+            **train(context, network, data, self.epochs, self.test_every, [stop] * self.until_interpolated),
             "fitted_epoch": stop.stopped_epoch,
-            "final": {**network.train_metrics, **network.eval_metrics},
             "weights": sum(each.numel() for each in network.parameters()),
-            "data_source": data.source,
-            "n": len(data.train_set),
-            "d": data.num_features,
-            "c": data.num_outputs,
         }
 
     def describe(self) -> str:

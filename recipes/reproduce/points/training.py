@@ -1,0 +1,93 @@
+"""Training for a point: a quiet Trainer, what it wrote down, and the test error at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from recipes.reproduce.point import Context, Result
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from callbacks import History, Timing
+    from datamodules import KernelDataModule
+    from kl.evaluated import EvaluatedModule
+
+
+def train(
+    context: Context,
+    module: EvaluatedModule,
+    data: KernelDataModule,
+    epochs: int,
+    test_every: int,
+    observers: Iterable[pl.Callback] = (),
+) -> Result:
+    """Train for at most so many epochs, and evaluate.
+
+    The result has `curves` (by tag, a list over epochs; val/* has the epochs of `test_every` only), tested_epochs,
+    epochs, seconds_per_epoch (of training steps), `diverged`, `final` (the last values by tag, test error included),
+    data_source, n, d and c.
+    """
+    import callbacks
+    import kl
+
+    history, timing = callbacks.History(), callbacks.Timing()
+    trainer = _trainer(context, epochs, test_every, [history, timing, *observers])
+    diverged = False
+    try:
+        _fit_and_test(trainer, module, data)
+    except kl.DivergenceError:
+        diverged = True
+    return {
+        **_curves(trainer, history, timing),
+        "diverged": diverged,
+        "final": {**module.train_metrics, **module.eval_metrics},
+        "data_source": data.source,
+        "n": len(data.train_set),
+        "d": data.num_features,
+        "c": data.num_outputs,
+    }
+
+
+def _trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer that writes nothing and says only, now and then, how far it has come."""
+    import pytorch_lightning as pl
+
+    from callbacks import EpochLines, Interrupts
+
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(context.accelerator, context.accelerator),
+        devices=1,
+        max_epochs=epochs,
+        check_val_every_n_epoch=test_every or epochs + 1,
+        logger=False,
+        callbacks=[Interrupts(), EpochLines(seconds=10), *observers],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Train, and evaluate on the test set after the last epoch where that epoch's end did not."""
+    try:
+        trainer.fit(module, datamodule=data)
+        if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
+            trainer.validate(module, datamodule=data, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
+        raise KeyboardInterrupt from stop
+
+
+def _curves(trainer: pl.Trainer, history: History, timing: Timing) -> Result:
+    """The values of every epoch by tag, the epochs of those tags that have not all of them, and the seconds."""
+    values = {tag: [value for _, value in points] for tag, points in history.history.items()}
+    tested = [epoch for epoch, _ in history.history.get("val/error", history.history.get("val/mse", []))]
+    return {
+        "curves": values,
+        "tested_epochs": tested,
+        "epochs": trainer.current_epoch,
+        "seconds_per_epoch": list(timing.seconds_per_epoch),
+    }
