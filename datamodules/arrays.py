@@ -173,48 +173,57 @@ def features_of(name: str, x: np.ndarray) -> Tensor:
     return to_features(samples(name, x)[0])
 
 
-def targets(y_train: np.ndarray, y_test: np.ndarray) -> tuple[Tensor, Tensor, list[str]]:
+def targets(
+    y_train: np.ndarray, y_test: np.ndarray, names: tuple[str, str] = ("y_train", "y_test")
+) -> tuple[Tensor, Tensor, list[str]]:
     """Both sets' targets: class indices (n,) with the class names, or floats (n, c) with no names.
+
+    Args:
+        y_train: of the training set.
+        y_test: of the test set.
+        names: what messages call them.
 
     Raises:
         InputError: neither integers nor floats in both, of different widths, empty, or not finite.
     """
-    kinds = []
-    for name, y in (("y_train", y_train), ("y_test", y_test)):
-        if y.dtype.kind not in "iubf":
-            raise InputError(f"{name} must hold integers (classes) or floats (regression); got {y.dtype}")
-        if y.ndim not in (1, 2) or y.size == 0:
-            raise InputError(f"{name} must have shape (n,) or (n, c) with at least one row; got {y.shape}")
-        kinds.append("regression" if y.dtype.kind == "f" else "classes")
-    if kinds[0] != kinds[1]:
+    ours, theirs = names
+    train, test = target_rows(ours, y_train), target_rows(theirs, y_test)
+    if isinstance(train, Tensor) != isinstance(test, Tensor):
         raise InputError(
-            f"y_train and y_test must both be integers (classes) or both floats (regression); "
+            f"{ours} and {theirs} must both be integers (classes) or both floats (regression); "
             f"got {y_train.dtype} and {y_test.dtype}"
         )
-    if kinds[0] == "regression":
-        train, test = float_targets("y_train", y_train), float_targets("y_test", y_test)
+    if isinstance(train, Tensor) and isinstance(test, Tensor):
         if train.shape[1] != test.shape[1]:
             raise InputError(
-                f"y_train and y_test must have equally many columns; got {train.shape[1]} and {test.shape[1]}"
+                f"{ours} and {theirs} must have equally many columns; got {train.shape[1]} and {test.shape[1]}"
             )
         return train, test, []
-    train_labels, test_labels = _labels("y_train", y_train), _labels("y_test", y_test)
+    train_labels, test_labels = np.asarray(train), np.asarray(test)
     values = np.union1d(train_labels, test_labels)
     if len(values) > max(100, len(train_labels) // 2):
         raise InputError(
-            f"y_train holds integers, which are classes, but {len(values)} different ones in "
+            f"{ours} holds integers, which are classes, but {len(values)} different ones in "
             f"{len(train_labels)} rows: store regression targets as floats"
         )
     indices = [torch.from_numpy(np.searchsorted(values, y)).long() for y in (train_labels, test_labels)]
     return indices[0], indices[1], [str(int(value)) for value in values]
 
 
-def float_targets(name: str, y: np.ndarray) -> Tensor:
-    """Regression targets (n, c) of floats (n,) or (n, c).
+def target_rows(name: str, y: np.ndarray) -> Tensor | np.ndarray:
+    """Regression targets, a float32 tensor of shape (n, c), of floats; labels, an array of shape (n,), of integers.
 
     Raises:
-        InputError: not finite.
+        InputError: neither integers nor floats, of another shape, empty, or not finite.
     """
+    if y.dtype.kind not in "iubf":
+        raise InputError(f"{name} must hold integers (classes) or floats (regression); got {y.dtype}")
+    if y.ndim not in (1, 2) or y.size == 0:
+        raise InputError(f"{name} must have shape (n,) or (n, c) with at least one row; got {y.shape}")
+    return _float_targets(name, y) if y.dtype.kind == "f" else _labels(name, y)
+
+
+def _float_targets(name: str, y: np.ndarray) -> Tensor:
     with np.errstate(over="ignore"):  # reported as infinite by the check
         rows = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
     return check_finite_matrix(name, rows)

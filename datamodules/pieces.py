@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,25 +41,30 @@ class Piece:
         else:
             span = slice(self.start, self.start + self.rows)
             x, y = (np.array(opened(path)[span]) for path in (self.path, target_path(self.path)))
-        if len(x) != self.rows or len(y) != self.rows:
+        if len(x) != len(y):
+            raise InputError(f"{self.path} must have one row per sample; x has {len(x)} and y {len(y)}: write it again")
+        if len(x) != self.rows:
             raise InputError(
-                f"{self.path} must hold {self.rows} rows of x and y, as when the run began; got {len(x)} and {len(y)}: "
+                f"{self.path} must hold {self.rows} rows of x and y, as when the run began; got {len(x)}: "
                 "write it again, then go on with --resume last"
             )
         return x, y
 
 
 def find_pieces(folder: Path) -> list[Piece]:
-    """The pieces of a folder: train/*.npz, train*.npz, or spans of x_train.npy and y_train.npy.
+    """The pieces of a folder: train/*.npz, else train*.npz, else spans of x_train.npy and y_train.npy; no empty ones.
 
     Raises:
         InputError: there are none, or one is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"stream {folder} must be a folder; there is none")
-    shards = sorted([*folder.glob("train/*.npz"), *folder.glob("train*.npz")])
+    shards = sorted(folder.glob("train/*.npz")) or sorted(folder.glob("train*.npz"))
     if shards:
-        return [Piece(path, rows_of_shard(path)) for path in shards]
+        pieces = [piece for piece in (Piece(path, rows_of_shard(path)) for path in shards) if piece.rows]
+        if not pieces:
+            raise InputError(f"the shards of stream {folder} must have at least one row; all {len(shards)} are empty")
+        return pieces
     path = folder / "x_train.npy"
     if not path.is_file() or not target_path(path).is_file():
         raise InputError(
@@ -68,6 +74,8 @@ def find_pieces(folder: Path) -> list[Piece]:
     x, y = opened(path), opened(target_path(path))
     if len(x) != len(y):
         raise InputError(f"{path} and {target_path(path)} must have one row per sample; got {len(x)} and {len(y)}")
+    if len(x) == 0:
+        raise InputError(f"{path} must have at least one row; got none")
     size = max(1, PIECE_BYTES // max(1, x[:1].nbytes))
     return [Piece(path, min(size, len(x) - start), start) for start in range(0, len(x), size)]
 
@@ -90,21 +98,28 @@ def opened(path: Path) -> np.ndarray:
 
 
 def rows_of_shard(path: Path) -> int:
-    """The rows of x in a .npz file, from its header alone.
+    """The rows of x and y in a .npz file, from their headers alone.
 
     Raises:
-        InputError: the file is damaged, or has no x.
+        InputError: the file is damaged, has no x or y, or not as many rows of one as of the other.
     """
-    try:
-        with zipfile.ZipFile(path) as file, file.open("x.npy") as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = read(member)[0]
-    except KeyError as error:
-        raise InputError(f"{path} must hold x and y; x not found") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a .npz file or is damaged: write it again with numpy.savez") from error
-    return shape[0] if shape else 0
+    rows = []
+    for name in ("x", "y"):
+        try:
+            with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape = read(member)[0]
+        except KeyError as error:
+            raise InputError(f"{path} must hold x and y; {name} not found") from error
+        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path} is not a .npz file or is damaged: write it again with numpy.savez") from error
+        if not shape:
+            raise InputError(f"{name} in {path} must have a row per sample; it is a single number")
+        rows.append(shape[0])
+    if rows[0] != rows[1]:
+        raise InputError(f"{path} must have one row per sample; x has {rows[0]} and y {rows[1]}: write it again")
+    return rows[0]
 
 
 def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:

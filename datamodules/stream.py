@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.arrays import float_targets, read_npz, samples, targets
+from datamodules.arrays import read_npz, samples, target_rows, targets
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData, one_hot, to_features
@@ -52,6 +52,7 @@ class StreamDataModule(KernelDataModule):
         super().__init__(**options)
         self.path, self.sample_size = os.path.expanduser(path), check_count("sample_size", sample_size, "20000")
         self.name = Path(self.path).name
+        self._form: Form | None = None  # of the first piece read
         for name, value in (("train_size", self.train_size), ("label_noise", self.label_noise or None)):
             if value is not None:
                 raise InputError(
@@ -62,15 +63,21 @@ class StreamDataModule(KernelDataModule):
     def load(self) -> RawData:
         """Find the pieces; read a sample of them, and the test set."""
         folder = Path(self.path)
-        self.pieces = [piece for piece in find_pieces(folder) if piece.rows]
+        self.pieces = find_pieces(folder)
         self._num_rows = sum(piece.rows for piece in self.pieces)
         x, y = self._sample()
         x_test, y_test = _read_test(folder)
-        x_rows, image_shape = samples("x", x)
-        x_test_rows, _ = samples("x of the test set", x_test)
-        y_sample, y_of_test, class_names = targets(y, y_test)
+        names = f"y in {folder}", f"y of the test set in {folder}"
+        y_sample, y_of_test, class_names = targets(y, y_test, names)
         self._values = np.union1d(y.reshape(-1), y_test.reshape(-1)) if class_names else None
-        return RawData(x_rows, y_sample, x_test_rows, y_of_test, class_names, image_shape)
+        x_test_rows = to_features(samples(f"x of the test set in {folder}", x_test)[0])
+        if x_test_rows.shape[1] != x.shape[1]:
+            raise InputError(
+                f"x of the test set in {folder} must have {x.shape[1]} features, as the training rows; got "
+                f"{x_test_rows.shape[1]}"
+            )
+        assert self._form is not None  # a piece has been read
+        return RawData(x, y_sample, x_test_rows, y_of_test, class_names, self._form.image_shape)
 
     @property
     def num_rows(self) -> int:
@@ -80,11 +87,7 @@ class StreamDataModule(KernelDataModule):
     def train_dataloader(self) -> PieceStream:  # type: ignore[override]
         """Batches (x, y), in an order that is a pure function of seed and epoch."""
         m = self.batch_size or DEFAULT_BATCH_SIZE
-        return PieceStream(self.pieces, m, self._features, self.seed, lambda: self._epoch, self._augmented)
-
-    @property
-    def _epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer is not None else 0
+        return PieceStream(self.pieces, m, self._features, self.seed, self._augmented)
 
     def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.augmentation is None:
@@ -92,8 +95,8 @@ class StreamDataModule(KernelDataModule):
         assert self.image_shape is not None  # setup() has looked
         return self.augmentation(x, self.image_shape, generator)
 
-    def _sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of a few pieces, as many of each."""
+    def _sample(self) -> tuple[Tensor, np.ndarray]:
+        """Features and targets of rows of a few pieces, as many of each."""
         assert self.sample_size is not None
         generator = np.random.default_rng(derive_seed(self.seed, "sample"))
         # From several pieces, in case one is of one kind; from few, since each is read whole.
@@ -102,28 +105,55 @@ class StreamDataModule(KernelDataModule):
             chosen = generator.permutation(len(self.pieces))[: len(chosen) * 2]
         parts = []
         for i in chosen:
-            x, y = self.pieces[i].read()
+            x, y = self._read(self.pieces[i])
             rows = generator.permutation(len(x))[: -(-self.sample_size // len(chosen))]
             parts.append((x[rows], y[rows]))
         rows = generator.permutation(sum(len(x) for x, _ in parts))[: self.sample_size]
-        return np.concatenate([x for x, _ in parts])[rows], np.concatenate([y for _, y in parts])[rows]
+        return torch.cat([x for x, _ in parts])[rows], np.concatenate([y for _, y in parts])[rows]
+
+    def _read(self, piece: Piece) -> tuple[Tensor, np.ndarray]:
+        """Features (k, d), and targets (k,) or (k, c), of a piece.
+
+        Raises:
+            InputError: they are not usable, or not of the form that the other pieces have; the message names the file.
+        """
+        x, y = piece.read()
+        pixels, image_shape = samples(f"x in {piece.path}", x)
+        y = np.asarray(target_rows(f"y in {piece.path}", y))
+        form = Form(x.dtype == np.uint8, x.shape[1:], image_shape, y.dtype.kind == "f", y.shape[1:])
+        self._form = self._form or form
+        if form != self._form:
+            raise InputError(f"{piece.path} must hold {self._form}, as the other pieces do; got {form}")
+        return to_features(pixels), y
 
     def _features(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """Features and targets of a piece."""
-        x, y = piece.read()
-        rows = to_features(samples(f"x in {piece.path}", x)[0])
-        if rows.shape[1] != self.num_features:
-            raise InputError(f"x in {piece.path} must have {self.num_features} features; got {rows.shape[1]}")
+        rows, y = self._read(piece)
         if self._values is None:
-            return rows, float_targets(f"y in {piece.path}", y)
-        labels = y.reshape(-1)
-        index = np.searchsorted(self._values, labels).clip(max=len(self._values) - 1)
-        if unknown := set(np.unique(labels[self._values[index] != labels]).tolist()):
+            return rows, torch.from_numpy(y)
+        index = np.searchsorted(self._values, y).clip(max=len(self._values) - 1)
+        if unknown := set(np.unique(y[self._values[index] != y]).tolist()):
             raise InputError(
                 f"y in {piece.path} holds the class {min(unknown)}, which neither the test set nor the sample of "
                 f"{self.sample_size} training rows has: give a test set with every class"
             )
         return rows, one_hot(torch.from_numpy(index).long(), len(self._values))
+
+
+class Form(NamedTuple):
+    """What the rows of a piece are: all pieces of a stream are alike in it."""
+
+    pixels: bool
+    shape: tuple[int, ...]
+    """Of a sample."""
+    image_shape: tuple[int, int, int] | None
+    regression: bool
+    columns: tuple[int, ...]
+    """Of y: c for regression."""
+
+    def __str__(self) -> str:
+        y = f"float targets of {self.columns[0]} columns" if self.regression else "integer labels"
+        return f"{'uint8' if self.pixels else 'float'} samples of shape {self.shape} with {y}"
 
 
 class PieceStream:
@@ -134,7 +164,6 @@ class PieceStream:
         batch_size: m.
         features: reads a piece.
         seed: of the orders.
-        epoch: tells the epoch when an iteration begins.
         augmented: changes the features of a piece.
     """
 
@@ -144,19 +173,24 @@ class PieceStream:
         batch_size: int,
         features: Callable[[Piece], tuple[Tensor, Tensor]],
         seed: int,
-        epoch: Callable[[], int],
         augmented: Callable[[Tensor, torch.Generator], Tensor],
     ) -> None:
         self._pieces, self._batch_size, self._features = pieces, batch_size, features
-        self._seed, self._epoch, self._augmented = seed, epoch, augmented
+        self._seed, self._augmented, self.epoch = seed, augmented, 0
+        self.sampler = self  # where Lightning looks for `set_epoch`
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration takes."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return -(-sum(piece.rows for piece in self._pieces) // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "shuffle", self._epoch()))
+        # A generator, so that the epoch is read at the first batch: see BatchIndexSampler.
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "shuffle", self.epoch))
         pieces = [self._pieces[i] for i in torch.randperm(len(self._pieces), generator=generator).tolist()]
-        return rebatched(read_ahead(self._shuffled(pieces, generator)), self._batch_size)
+        yield from rebatched(read_ahead(self._shuffled(pieces, generator)), self._batch_size)
 
     def _shuffled(self, pieces: list[Piece], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for piece in pieces:
@@ -225,17 +259,32 @@ class IterableDataModule(KernelDataModule):
 
     def train_dataloader(self) -> Rebatched:  # type: ignore[override]
         """Batches (x, y) of m rows."""
-        return Rebatched(self._dataset, self.batch_size or DEFAULT_BATCH_SIZE)
+        return Rebatched(self._dataset, self.batch_size or DEFAULT_BATCH_SIZE, self.num_features, self.num_outputs)
 
 
 class Rebatched:
-    """The rows of an iterable of parts (x, y), in batches of m; iterated anew every time."""
+    """The rows of an iterable of parts (x, y), in batches of m; iterated anew every time.
 
-    def __init__(self, parts: Iterable[tuple[Tensor, Tensor]], m: int) -> None:
-        self._parts, self._m = parts, m
+    Raises:
+        InputError: a part is not of d finite features and c finite targets a row.
+    """
+
+    def __init__(self, parts: Iterable[tuple[Tensor, Tensor]], m: int, d: int, c: int) -> None:
+        self._parts, self._m, self._widths = parts, m, (d, c)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return rebatched(read_ahead(self._parts), self._m)
+        return rebatched(read_ahead(self._checked()), self._m)
+
+    def _checked(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self._parts:
+            check_finite_matrix("x of the dataset", x)
+            check_finite_matrix("y of the dataset", y)
+            if (x.shape[1], y.shape[1], len(x)) != (*self._widths, len(y)):
+                raise InputError(
+                    f"the dataset must yield x of {self._widths[0]} and y of {self._widths[1]} columns, a row of each "
+                    f"per sample; got {tuple(x.shape)} and {tuple(y.shape)}"
+                )
+            yield x, y
 
 
 def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray]:

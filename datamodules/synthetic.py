@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +96,32 @@ def write_synthetic(
 ) -> int:
     """Write training shards train/NNNNN.npz and test.npz, as `StreamDataModule` reads them; returns how many shards.
 
-    Each shard has a seed of its own, so that rows of any number need the memory of one. A file is written whole or not
-    at all; shards that are there already are written again.
+    Each shard has a seed of its own, so that rows of any number need the memory of one. Shards that an earlier call has
+    written there are replaced, all together, once the new ones are complete.
 
     Raises:
-        InputError: an argument is out of its range, or the folder cannot be written.
+        InputError: an argument is out of its range, or the folder cannot be written or holds other files.
     """
     for name, value in (("rows", rows), ("test_rows", test_rows), ("shard_rows", shard_rows)):
         check_count(name, value, or_none="the default")
     path = Path(folder).expanduser()
     sizes = [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]
-    stale = set(path.glob("train/*.npz"))
+    train, unfinished = path / "train", path / "train.unfinished"
     try:
+        foreign = [file for file in train.glob("*") if not re.fullmatch(r"\d{5,}\.npz", file.name)]
+        if foreign:
+            raise InputError(f"output {path} must hold no files but its own in train; got {foreign[0]}: give another")
+        shutil.rmtree(unfinished, ignore_errors=True)
         for i, size in enumerate(sizes):
             drawn = SyntheticDataModule(
                 kind, train_size=size, test_size=1, seed=derive_seed(seed, "shard", i) // 2
             ).load()
-            shard = path / "train" / f"{i:05d}.npz"
-            _write(shard, drawn.x_train, drawn.y_train)
-            stale.discard(shard)
+            _write(unfinished / f"{i:05d}.npz", drawn.x_train, drawn.y_train)
         drawn = SyntheticDataModule(kind, train_size=1, test_size=test_rows, seed=derive_seed(seed, "test") // 2).load()
         _write(path / "test.npz", drawn.x_test, drawn.y_test)
-        for shard in stale:
-            shard.unlink()
+        if train.is_dir():
+            shutil.rmtree(train)
+        unfinished.rename(train)
     except OSError as error:
         raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error
     return len(sizes)

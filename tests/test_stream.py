@@ -9,6 +9,7 @@ import pytest
 import torch
 from training import quiet_trainer
 
+from callbacks import last_checkpoint
 from datamodules import ArrayDataModule, IterableDataModule, StreamDataModule
 from datamodules.pieces import find_pieces, read_ahead
 from datamodules.stream import rebatched
@@ -34,6 +35,15 @@ def rows_of(loader):
 
 def sorted_rows(x):
     return x[np.lexsort(x.numpy().T)]
+
+
+def test_files_of_others_are_not_replaced(folder):
+    mine = folder / "train" / "mine.npz"
+    mine.write_bytes(b"")
+    with pytest.raises(InputError, match=r"must hold no files but its own in train; got .*mine.npz: give another"):
+        write_synthetic(folder, kind=1, rows=300, test_rows=100)
+    assert len(list(folder.glob("train/*"))) == 4
+    assert not (folder / "train.unfinished").exists()
 
 
 def test_shards_hold_what_was_asked_for(folder):
@@ -69,8 +79,9 @@ def test_the_order_is_that_of_seed_and_epoch(folder):
     def order(seed, epoch):
         data = StreamDataModule(folder, batch_size=64, seed=seed, sample_size=200)
         data.setup()
-        data.trainer = type("Trainer", (), {"current_epoch": epoch})()
-        return rows_of(data.train_dataloader())[0]
+        loader = data.train_dataloader()
+        loader.set_epoch(epoch)
+        return rows_of(loader)[0]
 
     assert torch.equal(order(0, 0), order(0, 0))
     assert not torch.equal(order(0, 0), order(0, 1))
@@ -107,17 +118,20 @@ def test_training_is_that_on_the_same_rows_in_memory(folder):
     assert trained.train_metrics["train/mse"] == pytest.approx(other.train_metrics["train/mse"], rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_resumed_run_is_the_same(folder, tmp_path):
-    def trained(epochs, ckpt=None):
-        made, trainer = machine(decay=0), quiet_trainer(epochs)
-        trainer.fit(made, datamodule=StreamDataModule(folder, sample_size=300), ckpt_path=ckpt)
-        return made, trainer
+    def trained(epochs, name, ckpt=None):
+        saver = last_checkpoint(tmp_path / name)
+        made, trainer = machine(decay=0), quiet_trainer(epochs, callbacks=[saver], enable_checkpointing=True)
+        data = StreamDataModule(folder, sample_size=300)
+        trainer.fit(made, datamodule=data, ckpt_path=ckpt, weights_only=True if ckpt else None)
+        return made.alpha
 
-    whole, _ = trained(4)
-    _, trainer = trained(2)
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    second, _ = trained(4, tmp_path / "a.ckpt")
-    assert torch.equal(second.alpha, whole.alpha)
+    whole = trained(5, "whole")
+    trained(2, "first")
+    second = trained(4, "second", tmp_path / "first" / "last.ckpt")
+    assert torch.equal(trained(5, "third", tmp_path / "second" / "last.ckpt"), whole)
+    assert not torch.equal(second, whole)
 
 
 # Faults
@@ -166,6 +180,27 @@ def damage(name):
     return damaged
 
 
+def shard(number, **arrays):
+    def written(folder):
+        given = {"x": np.zeros((400, 50), np.float32), "y": np.zeros(400, np.uint8), **arrays}
+        np.savez(folder / "train" / f"{number:05d}.npz", **given)
+
+    return written
+
+
+def squeeze(folder):
+    """A compressed shard with damage in the middle."""
+    path = folder / "train" / "00001.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).random((400, 50), np.float32), y=np.zeros(400, np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:9000] + b"\xff" * 2000 + whole[11000:])
+
+
+def all_empty(folder):
+    for number in range(3):
+        shard(number, x=np.zeros((0, 50), np.float32), y=np.zeros(0, np.uint8))(folder)
+
+
 def write_empty(folder):
     for path in folder.glob("train/*"):
         path.unlink()
@@ -186,6 +221,18 @@ def other_width(folder):
         (damage("test.npz"), "test.npz is not a .npz file or is damaged"),
         (write_empty, "must hold shards train/.* it holds neither"),
         (without_x, "00000.npz must hold x and y; x not found"),
+        (squeeze, "00001.npz is damaged"),
+        (all_empty, "must have at least one row; all 3 are empty"),
+        (shard(1, x=np.float32(3)), "x in .*00001.npz must have a row per sample; it is a single number"),
+        (shard(1, y=np.zeros(399, np.uint8)), "00001.npz must have one row per sample; x has 400 and y 399"),
+        (shard(1, x=np.zeros((400, 50), np.uint8)), r"[012].npz must hold .* samples .*, as the other pieces do; got"),
+        (shard(1, x=np.zeros((400, 9), np.float32)), r"[012].npz must hold float samples of shape \(.*; got float"),
+        (
+            shard(1, y=np.zeros(400, np.float32)),
+            r"[012].npz must hold .* as the other pieces do",
+        ),
+        (shard(1, y=np.zeros((400, 2), np.uint8)), "y in .*00001.npz holds integers, which are classes, so its shape"),
+        (shard(1, x=np.full((400, 50), np.nan, np.float32)), "x in .*00001.npz must be finite; row 0 holds NaN"),
         (
             lambda folder: (folder / "test.npz").unlink(),
             "must hold test.npz with x and y, or x_test.npy and y_test.npy",
@@ -202,7 +249,7 @@ def test_a_piece_of_other_features(folder):
     data = StreamDataModule(folder, batch_size=64, sample_size=200)
     data.setup()
     other_width(folder)
-    with pytest.raises(InputError, match=r"00001.npz must have 50 features; got 3"):
+    with pytest.raises(InputError, match=r"00001.npz must hold float samples of shape \(50,\) .*; got .* \(3,\) with"):
         list(data.train_dataloader())
 
 
@@ -217,6 +264,19 @@ def test_damaged_arrays(tmp_path):
         find_pieces(tmp_path)
     with pytest.raises(InputError, match="must be a folder; there is none"):
         find_pieces(tmp_path / "nowhere")
+
+
+def test_spans_without_a_row(tmp_path):
+    for name in ("x_train", "y_train"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((0, 3)))
+    with pytest.raises(InputError, match=r"x_train.npy must have at least one row; got none"):
+        find_pieces(tmp_path)
+
+
+def test_a_test_set_of_other_features(folder):
+    np.savez(folder / "test.npz", x=np.zeros((5, 3), np.float32), y=np.zeros(5, np.uint8))
+    with pytest.raises(InputError, match=r"x of the test set in .* must have 50 features, as the training rows; got 3"):
+        StreamDataModule(folder, sample_size=200).setup()
 
 
 @pytest.mark.parametrize("options", [{"train_size": 5}, {"label_noise": 0.1}])
@@ -301,6 +361,24 @@ def test_any_iterable_dataset():
     assert trainer.global_step == 60
     assert data.num_rows is None
     assert trained.eval_metrics["val/mse"] < 0.1 * float(sample[1].var())
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ((torch.zeros(4, 2), torch.zeros(4, 1)), r"yield x of 3 and y of 1 columns, .* got \(4, 2\) and \(4, 1\)"),
+        ((torch.zeros(4, 3), torch.zeros(3, 1)), r"yield x of 3 and y of 1 columns, .* got \(4, 3\) and \(3, 1\)"),
+        ((torch.zeros(4, 3), torch.zeros(4)), "y of the dataset must be a float tensor of shape"),
+        ((torch.zeros(4, 3, dtype=torch.uint8), torch.zeros(4, 1)), "x of the dataset must be a float tensor"),
+        ((torch.full((4, 3), torch.nan), torch.zeros(4, 1)), "x of the dataset must be finite"),
+    ],
+)
+def test_parts_of_a_dataset_that_cannot_be_used(part, message):
+    sample = next(iter(Endless()))
+    data = IterableDataModule([sample, part], sample, sample)
+    data.setup()
+    with pytest.raises(InputError, match=message):
+        list(data.train_dataloader())
 
 
 # The command
