@@ -111,6 +111,10 @@ class ExactInterpolation(pl.Callback):
             data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
             if getattr(data, "streamed", False):
                 found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
+            elif getattr(data, "augmentation", None) is not None:
+                found = _Outcome(
+                    skipped="the training rows are augmented, others in every epoch, and have no such limit"
+                )
             elif trainer.is_global_zero:
                 found = self._find(pl_module, data, device)
             found = trainer.strategy.broadcast(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,9 @@ class Augmentation:
         shift, flip = 0, False
         for part in str(text).split(","):
             name, colon, pixels = part.strip().partition(":")
-            if name == "flip" and not colon:
+            if name == "flip" and not (colon or flip):
                 flip = True
-            elif name == "shift" and (not colon or (pixels.isdecimal() and int(pixels) > 0)):
+            elif name == "shift" and not shift and (not colon or re.fullmatch("0*[1-9][0-9]*", pixels)):
                 shift = int(pixels) if colon else SHIFT
             else:
                 raise InputError(

@@ -128,8 +128,14 @@ class KernelDataModule(pl.LightningDataModule):
             self._set_classes(x_train, y_train.long(), x_test, y_test.long())
         else:
             self._set_regression(x_train, y_train, x_test, y_test)
-        if self.augmentation is not None and self.image_shape is None:
-            raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
+        if self.augmentation is not None:
+            if self.image_shape is None:
+                raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
+            if self.augmentation.shift >= min(self.image_shape[1:]):
+                raise InputError(
+                    f"augment must shift by fewer pixels than the images of {self.name} have on a side, "
+                    f"{min(self.image_shape[1:])}; got {self.augmentation.shift}"
+                )
         self.num_features = self.train_set.x.shape[1]
         self.num_outputs = self.train_set.y.shape[1]
         self._is_setup = True
@@ -138,6 +144,16 @@ class KernelDataModule(pl.LightningDataModule):
     def num_rows(self) -> int:
         """Training rows of an epoch."""
         return len(self.train_set)
+
+    def as_trained(
+        self,
+        x: Tensor,  # shape: (k, d)
+    ) -> Tensor:
+        """Training rows as an epoch might have them: augmented where epochs are, always alike; shape (k, d)."""
+        if self.augmentation is None or self.image_shape is None:
+            return x
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained"))
+        return self.augmentation(x, self.image_shape, generator)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""

@@ -23,7 +23,7 @@ from kl.planned import PlannedMachine, check_sizes, check_step_size
 from kl.preconditioner import Preconditioner
 from kl.projected import ProjectedEigenPro
 from kl.projection import EigenProProjection, FactorProjection, Projection
-from kl.rows import Rows, check_finite_matrix
+from kl.rows import Rows, check_finite_matrix, data_key
 from kl.trained import plain
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class GeneralKernelMachine(PlannedMachine):
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._projection: Projection | None = None
+        self._data_key = ""  # of the training rows, or of the sample of a stream
         self._stepped = False  # since `sq_norm` was computed
         self._train_rows: Rows | None = None  # where they are encoded once
 
@@ -144,6 +145,7 @@ class GeneralKernelMachine(PlannedMachine):
                 )
         else:
             self._choose(x, y)
+        self._data_key = data_key(x, y)
         self.to(device)
         self._centers_changed()
         self._plan(x, parse_memory(self.hparams["memory"], device))
@@ -166,7 +168,7 @@ class GeneralKernelMachine(PlannedMachine):
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
         self._allocate(len(centers), x.shape[1], c, 0, 0)
         self.origin = self._origin_of(x)
-        self.centers = centers.to(x)[order.to(centers.device)].to(x) - self.origin
+        self.centers = centers[order.to(centers.device)].to(x) - self.origin
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -182,7 +184,8 @@ class GeneralKernelMachine(PlannedMachine):
         s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
         s = min(s, 2000) if options["top_q"] == 0 else s
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], centers.data.is_cuda)
-        rows = x[sample_rows(len(x), options["seed"]).to(x.device)].to(self.centers) - self.origin
+        sample = self._as_trained(x[sample_rows(len(x), options["seed"]).to(x.device)])
+        rows = sample.to(self.centers) - self.origin
         asked = options["batch_size"]
         self.plan, precond, system = plan_general(
             self.kernel,
@@ -195,7 +198,7 @@ class GeneralKernelMachine(PlannedMachine):
         )
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         self.decay = (0.5 if p < len(x) or self._streamed else 0.0) if options["decay"] == "auto" else options["decay"]
-        self.period = choose_period(options["projection_period"], p, m, room.temporary_rows)
+        self.period = choose_period(options["projection_period"], p, m, room.temporary_rows, self._epoch_rows or len(x))
         self.memory = room.with_run(p, d, c, m, (self.period - 1) * m, itemsize)
         self.eigenvalues, self.vectors, self.weights = system.eigenvalues, precond.vectors, precond.weights
         self._projection = self._make_projection(room.keep_factor, budget)
@@ -325,10 +328,30 @@ class GeneralKernelMachine(PlannedMachine):
 
     # Checkpoints
 
+    def _require_same_run(self, extra: dict[str, Any]) -> None:
+        if not self._streamed and extra["data_key"] != self._data_key:
+            raise CheckpointError(
+                "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
+                "--label-noise and --seed as the first run"
+            )
+        if self.hparams["projection_period"] != "auto" and self.period != extra["period"]:
+            raise CheckpointError(
+                f"the checkpoint was trained with projection_period {extra['period']}; got {self.period}: resume with "
+                "the same --projection-period"
+            )
+        if self._projection_name != extra["projection"]:
+            raise CheckpointError(
+                f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "
+                f"{self._projection_name} now: resume with the same --memory, not auto"
+            )
+
     def _extra_state(self) -> dict[str, Any]:
-        return {**super()._extra_state(), "period": self.period, "step_size": self.step_size}
+        own = {"period": self.period, "projection": self._projection_name, "step_size": self.step_size}
+        return {**super()._extra_state(), **own, "data_key": self._data_key}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        if resuming:
+            self._require_same_run(extra)
         super()._load_extra_state(extra, state, resuming)
         self.period, self.step_size = extra["period"], extra["step_size"]
         if not resuming:

@@ -142,8 +142,11 @@ def choose_period(
     p: int,
     m: int,
     temporary_rows: int,
+    epoch_rows: int,
 ) -> int:
     """T: where it is "auto", as many steps as take about p rows in all, at most what there is memory for.
+
+    Never more than the steps of an epoch, which ends with a projection.
 
     A row costs p kernel values for its block, half the temporary centres' number for theirs, and a share of the
     projection that falls with T; with T m = p all three are of one size.
@@ -151,17 +154,17 @@ def choose_period(
     Raises:
         InputError: the period is neither "auto" nor a whole number of at least 1, or there is no memory for it.
     """
-    most = max(1, temporary_rows // m)
+    most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
     if period == "auto":
-        return max(1, min(most, math.ceil(p / m)))
+        return max(1, min(most, epoch, math.ceil(p / m)))
     if isinstance(period, bool) or not isinstance(period, int) or period < 1:
         raise InputError(f"projection_period must be auto or an integer of at least 1; got {period!r}")
-    if period > most:
+    if min(period, epoch) > most:
         raise InputError(
             f"projection_period must be at most {most}, for whose temporary centres there is memory; got {period}: "
             "raise --memory, or use a smaller one"
         )
-    return period
+    return min(period, epoch)
 
 
 def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:

@@ -65,9 +65,21 @@ class PlannedMachine(TrainedExpansion):
                 f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
                 f"{len(self.vectors)}: resume with the same --subsample"
             )
+        if resuming and extra["plan"]:
+            self._require_same_options(extra["plan"])
         self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
+
+    def _require_same_options(self, saved: dict[str, Any]) -> None:
+        """Check that what was asked for is what the checkpoint was trained with; "auto" is whatever that was."""
+        for name in ("batch_size", "top_q", "step_size"):
+            ours = self.parameters_chosen[name]
+            if self.hparams[name] != "auto" and ours != saved[name]:
+                option = name.replace("_", "-")
+                raise CheckpointError(
+                    f"the checkpoint was trained with {name} {saved[name]}; got {ours}: resume with the same --{option}"
+                )
 
 
 def check_sizes(**sizes: tuple[Any, int]) -> None:

@@ -63,7 +63,7 @@ class FactorProjection(Projection):
         shift: what was added to the diagonal.
 
     Raises:
-        InputError: the kernel is not finite on some pairs of centres.
+        InputError: the kernel is not finite on some pairs of centres, or not positive semi-definite.
     """
 
     def __init__(self, kernel: Kernel, centers: Rows) -> None:
@@ -77,7 +77,10 @@ class FactorProjection(Projection):
             self.shift *= GROWTH
             self._triangle.panels.clear()  # before as much is taken again
             self._triangle.keep(len(self._triangle.columns))
-        raise InputError(f"kernel {kernel} is not finite on some pairs of centres: rescale the features")
+        raise InputError(
+            f"kernel {kernel} must be finite and positive semi-definite on the centres; K(Z, Z) is not: rescale the "
+            "features, or correct a kernel of your own (see kl.testing.check_kernel)"
+        )
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
         """See `Projection`."""

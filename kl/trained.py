@@ -6,6 +6,7 @@ import logging
 import math
 import pickle
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -71,6 +72,8 @@ class TrainedExpansion(KernelExpansion):
         self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
         self.memory: TrainingMemory | None = None
         self._streamed = False
+        self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows
+        self._as_trained: Callable[[Tensor], Tensor] = lambda rows: rows  # as epochs have them, augmented or not
 
     # Set-up
 
@@ -89,6 +92,16 @@ class TrainedExpansion(KernelExpansion):
                 "Trainer(devices=1)"
             )
         data = getattr(self.trainer, "datamodule", None)
+        self.take(data, self.trainer.strategy.root_device)
+        assert data is not None  # take() has seen to it
+        data.batch_size = self.batch_rows
+
+    def take(self, data: Any, device: torch.device | str = "cpu") -> None:
+        """Take the training data of a datamodule that has been set up, and plan the run; see `prepare`.
+
+        Raises:
+            InputError: it is none, or such a machine cannot train on it.
+        """
         train_set = getattr(data, "train_set", None)
         if data is None or not isinstance(train_set, RowDataset):
             raise InputError(
@@ -107,8 +120,9 @@ class TrainedExpansion(KernelExpansion):
                 "--solver eigenpro4"
             )
         self.data_info = describe_data(data)
-        self.prepare(train_set.x, train_set.y, self.trainer.strategy.root_device)
-        data.batch_size = self.batch_rows
+        self._epoch_rows = getattr(data, "num_rows", None)
+        self._as_trained = getattr(data, "as_trained", lambda rows: rows)
+        self.prepare(train_set.x, train_set.y, device)
 
     def _resolve_kernel(
         self,

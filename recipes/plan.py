@@ -57,7 +57,7 @@ def plan(
     datamodule.prepare_data()
     datamodule.setup("fit")
     read = time.perf_counter()
-    machine.prepare(datamodule.train_set.x, datamodule.train_set.y, device)
+    machine.take(datamodule, device)
     prepared = time.perf_counter()
     show: Callable[[dict[str, Any], TrainedExpansion], None]
     if isinstance(machine, GeneralKernelMachine):

@@ -1,5 +1,7 @@
 """Random shifts and flips of training images."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -111,7 +113,9 @@ def test_parse(text, expected):
     assert Augmentation.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "turn", "shift:0", "shift:x", "shift:-1", "flip:2", "shift;flip"])
+@pytest.mark.parametrize(
+    "text", ["", "turn", "shift:0", "shift:x", "shift:-1", "flip:2", "shift;flip", "flip,flip", "shift,shift:3"]
+)
 def test_mistakes(text):
     with pytest.raises(InputError, match="augment must be shift, shift:PIXELS, flip"):
         DigitsDataModule(augment=text)
@@ -122,6 +126,27 @@ def test_rows_that_are_no_images():
         SyntheticDataModule(augment="flip").setup()
 
 
+def test_images_smaller_than_the_shift():
+    with pytest.raises(InputError, match="shift by fewer pixels than the images of digits have on a side, 8; got 8"):
+        DigitsDataModule(augment="shift:8").setup()
+
+
+def test_the_spectrum_is_that_of_augmented_rows():
+    plain, changed = (DigitsDataModule(augment=augment) for augment in (None, "shift:2"))
+    for data in (plain, changed):
+        data.setup()
+    x = plain.train_set.x
+    assert plain.as_trained(x) is x
+    assert torch.equal(changed.as_trained(x), changed.as_trained(x))
+    assert not torch.equal(changed.as_trained(x), x)
+    tops = []
+    for data in (plain, changed):
+        machine = GeneralKernelMachine("laplacian", 100)
+        machine.take(data)
+        tops.append(machine.plan.lambda_1)
+    assert tops[0] > 1.1 * tops[1]  # shifted images are less alike
+
+
 def test_machines_whose_centres_are_the_rows_refuse():
     with pytest.raises(InputError, match="KernelMachine has its centres there: use --solver eigenpro4"):
         fit(KernelMachine("laplacian"), DigitsDataModule(augment="shift"), 1)
@@ -129,8 +154,10 @@ def test_machines_whose_centres_are_the_rows_refuse():
 
 def test_from_the_command_line(kl):
     options = ("fit", "--data", "digits", "--train-size", 200, "--epochs", 2, "--augment", "shift:1")
-    result = kl(*options, "--solver", "eigenpro4", "--centers", 50, "--no-exact")
+    result = kl(*options, "--solver", "eigenpro4", "--centers", 50, "--json")
     assert result.code == 0, result.err
+    assert "augmented, others in every epoch" in json.loads(result.out)["exact_skipped"]
+    assert kl("plan", *options[1:], "--solver", "eigenpro4", "--centers", 50).code == 0
     result = kl(*options)
     assert result.code == 2
     assert "use --solver eigenpro4" in result.err

@@ -219,6 +219,25 @@ def test_a_checkpoint_of_other_centres_is_refused(tmp_path):
         kl.KernelMachine.load_from_checkpoint(tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        ({}, {"seed": 1}, "belongs to other training data: resume with the same --data"),
+        ({"batch_size": 20}, {}, "with batch_size 16; got 20: resume with the same --batch-size"),
+        ({"top_q": 3}, {}, "with top_q 5; got 3: resume with the same --top-q"),
+        ({"step_size": 0.5}, {}, "with step_size .*; got 0.5: resume with the same --step-size"),
+        ({"projection_period": 3}, {}, "with projection_period 2; got 3: resume with the same --projection-period"),
+        ({"projection": "eigenpro"}, {}, "projections by factor, and memory leads to eigenpro now: resume with the"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, options, rows, message):
+    centers = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
+    own = {"batch_size": 16, "top_q": 5, "projection_period": 2, "projection": "factor"}
+    fit(machine(centers, **own), data(), 1).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=message):
+        fit(machine(centers, **{**own, **options}), data(**rows), 2, ckpt_path=tmp_path / "a.ckpt")
+
+
 # Edge cases
 
 
@@ -368,12 +387,14 @@ def test_memory_decides_the_projection():
 
 
 def test_periods():
-    assert choose_period("auto", 1000, 100, 10**6) == 10
-    assert choose_period("auto", 1000, 100, 500) == 5
-    assert choose_period("auto", 50, 100, 10**6) == 1
-    assert choose_period(7, 1000, 100, 10**6) == 7
+    assert choose_period("auto", 1000, 100, 10**6, 10**6) == 10
+    assert choose_period("auto", 1000, 100, 500, 10**6) == 5
+    assert choose_period("auto", 50, 100, 10**6, 10**6) == 1
+    assert choose_period("auto", 1000, 100, 10**6, 310) == 4  # an epoch has no more steps
+    assert choose_period(7, 1000, 100, 10**6, 10**6) == 7
+    assert choose_period(10**9, 1000, 100, 500, 310) == 4
     with pytest.raises(InputError, match="projection_period must be at most 5"):
-        choose_period(7, 1000, 100, 500)
+        choose_period(7, 1000, 100, 500, 10**6)
 
 
 def test_memory_of_a_run_is_that_of_its_plan():
