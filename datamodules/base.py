@@ -148,11 +148,12 @@ class KernelDataModule(pl.LightningDataModule):
     def as_trained(
         self,
         x: Tensor,  # shape: (k, d)
+        draw: int = 0,
     ) -> Tensor:
-        """Training rows as an epoch might have them: augmented where epochs are, always alike; shape (k, d)."""
+        """Training rows as an epoch might have them: augmented where epochs are, each draw always alike; (k, d)."""
         if self.augmentation is None or self.image_shape is None:
             return x
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained"))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained", draw))
         return self.augmentation(x, self.image_shape, generator)
 
     def train_dataloader(self) -> DataLoader:

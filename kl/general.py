@@ -39,7 +39,8 @@ class GeneralKernelMachine(PlannedMachine):
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
         centers: p, or the centres themselves, shape (p, d).
-        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.centers.choose_centers`.
+        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.centers.choose_centers`. Where
+            training rows are augmented so are these, and there may be more of them than training rows.
         projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
             rows between two.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
@@ -47,7 +48,8 @@ class GeneralKernelMachine(PlannedMachine):
         batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
         step_size: eta, or "auto".
         decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
-            it constant; "auto" is 0.5 where p < n, and 0 else, since targets that can be met leave no fluctuation.
+            it constant; "auto" is 0.5 where p < n or rows are augmented, and 0 else, since targets that can be met
+            leave no fluctuation.
         top_q: eigendirections to damp, or "auto"; 0 is plain projected SGD.
         subsample: s, the centres that the preconditioner lives on, or "auto".
         memory: bytes, "8GB", or "auto" (half of what is free).
@@ -155,9 +157,13 @@ class GeneralKernelMachine(PlannedMachine):
         seed, c = self.hparams["seed"], y.shape[1]
         self._resolve_kernel(x)
         if self._given is None:
-            p = checked_size("centers", self.hparams["centers"], 1, len(x), "the training rows")
+            rows, asked = x, self.hparams["centers"]
+            if self._augmented:
+                draws = math.ceil(asked / len(x))
+                rows = torch.cat([self._as_trained(x, draw) for draw in range(draws)])
+            p = checked_size("centers", asked, 1, len(rows), "the training rows")
             assert p is not None  # __init__ refuses "auto"
-            centers = choose_centers(self.kernel, x, p, self.hparams["centers_from"], seed)
+            centers = choose_centers(self.kernel, rows, p, self.hparams["centers_from"], seed)
         else:
             centers = self._given
             if centers.shape[1] != x.shape[1]:
@@ -184,7 +190,7 @@ class GeneralKernelMachine(PlannedMachine):
         s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
         s = min(s, 2000) if options["top_q"] == 0 else s
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], centers.data.is_cuda)
-        sample = self._as_trained(x[sample_rows(len(x), options["seed"]).to(x.device)])
+        sample = self._as_trained(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
         asked = options["batch_size"]
         self.plan, precond, system = plan_general(
@@ -197,7 +203,8 @@ class GeneralKernelMachine(PlannedMachine):
             options["step_size"],
         )
         m, self.step_size = self.plan.batch_size, self.plan.step_size
-        self.decay = (0.5 if p < len(x) or self._streamed else 0.0) if options["decay"] == "auto" else options["decay"]
+        others = self._streamed or self._augmented  # rows without end
+        self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
         self.period = choose_period(options["projection_period"], p, m, room.temporary_rows, self._epoch_rows or len(x))
         self.memory = room.with_run(p, d, c, m, (self.period - 1) * m, itemsize)
         self.eigenvalues, self.vectors, self.weights = system.eigenvalues, precond.vectors, precond.weights

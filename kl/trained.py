@@ -73,7 +73,8 @@ class TrainedExpansion(KernelExpansion):
         self.memory: TrainingMemory | None = None
         self._streamed = False
         self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows
-        self._as_trained: Callable[[Tensor], Tensor] = lambda rows: rows  # as epochs have them, augmented or not
+        self._augmented = False
+        self._as_trained: Callable[[Tensor, int], Tensor] = lambda rows, draw: rows  # some epoch's, augmented or not
 
     # Set-up
 
@@ -114,14 +115,16 @@ class TrainedExpansion(KernelExpansion):
                 f"{type(self).__name__} has a centre at each training row, and those of "
                 f"{getattr(data, 'name', data)} are a stream: use --solver eigenpro4"
             )
-        if getattr(data, "augmentation", None) is not None and not self.own_centers:
+        self._augmented = getattr(data, "augmentation", None) is not None
+        if self._augmented and not self.own_centers:
             raise InputError(
                 f"augment gives rows that are no training rows, and {type(self).__name__} has its centres there: use "
                 "--solver eigenpro4"
             )
         self.data_info = describe_data(data)
         self._epoch_rows = getattr(data, "num_rows", None)
-        self._as_trained = getattr(data, "as_trained", lambda rows: rows)
+        if self._augmented:
+            self._as_trained = data.as_trained
         self.prepare(train_set.x, train_set.y, device)
 
     def _resolve_kernel(

@@ -147,6 +147,22 @@ def test_the_spectrum_is_that_of_augmented_rows():
     assert tops[0] > 1.1 * tops[1]  # shifted images are less alike
 
 
+def test_centres_are_augmented_images_as_many_as_one_likes():
+    data = DigitsDataModule(train_size=100, augment="shift:1")
+    machine = GeneralKernelMachine("laplacian", 250)
+    fit(machine, data, 2)
+    images = data.train_set.x.reshape(-1, 8, 8)
+    padded = torch.nn.functional.pad(images, [1] * 4)
+    shifted = [padded[:, i : i + 8, j : j + 8].reshape(-1, 64) for i in range(3) for j in range(3)]
+    assert machine.centers.shape == (250, 64)
+    assert (torch.cdist(machine.centers, torch.cat(shifted)).amin(dim=1) < 1e-6).all()
+    assert len(machine.centers.unique(dim=0)) > 150
+    assert machine.decay == 0.5  # there is always another image
+    plain = GeneralKernelMachine("laplacian", 250)
+    fit(plain, DigitsDataModule(train_size=100), 1)
+    assert len(plain.centers) == 100
+
+
 def test_machines_whose_centres_are_the_rows_refuse():
     with pytest.raises(InputError, match="KernelMachine has its centres there: use --solver eigenpro4"):
         fit(KernelMachine("laplacian"), DigitsDataModule(augment="shift"), 1)

@@ -84,9 +84,10 @@ def test_runs_of_the_full_scale():
     assert centers(FULL) == (1000, 5000, 20_000)
     assert {p for p, _, _ in periods(FULL)} == {1000, 2000, 5000, 10_000, 20_000}
     assert all(p <= n for n, p in surface(FULL))
-    plain, changed = augmented(FULL, "cifar10").values()
-    assert (plain.augment, changed.augment) == (None, "shift:2,flip")
-    assert plain.sample == changed.sample
+    plain, changed, more = augmented(FULL, "cifar10").values()
+    assert [each.augment for each in (plain, changed, more)] == [None, "shift:1,flip", "shift:1,flip"]
+    assert [each.centers for each in (plain, changed, more)] == [10_000, 10_000, 40_000]
+    assert plain.sample == changed.sample == more.sample
 
 
 def test_searches_come_first():
@@ -115,11 +116,11 @@ def test_the_claim_on_the_gaussian(gaussian, holds):
         for kernel, each in found.items()
         for point in each.values()
     }
-    assert gaussian_claim(found, results).holds is holds
+    assert gaussian_claim(FULL, found, results).holds is holds
 
 
 @pytest.mark.parametrize(("error", "holds"), [(0.05, True), (0.1, False)])
 def test_the_claim_on_augmented_images(error, holds):
     each = augmented(FULL, "fashion-mnist")
-    results = {point: made(0.1 if how is None else error) for how, point in each.items()}
-    assert augment_claim("fashion-mnist", each, results).holds is holds
+    results = {point: made(error if point.centers > 10_000 else 0.1) for point in each.values()}
+    assert augment_claim(each, results).holds is holds

@@ -24,7 +24,7 @@ class GeneralFit(Point):
     sample: Sample
     kernel: KernelSpec
     centers: int
-    """p, random training rows."""
+    """p, random training rows, augmented as these are."""
     period: int | None = None
     """T; None: automatic, EigenPro 4; 1: EigenPro 3."""
     projection: str = "auto"
@@ -41,7 +41,7 @@ class GeneralFit(Point):
         auto: Any = "auto"
         machine = kl.GeneralKernelMachine(
             self.kernel.build(),
-            min(self.centers, len(data.train_set)),
+            self.centers if self.augment is not None else min(self.centers, len(data.train_set)),
             projection_period=auto if self.period is None else self.period,
             projection=self.projection,
             memory=context.memory,
