@@ -15,7 +15,7 @@ from kl.errors import CheckpointError, InputError
 from kl.general_plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.guard import LossGuard
 from kl.kernels import Kernel
-from kl.kernels.base import check_not_negative, check_one_of
+from kl.kernels.base import check_count, check_not_negative, check_one_of
 from kl.memory import parse_memory
 from kl.metrics import EvaluationMetrics
 from kl.plan import checked_size, default_subsample
@@ -91,9 +91,8 @@ class GeneralKernelMachine(PlannedMachine):
         if isinstance(centers, Tensor):
             self._given, centers = check_finite_matrix("centers", centers), len(centers)
         check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
-        check_sizes(centers=(centers, 1), projection_period=(projection_period, 1))
-        if centers == "auto":
-            raise InputError("centers must be a whole number of at least 1, or a tensor of shape (p, d); got 'auto'")
+        check_sizes(projection_period=(projection_period, 1))
+        centers = check_count("centers", plain(centers))
         step_size = check_step_size(step_size)
         if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
             raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
@@ -341,11 +340,7 @@ class GeneralKernelMachine(PlannedMachine):
                 "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
                 "--label-noise and --seed as the first run"
             )
-        if self.hparams["projection_period"] != "auto" and self.period != extra["period"]:
-            raise CheckpointError(
-                f"the checkpoint was trained with projection_period {extra['period']}; got {self.period}: resume with "
-                "the same --projection-period"
-            )
+        self._warn_of_other_options({"projection_period": extra["period"]})
         if self._projection_name != extra["projection"]:
             raise CheckpointError(
                 f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "

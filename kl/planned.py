@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +14,8 @@ from kl.kernels.base import check_positive
 from kl.metrics import error
 from kl.plan import EigenProPlan, checked_size, optimal_step_size
 from kl.trained import TrainedExpansion, plain
+
+log = logging.getLogger(__name__)
 
 
 class PlannedMachine(TrainedExpansion):
@@ -66,20 +69,17 @@ class PlannedMachine(TrainedExpansion):
                 f"{len(self.vectors)}: resume with the same --subsample"
             )
         if resuming and extra["plan"]:
-            self._require_same_options(extra["plan"])
+            self._warn_of_other_options(extra["plan"])
         self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
 
-    def _require_same_options(self, saved: dict[str, Any]) -> None:
-        """Check that what was asked for is what the checkpoint was trained with; "auto" is whatever that was."""
-        for name in ("batch_size", "top_q", "step_size"):
-            ours = self.parameters_chosen[name]
-            if self.hparams[name] != "auto" and ours != saved[name]:
-                option = name.replace("_", "-")
-                raise CheckpointError(
-                    f"the checkpoint was trained with {name} {saved[name]}; got {ours}: resume with the same --{option}"
-                )
+    def _warn_of_other_options(self, saved: dict[str, Any]) -> None:
+        """Say which of the options asked for have no effect, since the checkpoint's go on."""
+        for name, theirs in saved.items():
+            ours = self.parameters_chosen.get(name)
+            if self.hparams.get(name, "auto") != "auto" and ours != theirs:
+                log.warning("%s %s has no effect: the run goes on with %s, the checkpoint's", name, ours, theirs)
 
 
 def check_sizes(**sizes: tuple[Any, int]) -> None:
