@@ -115,8 +115,10 @@ class ExactInterpolation(pl.Callback):
                 found = _Outcome(
                     skipped="the training rows are augmented, others in every epoch, and have no such limit"
                 )
-            elif trainer.is_global_zero:
-                found = self._find(pl_module, data, device)
+            else:
+                centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
+                if trainer.is_global_zero:
+                    found = self._find(pl_module, data, device, centers)
             found = trainer.strategy.broadcast(found)
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
@@ -146,16 +148,15 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None:
             raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
         device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
+        weights = machine.alpha - machine.own_rows(self._alpha.to(device))
         if machine.own_centers:
-            return math.sqrt(float(machine.sq_norm_of(machine.alpha - self._alpha.to(device)).sum()))
-        weights = machine.in_data_order(machine.alpha) - self._alpha.to(device)
-        values = machine.in_data_order(machine.fitted_values()) - self._fitted.to(device)
-        return math.sqrt(max(float((weights * values).sum()), 0.0))
+            return math.sqrt(float(machine.sq_norm_of(weights).sum()))
+        values = machine.fitted_values() - machine.own_rows(self._fitted.to(device))
+        return math.sqrt(max(float(machine.owners.sum((weights * values).sum())), 0.0))
 
-    def _find(self, machine: Machine, data: Any, device: torch.device) -> _Outcome:
+    def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        centers = machine.limit_centers() if machine.own_centers else None
         path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge, centers)}.pt"
         solution = load_solution(path, kernel, x, y, self.tolerance, centers)
         cached = solution is not None
@@ -173,7 +174,7 @@ class ExactInterpolation(pl.Callback):
         results = {
             "exact_train_mse": mse(solution.fitted, y),
             "exact_train_error": error(solution.fitted, y) if machine.is_classifier else None,
-            **_test_results(solution, machine, data),
+            **_test_results(solution, machine, data, x if centers is None else centers),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
             "solver": solution.solver,
@@ -278,7 +279,7 @@ class _Outcome:
     skipped: str | None = None
 
 
-def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[str, float | None]:
+def _test_results(solution: Interpolant, machine: Machine, data: Any, centers: Tensor) -> dict[str, float | None]:
     """Errors of f* on the data module's test set, in float64: large weights of both signs cancel."""
     results: dict[str, float | None] = dict.fromkeys(
         ("exact_test_mse", "exact_test_error", "exact_test_error_noisy"), None
@@ -286,7 +287,6 @@ def _test_results(solution: Interpolant, machine: Machine, data: Any) -> dict[st
     test = getattr(data, "test_set", None)
     if test is None:
         return results
-    centers = machine.limit_centers() if machine.own_centers else data.train_set.x
     scores = evaluate(machine.kernel, centers, solution.alpha, test.x)
     results["exact_test_mse"] = mse(scores, test.y)
     if machine.is_classifier:

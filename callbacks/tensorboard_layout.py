@@ -59,7 +59,7 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
     """The run's parameters as plain values: those asked for, and for "auto" what was chosen."""
     config = dict(machine.kernel.config())
     name = config.pop("kernel")
-    (n, d), c = machine.centers.shape, machine.alpha.shape[1]
+    n, d, c = machine.num_centers, machine.centers.shape[1], machine.alpha.shape[1]
     chosen = machine.parameters_chosen
     data = trainer.datamodule  # type: ignore[attr-defined]
     parameters = {

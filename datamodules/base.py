@@ -17,7 +17,9 @@ from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData, one_hot, to_features
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
 from kl.errors import InputError
+from kl.ranks import Ranks, Share
 from kl.rows import RowDataset
+from kl.strategy import KernelParallelStrategy
 
 DEFAULT_BATCH_SIZE = 256  # [B18]
 EVAL_BATCH_SIZE = 4096
@@ -164,6 +166,14 @@ class KernelDataModule(pl.LightningDataModule):
             assert self.image_shape is not None  # setup() has looked
             rows = AugmentedRows(self.train_set, sampler, self.augmentation, self.image_shape, self.seed)
         return DataLoader(rows, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Of ranks that share a machine each brings its share of a training batch's features to its device."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or not isinstance(trainer.strategy, KernelParallelStrategy):
+            return batch
+        x, *rest = batch
+        return (Share(x[Ranks(trainer.global_rank, trainer.world_size).own(len(x))], len(x)), *rest)
 
     def val_dataloader(self) -> DataLoader:
         """The test set: batches (x, y, index) in order, against clean targets."""

@@ -34,6 +34,7 @@ from kl.machine import KernelMachine
 from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows import RowDataset, Rows
+from kl.strategy import KernelParallelStrategy
 
 try:
     __version__ = version("kl")
@@ -51,6 +52,7 @@ __all__ = [
     "Interpolant",
     "KLError",
     "KernelMachine",
+    "KernelParallelStrategy",
     "MemoryBudgetError",
     "ReluNetwork",
     "RowDataset",

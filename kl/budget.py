@@ -47,6 +47,7 @@ def training_memory(
     coded: bool = False,
     batch_size: int | None = None,
     gpu: bool = False,
+    ranks: int = 1,
 ) -> TrainingMemory:
     """The memory of a training run and of its training data, and how much of K fits beside them.
 
@@ -61,41 +62,46 @@ def training_memory(
         batch_size: m; None for one that the plan chooses, which is at most s.
         gpu: whether this is a GPU's memory. There K is kept whole or not at all: to find out which rows of a batch are
             kept, every step would wait for the device.
+        ranks: R, among which the centres are shared; the bytes are of one of them. The training data are on all.
 
     Raises:
         MemoryBudgetError: the budget does not hold what a run cannot do without.
     """
-    items = _needed(n, d, c, s, itemsize, coded, batch_size)
+    items, own = _needed(n, d, c, s, itemsize, coded, batch_size, ranks), -(-n // ranks)
     if gpu:
         items["tiles"] = 4 * min(TILE_ON_GPU, n * n) * itemsize
     least = sum(items.values())
     if least > budget:
         raise MemoryBudgetError(
             f"training on n={n} rows of d={d} features needs {format_memory(least)} at least, more than the budget of "
-            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, coded, batch_size)}"
+            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, coded, batch_size, ranks)}"
         )
-    columns = n * s * itemsize
-    keep_columns = columns <= min(budget // COLUMNS_SHARE, budget - least)
-    # Where all of K is kept, K(X, X_S) is part of it.
-    rows = (budget - least) // (n * itemsize)
-    if rows < n and keep_columns:
+    columns, room = own * s * itemsize, budget - least
+    keep_columns = columns <= min(budget // COLUMNS_SHARE, room)
+    # Where one rank keeps all of K, K(X, X_S) is part of it.
+    if keep_columns and (ranks > 1 or room < n * n * itemsize):
         items["K(X, X_S), kept"] = columns
-        rows = (budget - least - columns) // (n * itemsize)
+        room -= columns
+    rows = room // (own * itemsize)
     rows = min(n, rows) if rows >= (1 if gpu else LEAST_KEPT) * n else 0
     if rows:
-        items["K(X, X), kept rows"] = rows * n * itemsize
+        items["K(X, X), kept rows"] = rows * own * itemsize
     return TrainingMemory(budget, items, keep_columns, rows)
 
 
-def _needed(n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None) -> dict[str, int]:
+def _needed(
+    n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+) -> dict[str, int]:
     """Bytes by item of what a run cannot do without."""
+    own = -(-n // ranks)
+    held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
     padded = -(-c // PADDED) * PADDED
     width = -(-d // MULTIPLE) * MULTIPLE if coded and FEWEST <= d <= MOST else 0
     return {
         "training data": n * d * itemsize + n * c * 4,
-        "centres": n * (d * itemsize + width + (32 if width else 4)),
+        "centres": held * (d * itemsize + width + (32 if width else 4)),
         # alpha and f(X) in float64, the state to go back to, sums of a step
-        "weights and fitted values": n * (7 * 8 * c + 2 * itemsize * padded),
+        "weights and fitted values": own * (7 * 8 * c + 2 * itemsize * padded),
         "set-up, a step or an evaluation": _largest_phase(n, d, s, batch_size or s, itemsize, width),
         "tiles": 4 * min(TILE, n * n) * itemsize,
     }
@@ -117,11 +123,13 @@ def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) ->
     return max(mean, preconditioner, step, evaluation)
 
 
-def _remedies(n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None) -> str:
+def _remedies(
+    n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+) -> str:
     """The options that bring a run within the budget, each alone, with the values that do."""
 
     def least(n: int, s: int) -> int:
-        return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size).values())
+        return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size, ranks).values())
 
     rows, subsample = n, s
     while rows > 1 and least(rows, s) > budget:

@@ -63,6 +63,11 @@ class Codes:
         names = ("values", "sums", "squares", "centred", "scale", "shift")
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, grid=grid)
 
+    def decode(self, d: int, dtype: torch.dtype) -> Tensor:
+        """The rows x_i = r_i k_i + b_i, shape (n, d), within a few units of rounding of those that were encoded."""
+        k = self.values[:, :d].to(dtype).add_(OFFSET)
+        return k.mul_(self.scale.to(dtype)[:, None]).add_(self.shift.to(dtype)[:, None])
+
     def sq_norm(self, d: int, dtype: torch.dtype) -> Tensor:
         """|x_i|^2, shape (n,): to the bit what `inner` gives for a row with itself, where all share a grid."""
         if self.grid is None:

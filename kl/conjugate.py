@@ -20,6 +20,8 @@ from kl.exact.triangle import LowerTriangle
 from kl.fitting import InterpolatingMachine
 from kl.kernels import Kernel
 from kl.memory import format_memory
+from kl.ranks import Ranks
+from kl.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
     best_residual: Tensor
     progress: Tensor
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "means")
+    _shared_rows = ()
 
     def __init__(
         self,
@@ -88,6 +91,18 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     # Set-up
 
+    @property
+    def owners(self) -> Ranks:
+        """Every rank holds all centres and weights; what they share is K, its preconditioner and the products."""
+        return Ranks()
+
+    def _own_share(self) -> tuple[Rows, Tensor]:
+        rows, alpha = super()._own_share()
+        if self.ranks.size == 1:
+            return rows, alpha
+        own = self.ranks.positions(len(rows), alpha.device)
+        return rows[own], alpha[own]
+
     def _allocate(self, n: int, d: int, c: int) -> None:
         super()._allocate(n, d, c)
         for name in ("means", "residual", "direction", "best_alpha", "best_residual"):
@@ -96,20 +111,21 @@ class ConjugateGradientMachine(InterpolatingMachine):
         # iterations; relative size of best_residual; checks in a row that found nothing smaller; the last one checked
         self.register_buffer("progress", torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
 
-    def _plan(self, budget: int) -> None:
+    def _plan(self, x: Tensor, budget: int) -> None:
         rows = self._center_rows
         (n, d), c = rows.data.shape, self.targets.shape[1]
         # Beside what a solve counts for itself: the training data, the centres' own copy and the state.
         own = 4 * n * (2 * d + c) + 8 * n * 7 * c
-        rank, panels = pcg_plan(n, d, c, max(0, budget - own))
+        size = self.ranks.size
+        rank, panels = pcg_plan(n, d, c, max(0, int(self.ranks.least(budget)) - own), ranks=size)
         if rank == 0:
             raise MemoryBudgetError(
                 f"conjugate gradients on n={n} rows of d={d} features need "
                 f"{format_memory(own + pcg_memory(n, d, c, 1))} at least, more than the budget of "
                 f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
             )
-        kept = pcg_memory(n, d, c, 0, panels) - pcg_memory(n, d, c, 0)
-        preconditioner = pcg_memory(n, d, c, rank) - pcg_memory(n, d, c, 0)
+        kept = pcg_memory(n, d, c, 0, panels, ranks=size) - pcg_memory(n, d, c, 0)
+        preconditioner = pcg_memory(n, d, c, rank, ranks=size) - pcg_memory(n, d, c, 0)
         items = {
             "training data, centres and state": own,
             "products and residuals": pcg_memory(n, d, c, 0),
@@ -153,11 +169,12 @@ class ConjugateGradientMachine(InterpolatingMachine):
         """Keep K and build the preconditioner; callbacks' exact solves are over now."""
         rows = self._center_rows.double()
         ridge = self.means.new_zeros(len(rows))
-        system = System(self.kernel, rows, self.means, ridge)
-        matrix = LowerTriangle(self.kernel, system.single())
+        system = System(self.kernel, rows, self.means, ridge, self.ranks)
+        matrix = LowerTriangle(self.kernel, system.single(), ranks=self.ranks)
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             matrix.keep(self._panels)
-        preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=self.hparams["seed"])
+        seed = self.hparams["seed"]
+        preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=seed, ranks=self.ranks)
         self.rank = preconditioner.rank
         self._gradients = ConjugateGradients(system, matrix, preconditioner)
 

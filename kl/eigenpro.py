@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 
 from kl.engine import thin_matmul
 from kl.preconditioner import Preconditioner
+from kl.ranks import Batch
 
 
 class Update(NamedTuple):
     """The weights that one step added, on the batch and on the subsample."""
 
-    batch: Tensor  # w_B, shape: (m, c)
+    batch: Tensor  # w_B, of all ranks' rows, shape: (m, c)
     subsample: Tensor  # w_S = E t, shape: (s, c)
     coefficients: Tensor  # t, shape: (q, c)
 
@@ -28,10 +29,10 @@ class EigenPro(Optimizer):
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
     With q = 0 the second line is absent and the step is plain kernel SGD. The first s rows of alpha belong to the
-    subsample S.
+    subsample S. Several ranks hold the rows of alpha that they own: of a step they exchange m c + q c numbers here.
 
     Args:
-        alpha: the weights, a parameter of shape (n, c); float64 keeps every small update.
+        alpha: the weights, a parameter of shape (n_r, c); float64 keeps every small update.
         preconditioner: E and D.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
         batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
@@ -58,20 +59,20 @@ class EigenPro(Optimizer):
         self,
         closure: Callable[[], float] | None = None,
         *,
-        rows: Tensor,  # shape: (m,)
-        residual: Tensor,  # g, shape: (m, c)
-        block: Tensor,  # K(X_B, X_S), shape: (m, s)
+        batch: Batch,  # m rows, m_r of them this rank's
+        residual: Tensor,  # g, this rank's rows, shape: (m_r, c)
+        block: Tensor,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
     ) -> Update:
-        """Apply one step to the rows `rows` of alpha (each at most once) and to the subsample."""
+        """Apply one step to the batch's rows of alpha and to the subsample."""
         if closure is not None:  # Lightning passes one that only runs its hooks
             with torch.enable_grad():
                 closure()
-        alpha = self.param_groups[0]["params"][0]
-        scale = self.step_size / max(len(rows), self.param_groups[0]["batch_size"])
+        alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)
+        scale = self.step_size / max(len(batch), self.param_groups[0]["batch_size"])
         residual = residual.to(block.dtype)
-        batch = residual * -scale
-        alpha.index_add_(0, rows, batch.to(alpha.dtype))
-        coefficients = self.preconditioner.coefficients(block, residual).mul_(scale)
+        weights = residual * -scale
+        alpha.index_add_(0, batch.local, weights.to(alpha.dtype))
+        coefficients = ranks.sum(self.preconditioner.coefficients(block, residual).mul_(scale))
         subsample = thin_matmul(self.preconditioner.vectors, coefficients)
-        alpha[: len(subsample)] += subsample
-        return Update(batch, subsample, coefficients)
+        alpha[: ranks.count(s)] += subsample[ranks.own(s)]
+        return Update(batch.gather(weights), subsample, coefficients)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kl.budget import EVALUATED_ROWS
 from kl.engine import kernel_matrix, symmetric_kernel_matrix
+from kl.ranks import Batch
 from kl.rows import RowDataset
 
 if TYPE_CHECKING:
@@ -119,15 +120,15 @@ def _step_seconds(machine: KernelMachine, train_set: RowDataset, m: int, share: 
     inside = min(round(share * size), kept) if share < 1 else size
     generator = torch.Generator().manual_seed(0)
     parts = torch.randperm(kept, generator=generator)[:inside], torch.randperm(n - kept, generator=generator) + kept
-    batch = torch.cat(parts)[:size].to(machine.order.device)
-    index = machine.order[batch].cpu()
+    batch = Batch(torch.cat(parts)[:size].to(machine.order.device), machine.ranks)
+    index = machine.order[batch.positions].cpu()
 
     def step() -> Tensor:
         train_set[index]
-        y = machine.targets[batch]
-        block = fitted.block(batch)
-        values = fitted.at(batch, block)
-        update = optimizer.step(rows=batch, residual=values - y, block=block)
+        y = machine.targets[batch.local]
+        block = fitted.block(batch.local)
+        values = fitted.at(batch.local, block)
+        update = optimizer.step(batch=batch, residual=values - y, block=block)
         fitted.advance(batch, values, update)
         return fitted.sq_norm
 

@@ -11,6 +11,7 @@ from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.evaluated import EvaluatedModule
 from kl.kernels import Kernel
+from kl.ranks import Ranks
 from kl.rows import PRECISIONS, Rows
 
 
@@ -25,6 +26,8 @@ class KernelExpansion(EvaluatedModule):
         alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
         centers: z_1..z_p less `origin`, shape (p, d).
         origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
+        ranks: the processes that share the centres, each with its rows of `alpha` and `centers`; one if nothing else
+            is said.
         data_info, eval_metrics: see `EvaluatedModule`.
     """
 
@@ -37,13 +40,14 @@ class KernelExpansion(EvaluatedModule):
         if precision not in PRECISIONS:
             raise InputError(f"precision must be high or medium; got {precision!r}")
         self.kernel, self.precision = kernel, precision
+        self.ranks = Ranks()
         self._rows: Rows | None = None  # the centres as the kernel products want them; made when needed
 
     def forward(
         self,
         x: Tensor,  # shape: (m, d)
     ) -> Tensor:
-        """f(x), shape (m, c), in the dtype of the training rows.
+        """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
 
         Raises:
             InputError: the machine has not been fitted, or x has another number of features.
@@ -53,9 +57,13 @@ class KernelExpansion(EvaluatedModule):
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
             )
-        centers = self._center_rows
+        centers, weights = self._own_share()
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
-        return kernel_matmul(self.kernel, rows, centers, self.alpha.detach())
+        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
+
+    def _own_share(self) -> tuple[Rows, Tensor]:
+        """The centres of which this rank adds up the kernels, and their weights."""
+        return self._center_rows, self.alpha.detach()
 
     def _require_fitted(self) -> None:
         if not self.is_fitted:

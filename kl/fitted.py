@@ -5,6 +5,8 @@ first product is the kernel work of the step, the same n m entries that predicti
 second is left pending (w_S is summed up) and is added where values are asked for. So each step predicts its batch
 exactly, the training error over all rows is known after each epoch, and the norm after each step, without one kernel
 evaluation more. Sums are kept in float64: a long run does not drift.
+
+Several ranks share the rows (see `kl.ranks`): each carries f at its own, and the subsample X_S is known to all.
 """
 
 from __future__ import annotations
@@ -13,18 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from kl.eigenpro import Update
-from kl.engine import kernel_matmul, thin_matmul
+from kl.engine import kernel_matmul, kernel_matrix, thin_matmul
 from kl.matrix import KernelMatrix
+from kl.ranks import Batch, Ranks
 from kl.rkhs.streaming import norm_increment
+from kl.rows import Rows
 
 
 class FittedValues(nn.Module):
-    """f(X) on the n training rows and |f_k|_H^2 for each output, exact after every step.
+    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after every step.
 
     Args:
-        n: training rows.
+        n: training rows of all ranks.
         s: subsample rows, the first s of the training rows.
         c: outputs.
+        ranks: who owns which.
     """
 
     values: Tensor
@@ -33,27 +38,31 @@ class FittedValues(nn.Module):
     sq_norm: Tensor
     _vectors: Tensor
 
-    def __init__(self, n: int, s: int, c: int) -> None:
+    def __init__(self, n: int, s: int, c: int, ranks: Ranks | None = None) -> None:
         super().__init__()
-        # f(X) without the pending part, shape: (n, c)
-        self.register_buffer("values", torch.zeros(n, c, dtype=torch.float64))
-        # subsample weights whose effect on f(X) is still to be added, shape: (s, c)
+        self.ranks = ranks or Ranks()
+        self._n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
+        # f(X_r) without the pending part, shape: (n_r, c)
+        self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
+        # subsample weights whose effect on f(X_r) is still to be added, shape: (s, c)
         self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
-        # their effect on f(X_S), shape: (s, c)
-        self.register_buffer("pending_on_subsample", torch.zeros(s, c, dtype=torch.float64))
+        # their effect on this rank's part of f(X_S), shape: (s_r, c)
+        self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
         # |f_k|_H^2, shape: (c,)
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
-        self._columns: Tensor | None = None  # K(X, X_S), shape: (n, s)
-        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, shape: (s, q); made when needed
+        self._subsample: Rows | None = None
+        self._columns: Tensor | None = None  # K(X_r, X_S), shape: (n_r, s)
+        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
 
     def attach(
         self,
         matrix: KernelMatrix,
-        columns: Tensor | None,  # K(X, X_S), shape: (n, s)
+        subsample: Rows,  # X_S, s rows
+        columns: Tensor | None,  # K(X_r, X_S), shape: (n_r, s)
     ) -> None:
-        """Give the kernel matrix and, where memory allows to keep it, K(X, X_S)."""
-        self._matrix, self._columns = matrix, columns
+        """Give the kernel matrix, the subsample and, where memory allows to keep it, K(X_r, X_S)."""
+        self._matrix, self._subsample, self._columns = matrix, subsample, columns
 
     def set_basis(
         self,
@@ -65,63 +74,72 @@ class FittedValues(nn.Module):
 
     def keep_rows(self, count: int) -> None:
         """Compute and keep the first rows of K(X, X), which later steps read."""
-        whole = count == len(self.values)
-        if whole:
-            self._columns = None  # a part of the whole
+        part_of_it = count == self._n and self.ranks.size == 1
+        if part_of_it:
+            self._columns = None
         self.matrix.keep(count)
-        if whole:
+        if part_of_it:
             self._columns = self.matrix.kept[:, : len(self.pending)]
 
     @property
     def matrix(self) -> KernelMatrix:
-        """K(X, X)."""
+        """K(X, X_r)."""
         assert self._matrix is not None  # attach() has run
         return self._matrix
 
+    @property
+    def subsample(self) -> Rows:
+        """X_S."""
+        assert self._subsample is not None  # attach() has run
+        return self._subsample
+
     def block(
         self,
-        rows: Tensor,  # shape: (m,)
+        local: Tensor,  # rows of this rank, shape: (m_r,)
     ) -> Tensor:
-        """K(X_B, X_S), shape (m, s), read where it is kept and computed where not."""
-        return self._columns[rows] if self._columns is not None else self.matrix.block(rows, len(self.pending))
+        """K(X_B, X_S) for rows of this rank, shape (m_r, s), read where it is kept and computed where not."""
+        if self._columns is not None:
+            return self._columns[local]
+        same = local * self.ranks.size + self.ranks.rank
+        return kernel_matrix(self.matrix.kernel, self.matrix.rows[local], self.subsample, same)
 
     def at(
         self,
-        rows: Tensor,  # shape: (m,)
-        block: Tensor,  # K(X_B, X_S), shape: (m, s)
+        local: Tensor,  # rows of this rank, shape: (m_r,)
+        block: Tensor,  # K(X_B, X_S), shape: (m_r, s)
     ) -> Tensor:
-        """f(X_B), shape (m, c), float64."""
-        return self.values[rows] + thin_matmul(block, self.pending)
+        """f(X_B) for rows of this rank, shape (m_r, c), float64."""
+        return self.values[local] + thin_matmul(block, self.pending)
 
     def advance(
         self,
-        rows: Tensor,  # shape: (m,)
-        before: Tensor,  # f(X_B) before the update, shape: (m, c)
+        batch: Batch,
+        before: Tensor,  # f(X_B) before the update, this rank's rows, shape: (m_r, c)
         update: Update,
     ) -> None:
         """Follow one update of the weights."""
-        s = len(self.pending)
-        swept = self.matrix.columns_matmul(rows, update.batch)  # K(X, X_B) w_B
+        s, own_s = len(self.pending), len(self.pending_on_subsample)
+        swept = self.matrix.columns_matmul(batch, update.batch)  # K(X_r, X_B) w_B
         if self._square_vectors is None:
-            self._square_vectors = self.block(torch.arange(s, device=rows.device)) @ self._vectors
+            self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
         # The two parts one after the other: w_S comes to a function that w_B has changed already.
-        self.sq_norm += norm_increment(update.batch, before, swept[rows])
-        subsample_before = self.values[:s] + self.pending_on_subsample + swept[:s]
-        self.sq_norm += norm_increment(update.subsample, subsample_before, on_subsample)
+        subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
+        increment = norm_increment(update.batch[batch.own], before, swept[batch.local])
+        increment += norm_increment(update.subsample[self.ranks.own(s)], subsample_before, on_subsample)
+        self.sq_norm += self.ranks.sum(increment)
         self.values += swept
         self.pending += update.subsample
         self.pending_on_subsample += on_subsample
 
     def flush(self) -> Tensor:
-        """f(X) on all training rows, shape (n, c), with nothing pending any more."""
+        """f(X_r) on all training rows of this rank, shape (n_r, c), with nothing pending any more."""
         if self.pending.any():
             if self._columns is not None:
                 added = thin_matmul(self._columns, self.pending)
             else:
-                rows, s = self.matrix.rows, len(self.pending)
-                same = torch.arange(len(self.values), device=self.values.device)
-                added = kernel_matmul(self.matrix.kernel, rows, rows[:s], self.pending, same=same)
+                same = self.ranks.positions(self._n, self.values.device)
+                added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
             self.values += added
             self.pending.zero_()
             self.pending_on_subsample.zero_()

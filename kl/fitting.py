@@ -7,9 +7,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from kl.errors import CheckpointError
+from kl.errors import CheckpointError, InputError
 from kl.memory import parse_memory
-from kl.metrics import error, mse
+from kl.ranks import Ranks
+from kl.rows import Rows
 from kl.trained import TrainedExpansion
 
 
@@ -18,10 +19,13 @@ class InterpolatingMachine(TrainedExpansion):
 
     A subclass gives `_allocate`, `_plan` and `fitted_values`, beside what `TrainedExpansion` wants.
 
+    Several ranks share the centres: each holds its rows of what has one row per centre (see `kl.ranks`), unless a
+    subclass says that all hold all of them.
+
     Attributes:
-        alpha: weights, shape (n, c), float64, in the order of `centers`.
-        centers: training rows, shape (n, d); `order[j]` is the training row of centre j. Where they lie far from 0 and
-            the kernel is shift-invariant, `origin` has been subtracted.
+        alpha: weights, shape (n_r, c), float64, in the order of `centers`.
+        centers: training rows, shape (n_r, d); `order[j]` is the training row of centre j of all n. Where they lie far
+            from 0 and the kernel is shift-invariant, `origin` has been subtracted.
     """
 
     order: Tensor
@@ -29,6 +33,17 @@ class InterpolatingMachine(TrainedExpansion):
     position: Tensor
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
     _same_when_resumed = ("centers", "targets", "order")
+    _shared_rows: tuple[str, ...] = ("alpha", "centers", "targets")
+
+    @property
+    def num_centers(self) -> int:
+        """n."""
+        return len(self.order)
+
+    @property
+    def owners(self) -> Ranks:
+        """Who holds which centres."""
+        return self.ranks
 
     def prepare(
         self,
@@ -47,58 +62,85 @@ class InterpolatingMachine(TrainedExpansion):
             self._require_same_data(x, y)
         else:
             self._resolve_kernel(x)
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.hparams["seed"]))
-            self._allocate(len(x), x.shape[1], y.shape[1])
-            self.origin = self._origin_of(x)
-            self.order, self.centers, self.targets = order, x[order] - self.origin, y[order]
+            n, generator = len(x), torch.Generator().manual_seed(self.hparams["seed"])
+            if n < self.owners.size:
+                raise InputError(f"{n} training rows are fewer than the {self.owners.size} ranks: use fewer --devices")
+            self._allocate(n, x.shape[1], y.shape[1])
+            self.origin, self.order = self._origin_of(x), torch.randperm(n, generator=generator)
+            own = self.order[self.owners.own(n)]
+            self.centers, self.targets = x[own] - self.origin, y[own]
         self.to(device)
         self._centers_changed()
-        self._plan(parse_memory(self.hparams["memory"], device))
+        self._plan(x, parse_memory(self.hparams["memory"], device))
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         """Make the parameters and buffers of a run on data of these sizes, all zero."""
-        self.alpha = torch.nn.Parameter(torch.zeros(n, c, dtype=torch.float64), requires_grad=True)
-        self.register_buffer("centers", torch.zeros(n, d))
+        own = self.owners.count(n)
+        self.alpha = torch.nn.Parameter(torch.zeros(own, c, dtype=torch.float64), requires_grad=True)
+        self.register_buffer("centers", torch.zeros(own, d))
         self.register_buffer("origin", torch.zeros(d))
         self.register_buffer("order", torch.arange(n))
-        self.register_buffer("targets", torch.zeros(n, c))
+        self.register_buffer("targets", torch.zeros(own, c))
+
+    def _head(
+        self,
+        x: Tensor,  # shape: (n, d)
+        count: int,
+    ) -> Rows:
+        """The first centres of all ranks."""
+        if self.owners.size == 1:
+            return self._center_rows[:count]
+        return self._encode_like(x[self.order[:count].cpu()].to(self.centers) - self.origin)
 
     @abstractmethod
-    def _plan(self, budget: int) -> None:
-        """Choose the parameters of the run for a budget in bytes, and build what it needs."""
+    def _plan(
+        self,
+        x: Tensor,  # shape: (n, d)
+        budget: int,
+    ) -> None:
+        """Choose the parameters of the run for a budget in bytes, and build what it needs; `x` is the training set."""
 
     @abstractmethod
     def fitted_values(self) -> Tensor:
-        """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
+        """f(X_r) on the training rows of this rank, shape (n_r, c), float64, in the order of `centers`."""
 
     def _centers_changed(self) -> None:
         super()._centers_changed()
         self.register_buffer("position", torch.argsort(self.order), persistent=False)
 
     def _require_same_data(self, x: Tensor, y: Tensor) -> None:
-        order = self.order.cpu()
-        same = x.shape == self.centers.shape and y.shape == self.targets.shape
+        n, own = len(x), self.order.cpu()[self.owners.own(len(self.order))]
+        (d, c), (ours, theirs) = (self.centers.shape[1], self.targets.shape[1]), (len(self.order), n)
+        same = (ours, d, c) == (theirs, x.shape[1], y.shape[1])
         if not (
             same
-            and torch.equal(x[order] - self.origin.cpu(), self.centers.cpu())
-            and torch.equal(y[order], self.targets.cpu())
+            and torch.equal(x[own] - self.origin.cpu(), self.centers.cpu())
+            and torch.equal(y[own], self.targets.cpu())
         ):
             raise CheckpointError(
-                f"the weights belong to other training data than this: they have n={len(self.centers)}, "
-                f"d={self.centers.shape[1]}, c={self.targets.shape[1]}, the data n={len(x)}, d={x.shape[1]}, "
-                f"c={y.shape[1]}; use the same --data, --train-size, --label-noise and --seed as the first run"
+                f"the weights belong to other training data than this: they have n={ours}, d={d}, c={c}, the data "
+                f"n={n}, d={x.shape[1]}, c={y.shape[1]}; use the same --data, --train-size, --label-noise and --seed "
+                "as the first run"
             )
 
     def _measure_training(self) -> dict[str, float]:
-        values = self.fitted_values()
-        found = {"train/mse": mse(values, self.targets)}
+        values, n = self.fitted_values(), len(self.order)
+        sums = [(values - self.targets).double().square().sum() / self.targets.shape[1]]
         if self.is_classifier:
-            found["train/error"] = error(values, self.targets)
-        return found
+            sums.append((values.argmax(dim=1) != self.targets.argmax(dim=1)).double().sum())
+        means = (self.owners.sum(torch.stack(sums)) / n).tolist()
+        return dict(zip(("train/mse", "train/error"), means, strict=False))
+
+    def own_rows(
+        self,
+        per_row: Tensor,  # shape: (n, ...)
+    ) -> Tensor:
+        """Of rows given in the order of the training set those of this rank, in the order of `centers`."""
+        return per_row[self.order[self.owners.own(len(self.order))].to(per_row.device)]
 
     def in_data_order(
         self,
-        per_center: Tensor,  # shape: (n, ...)
+        per_center: Tensor,  # shape: (n_r, ...)
     ) -> Tensor:
-        """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set."""
-        return per_center[self.position]
+        """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set; all n."""
+        return self.owners.whole(per_center, len(self.order))[self.position]

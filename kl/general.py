@@ -18,11 +18,12 @@ from kl.kernels import Kernel
 from kl.kernels.base import check_count, check_not_negative, check_one_of
 from kl.memory import parse_memory
 from kl.metrics import EvaluationMetrics
-from kl.plan import checked_size, default_subsample
+from kl.plan import checked_size, default_subsample, head_rows
 from kl.planned import PlannedMachine, check_sizes, check_step_size
 from kl.preconditioner import Preconditioner
 from kl.projected import ProjectedEigenPro
-from kl.projection import EigenProProjection, FactorProjection, Projection
+from kl.projection import EigenProProjection, FactorProjection, FirstRankProjection, Projection
+from kl.ranks import Share
 from kl.rows import Rows, check_finite_matrix, data_key
 from kl.trained import plain
 
@@ -35,6 +36,8 @@ class GeneralKernelMachine(PlannedMachine):
     Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
     by n. Where the targets cannot all be met the weights come near the least-squares solution and fluctuate about it
     with the batches; so the step size falls to 0 towards the end of the run.
+
+    Several ranks share the centres, each with its rows of them (see `kl.ranks`).
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -58,9 +61,9 @@ class GeneralKernelMachine(PlannedMachine):
 
     Attributes:
         plan: the `EigenProPlan` of the run.
-        alpha: weights, shape (p, c), float64.
-        centers: z_1..z_p, shape (p, d), in random order. Where the data lie far from 0 and the kernel is
-            shift-invariant, `origin` has been subtracted.
+        alpha: weights, shape (p_r, c), float64.
+        centers: those of z_1..z_p, in random order, that this rank owns, shape (p_r, d). Where the data lie far from 0
+            and the kernel is shift-invariant, `origin` has been subtracted.
         train_metrics: train/mse and, of classifiers, train/error: means over the epoch's batches, each before its step.
 
     Source: [ABP23] and [A24]; see `kl.projected.ProjectedEigenPro`.
@@ -69,6 +72,7 @@ class GeneralKernelMachine(PlannedMachine):
     own_centers, norm_is_free = True, False
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights", "sq_norm")
+    _shared_rows = ("alpha", "centers")
 
     def __init__(
         self,
@@ -112,6 +116,7 @@ class GeneralKernelMachine(PlannedMachine):
         super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
+        self._num_centers = 0  # of all ranks, known while fitting
         self._projection: Projection | None = None
         self._data_key = ""  # of the training rows, or of the sample of a stream
         self._stepped = False  # since `sq_norm` was computed
@@ -162,18 +167,22 @@ class GeneralKernelMachine(PlannedMachine):
                 rows = torch.cat([self._as_trained(x, draw) for draw in range(draws)])
             p = checked_size("centers", asked, 1, len(rows), "the training rows")
             assert p is not None  # __init__ refuses "auto"
-            centers = choose_centers(self.kernel, rows, p, self.hparams["centers_from"], seed)
+            centers_from = self.hparams["centers_from"]
+            centers = self.ranks.from_first(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
             centers = self._given
             if centers.shape[1] != x.shape[1]:
                 raise InputError(
                     f"centers must have as many columns as the data has features, {x.shape[1]}; got {centers.shape[1]}"
                 )
+        if len(centers) < self.ranks.size:
+            raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer --devices")
         # The subsample is the first s of them.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
-        self._allocate(len(centers), x.shape[1], c, 0, 0)
+        own = order[self.ranks.own(len(centers))]
+        self._allocate(len(own), x.shape[1], c, 0, 0)
         self.origin = self._origin_of(x)
-        self.centers = centers[order.to(centers.device)].to(x) - self.origin
+        self.centers = centers[own.to(centers.device)].to(x) - self.origin
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -184,54 +193,75 @@ class GeneralKernelMachine(PlannedMachine):
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
 
     def _plan(self, x: Tensor, budget: int) -> None:
-        options, centers = self.hparams, self._center_rows
-        (p, d), c, itemsize = self.centers.shape, self.alpha.shape[1], centers.sq_norm.element_size()
+        options, ranks, (own, d), c = self.hparams, self.ranks, self.centers.shape, self.alpha.shape[1]
+        self._num_centers = p = ranks.total(own)
         s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
         s = min(s, 2000) if options["top_q"] == 0 else s
-        room = general_memory(p, d, c, s, budget, itemsize, options["projection"], centers.data.is_cuda)
+        head = self._head(head_rows(p, s))
+        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
+        room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._as_trained(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
         asked = options["batch_size"]
-        self.plan, precond, system = plan_general(
+        self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,
-            centers[:s],
-            Rows.of(rows, like=centers),
+            head[:s],
+            Rows.of(rows, like=head),
             room.batch_rows,
             None if asked == "auto" else asked,
             options["top_q"],
             options["step_size"],
+            ranks,
         )
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         others = self._streamed or self._augmented  # rows without end
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
         self.period = choose_period(options["projection_period"], p, m, room.temporary_rows, self._epoch_rows or len(x))
-        self.memory = room.with_run(p, d, c, m, (self.period - 1) * m, itemsize)
-        self.eigenvalues, self.vectors, self.weights = system.eigenvalues, precond.vectors, precond.weights
-        self._projection = self._make_projection(room.keep_factor, budget)
+        temporary = (self.period - 1) * -(-m // ranks.size)
+        self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
+        self.vectors, self.weights = precond.vectors, precond.weights
+        self._projection = self._make_projection(room.keep_factor, head, budget)
         self.guard = LossGuard(self.alpha)
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
 
-    def _make_projection(self, keep_factor: bool, budget: int) -> Projection:
-        if keep_factor:
+    def _head(self, count: int) -> Rows:
+        """The first centres of all ranks."""
+        ranks = self.ranks
+        if ranks.size == 1:
+            return self._center_rows[:count]
+        return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+
+    def _make_projection(self, keep_factor: bool, head: Rows, budget: int) -> Projection:
+        ranks, p, c, s = self.ranks, self._num_centers, self.alpha.shape[1], len(self.vectors)
+        if not keep_factor:
+            return EigenProProjection(self.kernel, self._center_rows, head, p, c, s, budget // 4, ranks=ranks)
+        if ranks.size == 1:
             return FactorProjection(self.kernel, self._center_rows)
-        return EigenProProjection(self.kernel, self._center_rows, self.alpha.shape[1], len(self.vectors), budget // 4)
+        centers = ranks.whole_on_first(self.centers, p).to(self.centers)
+        made: list[Projection] = []
+
+        def make() -> None:
+            made.append(FactorProjection(self.kernel, Rows.of(centers, like=head)))
+
+        ranks.from_first(make)
+        return FirstRankProjection(made[0] if made else None, p, ranks)
 
     @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the step size as it is now, and those of the projection."""
-        own = {"centers": len(self.centers), "projection_period": self.period, "projection": self._projection_name}
+        own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
         return {**super().parameters_chosen, **own}
 
     @property
     def _projection_name(self) -> str:
-        return "factor" if isinstance(self._projection, FactorProjection) else "eigenpro"
+        return "eigenpro" if isinstance(self._projection, EigenProProjection) else "factor"
 
     def describe(self) -> str:
         """The parameters on one line, with the step size as it is now."""
         assert self.plan is not None  # setup() made it
         plan = self.plan
         return (
-            f"p {len(self.centers)}, batch {plan.batch_size} (critical {plan.critical_batch_size}), step size "
+            f"p {self._num_centers}, batch {plan.batch_size} (critical {plan.critical_batch_size}), step size "
             f"{self.step_size:.4g}, q {plan.top_q}, s {plan.subsample}, T {self.period} ({self._projection_name})"
         )
 
@@ -247,6 +277,7 @@ class GeneralKernelMachine(PlannedMachine):
             lr=self.plan.step_size,
             batch_size=self.plan.batch_size,
             projection_period=self.period,
+            ranks=self.ranks,
         )
         return self.optimizer
 
@@ -274,7 +305,9 @@ class GeneralKernelMachine(PlannedMachine):
         if self._train_rows is not None:
             rows = self._train_rows[batch[2]]
         else:
-            rows = Rows.of(batch[0].to(self.centers) - self.origin, like=centers)
+            x = batch[0]
+            x = self.ranks.whole(x.own, x.total) if isinstance(x, Share) else x
+            rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         block = kernel_matrix(self.kernel, rows, centers)
         values = self._values(rows, block)
         if self.guard.loss_exploded(values - y, y):
@@ -296,7 +329,7 @@ class GeneralKernelMachine(PlannedMachine):
 
     def _values(self, rows: Rows, block: Tensor) -> Tensor:
         """f(X_B), temporary centres included, shape (m, c)."""
-        return thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows)
+        return self.ranks.sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows))
 
     def _finish_epoch(self) -> None:
         assert self._projection is not None  # setup() made it
@@ -325,8 +358,20 @@ class GeneralKernelMachine(PlannedMachine):
         return self._projection.sq_norm(weights)
 
     def limit_centers(self) -> Tensor:
-        """z_1..z_p as the data has them, shape (p, d), on the CPU."""
-        return (self.centers + self.origin).cpu()
+        """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
+        return self.ranks.whole_on_first(self.centers + self.origin, self._num_centers).cpu()
+
+    def own_rows(
+        self,
+        per_center: Tensor,  # shape: (p, ...)
+    ) -> Tensor:
+        """The rows of this rank's centres."""
+        return per_center[self.ranks.own(len(per_center))]
+
+    @property
+    def num_centers(self) -> int:
+        """p."""
+        return self._num_centers
 
     def _recover(self) -> None:
         self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
@@ -359,3 +404,4 @@ class GeneralKernelMachine(PlannedMachine):
         if not resuming:
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
+            self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)

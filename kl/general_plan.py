@@ -17,14 +17,17 @@ from kl.plan import (
     SMALLEST_BATCH,
     Auto,
     EigenProPlan,
+    Preconditioned,
     Probe,
-    choose_parameters,
+    finish_plan,
+    precondition,
     require_usable_diagonal,
 )
 from kl.preconditioner import Preconditioner
 from kl.projection import DOUBLE_CENTERS
+from kl.ranks import Ranks
 from kl.rows import Rows
-from kl.spectrum import Eigensystem, projected_eigensystem
+from kl.spectrum import projected_eigensystem
 
 SPECTRUM_ROWS = 10_000  # rows of data that the spectrum is estimated on
 PROJECTIONS = ("auto", "factor", "eigenpro")
@@ -50,7 +53,15 @@ class GeneralMemory:
 
 
 def general_memory(
-    p: int, d: int, c: int, s: int, budget: int, itemsize: int = 4, projection: str = "auto", gpu: bool = False
+    p: int,
+    d: int,
+    c: int,
+    s: int,
+    budget: int,
+    itemsize: int = 4,
+    projection: str = "auto",
+    gpu: bool = False,
+    ranks: int = 1,
 ) -> GeneralMemory:
     """What p centres take, whether a factor of K(Z, Z) fits in half of what is left, and the room for batches.
 
@@ -65,19 +76,22 @@ def general_memory(
         itemsize: bytes of a kernel value.
         projection: "auto", "factor" or "eigenpro".
         gpu: whether this is a GPU's memory.
+        ranks: R, among which the centres are shared; the bytes are of the first, which alone has the factor.
 
     Raises:
         MemoryBudgetError: the budget does not hold what a run cannot do without.
     """
-    probe = min(CHECK_ROWS, SPECTRUM_ROWS)
+    probe, own = min(CHECK_ROWS, SPECTRUM_ROWS), -(-p // ranks)
+    held = own + (min(p, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
     items = {
-        "centres": p * (2 * d * itemsize + 32),
-        "weights": 8 * 8 * p * c,
+        "centres": held * (2 * d * itemsize + 32),
+        "weights": 8 * 8 * own * c,
         "set-up": 6 * 8 * s * s + itemsize * probe * (probe + 2 * s),
         "tiles": 4 * itemsize * (TILE_ON_GPU if gpu else TILE),
     }
     factor = triangle_bytes(p, 8 if p <= DOUBLE_CENTERS else itemsize)
-    smallest = SMALLEST_BATCH * (_batch_row(p, d, c, itemsize) + _temporary_row(d, c, itemsize))
+    factor += p * (2 * d * itemsize + 32) + 8 * 3 * p * c if ranks > 1 else 0
+    smallest = SMALLEST_BATCH * (_batch_row(own, d, c, itemsize) + _temporary_row(d, c, itemsize))
     least = sum(items.values()) + smallest + (factor if projection == "factor" else 0)
     if least > budget:
         raise MemoryBudgetError(
@@ -94,8 +108,8 @@ def general_memory(
         budget,
         items,
         keep,
-        SMALLEST_BATCH + half // _batch_row(p, d, c, itemsize),
-        SMALLEST_BATCH + half // _temporary_row(d, c, itemsize),
+        SMALLEST_BATCH + half // _batch_row(own, d, c, itemsize),
+        ranks * (SMALLEST_BATCH + half // _temporary_row(d, c, itemsize)),
     )
 
 
@@ -107,8 +121,9 @@ def plan_general(
     batch_size: int | None,
     top_q: Auto,
     step_size: float | str,
-) -> tuple[EigenProPlan, Preconditioner, Eigensystem]:
-    """q, m and eta for data that are not the centres.
+    ranks: Ranks | None = None,
+) -> tuple[EigenProPlan, Preconditioner, torch.Tensor]:
+    """q, m and eta for data that are not the centres; also returns the eigenvalues.
 
     The preconditioner comes from `projected_eigensystem` on the first half of the rows (at most 10,000), and is checked
     on others (at most 4,096); of few rows all serve both ends.
@@ -121,20 +136,26 @@ def plan_general(
         batch_size: m; None chooses it.
         top_q: as of `kl.plan.plan_eigenpro`.
         step_size: as of `kl.plan.plan_eigenpro`.
+        ranks: of these the first does it, and tells the others.
 
     Raises:
         InputError: as `kl.plan.plan_eigenpro`.
     """
-    t = len(data)
+    ranks, t = ranks or Ranks(), len(data)
+    memory_batch = int(ranks.least(memory_batch))
     few = t < 2 * CHECK_ROWS
     spectrum = data if few else data[: min(SPECTRUM_ROWS, t - CHECK_ROWS)]
     check = data[: min(t, CHECK_ROWS)] if few else data[t - CHECK_ROWS :]
-    require_usable_diagonal(kernel, subsample)
-    diagonal = require_usable_diagonal(kernel, check)
-    probe = Probe(diagonal, kernel_matrix(kernel, check, subsample), symmetric_kernel_matrix(kernel, check))
-    system = projected_eigensystem(kernel, subsample, spectrum)
-    plan, preconditioner = choose_parameters(kernel, system, probe, memory_batch, batch_size, top_q, step_size)
-    return plan, preconditioner, system
+
+    def build() -> Preconditioned:
+        require_usable_diagonal(kernel, subsample)
+        diagonal = require_usable_diagonal(kernel, check)
+        probe = Probe(diagonal, kernel_matrix(kernel, check, subsample), symmetric_kernel_matrix(kernel, check))
+        system = projected_eigensystem(kernel, subsample, spectrum)
+        return precondition(kernel, system, probe, memory_batch, batch_size, top_q).to("cpu")
+
+    built = ranks.from_first(build).to(check.data.device)
+    return finish_plan(kernel, built, memory_batch, batch_size, step_size, check.data.is_cuda)
 
 
 def choose_period(

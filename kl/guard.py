@@ -56,24 +56,28 @@ class DivergenceGuard(StepCuts):
     alone is no sign: a first epoch may overshoot in the RKHS norm while its errors fall.
 
     Args:
-        alpha: the weights, shape (n, c).
+        alpha: the weights of this rank, shape (n_r, c).
         fitted: the fitted values and the norm that belong to alpha.
-        targets: Y in the order of alpha, shape (n, c).
+        targets: Y in the order of alpha, shape (n_r, c).
     """
 
     def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor) -> None:
         super().__init__()
         self._alpha, self._fitted, self._targets = alpha, fitted, targets
         # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
-        self._zero_errors = max(float(targets.double().square().sum()), 1e-12)
+        self._zero_errors = max(self._sum(targets.double().square()), 1e-12)
 
     def energy(self) -> float:
         """|f|^2 - 2 sum_i alpha_i . y_i."""
-        return float(self._fitted.sq_norm.sum() - 2 * (self._alpha.detach() * self._targets).sum())
+        return float(self._fitted.sq_norm.sum()) - 2 * self._sum(self._alpha.detach() * self._targets)
 
     def errors(self) -> float:
         """sum_i |f(x_i) - y_i|^2 over all training rows."""
-        return float((self._fitted.flush() - self._targets).square().sum())
+        return self._sum((self._fitted.flush() - self._targets).square())
+
+    def _sum(self, values: Tensor) -> float:
+        """Over all ranks."""
+        return float(self._fitted.ranks.sum(values.sum()))
 
     def remember(self) -> None:
         """Mark the present state as good."""
@@ -86,7 +90,7 @@ class DivergenceGuard(StepCuts):
 
     def loss_exploded(
         self,
-        residual: Tensor,  # f(X_B) - Y_B, shape: (m, c)
+        residual: Tensor,  # f(X_B) - Y_B, this rank's rows, shape: (m_r, c)
     ) -> bool:
         """Whether the loss on a batch is NaN or out of all proportion.
 
@@ -94,7 +98,7 @@ class DivergenceGuard(StepCuts):
         """
         if residual.is_cuda:
             return False
-        return not bool(residual.double().square().sum() <= LOSS_GROWTH * self._zero_errors)  # true for NaN, too
+        return not self._sum(residual.double().square()) <= LOSS_GROWTH * self._zero_errors  # true for NaN, too
 
     def epoch_diverged(self) -> bool:
         """Whether the epoch since `remember` led away from the limit."""

@@ -17,9 +17,10 @@ from kl.fitting import InterpolatingMachine
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel
 from kl.matrix import KernelMatrix
-from kl.plan import checked_size, default_subsample, plan_eigenpro
+from kl.plan import checked_size, default_subsample, head_rows, plan_eigenpro, require_usable_diagonal
 from kl.planned import PlannedMachine, check_sizes, check_step_size
 from kl.preconditioner import Preconditioner
+from kl.ranks import Batch
 from kl.trained import plain
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
     method = "EigenPro"
 
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
+    _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values", "fitted.pending_on_subsample")
 
     def __init__(
         self,
@@ -86,33 +88,37 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         super()._allocate(n, d, c)
         self.register_buffer("vectors", torch.zeros(s, q))
         self.register_buffer("weights", torch.zeros(q))
-        self.fitted = FittedValues(n, s, c)
+        self.fitted = FittedValues(n, s, c, self.ranks)
 
-    def _plan(self, budget: int) -> None:
-        rows, s = self._center_rows, len(self.fitted.pending)
-        (n, d), c = rows.data.shape, self.targets.shape[1]
-        coded = rows.codes is not None
+    def _plan(self, x: Tensor, budget: int) -> None:
+        n, s, ranks = len(x), len(self.fitted.pending), self.ranks
+        head = self._head(x, head_rows(n, s))
+        rows, subsample = self._center_rows, head[:s]
+        d, c = rows.data.shape[1], self.targets.shape[1]
         itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
         asked = self.hparams["batch_size"]
         batch = None if asked == "auto" else min(asked, n)
-        self.memory = training_memory(n, d, c, s, budget, itemsize, coded, batch, gpu=on_gpu)
-        columns = None
+        self.memory = training_memory(
+            n, d, c, s, int(ranks.least(budget)), itemsize, rows.codes is not None, batch, on_gpu, ranks.size
+        )
+        diagonal, columns = require_usable_diagonal(self.kernel, rows, ranks), None
         if self.memory.keep_columns:
-            columns = kernel_matrix(self.kernel, rows, rows[:s], same=torch.arange(n, device=rows.data.device))
-        self.plan, precond, system = plan_eigenpro(
+            columns = kernel_matrix(self.kernel, rows, subsample, same=ranks.positions(n, rows.data.device))
+        self.plan, precond, self.eigenvalues = plan_eigenpro(
             self.kernel,
-            rows,
+            head,
+            n,
             num_outputs=c,
             memory=budget,
             subsample=s,
             top_q=self.hparams["top_q"],
             batch_size=self.hparams["batch_size"],
             step_size=self.hparams["step_size"],
-            columns=columns,
+            whole=None if columns is None else (diagonal, columns),
+            ranks=ranks,
         )
-        self.eigenvalues = system.eigenvalues
         self.vectors, self.weights = precond.vectors, precond.weights
-        self.fitted.attach(KernelMatrix(self.kernel, rows), columns)
+        self.fitted.attach(KernelMatrix(self.kernel, rows, n, ranks), subsample, columns)
         self.fitted.set_basis(self.vectors)
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
@@ -147,15 +153,15 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """One EigenPro step on a batch (x, y, index)."""
-        rows = self.position[batch[2]]
-        y = self.targets[rows]  # as the centres, on the device already
+        rows = Batch(self.position[batch[2]], self.ranks)
+        y = self.targets[rows.local]  # as the centres, on the device already
         optimizer = self.optimizers()
-        block = self.fitted.block(rows)
-        before = self.fitted.at(rows, block)
+        block = self.fitted.block(rows.local)
+        before = self.fitted.at(rows.local, block)
         if self.guard.loss_exploded(before - y):
             self._recover()
-            before = self.fitted.at(rows, block)
-        update = optimizer.step(rows=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
+            before = self.fitted.at(rows.local, block)
+        update = optimizer.step(batch=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
         self.fitted.advance(rows, before, update)
         self._last_batch = before, y
 
@@ -166,7 +172,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.log("precond/step_size", self.step_size, on_step=False, on_epoch=True, batch_size=1)
 
     def fitted_values(self) -> Tensor:
-        """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
+        """f(X_r) on the training rows of this rank, shape (n_r, c), float64, in the order of `centers`."""
         return self.fitted.flush()
 
     @property
@@ -199,5 +205,5 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         if resuming:
             self.fitted.set_basis(self.vectors)
         else:
-            (n, d), c, (s, q) = state["centers"].shape, state["targets"].shape[1], state["vectors"].shape
-            self._allocate_with(n, d, c, s, q)
+            n, d, c = len(state["order"]), state["centers"].shape[1], state["targets"].shape[1]
+            self._allocate_with(n, d, c, *state["vectors"].shape)

@@ -7,57 +7,67 @@ from torch import Tensor
 
 from kl.engine import TILE, kernel_matmul, kernel_matrix, spans, symmetric_kernel_matrix, thin_matmul
 from kl.kernels.base import Kernel
+from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 from kl.workspace import Workspace
 
+FILLED = 4096  # rows of K that several ranks compute at a time, for which they gather features
+
 
 class KernelMatrix:
-    """K(X, X), of which the first rows may be kept.
+    """K(X, X_r), the columns of K(X, X) at the rows that this rank owns; of one rank, all of them.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        rows: x_1..x_n.
+        rows: X_r, n_r rows.
+        n: rows of all ranks.
+        ranks: who owns which.
 
     Attributes:
-        kept: the rows of K that are kept, shape (k, n), k from 0 to n.
+        kept: the first rows of K(X, X_r), shape (k, n_r), k from 0 to n.
     """
 
-    def __init__(self, kernel: Kernel, rows: Rows) -> None:
-        self.kernel, self.rows = kernel, rows
+    def __init__(self, kernel: Kernel, rows: Rows, n: int | None = None, ranks: Ranks | None = None) -> None:
+        self.kernel, self.rows, self.ranks = kernel, rows, ranks or Ranks()
+        self._n = len(rows) if n is None else n
         self.kept = rows.sq_norm.new_empty(0, len(rows))
         self._workspace = Workspace()
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._n
 
     def keep(self, count: int) -> None:
-        """Compute the first `count` rows and keep them; pairs among these are evaluated once."""
+        """Compute the first `count` rows and keep them; one rank evaluates pairs among these once."""
         if count == len(self.kept):
             return
-        n = len(self)
-        self.kept = self.rows.sq_norm.new_empty(0, n)  # lets go of what was kept before
-        self.kept = self.rows.sq_norm.new_empty(count, n)
+        self.kept = self.rows.sq_norm.new_empty(0, len(self.rows))  # lets go of what was kept before
+        self.kept = self.rows.sq_norm.new_empty(count, len(self.rows))
+        if self.ranks.size > 1:
+            self._keep_of_all(count)
+            return
         first = self.rows[:count]
         symmetric_kernel_matrix(self.kernel, first, out=self.kept[:, :count])
-        if count < n:
+        if count < len(self):
             kernel_matrix(self.kernel, first, self.rows[count:], out=self.kept[:, count:])
 
-    def block(
-        self,
-        batch: Tensor,  # shape: (m,)
-        s: int,
-    ) -> Tensor:
-        """K(X_B, X_S) for the rows `batch` and the first s rows, shape (m, s)."""
-        if len(self.kept) == len(self):
-            return self.kept[:, :s][batch]
-        return kernel_matrix(self.kernel, self.rows[batch], self.rows[:s], same=batch)
+    def _keep_of_all(self, count: int) -> None:
+        """The same where the rows are other ranks', too."""
+        for part in spans(count, FILLED):
+            batch = Batch(torch.arange(part.start, part.stop, device=self.kept.device), self.ranks)
+            features = batch.rows_of(self.rows).split(batch.counts)
+            for rank, rows in enumerate(features):
+                first = part.start + (rank - part.start) % self.ranks.size
+                same = batch.local if rank == self.ranks.rank else None
+                kernel_matrix(self.kernel, rows, self.rows, same, out=self.kept[first : part.stop : self.ranks.size])
 
     def matmul(
         self,
-        v: Tensor,  # shape: (n, c)
+        v: Tensor,  # shape: (n_r, c)
     ) -> Tensor:
-        """K(X, X) v, shape (n, c), in the dtype of the kernel values."""
+        """K(X_r, X) v, of which every rank gives its rows, shape (n_r, c), in the dtype of the kernel values."""
         k, v = len(self.kept), v.to(self.rows.dtype)
+        if self.ranks.size > 1:
+            return self._matmul_of_all(v)
         out = v.new_empty(v.shape)
         out[:k] = thin_matmul(self.kept, v)
         if k < len(self):
@@ -65,32 +75,44 @@ class KernelMatrix:
             out[k:] = kernel_matmul(self.kernel, self.rows[k:], self.rows, v, same, self._workspace)
         return out
 
+    def _matmul_of_all(
+        self,
+        v: Tensor,  # shape: (n_r, c)
+    ) -> Tensor:
+        """The same where the rows are other ranks', too."""
+        out = v.new_zeros(v.shape)
+        for part in spans(len(self), FILLED):
+            batch = Batch(torch.arange(part.start, part.stop, device=v.device), self.ranks)
+            out += self.columns_matmul(batch, batch.gather(v[batch.local]))
+        return out
+
     def columns_matmul(
         self,
-        batch: Tensor,  # shape: (m,)
+        batch: Batch,  # m rows
         w: Tensor,  # shape: (m, c)
     ) -> Tensor:
-        """K(X, X_B) w for the rows `batch`, each at most once; shape (n, c)."""
+        """K(X_r, X_B) w, shape (n_r, c)."""
         k = len(self.kept)
         if k == 0:
             return self._computed(batch, w)
         if k == len(self):
-            return self._read(batch, w)
-        inside = batch < k
-        return self._read(batch[inside], w[inside]) + self._computed(batch[~inside], w[~inside])
+            return self._read(batch.positions, w)
+        inside = batch.positions < k
+        rest = Batch(batch.positions[~inside], self.ranks)
+        return self._read(batch.positions[inside], w[inside]) + self._computed(rest, w[~inside])
 
-    def _computed(self, batch: Tensor, w: Tensor) -> Tensor:
-        place = torch.full((len(self),), -1, device=batch.device)  # where each training row stands in the batch
-        place[batch] = torch.arange(len(batch), device=batch.device)
-        return kernel_matmul(self.kernel, self.rows, self.rows[batch], w, place, self._workspace)
+    def _computed(self, batch: Batch, w: Tensor) -> Tensor:
+        place = torch.full((len(self.rows),), -1, device=w.device)  # where each row stands in the batch
+        place[batch.local] = torch.arange(batch.own.start, batch.own.stop, device=w.device)
+        return kernel_matmul(self.kernel, self.rows, batch.rows_of(self.rows), w, place, self._workspace)
 
-    def _read(self, batch: Tensor, w: Tensor) -> Tensor:
+    def _read(self, positions: Tensor, w: Tensor) -> Tensor:
         """The rows of K, which is symmetric, a few at a time: gathered into cache and multiplied there."""
-        n, w = len(self), w.to(self.kept.dtype)
-        step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(batch))
-        buffer = self._workspace.take(min(step, max(1, len(batch))), n, self.kept, self.kept.dtype)
+        n, w = len(self.rows), w.to(self.kept.dtype)
+        step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
+        buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)
         out = w.new_zeros(w.shape[1], n)
-        for part in spans(len(batch), step):
-            rows = torch.index_select(self.kept, 0, batch[part], out=buffer[: len(batch[part])])
+        for part in spans(len(positions), step):
+            rows = torch.index_select(self.kept, 0, positions[part], out=buffer[: len(positions[part])])
             out.addmm_(w[part].T, rows)
         return out.T

@@ -11,6 +11,8 @@ from torchmetrics.functional import mean_squared_error
 class EvaluationMetrics(nn.Module):
     """mse, and for classifiers error and, where labels were noised, error_noisy, over the batches of one pass.
 
+    Where several ranks share a machine all of them see all batches, so that nothing is to be added up among them.
+
     Args:
         classifier: whether the outputs are scores of classes.
     """
@@ -18,9 +20,10 @@ class EvaluationMetrics(nn.Module):
     def __init__(self, classifier: bool) -> None:
         super().__init__()
         # Sums in float64: an error is a count over n, and 1 - accuracy in float32 would lose its digits.
-        self.mse = MeanSquaredError().set_dtype(torch.float64)
+        self.mse = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
         names = ("error", "error_noisy") if classifier else ()
-        self.errors = nn.ModuleDict({name: MeanMetric().set_dtype(torch.float64) for name in names})
+        means = {name: MeanMetric(sync_on_compute=False).set_dtype(torch.float64) for name in names}
+        self.errors = nn.ModuleDict(means)
 
     def update(
         self,

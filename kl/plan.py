@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from kl.engine import kernel_matrix, symmetric_kernel_matrix
 from kl.errors import InputError
 from kl.kernels.base import Kernel, check_positive
 from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
+from kl.ranks import Ranks
 from kl.rows import Rows
 from kl.spectrum import Eigensystem, nystrom_eigensystem
 
@@ -62,12 +63,14 @@ def default_subsample(n: int) -> int:
     return min(n, 2000 if n <= 100_000 else 5000)
 
 
-def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int) -> int:
+def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks: int = 1) -> int:
     """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers of `itemsize` bytes; 1 to n.
+
+    Each of several ranks has its share of the n numbers and a memory of its own.
 
     Source: [MB19], step 1 of its main algorithm: m_G.
     """
-    return max(1, min(n, memory // (itemsize * n) - d - c))
+    return max(1, min(n, memory // (itemsize * -(-n // ranks)) - d - c))
 
 
 def critical_batch_size(beta: float, lambda_1: float) -> int:
@@ -130,20 +133,25 @@ def choose_top_q(
 
 def plan_eigenpro(
     kernel: Kernel,
-    centers: Rows,  # n rows, the subsample first
+    head: Rows,  # the first centres, as many as `head_rows` says
+    n: int,
     num_outputs: int,
     memory: int,
     subsample: int,
     top_q: Auto = "auto",
     batch_size: Auto = "auto",
     step_size: float | str = "auto",
-    columns: Tensor | None = None,  # K(X, X_S), shape: (n, s)
-) -> tuple[EigenProPlan, Preconditioner, Eigensystem]:
-    """Choose q, m and eta where they are "auto", and build the preconditioner.
+    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
+    ranks: Ranks | None = None,
+) -> tuple[EigenProPlan, Preconditioner, Tensor]:
+    """Choose q, m and eta where they are "auto", and build the preconditioner; also returns the eigenvalues.
+
+    Rank 0 builds it and tells the others.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: the n training rows, the first `subsample` of which are the Nystrom subsample.
+        head: of the n training rows in their order the first, `subsample` of which are the Nystrom subsample.
+        n: training rows of all ranks.
         num_outputs: c.
         memory: bytes that a step may use.
         subsample: s.
@@ -151,30 +159,32 @@ def plan_eigenpro(
             SGD.
         batch_size: m; more than n is clipped with a message.
         step_size: eta.
-        columns: K(X, X_S) where the caller keeps it.
+        whole: diagonal and K(X, X_S) of all rows that this rank owns, where the caller keeps them.
+        ranks: who owns which.
 
     Raises:
         InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
     """
-    n, d = centers.data.shape
-    first = centers[:subsample]
-    diagonal = require_usable_diagonal(kernel, centers)
-    system = nystrom_eigensystem(kernel, first)
-    check, every = _check_rows(n, subsample), torch.arange(n, device=centers.data.device)
-    block = kernel_matrix(kernel, centers[check], first, same=every[check])
-    probe = Probe(diagonal[check], block, symmetric_kernel_matrix(kernel, centers[check]))
-    memory_m = memory_batch_size(n, d, num_outputs, memory, centers.sq_norm.element_size())
-    plan, precond = choose_parameters(
-        kernel,
-        system,
-        probe,
-        memory_m,
-        checked_size("batch_size", batch_size, 1, n, "the training rows"),
-        top_q,
-        step_size,
-        whole=None if columns is None else (diagonal, columns),
-    )
-    return plan, precond, system
+    ranks, d = ranks or Ranks(), head.data.shape[1]
+    asked = checked_size("batch_size", batch_size, 1, n, "the training rows")
+    itemsize = head.sq_norm.element_size()
+    memory_m = int(ranks.least(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
+
+    def build() -> Preconditioned:
+        first, check = head[:subsample], _check_rows(n, subsample)
+        every = torch.arange(len(head), device=head.data.device)
+        block = kernel_matrix(kernel, head[check], first, same=every[check])
+        diagonal = require_usable_diagonal(kernel, head[check])
+        probe = Probe(diagonal, block, symmetric_kernel_matrix(kernel, head[check]))
+        return precondition(kernel, nystrom_eigensystem(kernel, first), probe, memory_m, asked, top_q).to("cpu")
+
+    built = ranks.from_first(build).to(head.data.device)
+    return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks)
+
+
+def head_rows(n: int, subsample: int) -> int:
+    """How many centres `plan_eigenpro` wants to see."""
+    return _check_rows(n, subsample).stop
 
 
 @dataclass(frozen=True)
@@ -186,52 +196,97 @@ class Probe:
     matrix: Tensor  # K(X_T, X_T), shape: (t, t)
 
 
-def choose_parameters(
+@dataclass(frozen=True)
+class Preconditioned:
+    """A preconditioner with what its plan follows from."""
+
+    preconditioner: Preconditioner
+    eigenvalues: Tensor  # of the subsample, shape: (s,)
+    beta: float  # max K_P(x, x) over the probe
+    own: float  # lambda_1(K_P) on the subsample
+    independent: float  # the same on the probe
+
+    def to(self, device: torch.device | str) -> Preconditioned:
+        """The same with its tensors on a device."""
+        vectors, weights = self.preconditioner.vectors.to(device), self.preconditioner.weights.to(device)
+        return replace(self, preconditioner=Preconditioner(vectors, weights), eigenvalues=self.eigenvalues.to(device))
+
+
+def precondition(
     kernel: Kernel,
     system: Eigensystem,
     probe: Probe,
     memory_batch: int,
     batch_size: int | None,
     top_q: Auto,
-    step_size: float | str,
-    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n,), (n, s)
-) -> tuple[EigenProPlan, Preconditioner]:
-    """q, m, eta and the preconditioner from what is known of the spectrum.
+) -> Preconditioned:
+    """q and the preconditioner from what is known of the spectrum.
 
     Args:
         kernel: the kernel, for messages.
         system: the estimated spectrum.
         probe: rows of data to check on.
         memory_batch: m_G, the largest batch that memory allows.
-        batch_size: m; None chooses it.
+        batch_size: m; None where it is to be chosen.
         top_q: as of `plan_eigenpro`.
-        step_size: as of `plan_eigenpro`.
-        whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
 
     Raises:
         InputError: as `plan_eigenpro`.
     """
     s, eigenvalues = len(system.eigenvectors), system.eigenvalues
-    # Beyond s rows a batch would ask for eigenvalues that the subsample does not resolve.
-    wanted = batch_size or min(memory_batch, s)
     q = checked_size("top_q", top_q, 0, s, "the subsample")
     if q is None:
-        q = choose_top_q(system, probe.diagonal, probe.block, wanted)
+        q = choose_top_q(system, probe.diagonal, probe.block, batch_size or _wanted(memory_batch, s))
     dtype = probe.block.dtype
     resolved = len(_resolved(eigenvalues, dtype))
     if q > resolved:
         log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
         q = resolved
     precond = make_preconditioner(system, q, dtype)
-    beta = float(precond.damped_diagonal(*(whole or (probe.diagonal, probe.block))).max())
-    own = _damped_top(eigenvalues, q)
-    independent = precond.largest_eigenvalue(probe.matrix, probe.block)
-    lambda_1 = max(own, independent)
+    return Preconditioned(
+        precond,
+        eigenvalues,
+        beta=float(precond.damped_diagonal(probe.diagonal, probe.block).max()),
+        own=_damped_top(eigenvalues, q),
+        independent=precond.largest_eigenvalue(probe.matrix, probe.block),
+    )
+
+
+def finish_plan(
+    kernel: Kernel,
+    built: Preconditioned,
+    memory_batch: int,
+    batch_size: int | None,
+    step_size: float | str,
+    parallel: bool,
+    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
+    ranks: Ranks | None = None,
+) -> tuple[EigenProPlan, Preconditioner, Tensor]:
+    """m and eta for a preconditioner.
+
+    Args:
+        kernel: the kernel, for messages.
+        built: the preconditioner.
+        memory_batch: m_G, the largest batch that memory allows.
+        batch_size: m; None chooses it.
+        step_size: as of `plan_eigenpro`.
+        parallel: whether the device is a GPU.
+        whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
+        ranks: who owns which of these.
+
+    Raises:
+        InputError: as `plan_eigenpro`.
+    """
+    precond = built.preconditioner
+    s = len(precond.vectors)
+    beta, lambda_1 = built.beta, max(built.own, built.independent)
+    if whole is not None:
+        beta = (ranks or Ranks()).largest(float(precond.damped_diagonal(*whole).max()))
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
     if not (math.isfinite(beta) and math.isfinite(lambda_1)):
         raise InputError(_NOT_FINITE.format(kernel))
     critical = critical_batch_size(beta, lambda_1)
-    m = batch_size or default_batch_size(critical, wanted, probe.block.is_cuda)
+    m = batch_size or default_batch_size(critical, _wanted(memory_batch, s), parallel)
     if step_size == "auto":
         eta = optimal_step_size(m, beta, lambda_1)
     else:
@@ -239,33 +294,40 @@ def choose_parameters(
         eta = float(step_size)
     plan = EigenProPlan(
         subsample=s,
-        top_q=q,
+        top_q=precond.top_q,
         batch_size=m,
         memory_batch_size=memory_batch,
         critical_batch_size=critical,
         step_size=eta,
         beta=beta,
-        lambda_1=float(eigenvalues[0]),
+        lambda_1=float(built.eigenvalues[0]),
         lambda_1_damped=lambda_1,
-        lambda_1_subsample=own,
-        lambda_1_check=independent,
+        lambda_1_subsample=built.own,
+        lambda_1_check=built.independent,
     )
-    return plan, precond
+    return plan, precond, built.eigenvalues
+
+
+def _wanted(memory_batch: int, s: int) -> int:
+    """The largest batch to adapt to: beyond s rows one would ask for eigenvalues that the subsample does not show."""
+    return min(memory_batch, s)
 
 
 def require_usable_diagonal(
     kernel: Kernel,
-    rows: Rows,  # n rows
+    rows: Rows,  # n_r rows
+    ranks: Ranks | None = None,
 ) -> Tensor:
-    """K(x_i, x_i), shape (n,).
+    """K(x_i, x_i), shape (n_r,).
 
     Raises:
-        InputError: a value is not finite, or all are zero.
+        InputError: on some rank a value is not finite, or on all of them all are zero.
     """
     diagonal = kernel.diag(rows.data)
-    if not torch.isfinite(diagonal).all():
+    largest = (ranks or Ranks()).largest(float(diagonal.max()) if torch.isfinite(diagonal).all() else math.inf)
+    if math.isinf(largest):
         raise InputError(_NOT_FINITE.format(kernel))
-    if float(diagonal.max()) <= 0:
+    if largest <= 0:
         raise InputError(
             f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
         )

@@ -12,6 +12,7 @@ from kl.engine import kernel_matmul, thin_matmul
 from kl.kernels.base import Kernel
 from kl.preconditioner import Preconditioner
 from kl.projection import Projection
+from kl.ranks import Ranks
 from kl.rows import Rows
 
 
@@ -39,16 +40,17 @@ class ProjectedEigenPro(Optimizer):
     projection, and the limit is near that solution.
 
     Args:
-        alpha: the weights, a parameter of shape (p, c), float64.
+        alpha: the weights of this rank, a parameter of shape (p_r, c), float64.
         kernel: the kernel.
         preconditioner: E and D, on the first s centres.
         projection: solves K(Z, Z) theta = h.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
         batch_size: m, which eta was chosen for; smaller batches keep the weight eta / m per row.
         projection_period: T, in steps.
+        ranks: who owns which centres; they share the temporary ones, too.
 
     Attributes:
-        h: the values on the centres of what is to be projected, shape (p, c), float64.
+        h: the values on the centres of what is to be projected, shape (p_r, c), float64.
         corrected: what has been added on the subsample since the last projection, shape (s, c), float64.
 
     Source: [ABP23] (T = 1), [A24] (T > 1); the subsample of centres is ours.
@@ -63,11 +65,14 @@ class ProjectedEigenPro(Optimizer):
         lr: float,
         batch_size: int,
         projection_period: int,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__([alpha], {"lr": lr, "batch_size": batch_size, "projection_period": projection_period})
         self.kernel, self.preconditioner, self.projection = kernel, preconditioner, projection
+        self.ranks, vectors = ranks or Ranks(), preconditioner.vectors
         self.h = torch.zeros_like(alpha, requires_grad=False)
-        self.corrected = torch.zeros_like(self.h[: len(preconditioner.vectors)])
+        self.corrected = self.h.new_zeros(len(vectors), alpha.shape[1])
+        self._own = Preconditioner(vectors[self.ranks.own(len(vectors))], preconditioner.weights)
         self._temporary: list[tuple[Rows, Tensor]] = []
         self._steps = 0  # since the last projection
 
@@ -75,7 +80,7 @@ class ProjectedEigenPro(Optimizer):
         self,
         x: Rows,  # m rows
     ) -> Tensor | float:
-        """sum_i w_i K(x, x_i) over the temporary centres, shape (m, c); 0 where there are none."""
+        """sum_i w_i K(x, x_i) over the temporary centres of this rank, shape (m, c); 0 where there are none."""
         return sum(kernel_matmul(self.kernel, x, rows, weights) for rows, weights in self._temporary)
 
     @torch.no_grad()
@@ -83,9 +88,9 @@ class ProjectedEigenPro(Optimizer):
         self,
         closure: Callable[[], float] | None = None,
         *,
-        x: Rows,  # m rows
+        x: Rows,  # m rows, the same on all ranks
         residual: Tensor,  # g, shape: (m, c)
-        block: Tensor,  # K(X_B, Z), shape: (m, p)
+        block: Tensor,  # K(X_B, Z_r), shape: (m, p_r)
     ) -> None:
         """Apply one step; every T of them end with a projection."""
         if closure is not None:  # Lightning passes one that only runs its hooks
@@ -95,17 +100,18 @@ class ProjectedEigenPro(Optimizer):
         alpha, scale = group["params"][0], group["lr"] / max(len(x), group["batch_size"])
         residual = residual.to(block.dtype)
         weights = residual * -scale
-        s = len(self.preconditioner.vectors)
-        coefficients = self.preconditioner.coefficients(block[:, :s], residual).mul_(scale)
+        s, own_s = len(self.preconditioner.vectors), len(self._own.vectors)
+        coefficients = self.ranks.sum(self._own.coefficients(block[:, :own_s], residual).mul_(scale))
         correction = thin_matmul(self.preconditioner.vectors, coefficients)
-        alpha[:s] += correction
+        alpha[:own_s] += correction[self.ranks.own(s)]
         self.corrected += correction
         self.h += (weights.T @ block).T
         self._steps += 1
         if self._steps >= group["projection_period"]:
             self.project()
         else:
-            self._append(x, weights)
+            own = self.ranks.positions(len(x), weights.device)
+            self._append(*((x, weights) if self.ranks.size == 1 else (x[own], weights[own])))
 
     @torch.no_grad()
     def project(self) -> None:

@@ -17,6 +17,7 @@ from kl.fitted import FittedValues
 from kl.kernels.base import Kernel
 from kl.matrix import KernelMatrix
 from kl.plan import plan_eigenpro
+from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 
 DOUBLE_CENTERS = 2048  # up to which the factor is of float64
@@ -92,16 +93,44 @@ class FactorProjection(Projection):
         return (squares - self.shift * alpha.double().square().sum(dim=0)).clamp_(min=0)
 
 
+class FirstRankProjection(Projection):
+    """By another projection that only rank 0 has, of the centres of all ranks.
+
+    Args:
+        projection: that one; None on the other ranks.
+        p: centres of all ranks.
+        ranks: who owns which.
+    """
+
+    def __init__(self, projection: Projection | None, p: int, ranks: Ranks) -> None:
+        self._projection, self._p, self._ranks = projection, p, ranks
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`; h and theta are of this rank's centres."""
+        h = self._ranks.whole(h.double(), self._p)
+        theta = h if self._projection is None else self._projection.solve(h, start)
+        return self._ranks.same_as_first(theta)[self._ranks.own(self._p)]
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`; alpha is of this rank's centres."""
+        alpha = self._ranks.whole(alpha.double(), self._p)
+        found = alpha.new_empty(alpha.shape[1]) if self._projection is None else self._projection.sq_norm(alpha)
+        return self._ranks.same_as_first(found)
+
+
 class EigenProProjection(Projection):
     """By a few epochs of EigenPro 2 on the centres: little memory, p^2 kernel values an epoch.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: z_1..z_p, the subsample of EigenPro 2 first.
+        centers: those of z_1..z_p that this rank owns.
+        head: the first of all ranks', as many as `kl.plan.head_rows` says, the subsample of EigenPro 2 first.
+        p: centres of all ranks.
         num_outputs: c.
         subsample: s, of EigenPro 2 and of what an iteration starts from.
         memory: bytes.
         epochs: of EigenPro 2 in a solve.
+        ranks: who owns which centres.
 
     Source: [ABP23] and [A24], which project by EigenPro 2.
     """
@@ -110,15 +139,21 @@ class EigenProProjection(Projection):
         self,
         kernel: Kernel,
         centers: Rows,
+        head: Rows,
+        p: int,
         num_outputs: int,
         subsample: int,
         memory: int,
         epochs: int = 1,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.plan, self._preconditioner, _ = plan_eigenpro(kernel, centers, num_outputs, memory, subsample)
-        self._matrix = KernelMatrix(kernel, centers)
-        self._fitted = FittedValues(len(centers), subsample, num_outputs).to(centers.data.device)
-        self._fitted.attach(self._matrix, None)
+        self._ranks = ranks or Ranks()
+        self.plan, self._preconditioner, _ = plan_eigenpro(
+            kernel, head, p, num_outputs, memory, subsample, ranks=self._ranks
+        )
+        self._matrix = KernelMatrix(kernel, centers, p, self._ranks)
+        self._fitted = FittedValues(p, subsample, num_outputs, self._ranks).to(centers.data.device)
+        self._fitted.attach(self._matrix, head[:subsample], None)
         self._fitted.set_basis(self._preconditioner.vectors)
         self._zero = self._fitted.snapshot()
         self._epochs = epochs
@@ -128,24 +163,26 @@ class EigenProProjection(Projection):
         self._fitted.load_state_dict(self._zero)
         self._fitted.pending += start
         theta = torch.nn.Parameter(torch.zeros_like(h, dtype=torch.float64))
-        theta.data[: len(start)] = start
+        theta.data[: self._ranks.count(len(start))] = start[self._ranks.own(len(start))]
         optimizer = EigenPro(theta, self._preconditioner, self.plan.step_size, self.plan.batch_size)
-        order = torch.randperm(len(h), generator=torch.Generator().manual_seed(0)).to(h.device)
+        p = len(self._matrix)
+        order = torch.randperm(p, generator=torch.Generator().manual_seed(0)).to(h.device)
         for rows in order.split(self.plan.batch_size) * self._epochs:
-            block = self._fitted.block(rows)
-            before = self._fitted.at(rows, block)
-            update = optimizer.step(rows=rows, residual=before - h[rows], block=block)
-            self._fitted.advance(rows, before, update)
-        if not bool(torch.isfinite(theta.sum())):
+            batch = Batch(rows, self._ranks)
+            block = self._fitted.block(batch.local)
+            before = self._fitted.at(batch.local, block)
+            update = optimizer.step(batch=batch, residual=before - h[batch.local], block=block)
+            self._fitted.advance(batch, before, update)
+        if not bool(torch.isfinite(self._ranks.sum(theta.detach().sum()))):
             raise DivergenceError(
-                f"the projection onto {len(h)} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
+                f"the projection onto {p} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
                 "so that a factor of K(Z, Z) fits, or look for extreme values in the features"
             )
         return theta.detach()
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`."""
-        return (alpha.double() * self._matrix.matmul(alpha)).sum(dim=0).clamp_(min=0)
+        return self._ranks.sum((alpha.double() * self._matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
 
 
 def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:

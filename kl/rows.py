@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -70,6 +71,10 @@ class Rows:
             sq_norm = row_sq_norm(self.data, dtype=torch.float64)
         return replace(self, sq_norm=sq_norm)
 
+    def without_codes(self) -> Rows:
+        """The same rows as floats alone."""
+        return self if self.codes is None else Rows(self.data, row_sq_norm(self.data))
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of kernel values."""
@@ -81,6 +86,11 @@ class Rows:
     def __getitem__(self, index: slice | Tensor) -> Rows:
         codes = None if self.codes is None else self.codes[index]
         return Rows(self.data[index], self.sq_norm[index], codes, self.rounded)
+
+    def split(self, counts: Sequence[int]) -> list[Rows]:
+        """Consecutive parts of so many rows."""
+        ends = list(accumulate(counts, initial=0))
+        return [self[start:stop] for start, stop in pairwise(ends)]
 
 
 def row_sq_norm(x: Tensor, chunk: int = 2048, dtype: torch.dtype | None = None) -> Tensor:

@@ -18,7 +18,9 @@ from kl.evaluated import describe_data
 from kl.expansion import KernelExpansion
 from kl.kernels import Kernel, build_kernel
 from kl.memory import parse_memory
-from kl.rows import RowDataset, far_origin
+from kl.ranks import Ranks
+from kl.rows import RowDataset, Rows, far_origin
+from kl.strategy import KernelParallelStrategy
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class TrainedExpansion(KernelExpansion):
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin")
     _same_when_resumed: tuple[str, ...] = ("centers",)
     """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
+    _shared_rows: tuple[str, ...] = ()
+    """Tensors of which every rank has its own rows (see `kl.ranks`); checkpoints have all of them."""
 
     def __init__(
         self,
@@ -85,13 +89,9 @@ class TrainedExpansion(KernelExpansion):
                 f'precision must be "32-true": kernel values keep the float type of the features, and training '
                 f"diverges where they are rounded further; got {self.trainer.precision!r}"
             )
+        self._join_ranks()
         if stage != "fit":
             return
-        if self.trainer.world_size > 1:
-            raise InputError(
-                f"{type(self).__name__} trains on one device as yet; got {self.trainer.world_size}: use "
-                "Trainer(devices=1)"
-            )
         data = getattr(self.trainer, "datamodule", None)
         self.take(data, self.trainer.strategy.root_device)
         assert data is not None  # take() has seen to it
@@ -127,6 +127,23 @@ class TrainedExpansion(KernelExpansion):
             self._as_trained = data.as_trained
         self.prepare(train_set.x, train_set.y, device)
 
+    def _join_ranks(self) -> None:
+        """Find out which processes share this run."""
+        strategy, size = self.trainer.strategy, self.trainer.world_size
+        if size > 1 and not isinstance(strategy, KernelParallelStrategy):
+            name = getattr(strategy, "strategy_name", type(strategy).__name__)
+            raise InputError(
+                f"strategy must be kernel_parallel on {size} devices; got {name}: use "
+                'Trainer(strategy="kernel_parallel")'
+            )
+        if self.is_fitted and size != self.ranks.size:
+            raise InputError(
+                f"this machine's centres are shared among {self.ranks.size} ranks; got a Trainer of {size}: load its "
+                "checkpoint instead"
+            )
+        if size != self.ranks.size:
+            self.ranks = Ranks(self.trainer.global_rank, size)
+
     def _resolve_kernel(
         self,
         x: Tensor,  # shape: (n, d)
@@ -143,6 +160,20 @@ class TrainedExpansion(KernelExpansion):
         """What is subtracted from every row, shape (d,)."""
         return far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
 
+    def _encode_like(
+        self,
+        first: Tensor,  # the first centres of all ranks, shape: (k, d)
+    ) -> Rows:
+        """These as rows; the centres of this rank are encoded as they are, and so as those of all others."""
+        head = Rows.of(first, precision=self.precision)
+        rows = Rows.of(self.centers, like=head)
+        # 8-bit features of all ranks must be on one scale, which the first may not show.
+        scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
+        if len(set().union(*self.ranks.each(scales))) > 1:
+            head, rows = head.without_codes(), rows.without_codes()
+        self._rows = rows
+        return head
+
     @abstractmethod
     def prepare(
         self,
@@ -151,6 +182,11 @@ class TrainedExpansion(KernelExpansion):
         device: torch.device | str = "cpu",
     ) -> None:
         """Take the training data and plan the run."""
+
+    @property
+    @abstractmethod
+    def num_centers(self) -> int:
+        """Centres of all ranks."""
 
     @property
     @abstractmethod
@@ -193,12 +229,19 @@ class TrainedExpansion(KernelExpansion):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a load needs beside the tensors: the resolved kernel, the data's description, the subclass's own."""
+        """Add what a load needs beside the tensors: the resolved kernel, the data's description, the subclass's own.
+
+        What ranks share is made whole on rank 0, which writes it: any number of ranks may go on from there.
+        """
+        extra = self._extra_state()
+        state = checkpoint["state_dict"]
+        for name in self._shared_rows:
+            state[name] = self.ranks.whole_on_first(state[name], self.ranks.total(len(state[name])))
         checkpoint["kernel_machine"] = {
             "kind": type(self).__name__,
             "kernel": self.kernel.config(),
             "data_info": self.data_info,
-            **self._extra_state(),
+            **extra,
         }
 
     def _extra_state(self) -> dict[str, Any]:
@@ -223,6 +266,8 @@ class TrainedExpansion(KernelExpansion):
                 "same --solver"
             )
         resuming = self.is_fitted
+        if self.ranks.size > 1:
+            state |= {name: state[name][self.ranks.own(len(state[name]))].clone() for name in self._shared_rows}
         if resuming:
             _require_epoch_end(checkpoint)
             for name in self._same_when_resumed:

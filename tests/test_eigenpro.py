@@ -11,6 +11,7 @@ from kl.fitted import FittedValues
 from kl.kernels import Gaussian, Laplacian
 from kl.matrix import KernelMatrix
 from kl.preconditioner import make_preconditioner
+from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
 
@@ -41,7 +42,7 @@ def test_a_step_equals_the_oracle(data, q, batch):
     opt, alpha = optimizer(x, q, 0.7, len(batch), start)
     rows = torch.tensor(batch)
     residual = torch.from_numpy(K)[rows] @ start - y[rows]
-    update = opt.step(rows=rows, residual=residual, block=torch.from_numpy(K[batch][:, :S]))
+    update = opt.step(batch=Batch(rows, Ranks()), residual=residual, block=torch.from_numpy(K[batch][:, :S]))
     wanted = oracle.naive_eigenpro_step(K, start.numpy(), y.numpy(), batch, list(range(S)), q, 0.7)
     np.testing.assert_allclose(alpha.detach(), wanted, atol=1e-11)
     assert update.batch.shape == (len(batch), C)
@@ -59,7 +60,7 @@ def test_without_damping_it_is_plain_sgd(data):
         batch = [(10 * step + i) % N for i in range(10)]
         rows = torch.tensor(batch)
         residual = torch.from_numpy(K)[rows] @ alpha.detach() - y[rows]
-        opt.step(rows=rows, residual=residual, block=torch.from_numpy(K[batch][:, :S]))
+        opt.step(batch=Batch(rows, Ranks()), residual=residual, block=torch.from_numpy(K[batch][:, :S]))
         plain[batch] -= 0.9 / 10 * (K[batch] @ plain - y.numpy()[batch])
     np.testing.assert_allclose(alpha.detach(), plain, atol=1e-13)
 
@@ -68,10 +69,10 @@ def test_a_smaller_batch_keeps_the_weight_of_a_row(data):
     x, y, K = data
     opt, alpha = optimizer(x, 0, 0.6, 10)
     rows = torch.tensor([4, 9])
-    opt.step(rows=rows, residual=-y[rows], block=torch.from_numpy(K[[4, 9]][:, :S]))
+    opt.step(batch=Batch(rows, Ranks()), residual=-y[rows], block=torch.from_numpy(K[[4, 9]][:, :S]))
     np.testing.assert_allclose(alpha.detach()[rows], 0.06 * y[rows], atol=1e-15)
     opt, alpha = optimizer(x, 0, 0.6, 1)  # a larger one than planned for must not take a larger step
-    opt.step(rows=rows, residual=-y[rows], block=torch.from_numpy(K[[4, 9]][:, :S]))
+    opt.step(batch=Batch(rows, Ranks()), residual=-y[rows], block=torch.from_numpy(K[[4, 9]][:, :S]))
     np.testing.assert_allclose(alpha.detach()[rows], 0.3 * y[rows], atol=1e-15)
 
 
@@ -85,7 +86,7 @@ def test_it_is_a_torch_optimizer(data):
     assert opt.param_groups[0]["lr"] == 0.25
     called = []
     rows = torch.tensor([0, 1])
-    arguments = {"rows": rows, "residual": -y[rows], "block": torch.from_numpy(K[:2, :S])}
+    arguments = {"batch": Batch(rows, Ranks()), "residual": -y[rows], "block": torch.from_numpy(K[:2, :S])}
     opt.step(lambda: called.append(torch.is_grad_enabled()), **arguments)
     assert called == [True]
     other, _ = optimizer(x, 3, 0.5, 2)
@@ -102,7 +103,7 @@ def train(x, y, K, q, eta, m, epochs, s=S):
     K, order = torch.from_numpy(K), np.random.default_rng(0)
     for _ in range(epochs):
         for rows in torch.from_numpy(order.permutation(N)).split(m):
-            opt.step(rows=rows, residual=K[rows] @ alpha.detach() - y[rows], block=K[rows][:, :s])
+            opt.step(batch=Batch(rows, Ranks()), residual=K[rows] @ alpha.detach() - y[rows], block=K[rows][:, :s])
             if not torch.isfinite(alpha).all() or float(alpha.detach().abs().max()) > 1e12:
                 return None
     return alpha.detach()
@@ -145,7 +146,7 @@ def test_damping_speeds_up_training(data):
         opt = EigenPro(alpha, precond, lr=oracle.naive_step_size(K_P, N), batch_size=N)
         rows, matrix = torch.arange(N), torch.from_numpy(K)
         for _ in range(40):
-            opt.step(rows=rows, residual=matrix @ alpha.detach() - y, block=matrix)
+            opt.step(batch=Batch(rows, Ranks()), residual=matrix @ alpha.detach() - y, block=matrix)
         errors[q] = float((matrix @ alpha.detach() - y).norm())
     assert errors[4] < 0.7 * errors[0]
 
@@ -154,14 +155,15 @@ def test_fitted_values_follow_the_optimizer_in_float64(data):
     x, y, K = data
     fitted = FittedValues(N, S, C)
     opt, alpha = optimizer(x, 4, 2.0, 7)
-    fitted.attach(KernelMatrix(KERNEL, Rows.of(x)), None)
+    centers = Rows.of(x)
+    fitted.attach(KernelMatrix(KERNEL, centers), centers[:S], None)
     fitted.set_basis(opt.preconditioner.vectors)
     for step in range(40):
         rows = (torch.arange(7) * 4 + step) % N
         block = fitted.block(rows)
         before = fitted.at(rows, block)
         np.testing.assert_allclose(before, K[rows] @ alpha.detach().numpy(), atol=1e-10)
-        update = opt.step(rows=rows, residual=before - y[rows], block=block)
-        fitted.advance(rows, before, update)
+        update = opt.step(batch=Batch(rows, Ranks()), residual=before - y[rows], block=block)
+        fitted.advance(Batch(rows, Ranks()), before, update)
     norm = oracle.naive_rkhs_norm(K, alpha.detach().numpy())
     assert float(fitted.sq_norm.sum().sqrt()) == pytest.approx(norm, rel=1e-11)

@@ -15,6 +15,7 @@ from kl.fitted import FittedValues
 from kl.kernels import Gaussian, Laplacian, ReluNTK
 from kl.matrix import KernelMatrix
 from kl.preconditioner import make_preconditioner
+from kl.ranks import Batch, Ranks
 from kl.rkhs import inner_product_per_class, norm_increment
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
@@ -37,7 +38,7 @@ def run(kernel, s, q, steps=500, m=16, keep=True, kept_rows=0):
     alpha = torch.nn.Parameter(torch.zeros(N, C, dtype=torch.float64))
     opt = EigenPro(alpha, precond, lr=0.5 * oracle.naive_step_size(K_P, m), batch_size=m)
     fitted = FittedValues(N, s, C)
-    fitted.attach(KernelMatrix(kernel, rows), columns)
+    fitted.attach(KernelMatrix(kernel, rows), rows[:s], columns)
     fitted.set_basis(precond.vectors)
     if kept_rows:
         fitted.keep_rows(kept_rows)
@@ -46,8 +47,8 @@ def run(kernel, s, q, steps=500, m=16, keep=True, kept_rows=0):
         for batch in torch.randperm(N, generator=generator).split(m):  # the last has 10 rows
             block = fitted.block(batch)
             before = fitted.at(batch, block)
-            update = opt.step(rows=batch, residual=before - y[batch], block=block)
-            fitted.advance(batch, before, update)
+            update = opt.step(batch=Batch(batch, Ranks()), residual=before - y[batch], block=block)
+            fitted.advance(Batch(batch, Ranks()), before, update)
             done += 1
         if done % 2:
             fitted.flush()

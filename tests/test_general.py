@@ -437,7 +437,8 @@ def test_eigenpro_projects_better_with_more_epochs():
     wanted = np.random.default_rng(0).standard_normal((200, 2))
     off = []
     for epochs in (1, 30):
-        projection = EigenProProjection(Laplacian(1.5), kl.Rows.of(z), 2, 100, 10**8, epochs=epochs)
+        rows = kl.Rows.of(z)
+        projection = EigenProProjection(Laplacian(1.5), rows, rows, 200, 2, 100, 10**8, epochs=epochs)
         theta = projection.solve(torch.from_numpy(K @ wanted), torch.zeros(100, 2)).numpy()
         off.append(distance(K, theta, wanted))
     assert off[1] < 0.2 * off[0]

@@ -9,6 +9,7 @@ from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
 from kl.memory import free_memory, parse_memory, peak_memory
 from kl.pair import Pair
+from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 
 pytestmark = [
@@ -135,8 +136,8 @@ def test_a_step_does_not_wait_for_the_device(kept):
         block = machine.fitted.block(rows)
         residual = machine.fitted.at(rows, block) - machine.targets[rows]
         assert not machine.guard.loss_exploded(residual)
-        update = optimizer.step(rows=rows, residual=residual, block=block)
-        machine.fitted.advance(rows, residual + machine.targets[rows], update)
+        update = optimizer.step(batch=Batch(rows, Ranks()), residual=residual, block=block)
+        machine.fitted.advance(Batch(rows, Ranks()), residual + machine.targets[rows], update)
 
     step()  # the first may set things up
     torch.cuda.set_sync_debug_mode("error")

@@ -8,6 +8,7 @@ from kl import engine, matrix, pair
 from kl.kernels import Gaussian, Laplacian
 from kl.matrix import KernelMatrix
 from kl.pair import Pair, bfloat16_products
+from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 
 N, D, C = 37, 20, 3
@@ -38,8 +39,7 @@ def test_products_are_the_same_whatever_is_kept(kept):
     for size in (1, 4, N):
         batch = torch.randperm(N, generator=torch.Generator().manual_seed(size))[:size]
         w = draw(size, C, seed=2)
-        torch.testing.assert_close(held.columns_matmul(batch, w), whole[:, batch] @ w)
-        torch.testing.assert_close(held.block(batch, 6), whole[batch, :6])
+        torch.testing.assert_close(held.columns_matmul(Batch(batch, Ranks()), w), whole[:, batch] @ w)
 
 
 def test_keeping_more_or_less_later():
@@ -55,8 +55,7 @@ def test_values_are_not_evaluated_again_where_they_are_kept(monkeypatch):
     held.keep(N)
     monkeypatch.setattr(type(KERNEL), "block", lambda *given: pytest.fail("evaluated again"))
     held.matmul(draw(N, C))
-    held.columns_matmul(torch.tensor([3, 1]), draw(2, C))
-    held.block(torch.tensor([3, 1]), 4)
+    held.columns_matmul(Batch(torch.tensor([3, 1]), Ranks()), draw(2, C))
 
 
 def test_medium_precision_rounds_features_and_nothing_else():

@@ -45,7 +45,8 @@ def system(x):
 
 
 def plan(x, kernel=None, memory=10**9, subsample=S, **options):
-    return plan_eigenpro(kernel or Laplacian(4.0), Rows.of(x), 1, memory=memory, subsample=subsample, **options)
+    rows, kernel = Rows.of(x), kernel or Laplacian(4.0)
+    return plan_eigenpro(kernel, rows, len(rows), 1, memory=memory, subsample=subsample, **options)
 
 
 def test_eigensystem_equals_numpy(system, K):
@@ -145,9 +146,9 @@ def test_top_q_is_the_largest_whose_critical_batch_fits(x, kernel):
 
 
 def test_the_plan_hangs_together(x):
-    chosen, precond, system = plan(x)
+    chosen, precond, eigenvalues = plan(x)
     assert precond.top_q == chosen.top_q
-    assert len(system.eigenvalues) == chosen.subsample == S
+    assert len(eigenvalues) == chosen.subsample == S
     assert chosen.lambda_1_damped == max(chosen.lambda_1_subsample, chosen.lambda_1_check)
     assert chosen.critical_batch_size == critical_batch_size(chosen.beta, chosen.lambda_1_damped)
     assert chosen.step_size == optimal_step_size(chosen.batch_size, chosen.beta, chosen.lambda_1_damped)

@@ -54,12 +54,18 @@ def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
     return triangle_bytes(n, itemsize) + _common_memory(n, d, c)
 
 
-def pcg_memory(n: int, d: int, c: int, rank: int | None = None, panels: int = 0, side: int = SIDE) -> int:
-    """Bytes of conjugate gradients with a preconditioner of this rank and the first panels of K, both in float32."""
+def pcg_memory(
+    n: int, d: int, c: int, rank: int | None = None, panels: int = 0, side: int = SIDE, ranks: int = 1
+) -> int:
+    """Bytes of conjugate gradients with a preconditioner of this rank and the first panels of K, both in float32.
+
+    Of several ranks, those of the first, which has every R-th panel, and its share of the preconditioner.
+    """
     rank = _full_rank(n) if rank is None else rank
     # F, its rows scaled for the solve, F F^T in three copies; directions, residuals and their like
-    preconditioner = 4 * n * rank + 4 * n * -(-rank // RANK_SHARE) + 28 * rank * rank
-    kept = sum(panel_bytes(n, j, side) for j in range(panels))
+    own = -(-n // ranks)
+    preconditioner = 4 * own * rank + 4 * own * -(-rank // RANK_SHARE) + 28 * rank * rank
+    kept = sum(panel_bytes(n, j * ranks, side) for j in range(panels))
     return preconditioner + 8 * n * 10 * c + kept + _common_memory(n, d, c)
 
 
@@ -68,16 +74,17 @@ def panel_bytes(n: int, j: int, side: int = SIDE) -> int:
     return 4 * (n - j * side) * min(side, n - j * side)
 
 
-def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE) -> tuple[int, int]:
-    """Rank of the preconditioner and number of panels to keep, as the budget has it: (0, 0) where nothing fits."""
-    rank = _full_rank(n)
-    while (
-        rank > 0 and pcg_memory(n, d, c, rank) - pcg_memory(n, d, c, 0) > max(budget - pcg_memory(n, d, c, 0), 0) // 2
-    ):
+def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE, ranks: int = 1) -> tuple[int, int]:
+    """Rank of the preconditioner and number of panels to keep, as the budget has it: (0, 0) where nothing fits.
+
+    The budget and the panels are those of one of `ranks` ranks.
+    """
+    rank, least = _full_rank(n), pcg_memory(n, d, c, 0)
+    while rank > 0 and pcg_memory(n, d, c, rank, ranks=ranks) - least > max(budget - least, 0) // 2:
         rank = rank * 3 // 4
-    left, panels = budget - pcg_memory(n, d, c, rank), 0
-    while panels * side < n and left >= panel_bytes(n, panels, side):
-        left -= panel_bytes(n, panels, side)
+    left, panels = budget - pcg_memory(n, d, c, rank, ranks=ranks), 0
+    while panels * ranks * side < n and left >= panel_bytes(n, panels * ranks, side):
+        left -= panel_bytes(n, panels * ranks, side)
         panels += 1
     return rank, panels
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kl.engine import LONG_SIDE
 from kl.exact.triangle import SIDE_ON_GPU, LowerTriangle
 from kl.kernels.base import Kernel
+from kl.ranks import Ranks
 from kl.rows import Rows
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,13 @@ class System:
     rows: Rows  # x_1..x_n, no two of them equal, with kernel values in float64
     y: Tensor  # float64, shape: (n, c)
     ridge: Tensor  # float64, shape: (n,)
+    ranks: Ranks = field(default_factory=Ranks)
+    """They share the products; each has all of the rest."""
     _product: LowerTriangle = field(init=False)
 
     def __post_init__(self) -> None:
         side = SIDE_ON_GPU if self.y.is_cuda else LONG_SIDE
-        object.__setattr__(self, "_product", LowerTriangle(self.kernel, self.rows, side))
+        object.__setattr__(self, "_product", LowerTriangle(self.kernel, self.rows, side, self.ranks))
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,6 +14,7 @@ from torch import Tensor
 from kl.engine import pad_columns, spans
 from kl.kernels.base import Kernel
 from kl.pair import Workspace
+from kl.ranks import Ranks
 from kl.rows import Rows
 
 SIDE = 512  # columns of a panel: a tile stays in cache and a product of two is fast
@@ -26,17 +27,20 @@ class LowerTriangle:
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        rows: x_1..x_n.
+        rows: x_1..x_n, on all ranks.
         side: columns of a panel; by default what suits the device.
+        ranks: who has which panels, for `keep` and `matmul`; factors are one rank's.
 
     Attributes:
-        panels: the first panels, those that are kept; panel j has shape (n - j side, side).
+        columns: of the panels of this rank.
+        panels: the first of them, those that are kept; the panel of all n rows has shape (n, side).
     """
 
-    def __init__(self, kernel: Kernel, rows: Rows, side: int | None = None) -> None:
-        self.kernel, self.rows = kernel, rows
+    def __init__(self, kernel: Kernel, rows: Rows, side: int | None = None, ranks: Ranks | None = None) -> None:
+        self.kernel, self.rows, self.ranks = kernel, rows, ranks or Ranks()
         self.side = side or (SIDE_ON_GPU if rows.sq_norm.is_cuda else SIDE)
-        self.columns = list(spans(len(rows), self.side))
+        every = list(spans(len(rows), self.side))
+        self.columns = every[self.ranks.own(len(every))]
         self.panels: list[Tensor] = []
         self._workspace = Workspace()
 
@@ -58,7 +62,7 @@ class LowerTriangle:
     ) -> Tensor:
         """K v, shape (n, c), float64: within a tile in the dtype of K, and the tiles' results are summed in float64.
 
-        It must not be called after `factorise`.
+        It is called on all ranks with the same v, and must not be called after `factorise`.
         """
         width, v = v.shape[1], pad_columns(v.to(self.rows.dtype))
         out = v.new_zeros(v.shape, dtype=torch.float64)
@@ -71,7 +75,7 @@ class LowerTriangle:
                 out[rows] += tile @ v[columns]
                 if rows.start != columns.start:
                     out[columns] += tile.T @ v[rows]
-        return out[:, :width]
+        return self.ranks.sum(out)[:, :width]
 
     def factorise(
         self,

@@ -1,0 +1,37 @@
+"""A function run by several processes that share a gloo process group, as the ranks of a Trainer do."""
+
+import os
+import pickle
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def on_ranks(size, function, *args):
+    """What `function(*args)` returns on each of `size` ranks; it must be importable."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        mp.spawn(_run, args=(size, port, folder, function, args), nprocs=size)
+        return [pickle.loads(Path(folder, str(rank)).read_bytes()) for rank in range(size)]
+
+
+def _run(rank, size, port, folder, function, args):
+    # As Lightning's launcher sets them: its Trainer then joins the ranks that are there.
+    own = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in own.items()})
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")  # whatever the host's name
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=size)
+    try:
+        found = function(*args)
+        Path(folder, str(rank)).write_bytes(pickle.dumps(found))
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
