@@ -273,11 +273,11 @@ def mistakes():
     return found
 
 
-def fit_on_ranks(machine, data):
+def fit_on_ranks(machine, data, strategy="kernel_parallel"):
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=dist.get_world_size(),
-        strategy="kernel_parallel",
+        strategy=strategy,
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -295,17 +295,7 @@ def test_fewer_rows_than_ranks():
 
 def other_strategy():
     try:
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=2,
-            strategy="ddp",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(eigenpro(), datamodule=regression())
+        fit_on_ranks(eigenpro(), regression(), "ddp")
     except kl.InputError as error:
         return str(error)
 
