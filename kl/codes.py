@@ -33,6 +33,9 @@ CANCELLATION = 32  # r^2 |k|^2 may be this many times |x|^2: float32 loses what 
 SLOWER = 4  # times a float32 product: int8 products without a matrix unit are far slower, a busy machine's are not
 
 
+PER_ROW = ("values", "sums", "squares", "centred", "scale", "shift")  # the tensors of Codes
+
+
 @dataclass(frozen=True)
 class Codes:
     """The integers k of x_i = r_i k_i + b_i and what their products need."""
@@ -46,22 +49,13 @@ class Codes:
     grid: tuple[float, float] | None  # (r, b) where all rows share them
 
     def __getitem__(self, index: slice | Tensor) -> Codes:
-        return Codes(
-            values=self.values[index],
-            sums=self.sums[index],
-            squares=self.squares[index],
-            centred=self.centred[index],
-            scale=self.scale[index],
-            shift=self.shift[index],
-            grid=self.grid,
-        )
+        return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
 
     @classmethod
     def cat(cls, parts: Sequence[Codes]) -> Codes:
         """The rows of several one after the other; the grid stays where all share it."""
         grid = parts[0].grid if all(part.grid == parts[0].grid for part in parts) else None
-        names = ("values", "sums", "squares", "centred", "scale", "shift")
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, grid=grid)
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in PER_ROW}, grid=grid)
 
     def decode(self, d: int, dtype: torch.dtype) -> Tensor:
         """The rows x_i = r_i k_i + b_i, shape (n, d), within a few units of rounding of those that were encoded."""

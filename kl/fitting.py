@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kl.errors import CheckpointError, InputError
 from kl.memory import parse_memory
+from kl.metrics import error, mse
 from kl.ranks import Ranks
 from kl.rows import Rows
 from kl.trained import TrainedExpansion
@@ -124,12 +125,13 @@ class InterpolatingMachine(TrainedExpansion):
             )
 
     def _measure_training(self) -> dict[str, float]:
-        values, n = self.fitted_values(), len(self.order)
-        sums = [(values - self.targets).double().square().sum() / self.targets.shape[1]]
+        values = self.fitted_values()
+        found = {"train/mse": mse(values, self.targets)}
         if self.is_classifier:
-            sums.append((values.argmax(dim=1) != self.targets.argmax(dim=1)).double().sum())
-        means = (self.owners.sum(torch.stack(sums)) / n).tolist()
-        return dict(zip(("train/mse", "train/error"), means, strict=False))
+            found["train/error"] = error(values, self.targets)
+        share = len(values) / len(self.order)
+        means = self.owners.sum(values.new_tensor([share * value for value in found.values()]))
+        return dict(zip(found, means.tolist(), strict=True))
 
     def own_rows(
         self,

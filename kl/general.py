@@ -258,12 +258,7 @@ class GeneralKernelMachine(PlannedMachine):
 
     def describe(self) -> str:
         """The parameters on one line, with the step size as it is now."""
-        assert self.plan is not None  # setup() made it
-        plan = self.plan
-        return (
-            f"p {self._num_centers}, batch {plan.batch_size} (critical {plan.critical_batch_size}), step size "
-            f"{self.step_size:.4g}, q {plan.top_q}, s {plan.subsample}, T {self.period} ({self._projection_name})"
-        )
+        return f"p {self._num_centers}, {super().describe()}, T {self.period} ({self._projection_name})"
 
     def configure_optimizers(self) -> ProjectedEigenPro:
         """EigenPro 3 or 4 with the planned step size."""
@@ -287,10 +282,9 @@ class GeneralKernelMachine(PlannedMachine):
         """Encode the training rows once, where they are 8-bit and the same in every epoch."""
         super().on_train_start()
         self._train_rows = None
-        data = getattr(self.trainer, "datamodule", None)
-        fixed = data is not None and not self._streamed and getattr(data, "augmentation", None) is None
+        fixed = not (self._streamed or self._augmented)
         if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
-            x = data.train_set.x  # type: ignore[union-attr]
+            x = self.trainer.datamodule.train_set.x  # type: ignore[attr-defined]
             self._train_rows = Rows.of(x - self.origin if self.origin.any() else x, like=self._center_rows)
 
     def on_train_epoch_start(self) -> None:

@@ -123,15 +123,6 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
-    def describe(self) -> str:
-        """The plan's parameters on one line, with the step size as it is now."""
-        assert self.plan is not None  # setup() made it
-        plan = self.plan
-        return (
-            f"batch {plan.batch_size} (critical {plan.critical_batch_size}), step size {self.step_size:.4g}, "
-            f"q {plan.top_q}, s {plan.subsample}"
-        )
-
     def configure_optimizers(self) -> EigenPro:
         """EigenPro with the planned step size."""
         assert self.plan is not None  # setup() ran before

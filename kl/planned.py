@@ -46,6 +46,15 @@ class PlannedMachine(TrainedExpansion):
         """The plan's parameters, with the step size as it is now."""
         return {**(asdict(self.plan) if self.plan is not None else {}), "step_size": self.step_size}
 
+    def describe(self) -> str:
+        """The plan's parameters on one line, with the step size as it is now."""
+        assert self.plan is not None  # setup() made it
+        plan = self.plan
+        return (
+            f"batch {plan.batch_size} (critical {plan.critical_batch_size}), step size {self.step_size:.4g}, "
+            f"q {plan.top_q}, s {plan.subsample}"
+        )
+
     @property
     def planned_step_size(self) -> float:
         """eta as the rules have it, whatever was asked for."""

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kl.codes import Codes
+from kl.codes import PER_ROW, Codes
 from kl.rows import Rows
 
 T = TypeVar("T")
@@ -101,9 +101,8 @@ class Ranks:
         if codes is None:
             data, sq_norm = self._gather_packed([own.data, own.sq_norm], counts)
             return Rows(data, sq_norm, None, own.rounded)
-        names = ("values", "sums", "squares", "centred", "scale", "shift")
-        sq_norm, *parts = self._gather_packed([own.sq_norm, *(getattr(codes, name) for name in names)], counts)
-        gathered = Codes(**dict(zip(names, parts, strict=True)), grid=codes.grid)
+        sq_norm, *parts = self._gather_packed([own.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
+        gathered = Codes(**dict(zip(PER_ROW, parts, strict=True)), grid=codes.grid)
         return Rows(gathered.decode(own.data.shape[1], own.data.dtype), sq_norm, gathered, own.rounded)
 
     def _gather_packed(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
