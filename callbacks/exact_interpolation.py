@@ -105,7 +105,7 @@ class ExactInterpolation(pl.Callback):
         self.solution: Interpolant | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Read or solve on rank 0 and tell every rank; the others wait as long as their backend lets them."""
+        """Read or solve on rank 0 and tell every rank; the others wait however long it takes."""
         found = _Outcome(skipped="fast_dev_run")
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
@@ -117,9 +117,7 @@ class ExactInterpolation(pl.Callback):
                 )
             else:
                 centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
-                if trainer.is_global_zero:
-                    found = self._find(pl_module, data, device, centers)
-            found = trainer.strategy.broadcast(found)
+                found = pl_module.ranks.from_first(lambda: self._find(pl_module, data, device, centers))
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
             if trainer.is_global_zero:

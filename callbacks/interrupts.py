@@ -39,7 +39,8 @@ class Interrupts(pl.Callback):
     def teardown(self, *_: Any, **__: Any) -> None:
         """Listen no more."""
         if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+            if signal.getsignal(signal.SIGINT) == self._handle:  # Lightning listens no more once it stops
+                signal.signal(signal.SIGINT, self._before)
             self._before = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -33,7 +33,7 @@ class TrainingEstimate:
 
     steps_per_epoch: int
     flops_per_epoch: float
-    """Multiplications and additions of an epoch's matrix products; the kernel's formula is not in it."""
+    """Multiplications and additions of an epoch's matrix products on each rank; the kernel's formula is not in it."""
     fill_seconds: float
     """To compute the rows of K(X, X) that are kept, once, before the first epoch."""
     epoch_seconds: float
@@ -43,7 +43,9 @@ class TrainingEstimate:
     evaluation_seconds: float
     """After each epoch: the scores of the test set."""
     values_per_second: float
-    """Kernel values, computed or read, that a step multiplies by weights."""
+    """Kernel values, computed or read, that a step of each rank multiplies by weights."""
+    bytes_per_step: float
+    """What each of several ranks is sent in a step. Seconds do not count it."""
 
     def training_seconds(self, epochs: int) -> float:
         """Filling the kept rows and all epochs, with what follows each."""
@@ -69,10 +71,10 @@ def estimate_training(
     plan, memory = machine.plan, machine.memory
     assert plan is not None  # prepare() made both
     assert memory is not None
-    n = len(machine.centers)
+    n, own = machine.num_centers, len(machine.centers)
     m, kept = plan.batch_size, memory.kept_rows
     weights, state = machine.alpha.detach().clone(), machine.fitted.snapshot()
-    step = _step_seconds(machine, train_set, m, kept / n)
+    step, received = _step(machine, train_set, m, kept / n)
     training_error = _training_error_seconds(machine)
     with torch.no_grad():
         machine.alpha.copy_(weights)
@@ -89,34 +91,42 @@ def estimate_training(
             m,
             kept,
             memory.keep_columns,
+            machine.ranks.size,
         ),
         fill_seconds=_fill_seconds(machine, kept) if kept else 0.0,
         epoch_seconds=n / m * step + steps * STEP_OVERHEAD + EPOCH_OVERHEAD,
         training_error_seconds=training_error,
         evaluation_seconds=_evaluation_seconds(machine, test_x) if test_x is not None and len(test_x) else 0.0,
-        values_per_second=m * n / step,
+        values_per_second=m * own / step,
+        bytes_per_step=received,
     )
 
 
-def epoch_flops(n: int, d: int, c: int, s: int, q: int, m: int, kept_rows: int, keep_columns: bool) -> float:
+def epoch_flops(
+    n: int, d: int, c: int, s: int, q: int, m: int, kept_rows: int, keep_columns: bool, ranks: int = 1
+) -> float:
     """Flops of the matrix products of an epoch.
 
     n^2 (1 - p) 2d for the inner products of the rows that are not kept (a share 1 - p), n^2 2c for the products with
-    the weights, and for EigenPro on every row 2sd for K(X_B, X_S) where that is not kept and 4sc with it, and on every
-    one of the n/m steps 6csq.
+    the weights, and for EigenPro on every row 2sd for K(X_B, X_S) where that is not kept and 4sc with it, of which
+    each of R ranks has its part; and on every one of the n/m steps 6csq, which each has.
     """
     share = kept_rows / n
-    rows = n * (2 * d * n * (1 - share) + 2 * c * n + 4 * s * c + (0 if keep_columns or share == 1 else 2 * s * d))
+    columns = 0 if keep_columns or (share == 1 and ranks == 1) else 2 * s * d
+    rows = n / ranks * (2 * d * n * (1 - share) + 2 * c * n + 4 * s * c + columns)
     return float(rows + math.ceil(n / m) * 6 * c * s * q)
 
 
-def _step_seconds(machine: KernelMachine, train_set: RowDataset, m: int, share: float) -> float:
-    """A step on m rows of which a share is kept; where that is long, on fewer rows and scaled up."""
+def _step(machine: KernelMachine, train_set: RowDataset, m: int, share: float) -> tuple[float, float]:
+    """Seconds of a step on m rows of which a share is kept, and bytes received in it.
+
+    Where a step is long, it is measured on fewer rows and scaled up.
+    """
     optimizer, fitted, matrix = machine.configure_optimizers(), machine.fitted, machine.fitted.matrix
-    n, before = len(matrix), matrix.kept
+    n, own, before = len(matrix), len(matrix.rows), matrix.kept
     # One row less than all at most, so that K(X_B, X_S) is still read from where it is now.
-    kept = max(1, min(n - 1, PROBE_VALUES // n)) if share else 0
-    size = max(1, min(m, PROBE_PRODUCTS // n, kept if share == 1 else m))
+    kept = max(1, min(n - 1, PROBE_VALUES // own)) if share else 0
+    size = max(1, min(m, PROBE_PRODUCTS // own, kept if share == 1 else m))
     inside = min(round(share * size), kept) if share < 1 else size
     generator = torch.Generator().manual_seed(0)
     parts = torch.randperm(kept, generator=generator)[:inside], torch.randperm(n - kept, generator=generator) + kept
@@ -130,19 +140,28 @@ def _step_seconds(machine: KernelMachine, train_set: RowDataset, m: int, share: 
         values = fitted.at(batch.local, block)
         update = optimizer.step(batch=batch, residual=values - y, block=block)
         fitted.advance(batch, values, update)
+        fitted.settle()
         return fitted.sq_norm
 
-    matrix.kept = matrix.rows.sq_norm.new_zeros(kept, n).fill_(1e-6)
+    matrix.kept = matrix.rows.sq_norm.new_zeros(kept, own).fill_(1e-6)
     try:
-        return best_seconds(step) * m / len(batch)
+        seconds, received = best_seconds(step), machine.ranks.received
+        step()
+        return seconds * m / len(batch), (machine.ranks.received - received) * m / len(batch)
     finally:
         matrix.kept = before
 
 
 def _fill_seconds(machine: KernelMachine, kept: int) -> float:
-    """Pairs among the kept rows are evaluated once, k^2 / 2 of them; the others, k (n - k), as they are."""
+    """Pairs among the kept rows are evaluated once, k^2 / 2 of them; the others, k (n - k), as they are.
+
+    Of several ranks each evaluates its columns of the k rows.
+    """
     kernel, rows = machine.kernel, machine.fitted.matrix.rows
     n = len(rows)
+    if machine.ranks.size > 1:
+        part = rows[: min(n, FILLED_ROWS)]
+        return best_seconds(lambda: kernel_matrix(kernel, part, part)) / len(part) ** 2 * kept * n
     size = min(kept, FILLED_ROWS)
     first, others = rows[:size], rows[kept : kept + FILLED_ROWS]
 

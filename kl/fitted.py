@@ -11,6 +11,9 @@ Several ranks share the rows (see `kl.ranks`): each carries f at its own, and th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +26,7 @@ from kl.rows import Rows
 
 
 class FittedValues(nn.Module):
-    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after every step.
+    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after every step and `settle`.
 
     Args:
         n: training rows of all ranks.
@@ -54,6 +57,9 @@ class FittedValues(nn.Module):
         self._subsample: Rows | None = None
         self._columns: Tensor | None = None  # K(X_r, X_S), shape: (n_r, s)
         self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
+        # What other ranks send while this one computes: the features of the batch, and the last change of sq_norm.
+        self._features: Callable[[], Rows] | None = None
+        self._increment: Callable[[], Tensor] | None = None
 
     def attach(
         self,
@@ -93,6 +99,10 @@ class FittedValues(nn.Module):
         assert self._subsample is not None  # attach() has run
         return self._subsample
 
+    def begin(self, batch: Batch) -> None:
+        """Start to gather what `advance` on this batch will need."""
+        self._features = self.matrix.begin_features(batch)
+
     def block(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
@@ -118,8 +128,9 @@ class FittedValues(nn.Module):
         update: Update,
     ) -> None:
         """Follow one update of the weights."""
+        features, self._features = self._features, None
         s, own_s = len(self.pending), len(self.pending_on_subsample)
-        swept = self.matrix.columns_matmul(batch, update.batch)  # K(X_r, X_B) w_B
+        swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
         if self._square_vectors is None:
             self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
@@ -127,13 +138,17 @@ class FittedValues(nn.Module):
         subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
         increment = norm_increment(update.batch[batch.own], before, swept[batch.local])
         increment += norm_increment(update.subsample[self.ranks.own(s)], subsample_before, on_subsample)
-        self.sq_norm += self.ranks.sum(increment)
+        self.settle()
+        self._increment = self.ranks.begin_sum(increment)
+        if self.ranks.size == 1:
+            self.settle()
         self.values += swept
         self.pending += update.subsample
         self.pending_on_subsample += on_subsample
 
     def flush(self) -> Tensor:
         """f(X_r) on all training rows of this rank, shape (n_r, c), with nothing pending any more."""
+        self.settle()
         if self.pending.any():
             if self._columns is not None:
                 added = thin_matmul(self._columns, self.pending)
@@ -144,6 +159,20 @@ class FittedValues(nn.Module):
             self.pending.zero_()
             self.pending_on_subsample.zero_()
         return self.values
+
+    def settle(self) -> None:
+        """Add to `sq_norm` what the other ranks have sent since the last update; to be called before it is read."""
+        if self._increment is not None:
+            self.sq_norm += self._increment()
+            self._increment = None
+
+    def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*args, **options)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self.settle()
+        super()._load_from_state_dict(*args, **options)
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the state, to go back to with `load_state_dict`."""

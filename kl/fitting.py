@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kl.errors import CheckpointError, InputError
-from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.ranks import Ranks
 from kl.rows import Rows
@@ -72,7 +71,7 @@ class InterpolatingMachine(TrainedExpansion):
             self.centers, self.targets = x[own] - self.origin, y[own]
         self.to(device)
         self._centers_changed()
-        self._plan(x, parse_memory(self.hparams["memory"], device))
+        self._plan(x, self._budget(device))
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         """Make the parameters and buffers of a run on data of these sizes, all zero."""

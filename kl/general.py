@@ -16,7 +16,6 @@ from kl.general_plan import PROJECTIONS, choose_period, general_memory, plan_gen
 from kl.guard import LossGuard
 from kl.kernels import Kernel
 from kl.kernels.base import check_count, check_not_negative, check_one_of
-from kl.memory import parse_memory
 from kl.metrics import EvaluationMetrics
 from kl.plan import checked_size, default_subsample, head_rows
 from kl.planned import PlannedMachine, check_sizes, check_step_size
@@ -117,6 +116,7 @@ class GeneralKernelMachine(PlannedMachine):
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
+        self._all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
         self._projection: Projection | None = None
         self._data_key = ""  # of the training rows, or of the sample of a stream
         self._stepped = False  # since `sq_norm` was computed
@@ -154,7 +154,7 @@ class GeneralKernelMachine(PlannedMachine):
         self._data_key = data_key(x, y)
         self.to(device)
         self._centers_changed()
-        self._plan(x, parse_memory(self.hparams["memory"], device))
+        self._plan(x, self._budget(device))
 
     def _choose(self, x: Tensor, y: Tensor) -> None:
         """Resolve the kernel, take the centres, and make the parameters."""
@@ -179,10 +179,13 @@ class GeneralKernelMachine(PlannedMachine):
             raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer --devices")
         # The subsample is the first s of them.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
-        own = order[self.ranks.own(len(centers))]
-        self._allocate(len(own), x.shape[1], c, 0, 0)
+        self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
         self.origin = self._origin_of(x)
-        self.centers = centers[own.to(centers.device)].to(x) - self.origin
+        self._num_centers = len(centers)
+        self.centers = centers[order.to(centers.device)].to(x) - self.origin
+        if self.ranks.size > 1:
+            self._all_centers = self.centers
+            self.centers = self.centers[self.ranks.own(len(centers))].clone()
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -193,8 +196,8 @@ class GeneralKernelMachine(PlannedMachine):
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
 
     def _plan(self, x: Tensor, budget: int) -> None:
-        options, ranks, (own, d), c = self.hparams, self.ranks, self.centers.shape, self.alpha.shape[1]
-        self._num_centers = p = ranks.total(own)
+        options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
+        p = self._num_centers
         s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
         s = min(s, 2000) if options["top_q"] == 0 else s
         head = self._head(head_rows(p, s))
@@ -229,7 +232,10 @@ class GeneralKernelMachine(PlannedMachine):
         ranks = self.ranks
         if ranks.size == 1:
             return self._center_rows[:count]
-        return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+        if self._all_centers is None:
+            return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+        first, self._all_centers = self._all_centers[:count], None
+        return self._encode_like(first.to(self.centers))
 
     def _make_projection(self, keep_factor: bool, head: Rows, budget: int) -> Projection:
         ranks, p, c, s = self.ranks, self._num_centers, self.alpha.shape[1], len(self.vectors)

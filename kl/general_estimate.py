@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from kl.engine import kernel_matrix, thin_matmul
 from kl.estimate import STEP_OVERHEAD, best_seconds
 from kl.general import GeneralKernelMachine
+from kl.ranks import Ranks
 from kl.rows import Rows
 
 
@@ -25,6 +27,8 @@ class GeneralEstimate:
     epoch_seconds: float
     norm_seconds: float
     """Of the RKHS norm after each epoch."""
+    bytes_per_step: float
+    """What each of several ranks is sent in a step. Seconds do not count it."""
 
 
 @torch.no_grad()
@@ -42,20 +46,34 @@ def estimate_general(
         x: rows of data, at least one.
         n: rows of an epoch.
     """
-    p, m, period = len(machine.centers), machine.batch_rows, machine.period
+    m, period = machine.batch_rows, machine.period
     centers, optimizer = machine._center_rows, machine.configure_optimizers()
-    batch = x[torch.arange(m) % len(x)].to(machine.centers) - machine.origin
-    weights = torch.zeros(m, machine.alpha.shape[1], device=batch.device)
+    ranks = machine.ranks
+    own = x[torch.arange(m)[ranks.own(m)] % len(x)].to(machine.centers) - machine.origin
+    weights = torch.zeros(m, machine.alpha.shape[1], device=own.device)
+    coefficients = weights.new_zeros(len(machine.weights), weights.shape[1])
 
     def step() -> Tensor:
-        rows = Rows.of(batch, like=centers)
+        rows = Rows.of(ranks.whole(own, m), like=centers)
         block = kernel_matrix(machine.kernel, rows, centers)
-        thin_matmul(block, machine.alpha)
+        ranks.sum(thin_matmul(block, machine.alpha))
+        ranks.sum(coefficients)
         return weights.T @ block
 
-    block_seconds = best_seconds(step)
-    projection = best_seconds(lambda: optimizer.projection.solve(optimizer.h + 1e-6, optimizer.corrected))
+    def project() -> Tensor:
+        return optimizer.projection.solve(optimizer.h + 1e-6, optimizer.corrected)
+
+    block_seconds, projection = best_seconds(step), best_seconds(project)
+    received = _received(ranks, step) + _received(ranks, project) / period
     norm = best_seconds(lambda: machine.sq_norm_of(machine.alpha))
     steps = math.ceil(n / m)
-    each = block_seconds * (1 + (period - 1) * m / 2 / p) + STEP_OVERHEAD
-    return GeneralEstimate(steps, each, projection, steps * each + math.ceil(steps / period) * projection, norm)
+    each = block_seconds * (1 + (period - 1) * m / 2 / machine.num_centers) + STEP_OVERHEAD
+    epoch = steps * each + math.ceil(steps / period) * projection
+    return GeneralEstimate(steps, each, projection, epoch, norm, received)
+
+
+def _received(ranks: Ranks, work: Callable[[], Tensor]) -> int:
+    """Bytes that come to this rank."""
+    before = ranks.received
+    work()
+    return ranks.received - before

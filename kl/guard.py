@@ -69,6 +69,7 @@ class DivergenceGuard(StepCuts):
 
     def energy(self) -> float:
         """|f|^2 - 2 sum_i alpha_i . y_i."""
+        self._fitted.settle()
         return float(self._fitted.sq_norm.sum()) - 2 * self._sum(self._alpha.detach() * self._targets)
 
     def errors(self) -> float:
@@ -105,7 +106,7 @@ class DivergenceGuard(StepCuts):
         errors, before = self.errors(), self._good["errors"]
         if not errors <= 2 * max(self._zero_errors, before):  # true for NaN, too
             return True
-        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())
+        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())  # errors() has settled it
         return errors >= before and not self.energy() <= good + 0.5 * max(abs(good), size)
 
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:

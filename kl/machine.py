@@ -147,6 +147,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         rows = Batch(self.position[batch[2]], self.ranks)
         y = self.targets[rows.local]  # as the centres, on the device already
         optimizer = self.optimizers()
+        self.fitted.begin(rows)
         block = self.fitted.block(rows.local)
         before = self.fitted.at(rows.local, block)
         if self.guard.loss_exploded(before - y):
@@ -169,6 +170,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
     @property
     def sq_norm_per_class(self) -> Tensor:
         """|f_k|_H^2, shape (c,), float64, exact after every step."""
+        self.fitted.settle()
         return self.fitted.sq_norm
 
     def _recover(self) -> None:

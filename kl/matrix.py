@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ class KernelMatrix:
         """The same where the rows are other ranks', too."""
         for part in spans(count, FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=self.kept.device), self.ranks)
-            features = batch.rows_of(self.rows).split(batch.counts)
+            features = batch.begin_rows(self.rows)().split(batch.counts)
             for rank, rows in enumerate(features):
                 first = part.start + (rank - part.start) % self.ranks.size
                 same = batch.local if rank == self.ranks.rank else None
@@ -86,25 +88,37 @@ class KernelMatrix:
             out += self.columns_matmul(batch, batch.gather(v[batch.local]))
         return out
 
+    def begin_features(self, batch: Batch) -> Callable[[], Rows]:
+        """Start to gather the features that `columns_matmul` needs: those of rows that are not kept."""
+        if len(self.kept) == len(self):
+            return lambda: self.rows[:0]
+        return self._not_kept(batch).begin_rows(self.rows)
+
     def columns_matmul(
         self,
         batch: Batch,  # m rows
         w: Tensor,  # shape: (m, c)
+        features: Callable[[], Rows] | None = None,
     ) -> Tensor:
-        """K(X_r, X_B) w, shape (n_r, c)."""
+        """K(X_r, X_B) w, shape (n_r, c); `features` come from `begin_features`, if not now."""
         k = len(self.kept)
-        if k == 0:
-            return self._computed(batch, w)
         if k == len(self):
             return self._read(batch.positions, w)
+        rows = (features or self.begin_features(batch))()
+        if k == 0:
+            return self._computed(batch, rows, w)
         inside = batch.positions < k
-        rest = Batch(batch.positions[~inside], self.ranks)
-        return self._read(batch.positions[inside], w[inside]) + self._computed(rest, w[~inside])
+        read = self._read(batch.positions[inside], w[inside])
+        return read + self._computed(self._not_kept(batch), rows, w[~inside])
 
-    def _computed(self, batch: Batch, w: Tensor) -> Tensor:
+    def _not_kept(self, batch: Batch) -> Batch:
+        k = len(self.kept)
+        return batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
+
+    def _computed(self, batch: Batch, rows: Rows, w: Tensor) -> Tensor:
         place = torch.full((len(self.rows),), -1, device=w.device)  # where each row stands in the batch
         place[batch.local] = torch.arange(batch.own.start, batch.own.stop, device=w.device)
-        return kernel_matmul(self.kernel, self.rows, batch.rows_of(self.rows), w, place, self._workspace)
+        return kernel_matmul(self.kernel, self.rows, rows, w, place, self._workspace)
 
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:
         """The rows of K, which is symmetric, a few at a time: gathered into cache and multiplied there."""

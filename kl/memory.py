@@ -15,14 +15,19 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNLIMITED = 2**60  # bytes; control groups without a limit state a number beyond this
 
 
-def parse_memory(text: str | int, device: torch.device | str = "cpu") -> int:
+def parse_memory(text: str | int, device: torch.device | str = "cpu", sharing: int = 1) -> int:
     """Bytes from "400MB", "8GB", a number of bytes, or "auto": half of what is free on the device now.
+
+    Args:
+        text: what the user wrote.
+        device: where memory is needed.
+        sharing: processes that take as much each; "auto" is their part of that half.
 
     Raises:
         InputError: the text is none of these, or not above 0.
     """
     if text == "auto":
-        return free_memory(device) // 2
+        return max(1, free_memory(device) // 2 // sharing)
     match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]*)", str(text).strip())
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise InputError(

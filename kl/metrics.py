@@ -32,7 +32,7 @@ class EvaluationMetrics(nn.Module):
         y_noisy: Tensor | None = None,  # shape: (m, c)
     ) -> None:
         """Add one batch."""
-        self.mse.update(scores.double(), y.double())
+        self.mse.update(scores.double().contiguous(), y.double())
         for (_, metric), targets in zip(self.errors.items(), (y, y_noisy), strict=False):
             if targets is not None:
                 metric.update(_wrong(scores, targets))  # type: ignore[operator]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,13 +26,14 @@ class Ranks:
     Args:
         rank: this process, from 0.
         size: R.
+        sharing: how many of them are in the same memory, as those on one machine's CPU are.
 
     Attributes:
         received: bytes that the collectives have delivered to this rank so far: of a gather all rows, of a sum the sum.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, sharing: int = 1) -> None:
+        self.rank, self.size, self.sharing = rank, size, sharing
         self.received = 0
 
     # What is whose
@@ -51,11 +54,21 @@ class Ranks:
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over the ranks, the same to the bit on all of them; overwrites `value`."""
-        if self.size > 1:
-            value = value.contiguous()
-            dist.all_reduce(value)
-            self.received += value.numel() * value.element_size()
-        return value
+        return self.begin_sum(value)()
+
+    def begin_sum(self, value: Tensor) -> Callable[[], Tensor]:
+        """Start `sum`; what this returns waits for it. Other work may be done meanwhile."""
+        if self.size == 1:
+            return lambda: value
+        value = value.contiguous()
+        work = dist.all_reduce(value, async_op=True)
+        self.received += value.numel() * value.element_size()
+
+        def wait() -> Tensor:
+            work.wait()
+            return value
+
+        return wait
 
     def largest(self, value: float) -> float:
         """The largest over the ranks; NaN where one is NaN."""
@@ -83,37 +96,67 @@ class Ranks:
         counts: Sequence[int],
     ) -> Tensor:
         """The rows of all ranks one rank after the other, shape (sum of counts, ...)."""
+        return self.begin_gather(own, counts)()
+
+    def begin_gather(
+        self,
+        own: Tensor,  # shape: (this rank's count, ...)
+        counts: Sequence[int],
+    ) -> Callable[[], Tensor]:
+        """Start `gather`; what this returns waits for it. Other work may be done meanwhile."""
         if self.size == 1:
-            return own
+            return lambda: own
         most = max(counts)
         padded = own.new_zeros(most, *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
+        work = dist.all_gather(parts, padded, async_op=True)
         self.received += sum(part.numel() * part.element_size() for part in parts)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
-    def gather_rows(self, own: Rows, counts: Sequence[int]) -> Rows:
-        """Feature rows of all ranks one rank after the other; 8-bit features are sent as the integers they are."""
+        def wait() -> Tensor:
+            work.wait()
+            return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+        return wait
+
+    def begin_gather_rows(self, own: Rows, counts: Sequence[int]) -> Callable[[], Rows]:
+        """Start to gather feature rows, one rank after the other; 8-bit features are sent as the integers they are.
+
+        What this returns waits for them. Other work may be done meanwhile.
+        """
         if self.size == 1:
-            return own
+            return lambda: own
         codes = own.codes
         if codes is None:
-            data, sq_norm = self._gather_packed([own.data, own.sq_norm], counts)
-            return Rows(data, sq_norm, None, own.rounded)
-        sq_norm, *parts = self._gather_packed([own.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
-        gathered = Codes(**dict(zip(PER_ROW, parts, strict=True)), grid=codes.grid)
-        return Rows(gathered.decode(own.data.shape[1], own.data.dtype), sq_norm, gathered, own.rounded)
+            floats = self._begin_packed([own.data, own.sq_norm], counts)
 
-    def _gather_packed(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
-        """Several tensors of the same rows in one message, as bytes."""
+            def wait() -> Rows:
+                data, sq_norm = floats()
+                return Rows(data, sq_norm, None, own.rounded)
+
+            return wait
+        integers = self._begin_packed([own.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
+
+        def wait_and_decode() -> Rows:
+            sq_norm, *parts = integers()
+            gathered = Codes(**dict(zip(PER_ROW, parts, strict=True)), grid=codes.grid)
+            return Rows(gathered.decode(own.data.shape[1], own.data.dtype), sq_norm, gathered, own.rounded)
+
+        return wait_and_decode
+
+    def _begin_packed(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """Start to gather several tensors of the same rows in one message, as bytes."""
         packed = [(t.flatten(1) if t.ndim > 1 else t[:, None]).contiguous().view(torch.uint8) for t in tensors]
-        widths = [part.shape[1] for part in packed]
-        parts = self.gather(torch.cat(packed, dim=1), counts).split(widths, dim=1)
-        n = sum(counts)
-        return [
-            part.contiguous().view(t.dtype).reshape(n, *t.shape[1:]) for part, t in zip(parts, tensors, strict=True)
-        ]
+        widths, n = [part.shape[1] for part in packed], sum(counts)
+        coming = self.begin_gather(torch.cat(packed, dim=1), counts)
+
+        def wait() -> list[Tensor]:
+            parts = coming().split(widths, dim=1)
+            return [
+                part.contiguous().view(t.dtype).reshape(n, *t.shape[1:]) for part, t in zip(parts, tensors, strict=True)
+            ]
+
+        return wait
 
     def whole(
         self,
@@ -150,6 +193,28 @@ class Ranks:
             whole[rank :: self.size] = part.cpu()
         return whole
 
+    def from_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, or the error that it raises there, on every rank; they wait however long."""
+        if self.size == 1:
+            return work()
+        found: list[Any] = [None, None]
+        self.each(None)  # who has come this far cannot hang before the end
+        group = self._patient_group
+        if self.rank == 0:
+            try:
+                found[0] = work()
+            except Exception as error:  # the others must not wait for what will not come
+                found[1] = error
+        dist.broadcast_object_list(found, src=0, group=group)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
+
+    @functools.cached_property
+    def _patient_group(self) -> Any:
+        """All ranks without the usual limit on waiting: an exact solve on one of them may take hours."""
+        return dist.new_group(backend="gloo", timeout=timedelta(days=30))
+
     def same_as_first(self, value: Tensor) -> Tensor:
         """The tensor of rank 0, in place of one of that shape and type on the others."""
         if self.size > 1:
@@ -158,20 +223,51 @@ class Ranks:
             self.received += value.numel() * value.element_size()
         return value
 
+
+class FirstOfMany(Ranks):
+    """Rank 0 of R, alone: what others would send is taken to be what this rank has. So a plan is made without them.
+
+    Args:
+        size: R.
+        sharing: as of `Ranks`.
+    """
+
+    def __init__(self, size: int, sharing: int = 1) -> None:
+        super().__init__(0, size, sharing)
+
+    def begin_sum(self, value: Tensor) -> Callable[[], Tensor]:
+        """The value itself, as if the others had 0."""
+        self.received += value.numel() * value.element_size()
+        return lambda: value
+
+    def each(self, value: T) -> list[T]:
+        """The value, R times."""
+        return [value] * self.size
+
+    def begin_gather(
+        self,
+        own: Tensor,  # shape: (this rank's count, ...)
+        counts: Sequence[int],
+    ) -> Callable[[], Tensor]:
+        """This rank's rows in place of all, shape (sum of counts, ...)."""
+        self.received += self.size * own.numel() * own.element_size()
+        return lambda: own[torch.arange(sum(counts), device=own.device) % max(1, len(own))]
+
+    def whole_on_first(
+        self,
+        own: Tensor,  # shape: (count(n), ...)
+        n: int,
+    ) -> Tensor:
+        """This rank's rows in place of all."""
+        return self.whole(own, n).cpu()
+
+    def same_as_first(self, value: Tensor) -> Tensor:
+        """The tensor."""
+        return value
+
     def from_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on rank 0, or the error that it raises there, on every rank."""
-        if self.size == 1:
-            return work()
-        found: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                found[0] = work()
-            except Exception as error:  # the others must not wait for what will not come
-                found[1] = error
-        dist.broadcast_object_list(found, src=0)
-        if found[1] is not None:
-            raise found[1]
-        return found[0]
+        """What `work` returns."""
+        return work()
 
 
 class Share(NamedTuple):
@@ -219,6 +315,6 @@ class Batch:
         """What every rank has for its own rows, shape (m, ...)."""
         return self.ranks.gather(own, self.counts)
 
-    def rows_of(self, rows: Rows) -> Rows:
-        """The features of the batch, from every rank's `rows`."""
-        return self.ranks.gather_rows(rows[self.local], self.counts)
+    def begin_rows(self, rows: Rows) -> Callable[[], Rows]:
+        """Start to gather the features of the batch, from every rank's `rows`; what this returns waits for them."""
+        return self.ranks.begin_gather_rows(rows[self.local], self.counts)

@@ -34,7 +34,7 @@ class TrainedExpansion(KernelExpansion):
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        memory: bytes, "8GB", or "auto" (half of what is free).
+        memory: bytes, "8GB", or "auto" (half of what is free), of each rank; those on one CPU share what is free.
         precision: see `KernelExpansion`.
         seed: of all that the machine draws.
         options: hyper-parameters of the subclass, plain values.
@@ -142,7 +142,12 @@ class TrainedExpansion(KernelExpansion):
                 "checkpoint instead"
             )
         if size != self.ranks.size:
-            self.ranks = Ranks(self.trainer.global_rank, size)
+            on_cpu = strategy.root_device.type == "cpu"
+            self.ranks = Ranks(self.trainer.global_rank, size, self.trainer.num_devices if on_cpu else 1)
+
+    def _budget(self, device: torch.device | str) -> int:
+        """Bytes that this rank may take on the device."""
+        return parse_memory(self.hparams["memory"], device, self.ranks.sharing)
 
     def _resolve_kernel(
         self,

@@ -12,6 +12,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
+def shared():
+    """Options of a Trainer: the ranks that there are, or one device."""
+    if not dist.is_initialized():
+        return {"devices": 1}
+    return {"devices": dist.get_world_size(), "strategy": "kernel_parallel"}
+
+
 def on_ranks(size, function, *args):
     """What `function(*args)` returns on each of `size` ranks; it must be importable."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:

@@ -1,16 +1,17 @@
 """Several ranks: who owns which rows, the collectives, and that training gives what one rank gives."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from processes import on_ranks
-from training import regression
+from processes import shared as on
+from training import quiet_trainer, regression
 
 import kl
 from callbacks import ExactInterpolation, last_checkpoint
 from datamodules import DigitsDataModule
-from kl.ranks import Batch, Ranks
+from kl.memory import parse_memory
+from kl.ranks import Batch, FirstOfMany, Ranks
 from kl.rows import Rows
 
 SIZES = (2, 3)
@@ -73,8 +74,8 @@ def collect(n):
         "first": ranks.whole_on_first(own, n),
         "same": ranks.same_as_first(torch.full((2,), float(ranks.rank))),
         "from": ranks.from_first(lambda: ranks.rank),
-        "rows": ranks.gather_rows(Rows.of(own), counts).data,
-        "images": ranks.gather_rows(images[ranks.positions(n)], counts),
+        "rows": ranks.begin_gather_rows(Rows.of(own), counts)().data,
+        "images": ranks.begin_gather_rows(images[ranks.positions(n)], counts)(),
         "received": ranks.received > 0,
     }
 
@@ -161,18 +162,8 @@ MACHINES = {f.__name__: f for f in (eigenpro, nothing_kept, eigenpro_4, eigenpro
 def train(name, folder, epochs=5, resume=None, data=None):
     """What a run leaves: the checkpoint's tensors on rank 0, and the metrics on every rank."""
     machine, exact = MACHINES[name](), ExactInterpolation(memory="1GB", cache_dir=f"{folder}/exact")
-    several = dist.is_initialized()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=dist.get_world_size() if several else 1,
-        strategy="kernel_parallel" if several else "auto",
-        max_epochs=epochs,
-        logger=False,
-        callbacks=[exact, last_checkpoint(f"{folder}/run")],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    saver = last_checkpoint(f"{folder}/run")
+    trainer = quiet_trainer(epochs, callbacks=[exact, saver], enable_checkpointing=True, **on())
     data = data or DigitsDataModule(label_noise=0.1)
     trainer.fit(machine, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
     return {
@@ -194,7 +185,7 @@ def alone(tmp_path_factory):
     return train_all(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=[3, *(pytest.param(size, marks=pytest.mark.slow) for size in (2, 4))])
 def shared(request, tmp_path_factory):
     return on_ranks(request.param, train_all, tmp_path_factory.mktemp(f"on-{request.param}"))
 
@@ -236,7 +227,9 @@ RESUMED = ("eigenpro", "eigenpro_4", "gradients")
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.parametrize(("first", "second"), [(1, 3), (3, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(3, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 3), (2, 1), (4, 2)))]
+)
 def test_a_run_goes_on_with_other_ranks(alone, tmp_path, first, second):
     def run(size, function):
         return on_ranks(size, function, tmp_path)[0] if size > 1 else function(tmp_path)
@@ -273,18 +266,8 @@ def mistakes():
     return found
 
 
-def fit_on_ranks(machine, data, strategy="kernel_parallel"):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=dist.get_world_size(),
-        strategy=strategy,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(machine, datamodule=data)
+def fit_on_ranks(machine, data, **options):
+    quiet_trainer(1, **{**on(), **options}).fit(machine, datamodule=data)
 
 
 def test_fewer_rows_than_ranks():
@@ -295,10 +278,46 @@ def test_fewer_rows_than_ranks():
 
 def other_strategy():
     try:
-        fit_on_ranks(eigenpro(), regression(), "ddp")
+        fit_on_ranks(eigenpro(), regression(), strategy="ddp")
     except kl.InputError as error:
         return str(error)
 
 
 def test_another_strategy_is_refused():
     assert 'use Trainer(strategy="kernel_parallel")' in on_ranks(2, other_strategy)[1]
+
+
+# Plans without the others
+
+
+def planned(ranks=None):
+    """Memory by item, and the bytes received in a step as estimated, of each machine on rank 0."""
+    found = {}
+    for make in (eigenpro, eigenpro_4, gradients):
+        machine, data = make(), DigitsDataModule(label_noise=0.1)
+        machine.ranks = ranks or here()
+        data.setup()
+        machine.take(data)
+        found[make.__name__] = dict(machine.memory.items)
+    return found
+
+
+def test_a_plan_for_several_ranks_has_the_memory_of_one_of_them():
+    assert planned(FirstOfMany(2)) == on_ranks(2, planned)[0]
+
+
+def test_first_of_many_stands_for_all():
+    ranks, x = FirstOfMany(3), draw(3, 2)
+    assert torch.equal(ranks.sum(x), x)
+    assert ranks.each(1) == [1, 1, 1]
+    assert ranks.gather(x, [3, 2, 2]).shape == ranks.whole(x, 7).shape == ranks.whole_on_first(x, 7).shape == (7, 2)
+    assert torch.equal(ranks.whole(x, 7)[::3], x)
+    assert ranks.same_as_first(x) is x
+    assert ranks.from_first(lambda: 5) == 5
+    assert ranks.received > 0
+
+
+def test_ranks_in_one_memory_share_what_is_free(monkeypatch):
+    monkeypatch.setattr("kl.memory.free_memory", lambda device: 8000)
+    assert [parse_memory("auto", sharing=size) for size in (1, 4)] == [4000, 1000]
+    assert parse_memory("1KB", sharing=4) == 1000

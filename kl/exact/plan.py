@@ -151,15 +151,16 @@ def pcg_seconds(
     x: Tensor,  # shape: (n, d)
     memory: str | int = "auto",
     c: int = 10,
+    ranks: int = 1,
 ) -> PcgSeconds:
-    """Seconds of conjugate gradients by part; arguments as of `estimate_seconds`."""
+    """Seconds of conjugate gradients by part, each shared among R ranks; other arguments as of `estimate_seconds`."""
     (n, d), rates = x.shape, _Rates(kernel, x, c, torch.float32)
-    rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), rates.side)
-    kept, values = 1 - (1 - min(1.0, panels * rates.side / n)) ** 2, n * n / 2
+    rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), rates.side, ranks)
+    kept, values = 1 - (1 - min(1.0, panels * ranks * rates.side / n)) ** 2, n * n / 2 / ranks
     product = values * (kept * rates.read() + (1 - kept) * rates.computed())
     return PcgSeconds(
-        setup=values * kept * rates.fill + 3 * n * rank**2 * rates.flop,
-        iteration=product + 4 * n * rank * PADDED * rates.flop,
+        setup=values * kept * rates.fill + 3 * n / ranks * rank**2 * rates.flop,
+        iteration=product + 4 * n / ranks * rank * PADDED * rates.flop,
         residual=values * rates.residual,
     )
 
