@@ -54,6 +54,7 @@ def _global_options(
 
 def main() -> None:
     """Run the command line; exit with 0, 1 (the computation failed) or 2 (the input was wrong)."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what torch's own threads say of a lost rank, beside us
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -91,5 +92,9 @@ def _came(error: typer.TyperException) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Say what is wrong, once: of the processes of a machine that find the same the first speaks."""
+    from recipes.processes import repeats_another
+
+    if not repeats_another():
+        print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

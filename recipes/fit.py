@@ -31,15 +31,20 @@ def fit(
     kl fit --data mnist --train-size 10000 --kernel gaussian --bandwidth 5
     """
     from recipes.build import build_data, build_machine, check_run
-    from recipes.report import print_fit
+    from recipes.processes import find_processes
+    from recipes.report import fit_results, print_fit
     from recipes.training import check_training, new_run
 
     check_run(run)
     check_training(solver, run, trainer)
+    processes = find_processes(trainer, run)
     machine = build_machine(kernel, solver, run)
     datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
-    lightning = new_run(solver, exact, run, trainer, trainer.name or f"{data.data}-{kernel.kernel}", kept)
+    name = trainer.name or f"{data.data}-{kernel.kernel}"
+    lightning = new_run(solver, exact, run, trainer, processes, name, kept)
     seconds = lightning.fit(machine, datamodule)
-    print_fit(lightning.trainer, machine, datamodule, seconds, as_json=output.json)
+    results = fit_results(lightning.trainer, machine, datamodule, seconds)
+    if processes.is_first:
+        print_fit(results, machine, as_json=output.json)

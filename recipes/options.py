@@ -157,9 +157,18 @@ class RunOptions:
 class TrainerOptions:
     """What only a training run has."""
 
-    devices: Annotated[str, _in_run(help="Devices to train on; 1 as yet.")] = "1"
-    num_nodes: Annotated[int, _in_run(help="Machines to train on; 1 as yet.")] = 1
-    strategy: Annotated[str, _in_run(help="Lightning strategy; auto as yet.")] = "auto"
+    devices: Annotated[
+        str,
+        _in_run(
+            help="Devices of this machine to train on: how many, which GPUs, or auto: all GPUs. Several share the "
+            "centres.",
+            metavar="N|I,J|auto",
+        ),
+    ] = "1"
+    num_nodes: Annotated[int, _in_run(help="Machines to train on, each with as many devices.")] = 1
+    strategy: Annotated[
+        str, _in_run(help="Lightning strategy; auto: kernel_parallel where there are several devices.")
+    ] = "auto"
     fast_dev_run: Annotated[bool, _in_run("--fast-dev-run", help="One batch of everything, no files written.")] = False
     resume: Annotated[
         str | None, _in_run(help="Go on from a checkpoint; last: the newest run of this name.", metavar="last|PATH")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel, KernelMachine
     from kl.trained import TrainedExpansion
+    from recipes.processes import Processes
 
 
 @takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
@@ -44,15 +45,19 @@ def plan(
     """
     from recipes.build import build_data, build_machine, check_run, device_of
     from recipes.plan_general import plan_general, print_general
+    from recipes.processes import find_processes
     from recipes.report import print_json
     from recipes.training import check_training
 
     check_run(run)
     check_training(solver, run, trainer)
+    processes = find_processes(trainer, run)
     from kl import GeneralKernelMachine, KernelMachine
 
     machine = build_machine(kernel, solver, run)
     start, device = time.perf_counter(), device_of(run)
+    if processes.size > 1:
+        become_first_of(machine, processes, device)
     datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     datamodule.prepare_data()
     datamodule.setup("fit")
@@ -74,6 +79,17 @@ def plan(
         show(results, machine)
 
 
+def become_first_of(machine: TrainedExpansion, processes: Processes, device: str) -> None:
+    """Give the machine rank 0's share; on a CPU as many threads as each rank of its machine will have."""
+    import torch
+
+    from kl.ranks import FirstOfMany
+
+    sharing = processes.size // processes.num_nodes if device == "cpu" else 1
+    machine.ranks = FirstOfMany(processes.size, sharing)
+    torch.set_num_threads(max(1, torch.get_num_threads() // sharing))
+
+
 def plan_interpolating(
     machine: KernelMachine,
     datamodule: KernelDataModule,
@@ -91,7 +107,7 @@ def plan_interpolating(
     assert memory is not None  # prepare() made it
     exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
     return {
-        **described(machine, datamodule, len(machine.centers), epochs, device),
+        **described(machine, datamodule, machine.num_centers, epochs, device),
         **machine.parameters_chosen,
         "kept_rows": memory.kept_rows,
         "keeps_columns": memory.keep_columns,
@@ -105,6 +121,7 @@ def plan_interpolating(
         "seconds_evaluation": estimate.evaluation_seconds,
         "seconds_total": prepared + estimate.training_seconds(epochs) + exact_seconds,
         "kernel_values_per_second": estimate.values_per_second,
+        "bytes_per_step": estimate.bytes_per_step,
         "exact": limit,
     }
 
@@ -152,7 +169,7 @@ def plan_pcg(
     memory, x = machine.memory, datamodule.train_set.x
     assert memory is not None  # prepare() made it
     solve = memory.budget - memory.items["training data, centres and state"]
-    parts = pcg_seconds(machine.kernel, x.to(device), solve, datamodule.num_outputs)
+    parts = pcg_seconds(machine.kernel, x.to(device), solve, datamodule.num_outputs, machine.ranks.size)
     return {
         **described(machine, datamodule, len(x), epochs, device),
         **machine.parameters_chosen,
@@ -182,7 +199,7 @@ def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
 def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
     from kl.memory import format_memory
-    from recipes.plan_common import parameter_rows, print_memory, readable_seconds
+    from recipes.plan_common import parameter_rows, print_memory, readable_seconds, traffic_row
     from recipes.report import print_table
 
     r, n = results, results["n"]
@@ -197,7 +214,8 @@ def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
             ("K(X, X) kept", kept),
             ("K(X, X_S)", columns),
             ("steps an epoch", f"{r['steps_per_epoch']}"),
-            ("flops an epoch", f"{r['flops_per_epoch']:.3g}"),
+            ("flops an epoch" + (" of each rank" if r["ranks"] > 1 else ""), f"{r['flops_per_epoch']:.3g}"),
+            *traffic_row(r),
         ],
     )
     rows = [

@@ -27,6 +27,7 @@ def described(
         "c": datamodule.num_outputs,
         "epochs": epochs,
         "device": device,
+        "ranks": machine.ranks.size,
         "memory_items": dict(memory.items),
         "memory_total": memory.total,
         "memory_budget": memory.budget,
@@ -41,7 +42,7 @@ def print_memory(results: dict[str, Any], machine: TrainedExpansion) -> None:
     r = results
     print_table(
         f"{r['data']}  n={r['n']} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
-        ("memory", ""),
+        ("memory" if r["ranks"] == 1 else f"memory of each of {r['ranks']} ranks", ""),
         [(name, format_memory(size)) for name, size in r["memory_items"].items()]
         + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],
     )
@@ -56,6 +57,13 @@ def parameter_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("subsample s", f"{results['subsample']}"),
         ("step size", f"{results['step_size']:.4g}"),
     ]
+
+
+def traffic_row(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What several ranks exchange, one row; none of a single one. The seconds of a plan do not count it."""
+    from kl.memory import format_memory
+
+    return [("sent to each rank in a step", format_memory(results["bytes_per_step"]))] if results["ranks"] > 1 else []
 
 
 def readable_seconds(seconds: float) -> str:

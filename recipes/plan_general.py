@@ -28,12 +28,13 @@ def plan_general(
         "seconds_per_epoch": estimate.epoch_seconds,
         "seconds_norm": estimate.norm_seconds,
         "seconds_total": prepared + epochs * each,
+        "bytes_per_step": estimate.bytes_per_step,
     }
 
 
 def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
-    from recipes.plan_common import parameter_rows, print_memory, readable_seconds
+    from recipes.plan_common import parameter_rows, print_memory, readable_seconds, traffic_row
     from recipes.report import print_table
 
     r = results
@@ -47,6 +48,7 @@ def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
             ("steps between projections T", f"{r['projection_period']}"),
             ("projection by", f"{r['projection']}"),
             ("steps an epoch", f"{r['steps_per_epoch']}"),
+            *traffic_row(r),
         ],
     )
     rows = [

@@ -23,17 +23,10 @@ if TYPE_CHECKING:
 WIDE = 200  # characters of a line where no terminal says
 
 
-def print_fit(
-    trainer: pl.Trainer,
-    machine: TrainedExpansion,
-    datamodule: KernelDataModule,
-    seconds_total: float,
-    as_json: bool,
-) -> None:
-    """Print the results of a training run."""
+def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
+    """Print the results of a training run, as `fit_results` has them."""
     from kl.interpolation import RESIDUAL_ACCEPTED
 
-    results = fit_results(trainer, machine, datamodule, seconds_total)
     if as_json:
         print_json(results)
         return
@@ -75,7 +68,7 @@ def print_fit(
 def fit_results(
     trainer: pl.Trainer, machine: TrainedExpansion, datamodule: KernelDataModule, seconds_total: float
 ) -> dict[str, Any]:
-    """The numbers of a training run, by the names of `kl fit --json`."""
+    """The numbers of a training run, by the names of `kl fit --json`; to be called on every rank."""
     import callbacks
     from kl.memory import peak_memory
 
@@ -98,6 +91,7 @@ def fit_results(
         "c": datamodule.num_outputs,
         "label_noise": datamodule.label_noise,
         "noise_kind": datamodule.noise_kind,
+        "ranks": trainer.world_size,
         "epochs": trainer.current_epoch,
         "interpolated_epoch": stop.stopped_epoch if stop else None,
         "train_mse": machine.train_metrics.get("train/mse"),

@@ -8,20 +8,23 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kl.errors import InputError
+from kl.errors import InputError, KLError
 from kl.kernels.base import check_one_of
 from recipes.options import ExactOptions, RunOptions, SolverOptions, TrainerOptions
+from recipes.processes import STRATEGY, Processes
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from datamodules import KernelDataModule
     from kl.trained import TrainedExpansion
+    from kl.watch import Watch
 
 
 GENERAL = ("eigenpro3", "eigenpro4")  # solvers with centres of their own
@@ -50,11 +53,6 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
             raise InputError(f"{option} must be auto with --solver pcg, which has no such parameter; got {value}")
     if solver.epochs < 1:
         raise InputError(f"epochs must be at least 1; got {solver.epochs}")
-    if trainer.devices != "1" or trainer.num_nodes != 1 or trainer.strategy != "auto":
-        raise InputError(
-            "training runs on one device as yet: leave --devices 1, --num-nodes 1 and --strategy auto; got "
-            f"{trainer.devices}, {trainer.num_nodes} and {trainer.strategy}"
-        )
     if trainer.resume is not None and trainer.fast_dev_run:
         raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
     name = trainer.name
@@ -73,7 +71,7 @@ class Run:
     trainer: pl.Trainer
     resume: Path | None
     folder: Path | None
-    """Where the run is written; None under fast_dev_run."""
+    """Where this process writes the run; None under fast_dev_run and on all ranks but the first."""
     before: set[Path]
     """That folder's contents and the folders above it, as far as they were there before the run."""
 
@@ -84,21 +82,55 @@ class Run:
             InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
         """
         start = time.perf_counter()
+        if self._watch is not None:
+            self._watch.before_end = self._remove_unstarted
         try:
             if self.resume is not None:
                 self._require_epochs_left(self.resume)
-            datamodule.prepare_data()
-            datamodule.setup("fit")
             self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
+        except Exception as error:
+            blamed = self._blamed(error)
+            if blamed is error:
+                raise
+            raise blamed from error
         except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, to the second with code 0
+            if self._watch is not None and self._watch.failed_elsewhere:
+                raise
             saved = self._saved_epochs()
             kept = "go on with the same command and --resume last" if saved else "no epoch was finished"
             print(f"interrupted: {saved} finished epochs are kept; {kept}", file=sys.stderr)
             raise SystemExit(1) from stop
         finally:
-            if self.folder and not self._started():
-                remove_new(self.folder, self.before)
+            self._remove_unstarted()
         return time.perf_counter() - start
+
+    def _remove_unstarted(self) -> None:
+        if self.folder and not self._started():
+            remove_new(self.folder, self.before)
+
+    @property
+    def _watch(self) -> Watch | None:
+        """What looks at the other ranks."""
+        return getattr(self.trainer.strategy, "watch", None)
+
+    def _blamed(self, error: Exception) -> BaseException:
+        """The error, with the rank that it came from; where another rank is to blame, which says so, a silent end."""
+        from kl.watch import REMEDY
+
+        watch, ranks = self._watch, self.trainer.world_size
+        if watch is None or ranks == 1:
+            return error
+        if watch.failed_elsewhere and watch.failure is not None:
+            return SystemExit(watch.failure.code)
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, RuntimeError) and f"torch{os.sep}distributed" in where:
+            return KLError(
+                f"rank {self.trainer.global_rank} of {ranks} got no answer from another, which hangs or was lost: "
+                f"{REMEDY}; torch says: {str(error).splitlines()[0]}"
+            )
+        if isinstance(error, KLError) and self.trainer.global_rank > 0:
+            return type(error)(f"{error} (on rank {self.trainer.global_rank} of {ranks})")
+        return error
 
     def _started(self) -> bool:
         from callbacks import KeepOptions
@@ -107,7 +139,8 @@ class Run:
 
     def _saved_epochs(self) -> int:
         saver = self.trainer.checkpoint_callback
-        return self.trainer.current_epoch if saver is not None and saver.best_model_path else 0  # type: ignore[attr-defined]
+        written = saver is not None and Path(saver.dirpath or "", "last.ckpt").exists()  # type: ignore[attr-defined]
+        return max(1, self.trainer.current_epoch) if written else 0  # the interrupt may come before it is counted
 
     def _require_epochs_left(self, resume: Path) -> None:
         from callbacks.checkpoint import read_checkpoint
@@ -122,10 +155,13 @@ def new_run(
     exact: ExactOptions,
     run: RunOptions,
     options: TrainerOptions,
+    processes: Processes,
     name: str,
     kept: dict[str, Any],
 ) -> Run:
     """Put every callback in its place; `kept` are the options that the run folder's config.yaml repeats.
+
+    On all ranks but the first nothing is written or said.
 
     Raises:
         InputError: the log directory cannot be written, or the checkpoint to resume from is not there.
@@ -136,6 +172,8 @@ def new_run(
     import callbacks
 
     quiet_lightning()
+    if not processes.is_first:
+        silence()
     name = name.replace(":", "-").replace(os.sep, "-")
     resume = find_checkpoint(options, name)
     in_terminal = sys.stderr.isatty()
@@ -159,7 +197,12 @@ def new_run(
     logger: TensorBoardLogger | bool = False
     folder: Path | None = None
     before: set[Path] = set()
-    if not options.fast_dev_run:
+    if not options.fast_dev_run and not processes.is_first:
+        # Lightning asks every rank for these, and takes the folder of the first.
+        logger = TensorBoardLogger(options.log_dir, name=name, version="of the first rank")
+        observers.append(callbacks.last_checkpoint("of the first rank"))
+        observers.append(callbacks.KeepOptions(kept))
+    elif not options.fast_dev_run:
         require_writable(os.path.join(options.log_dir, name))
         if resume and is_run_of(resume, options.log_dir, name):
             folder = Path(options.log_dir, name, resume.parent.parent.name)
@@ -170,13 +213,18 @@ def new_run(
         logger = TensorBoardLogger(options.log_dir, name=name, version=folder.name, default_hp_metric=False)
         observers.append(callbacks.last_checkpoint(folder / "checkpoints"))
         observers.append(callbacks.KeepOptions(kept))
+    plugins: list[Any] = [callbacks.AtomicCheckpointIO()]
+    if processes.environment is not None:
+        plugins.append(processes.environment)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(run.accelerator, run.accelerator),
-        devices=1,
+        devices=processes.devices,
+        num_nodes=processes.num_nodes,
+        strategy="auto" if processes.environment is None else STRATEGY,
         max_epochs=solver.epochs,
         logger=logger,
         callbacks=observers,
-        plugins=[callbacks.AtomicCheckpointIO()],
+        plugins=plugins,
         enable_checkpointing=not options.fast_dev_run,
         enable_progress_bar=in_terminal,
         enable_model_summary=False,
@@ -266,3 +314,10 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
+
+
+def silence() -> None:
+    """Leave messages to the first rank, which has the same; errors are still reported."""
+    for name in ("kl", "datamodules", "callbacks", "recipes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")

@@ -1,0 +1,117 @@
+"""The processes that train together: how many there are, and which of them writes files and speaks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kl.errors import InputError
+from kl.kernels.base import check_one_of
+from recipes.options import RunOptions, TrainerOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins import ClusterEnvironment
+
+STRATEGY = "kernel_parallel"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What --devices and --num-nodes ask for, here and now."""
+
+    devices: int | list[int]
+    """Of each machine, as Lightning's Trainer takes them: how many, or which GPUs."""
+    num_nodes: int
+    environment: ClusterEnvironment | None
+    """Who started them: torchrun, SLURM or the command itself; None where one process trains alone."""
+
+    @property
+    def size(self) -> int:
+        """How many there are, on all machines."""
+        return (self.devices if isinstance(self.devices, int) else len(self.devices)) * self.num_nodes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.environment is None or (self.environment.node_rank() == 0 and self.environment.local_rank() == 0)
+
+
+def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
+    """The processes of a run.
+
+    Raises:
+        InputError: an option is out of its range, or others than those asked for have been started.
+    """
+    check_one_of("strategy", options.strategy, ("auto", STRATEGY))
+    if options.num_nodes < 1:
+        raise InputError(f"num_nodes must be at least 1; got {options.num_nodes}")
+    devices = parse_devices(options.devices, on_gpu=_on_gpu(run))
+    asked = Processes(devices, options.num_nodes, None)
+    environment, starter = _environment(asked.size)
+    if starter and environment is not None and environment.world_size() != asked.size:
+        raise InputError(
+            f"devices times num_nodes must be the {environment.world_size()} processes that {starter} has started; "
+            f"got {options.devices} and {options.num_nodes}: give both what you told {starter}"
+        )
+    return Processes(devices, options.num_nodes, environment if asked.size > 1 else None)
+
+
+def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
+    """How many devices --devices means, or which.
+
+    Raises:
+        InputError: it is no such thing, or there are fewer.
+    """
+    import torch
+
+    there = torch.cuda.device_count() if on_gpu else 1
+    if text in ("auto", "-1"):
+        return there
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or (len(parts) == 1 and int(text) < 1):
+        raise InputError(
+            f"devices must be auto, a whole number of at least 1, or numbers of GPUs such as 0,2; got {text!r}"
+        )
+    if len(parts) == 1:
+        if on_gpu and int(text) > there:
+            raise InputError(f"devices must be at most {there}, the GPUs that torch sees; got {text}")
+        return int(text)
+    numbers = [int(part) for part in parts]
+    if not on_gpu or len(set(numbers)) < len(numbers) or max(numbers) >= there:
+        what = f"from 0 to {there - 1}, each once" if on_gpu else "left out on a CPU: give how many"
+        raise InputError(f"devices, as numbers of GPUs, must be {what}; got {text!r}")
+    return numbers
+
+
+def _on_gpu(run: RunOptions) -> bool:
+    import torch
+
+    return run.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
+    """Where these processes come from, and who has started all of them, if not this command."""
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment(), "torchrun"
+    if size == 1:
+        return None, ""
+    if SLURMEnvironment.detect():
+        try:
+            # Lightning would save in the middle of an epoch, from which nothing goes on: the last epoch's end is kept.
+            return SLURMEnvironment(auto_requeue=False), "SLURM"
+        except RuntimeError as error:  # it misses --ntasks-per-node
+            raise InputError(f"devices are as many as SLURM's tasks on a machine: {error}") from error
+    return LightningEnvironment(), ""
+
+
+def repeats_another() -> bool:
+    """Whether what this process says, before they are connected, another of its machine says as well."""
+    import torch.distributed as dist
+
+    from kl.launcher import PARENT
+
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return local_rank != "0" and PARENT not in os.environ and not dist.is_initialized()
