@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,15 @@ class Outcome:
     error: str | None
 
 
-def run_child(command: list[str], time_limit: float) -> Outcome:
-    """Run a command that ends by printing one JSON object, whose "error" is not null where it failed."""
+def run_child(command: list[str], time_limit: float, **environment: str) -> Outcome:
+    """Run a command that ends by printing one JSON object, whose "error" is not null where it failed.
+
+    `environment` are variables that it has beside this process's.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=time_limit, env={**os.environ, **environment}
+        )
     except subprocess.TimeoutExpired:
         return Outcome({}, f"timed out after {time_limit:g} s")
     except OSError as error:

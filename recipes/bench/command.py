@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recipes.bench.distributed import distributed
 from recipes.options import DATA_HELP, OutputOptions, _in_data, _in_output, _in_run, takes
 
 app = typer.Typer(help="Measure this machine: the limit, epochs, exact solves, other libraries, growth, memory.")
@@ -75,5 +76,6 @@ def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
 
 
 app.callback(invoke_without_command=True)(_unless_subcommand(bench))
+app.command("distributed")(distributed)
 if importlib.util.find_spec("recipes.stability") is not None:
     app.command("stability")(importlib.import_module("recipes.stability").stability)
