@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,24 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
     assert b"--resume last" in err
     assert b"Traceback" not in err
     assert read_checkpoint(checkpoint)["epoch"] >= 0
+
+
+def test_an_interrupt_waits_until_the_checkpoint_is_written(tmp_path):
+    class Pressed:
+        """Ctrl-C while torch writes this."""
+
+        def __reduce__(self):
+            signal.raise_signal(signal.SIGINT)
+            return OrderedDict, ()
+
+    before = signal.getsignal(signal.SIGINT)
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 1}, path)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 2, "pressed": Pressed()}, path)
+    assert read_checkpoint(path)["epoch"] == 2
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step():
