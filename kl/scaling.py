@@ -129,7 +129,8 @@ def exchange_seconds(problem: Problem, link: Link, ranks: int, kept: bool) -> fl
 
 def predict(problem: Problem, device: Device, link: Link, ranks: int) -> Prediction:
     """The model above for R ranks; of EigenPro 2 K is kept where every rank's part of it fits."""
-    n, d, c, m, s, q, p = (*_letters(problem), problem.centers)
+    n, d, c, m, s, q = problem.n, problem.d, problem.c, problem.m, problem.s, problem.q
+    p = problem.centers
     own = -(-p // ranks)
     rest = own * (4 * d + 4 * s + 56 * c) + 4 * min(p, s) * d
     keeps = problem.p is None and rest + 4 * own * n <= device.memory
@@ -150,7 +151,3 @@ def exchange_dominates_from(problem: Problem, device: Device, link: Link, most: 
             return ranks
         ranks *= 2
     return None
-
-
-def _letters(problem: Problem) -> tuple[int, int, int, int, int, int]:
-    return problem.n, problem.d, problem.c, problem.m, problem.s, problem.q

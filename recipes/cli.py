@@ -93,8 +93,17 @@ def _came(error: typer.TyperException) -> str:
 
 def _fail(message: str, code: int) -> None:
     """Say what is wrong, once: of the processes of a machine that find the same the first speaks."""
-    from recipes.processes import repeats_another
-
-    if not repeats_another():
+    if not _repeats_another():
         print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
+
+
+def _repeats_another() -> bool:
+    """Whether what this process says, before they are connected, another of its machine says as well."""
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        return False  # without torch: a mistyped option is answered at once
+    import torch.distributed as dist
+
+    from kl.launcher import PARENT
+
+    return PARENT not in os.environ and not dist.is_initialized()

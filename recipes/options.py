@@ -31,15 +31,19 @@ KERNEL_HELP = (
     "relu-nngp, or package.module:Class."
 )
 
+Data = Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")]
+DataDir = Annotated[
+    str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
+]
+Accelerator = Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")]
+
 
 @dataclass(frozen=True)
 class DataOptions:
     """Which data, how much of it, and the noise on its labels."""
 
-    data: Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")] = "digits"
-    data_dir: Annotated[
-        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
-    ] = None
+    data: Data = "digits"
+    data_dir: DataDir = None
     train_size: Annotated[int | None, _in_data(help="Training rows to draw; default: all.")] = None
     test_size: Annotated[int | None, _in_data(help="Test rows to draw; default: all.")] = None
     label_noise: Annotated[float, _in_data(help="Fraction of the labels to replace, 0 to 1.")] = 0.0
@@ -149,7 +153,7 @@ class RunOptions:
             metavar="high|medium",
         ),
     ] = "high"
-    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
+    accelerator: Accelerator = "auto"
     seed: Annotated[int, _in_run(help="Seed of subsets, noise, batch order and subsample.")] = 0
 
 

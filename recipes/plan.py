@@ -182,8 +182,8 @@ def plan_pcg(
 
 def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Two tables for people."""
-    from recipes.plan_common import print_memory, readable_seconds
-    from recipes.report import print_table
+    from recipes.plan_common import print_memory
+    from recipes.report import print_table, readable_seconds
 
     r = results
     print_memory(r, machine)
@@ -199,8 +199,8 @@ def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
 def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
     from kl.memory import format_memory
-    from recipes.plan_common import parameter_rows, print_memory, readable_seconds, traffic_row
-    from recipes.report import print_table
+    from recipes.plan_common import parameter_rows, print_memory, traffic_row
+    from recipes.report import print_table, readable_seconds
 
     r, n = results, results["n"]
     print_memory(r, machine)

@@ -64,10 +64,3 @@ def traffic_row(results: dict[str, Any]) -> list[tuple[str, str]]:
     from kl.memory import format_memory
 
     return [("sent to each rank in a step", format_memory(results["bytes_per_step"]))] if results["ranks"] > 1 else []
-
-
-def readable_seconds(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

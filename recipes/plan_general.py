@@ -34,8 +34,8 @@ def plan_general(
 
 def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
-    from recipes.plan_common import parameter_rows, print_memory, readable_seconds, traffic_row
-    from recipes.report import print_table
+    from recipes.plan_common import parameter_rows, print_memory, traffic_row
+    from recipes.report import print_table, readable_seconds
 
     r = results
     print_memory(r, machine)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kl.errors import InputError
 from kl.kernels.base import check_one_of
+from recipes.build import device_of
 from recipes.options import RunOptions, TrainerOptions
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
     check_one_of("strategy", options.strategy, ("auto", STRATEGY))
     if options.num_nodes < 1:
         raise InputError(f"num_nodes must be at least 1; got {options.num_nodes}")
-    devices = parse_devices(options.devices, on_gpu=_on_gpu(run))
+    devices = parse_devices(options.devices, on_gpu=device_of(run) == "cuda")
     asked = Processes(devices, options.num_nodes, None)
     environment, starter = _environment(asked.size)
     if starter and environment is not None and environment.world_size() != asked.size:
@@ -84,12 +84,6 @@ def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
     return numbers
 
 
-def _on_gpu(run: RunOptions) -> bool:
-    import torch
-
-    return run.accelerator != "cpu" and torch.cuda.is_available()
-
-
 def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
     """Where these processes come from, and who has started all of them, if not this command."""
     from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
@@ -105,13 +99,3 @@ def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
         except RuntimeError as error:  # it misses --ntasks-per-node
             raise InputError(f"devices are as many as SLURM's tasks on a machine: {error}") from error
     return LightningEnvironment(), ""
-
-
-def repeats_another() -> bool:
-    """Whether what this process says, before they are connected, another of its machine says as well."""
-    import torch.distributed as dist
-
-    from kl.launcher import PARENT
-
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    return local_rank != "0" and PARENT not in os.environ and not dist.is_initialized()

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 WIDE = 200  # characters of a line where no terminal says
 
 
+def readable_seconds(seconds: float) -> str:
+    """Seconds, minutes, hours or days."""
+    if seconds < 120:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
 def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
     """Print the results of a training run, as `fit_results` has them."""
     from kl.interpolation import RESIDUAL_ACCEPTED

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from recipes.options import OutputOptions, _in_data, _in_output, _in_run, takes
+from recipes.options import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
@@ -34,13 +34,11 @@ DATA = ("digits", *IMAGES, "synthetic1", "synthetic2", *MADE)
 class StabilityOptions:
     """How many runs, on which data, and where they are recorded."""
 
-    data_dir: Annotated[
-        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
-    ] = None
+    data_dir: DataDir = None
     scale: Annotated[
         str, _in_run(help="quick: 24 runs, about a minute on two cores; full: all.", metavar="quick|full")
     ] = "quick"
-    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "cpu"
+    accelerator: Accelerator = "cpu"
     log_dir: Annotated[
         str, _in_output(help="Folder of the results; the runs it holds are not done again.", metavar="DIR")
     ] = DEFAULT_FOLDER
@@ -127,12 +125,12 @@ def stability(options: StabilityOptions, output: OutputOptions) -> None:
 
     An interrupted experiment goes on where it was. For example: kl bench stability --scale full
     """
-    from kl.errors import InputError
+    from kl.kernels.base import check_one_of
+    from recipes.bench.record import SCALES
     from recipes.report import print_json
     from recipes.training import quiet_lightning, require_writable
 
-    if options.scale not in ("quick", "full"):
-        raise InputError(f"scale must be quick or full; got {options.scale!r}")
+    check_one_of("scale", options.scale, SCALES)
     quiet_lightning()
     require_writable(options.log_dir)
     folder = Path(options.log_dir)

@@ -197,22 +197,13 @@ def new_run(
     logger: TensorBoardLogger | bool = False
     folder: Path | None = None
     before: set[Path] = set()
-    if not options.fast_dev_run and not processes.is_first:
+    if not options.fast_dev_run:
+        if processes.is_first:
+            folder, before = run_folder(options, name, resume)
         # Lightning asks every rank for these, and takes the folder of the first.
-        logger = TensorBoardLogger(options.log_dir, name=name, version="of the first rank")
-        observers.append(callbacks.last_checkpoint("of the first rank"))
-        observers.append(callbacks.KeepOptions(kept))
-    elif not options.fast_dev_run:
-        require_writable(os.path.join(options.log_dir, name))
-        if resume and is_run_of(resume, options.log_dir, name):
-            folder = Path(options.log_dir, name, resume.parent.parent.name)
-            before = {*folder.rglob("*"), folder, *folder.parents}
-        else:
-            before = {path for path in Path(options.log_dir, name, "version").parents if path.exists()}
-            folder = new_version(Path(options.log_dir, name))
-        logger = TensorBoardLogger(options.log_dir, name=name, version=folder.name, default_hp_metric=False)
-        observers.append(callbacks.last_checkpoint(folder / "checkpoints"))
-        observers.append(callbacks.KeepOptions(kept))
+        path = folder or Path(options.log_dir, name, "of the first rank")
+        logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
+        observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept)]
     plugins: list[Any] = [callbacks.AtomicCheckpointIO()]
     if processes.environment is not None:
         plugins.append(processes.environment)
@@ -256,6 +247,21 @@ def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
             f"resume last found no checkpoint in {folder}: give the --log-dir and --name of the first run, or a path"
         )
     return found[-1]
+
+
+def run_folder(options: TrainerOptions, name: str, resume: Path | None) -> tuple[Path, set[Path]]:
+    """Where a run writes, a new folder or that of the run it goes on with, and what was there before.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    parent = Path(options.log_dir, name)
+    require_writable(str(parent))
+    if resume and is_run_of(resume, options.log_dir, name):
+        folder = parent / resume.parent.parent.name
+        return folder, {*folder.rglob("*"), folder, *folder.parents}
+    before = {path for path in (parent, *parent.parents) if path.exists()}
+    return new_version(parent), before
 
 
 def is_run_of(checkpoint: Path, log_dir: str, name: str) -> bool:

@@ -47,7 +47,7 @@ def test_a_task_that_fails_does_not_stop_the_others(kl, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["--scale", "huge"], ["scale must be quick or full", "'huge'"]),
+        (["--scale", "huge"], ["scale must be one of quick, full", "'huge'"]),
         (["--only", "limit,speed"], ["only must be parts of limit, epochs", "'speed'"]),
         (["--only", ""], ["only must be parts of"]),
         (["--time-limit", "0"], ["time_limit must be", "got 0"]),

@@ -101,7 +101,7 @@ def test_where_the_exchange_takes_over():
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["--scale", "huge"], ["scale must be quick or full", "'huge'"]),
+        (["--scale", "huge"], ["scale must be one of quick, full", "'huge'"]),
         (["--ranks", "two"], ["ranks must be auto, or whole numbers such as 1,2,4", "'two'"]),
         (["--ranks", "0"], ["ranks must be auto"]),
         (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),

@@ -96,4 +96,4 @@ def test_command_writes_table_json_csv_and_plot(kl, monkeypatch, caplog):
 def test_unknown_scale(kl):
     result = kl("bench", "stability", "--scale", "huge")
     assert result.code == 2
-    assert "scale must be quick or full; got 'huge'" in result.err
+    assert "scale must be one of quick, full; got 'huge'" in result.err

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from recipes.bench.distributed import distributed
-from recipes.options import DATA_HELP, OutputOptions, _in_data, _in_output, _in_run, takes
+from recipes.options import Accelerator, Data, DataDir, OutputOptions, _in_data, _in_output, _in_run, takes
 
 app = typer.Typer(help="Measure this machine: the limit, epochs, exact solves, other libraries, growth, memory.")
 
@@ -22,10 +22,8 @@ app = typer.Typer(help="Measure this machine: the limit, epochs, exact solves, o
 class BenchOptions:
     """What to measure, on which data, and where."""
 
-    data: Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")] = "mnist"
-    data_dir: Annotated[
-        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
-    ] = None
+    data: Data = "mnist"
+    data_dir: DataDir = None
     train_size: Annotated[int | None, _in_data(help="Training rows of the largest run; default: by --scale.")] = None
     scale: Annotated[
         str, _in_run(help="quick: about a minute on two cores; full: the sizes of record.", metavar="quick|full")
@@ -42,7 +40,7 @@ class BenchOptions:
     peer_python: Annotated[
         str | None, _in_run(help="A Python that has the other libraries; default: this one.", metavar="PATH")
     ] = None
-    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
+    accelerator: Accelerator = "auto"
     seed: Annotated[int, _in_run(help="Seed of subsets, batch order and subsample.")] = 0
     log_dir: Annotated[
         str | None, _in_output(help="Folder of the results.  [default: lightning_logs/bench/version_N]", metavar="DIR")

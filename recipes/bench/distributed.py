@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from recipes.options import DATA_HELP, OutputOptions, _in_data, _in_output, _in_run, takes
+from recipes.options import Accelerator, Data, DataDir, OutputOptions, _in_data, _in_output, _in_run, takes
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,8 @@ BATCH, KERNEL = 500, {"kernel": "laplacian", "bandwidth": 10.0}  # of MNIST at s
 class DistributedOptions:
     """What to measure, on which data, and where."""
 
-    data: Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")] = "mnist"
-    data_dir: Annotated[
-        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
-    ] = None
+    data: Data = "mnist"
+    data_dir: DataDir = None
     train_size: Annotated[
         int | None, _in_data(help="Rows of the strong scaling, and of each rank of the weak; default: by --scale.")
     ] = None
@@ -38,7 +36,7 @@ class DistributedOptions:
     ranks: Annotated[
         str, _in_run(help="Numbers of ranks; auto: 1, 2, 4, ... up to the cores or GPUs.", metavar="R,...|auto")
     ] = "auto"
-    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
+    accelerator: Accelerator = "auto"
     seed: Annotated[int, _in_run(help="Seed of subsets, batch order and subsample.")] = 0
     log_dir: Annotated[str, _in_output(help="Folder of the results.", metavar="DIR")] = "lightning_logs/distributed"
 
@@ -66,7 +64,8 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
 
     kl bench distributed --data mnist --scale full
     """
-    from recipes.bench.distributed_output import print_results, write_figure, write_results
+    from recipes.bench.distributed_output import print_results, write_figure
+    from recipes.bench.output import write_results
     from recipes.build import check_run, device_of
     from recipes.machine import machine, origin
     from recipes.options import RunOptions
@@ -116,9 +115,10 @@ def parse_ranks(options: DistributedOptions, device: str) -> list[int]:
     import torch
 
     from kl.errors import InputError
+    from kl.kernels.base import check_one_of
+    from recipes.bench.record import SCALES
 
-    if options.scale not in ("quick", "full"):
-        raise InputError(f"scale must be quick or full; got {options.scale!r}")
+    check_one_of("scale", options.scale, SCALES)
     there = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
     if options.ranks == "auto":
         return [2**i for i in range(int(math.log2(there)) + 1)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ import kl
 from kl.engine import spans
 from kl.ranks import Ranks
 from kl.trained import TrainedExpansion
+from recipes.bench.limit import now
+from recipes.bench.training import fit
 
 MESSAGE = 2**20  # bytes that the bandwidth of the link is measured with
 REPEATS = 20
@@ -24,8 +25,8 @@ REPEATS = 20
 class Clock:
     """Counts the seconds that this rank spends in collectives: to start them, and to wait for what is not there yet."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, device: str) -> None:
+        self.device, self.seconds = device, 0.0
         for name in ("begin_sum", "begin_gather"):
             setattr(Ranks, name, self._timed(getattr(Ranks, name)))
 
@@ -37,10 +38,14 @@ class Clock:
         return timed
 
     def _counted(self, work: Callable[..., Any], *args: Any) -> Any:
-        start = now()
+        start = self.now()
         result = work(*args)
-        self.seconds += now() - start
+        self.seconds += self.now() - start
         return result
+
+    def now(self) -> float:
+        """Seconds, after a GPU has done all it was given."""
+        return now(self.device)
 
 
 class Epochs(pl.Callback):
@@ -52,14 +57,14 @@ class Epochs(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TrainedExpansion) -> None:  # type: ignore[override]
         """Look at the clocks."""
-        self._before = now(), self.clock.seconds, pl_module.ranks.received
+        self._before = self.clock.now(), self.clock.seconds, pl_module.ranks.received
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: TrainedExpansion, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look again, after the last step."""
         if batch_idx + 1 == trainer.num_training_batches:
-            after = now(), self.clock.seconds, pl_module.ranks.received
+            after = self.clock.now(), self.clock.seconds, pl_module.ranks.received
             values = (b - a for a, b in zip(self._before, after, strict=True))
             self.found.append(dict(zip(("seconds", "in_collectives", "received"), values, strict=True)))
 
@@ -71,20 +76,13 @@ class NothingKept(kl.KernelMachine):
         """Keep nothing."""
 
 
-def now() -> float:
-    """Seconds on a clock, after a GPU has done all it was given."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def usual(work: Callable[[], Any], repeats: int) -> float:
+def usual(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
     """Median seconds of some runs."""
     times = []
     for _ in range(repeats):
-        start = now()
+        start = now(device)
         work()
-        times.append(now() - start)
+        times.append(now(device) - start)
     return statistics.median(times)
 
 
@@ -103,7 +101,7 @@ def plain_products(
 
     work()
     ranks.each(None)  # all at the same time, as in training
-    return usual(work, 3)
+    return usual(work, 3, x.device)
 
 
 def link(ranks: Ranks, device: torch.device) -> dict[str, float]:
@@ -114,7 +112,8 @@ def link(ranks: Ranks, device: torch.device) -> dict[str, float]:
     small = torch.zeros(1, device=device)
     counts = [len(large)] * ranks.size
     ranks.gather(large, counts)
-    gather, latency = usual(lambda: ranks.gather(large, counts), REPEATS), usual(lambda: ranks.sum(small), 5 * REPEATS)
+    gather = usual(lambda: ranks.gather(large, counts), REPEATS, device)
+    latency = usual(lambda: ranks.sum(small), 5 * REPEATS, device)
     # Of a gather the others' part comes in.
     return {"bandwidth": MESSAGE * (ranks.size - 1) / ranks.size / gather, "latency": latency}
 
@@ -123,10 +122,7 @@ def run(options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """Train; what was seen, and whether this is rank 0."""
     from recipes.build import build_data
     from recipes.options import DataOptions
-    from recipes.training import quiet_lightning, silence
 
-    quiet_lightning()
-    silence()
     data = build_data(DataOptions(options["data"], options["data_dir"], train_size=options["n"]), options["seed"])
     common = {"batch_size": options["batch_size"], "subsample": options["subsample"], "seed": options["seed"]}
     common["memory"] = options["memory"]
@@ -135,21 +131,19 @@ def run(options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         machine = kl.GeneralKernelMachine(options["kernel"], options["centers"], **common)
     else:
         machine = (kl.KernelMachine if options["keep"] else NothingKept)(options["kernel"], **common)
-    epochs = Epochs(Clock())
-    trainer = pl.Trainer(
-        accelerator=options["accelerator"],
+    epochs = Epochs(Clock("cuda" if options["accelerator"] == "gpu" else "cpu"))
+    strategy = "kernel_parallel" if options["ranks"] > 1 else "auto"
+    fit(
+        machine,
+        data,
+        options["epochs"],
+        options["accelerator"],
+        (epochs,),
         devices=options["ranks"],
-        strategy="kernel_parallel" if options["ranks"] > 1 else "auto",
-        max_epochs=options["epochs"],
-        callbacks=[epochs],
-        logger=False,
+        strategy=strategy,
         limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
     )
-    trainer.fit(machine, datamodule=data)
+    trainer = machine.trainer
     ranks, device, steps = machine.ranks, trainer.strategy.root_device, int(trainer.num_training_batches)
     x = data.train_set.x.float().to(device)
     fastest = min(epochs.found[1:] or epochs.found, key=lambda each: each["seconds"])

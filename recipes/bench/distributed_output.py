@@ -1,8 +1,7 @@
-"""What `kl bench distributed` leaves: tables on the screen, results.json and results.png in its folder."""
+"""What `kl bench distributed` shows: tables on the screen, and results.png."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,7 @@ import typer
 
 from kl.files import written_whole
 from kl.memory import format_memory
-from recipes.report import plain_values, print_table
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """results.json, whole or not at all."""
-    with written_whole(folder / "results.json") as file:
-        file.write(json.dumps(plain_values(results), indent=1).encode() + b"\n")
+from recipes.report import print_table, readable_seconds
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -36,7 +29,7 @@ def print_results(results: dict[str, Any]) -> None:
             f"{each['n']:.0e}".replace("e+0", "e"),
             "" if each["p"] is None else f"{each['p']:.0e}".replace("e+0", "e"),
             str(each["ranks"]),
-            _duration(each["epoch"]),
+            readable_seconds(each["epoch"]),
             format_memory(each["memory"]) + (", K kept" if each["keeps_kernel"] else ""),
             f"{each['exchange'] / (each['exchange'] + each['computing']):.0%}",
             str(each["exchange_dominates_from"] or ""),
@@ -99,10 +92,3 @@ def write_figure(folder: Path, results: dict[str, Any]) -> None:
     with written_whole(folder / "results.png") as file:
         figure.savefig(file, format="png", dpi=PRINT_DPI)
     figure.clear()
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+SCALES = ("quick", "full")
 PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general")
 
 # What the ratios should be at most, each to what its row names.

@@ -35,7 +35,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
     from recipes.bench.output import print_results, write_figure, write_results
     from recipes.build import check_run
     from recipes.options import RunOptions
-    from recipes.report import print_json
+    from recipes.report import print_json, readable_seconds
     from recipes.training import new_version, require_writable
 
     choose_parts(options)
@@ -68,7 +68,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
     spent_on, guessed = 0.0, 0.0
     for i, task in enumerate(tasks):
         left = sum(each.seconds for each in tasks[i:]) * (spent_on / guessed if guessed else 1.0)
-        log.info("[%d/%d] %s: %s; about %s left", i + 1, len(tasks), task.part, task.name, _duration(left))
+        log.info("[%d/%d] %s: %s; about %s left", i + 1, len(tasks), task.part, task.name, readable_seconds(left))
         began = time.perf_counter()
         found += run_task(task)
         spent_on, guessed = spent_on + time.perf_counter() - began, guessed + task.seconds
@@ -149,7 +149,3 @@ def limit_rows(bench: Bench) -> list[Measurement]:
         )
         for (n, d, m), limit in bench.limits.measured.items()
     ]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError
+from kl.kernels.base import check_one_of
 from recipes.bench.limit import Limits
-from recipes.bench.record import PARTS
+from recipes.bench.record import PARTS, SCALES
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
     from recipes.bench.command import BenchOptions
 
-SCALES = ("quick", "full")
 FULL_GROWTH = (5_000, 10_000, 20_000, 40_000, 60_000)
 
 
@@ -115,8 +115,7 @@ def choose_parts(options: BenchOptions) -> tuple[str, ...]:
     Raises:
         InputError: one is not what it may be.
     """
-    if options.scale not in SCALES:
-        raise InputError(f"scale must be {' or '.join(SCALES)}; got {options.scale!r}")
+    check_one_of("scale", options.scale, SCALES)
     if options.time_limit is not None and not options.time_limit > 0:
         raise InputError(f"time_limit must be a number of seconds above 0; got {options.time_limit}")
     if options.seed < 0:

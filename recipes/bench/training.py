@@ -182,7 +182,6 @@ def fit(
     with quiet():
         trainer = pl.Trainer(
             accelerator=accelerator,
-            devices=1,
             max_epochs=epochs,
             callbacks=[timing, *callbacks],
             logger=False,
@@ -191,7 +190,7 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            **options,
+            **{"devices": 1, **options},
         )
         try:
             trainer.fit(machine, datamodule=datamodule)

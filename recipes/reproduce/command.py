@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recipes.options import OutputOptions, _in_data, _in_output, _in_run, takes
+from recipes.options import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
 
 LOG_DIR = "lightning_logs/reproduce"
 
@@ -27,13 +27,11 @@ class ReproduceOptions:
             metavar="tiny|quick|full",
         ),
     ] = "quick"
-    data_dir: Annotated[
-        str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
-    ] = None
+    data_dir: DataDir = None
     memory: Annotated[
         str, _in_run(help="Memory budget of each computation; auto: half of what is free.", metavar="auto|BYTES|8GB")
     ] = "auto"
-    accelerator: Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")] = "auto"
+    accelerator: Accelerator = "auto"
     log_dir: Annotated[
         str, _in_output(help="Where results are kept; what it holds is not computed again.", metavar="DIR")
     ] = LOG_DIR
