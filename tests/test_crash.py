@@ -100,7 +100,15 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
     assert read_checkpoint(checkpoint)["epoch"] >= 0
 
 
-def test_an_interrupt_waits_until_the_checkpoint_is_written(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C that is heard, as it is not in a process started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_until_the_checkpoint_is_written(ctrl_c, tmp_path):
     class Pressed:
         """Ctrl-C while torch writes this."""
 
@@ -118,7 +126,7 @@ def test_an_interrupt_waits_until_the_checkpoint_is_written(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step():
+def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(ctrl_c):
     class Swallow(pl.Callback):
         """Ctrl-C in the middle of a finalizer."""
 
