@@ -55,10 +55,10 @@ class RankLauncher(_SubprocessScriptLauncher):
         os.environ[PARENT] = str(os.getpid())
         with _no_interrupts():
             super()._call_children_scripts()
-        _children.extend(self.procs)
-        self.procs = []  # Lightning's observer gets none to look at
-        atexit.register(self._end_children)
-        self.watch_children()
+            _children.extend(self.procs)
+            self.procs = []  # Lightning's observer gets none to look at
+            atexit.register(self._end_children)
+            self.watch_children()
 
     def watch_children(self) -> None:
         """Look at the processes that this one has started, now or for an earlier Trainer."""

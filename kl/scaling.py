@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from kl.codes import MULTIPLE
 
 CODE_BYTES = 32  # of a row of 8-bit features beside its values: sums, squares, scale, shift and |x|^2
-COLLECTIVES = 5  # of a step: features, weights, and sums of the loss, the coefficients and the norm
-COLLECTIVES_KEPT = 4  # where K is kept no features are sent
+COLLECTIVES = 4  # of a step: features, weights, and sums of the coefficients and the norm
+COLLECTIVES_KEPT = 3  # where K is kept no features are sent
 COLLECTIVES_GENERAL = 3  # features, and sums of values and coefficients
+COLLECTIVES_CPU = 1  # more: the sum of the loss, which a GPU is not made to wait for
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def step_bytes(problem: Problem, kept: float = 0.0) -> float:
     return m * ((1 - kept) * row_bytes(problem) + 4 * c) + 4 * q * c + 8 * c + 8
 
 
-def exchange_seconds(problem: Problem, link: Link, ranks: int, kept: bool) -> float:
-    """Seconds of a step that ranks exchange in, where nothing else is done meanwhile.
+def exchange_seconds(problem: Problem, link: Link, ranks: int, kept: bool, on_cpu: bool = False) -> float:
+    """Seconds of a step that ranks exchange in, as if nothing else were done meanwhile.
 
     Rings: of a gather (R - 1)/R of the bytes come in, of a sum twice that; latencies add up along a tree.
     """
@@ -123,7 +124,7 @@ def exchange_seconds(problem: Problem, link: Link, ranks: int, kept: bool) -> fl
     summed += 4 * problem.m * problem.c if problem.p is not None else 0
     received = (step_bytes(problem, float(kept)) + summed) * (ranks - 1) / ranks
     own = COLLECTIVES_KEPT if kept else COLLECTIVES
-    collectives = COLLECTIVES_GENERAL if problem.p is not None else own
+    collectives = (COLLECTIVES_GENERAL if problem.p is not None else own) + COLLECTIVES_CPU * on_cpu
     return received / link.bandwidth + collectives * link.latency * math.ceil(math.log2(ranks))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -19,7 +19,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from kl.launcher import RankLauncher
 from kl.ranks import Ranks
-from kl.watch import Watch
+from kl.signals import signals_end
+from kl.watch import Watch, tell
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=10)  # of a collective
 
@@ -55,24 +58,25 @@ class KernelParallelStrategy(DDPStrategy):
         assert self.cluster_environment is not None
         if isinstance(self._launcher, RankLauncher):
             self._launcher.watch_children()
-        with self._interruptible():
+        if self.num_nodes > 1:
+            where = f"{self.cluster_environment.main_address}:{self.cluster_environment.main_port}"
+            log.info(
+                "waiting for %d processes on %d machines at %s",
+                self.num_nodes * self.num_processes,
+                self.num_nodes,
+                where,
+            )
+        with signals_end(self._leave) if self.local_rank == 0 else contextlib.nullcontext():
             super().setup_environment()
         self._failed = False
         if self.world_size > 1:
             atexit.register(disconnect)  # gloo's threads must end before Python does; once is enough
             self.watch.enter(Ranks(self.global_rank, self.world_size), self.cluster_environment.main_address)
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C ends a process that waits for other machines at once: Python could not answer before they come."""
-        if self.num_nodes == 1 or self.local_rank > 0 or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _leave(self) -> None:
+        """End what this process has begun."""
+        tell("interrupted")
+        self.watch.clean_up()
 
     def load_checkpoint(self, checkpoint_path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         """Read the checkpoint that rank 0 goes on from; another rank may have found a newer one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -185,7 +186,7 @@ class Watch:
                 rank = self.ranks.rank + i
                 if code == 2:  # wrong input: it has said so
                     return self._blame(Failure(rank, "", 2))
-                what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                what = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
                 return self._blame(Failure(rank, f"rank {rank} of {self.ranks.size} {what}: {REMEDY}", 1))
         return None
 
@@ -200,10 +201,10 @@ class Watch:
 
     def _blame(self, failure: Failure) -> Failure:
         """Leave a reason to stop and report it; returns the one that was there already, if one was."""
+        first = failure
         if self._store is not None:
-            first = Failure(*json.loads(self._store.compare_set("failure", "", json.dumps(failure))))
-        else:
-            first = failure
+            with contextlib.suppress(RuntimeError):  # it has gone with rank 0
+                first = Failure(*json.loads(self._store.compare_set("failure", "", json.dumps(failure))))
         if first == failure and failure.message:
             tell(failure.message)
         self.failure = first
@@ -216,13 +217,19 @@ class Watch:
         self._found.set()
         if self._left.wait(GRACE):
             return
-        if self.before_end is not None:
-            self.before_end()
+        try:
+            self.clean_up()
+            if self.parent is not None and failure.rank == self.parent[1] and failure.message:
+                os.kill(self.parent[0], signal.SIGKILL)  # it hangs, or this process would have ended with it
+        finally:
+            os._exit(failure.code)
+
+    def clean_up(self) -> None:
+        """Kill the processes that this one has started, and do what is to be done before it ends."""
         for child in self._children:
             child.kill()
-        if self.parent is not None and failure.rank == self.parent[1] and failure.message:
-            os.kill(self.parent[0], signal.SIGKILL)  # it hangs, or this process would have ended with it
-        os._exit(failure.code)
+        if self.before_end is not None:
+            self.before_end()
 
 
 def end_with_parent(parent: int, message: str) -> None:
@@ -239,5 +246,12 @@ def end_with_parent(parent: int, message: str) -> None:
 
 
 def tell(message: str) -> None:
-    """One line on standard error."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    """One line on standard error, where somebody listens."""
+    with contextlib.suppress(OSError):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL, say; of real-time signals the number."""
+    names = {each.value: each.name for each in signal.Signals}
+    return names.get(number, f"signal {number}")

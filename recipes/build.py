@@ -154,6 +154,8 @@ def check_run(options: RunOptions) -> None:
     from kl.memory import parse_memory
 
     parse_memory(options.memory)
+    if options.seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0; got {options.seed}")
     if options.precision not in ("high", "medium"):
         raise InputError(f"precision must be high or medium; got {options.precision!r}")
     if options.accelerator not in ("auto", "cpu", "gpu", "cuda"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -54,6 +55,8 @@ def _global_options(
 
 def main() -> None:
     """Run the command line; exit with 0, 1 (the computation failed) or 2 (the input was wrong)."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what has been begun is put in order
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what torch's own threads say of a lost rank, beside us
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
@@ -99,8 +102,11 @@ def _fail(message: str, code: int) -> None:
 
 
 def _repeats_another() -> bool:
-    """Whether what this process says, before they are connected, another of its machine says as well."""
-    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+    """Whether what this process says, before they are connected, another of its machine says as well.
+
+    Those that torchrun starts do; tasks of SLURM may have nothing to do with each other.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         return False  # without torch: a mistyped option is answered at once
     import torch.distributed as dist
 

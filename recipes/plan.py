@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -80,14 +81,15 @@ def plan(
 
 
 def become_first_of(machine: TrainedExpansion, processes: Processes, device: str) -> None:
-    """Give the machine rank 0's share; on a CPU as many threads as each rank of its machine will have."""
+    """Give the machine rank 0's share; on a CPU as many threads as Lightning will give each rank of its machine."""
     import torch
 
     from kl.ranks import FirstOfMany
 
     sharing = processes.size // processes.num_nodes if device == "cpu" else 1
     machine.ranks = FirstOfMany(processes.size, sharing)
-    torch.set_num_threads(max(1, torch.get_num_threads() // sharing))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // sharing))
 
 
 def plan_interpolating(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_fabric.plugins import ClusterEnvironment
 
 STRATEGY = "kernel_parallel"
+PER_CORE = 4  # processes on a CPU, at the most: more than one is of use in tests only
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,23 @@ def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
             f"devices must be auto, a whole number of at least 1, or numbers of GPUs such as 0,2; got {text!r}"
         )
     if len(parts) == 1:
-        if on_gpu and int(text) > there:
-            raise InputError(f"devices must be at most {there}, the GPUs that torch sees; got {text}")
-        return int(text)
+        return check_most("devices", int(text), on_gpu)
     numbers = [int(part) for part in parts]
     if not on_gpu or len(set(numbers)) < len(numbers) or max(numbers) >= there:
         what = f"from 0 to {there - 1}, each once" if on_gpu else "left out on a CPU: give how many"
         raise InputError(f"devices, as numbers of GPUs, must be {what}; got {text!r}")
     return numbers
+
+
+def check_most(name: str, value: int, on_gpu: bool) -> int:
+    """`value`; InputError where it is more processes than a machine is good for."""
+    import torch
+
+    most = torch.cuda.device_count() if on_gpu else PER_CORE * (os.cpu_count() or 1)
+    if value > most:
+        what = "the GPUs that torch sees" if on_gpu else f"{PER_CORE} processes a core"
+        raise InputError(f"{name} must be at most {most}, {what}; got {value}")
+    return value
 
 
 def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:

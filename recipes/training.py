@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,6 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
         raise InputError(f"name must be the name of a folder in --log-dir, of at most 200 bytes; got {name!r}")
     if solver.stop_mse is not None and not 0 < solver.stop_mse < math.inf:
         raise InputError(f"stop_mse must be a finite number above 0; got {solver.stop_mse}")
-    if run.seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0; got {run.seed}")
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,12 @@ class Run:
         Raises:
             InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
         """
-        start = time.perf_counter()
+        start, done = time.perf_counter(), 0
         if self._watch is not None:
             self._watch.before_end = self._remove_unstarted
         try:
             if self.resume is not None:
-                self._require_epochs_left(self.resume)
+                done = self._require_epochs_left(self.resume)
             self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
         except Exception as error:
             blamed = self._blamed(error)
@@ -96,9 +95,13 @@ class Run:
         except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, to the second with code 0
             if self._watch is not None and self._watch.failed_elsewhere:
                 raise
-            saved = self._saved_epochs()
-            kept = "go on with the same command and --resume last" if saved else "no epoch was finished"
-            print(f"interrupted: {saved} finished epochs are kept; {kept}", file=sys.stderr)
+            saved = self._saved_epochs(done)
+            said = "no epoch was finished"
+            if saved:
+                are = "1 finished epoch is" if saved == 1 else f"{saved} finished epochs are"
+                said = f"{are} kept; go on with the same command and --resume last"
+            with suppress(OSError):  # nobody listens any more, as where a pipe's reader was interrupted, too
+                print(f"interrupted: {said}", file=sys.stderr)
             raise SystemExit(1) from stop
         finally:
             self._remove_unstarted()
@@ -115,6 +118,7 @@ class Run:
 
     def _blamed(self, error: Exception) -> BaseException:
         """The error, with the rank that it came from; where another rank is to blame, which says so, a silent end."""
+        import kl.ranks
         from kl.watch import REMEDY
 
         watch, ranks = self._watch, self.trainer.world_size
@@ -123,7 +127,8 @@ class Run:
         if watch.failed_elsewhere and watch.failure is not None:
             return SystemExit(watch.failure.code)
         where = traceback.extract_tb(error.__traceback__)[-1].filename
-        if isinstance(error, RuntimeError) and f"torch{os.sep}distributed" in where:
+        in_collective = f"torch{os.sep}distributed" in where or where == kl.ranks.__file__
+        if isinstance(error, RuntimeError) and in_collective:
             return KLError(
                 f"rank {self.trainer.global_rank} of {ranks} got no answer from another, which hangs or was lost: "
                 f"{REMEDY}; torch says: {str(error).splitlines()[0]}"
@@ -137,17 +142,20 @@ class Run:
 
         return any(isinstance(each, KeepOptions) and each.written for each in self.trainer.callbacks)  # type: ignore[attr-defined]
 
-    def _saved_epochs(self) -> int:
+    def _saved_epochs(self, before: int) -> int:
+        """How many the last checkpoint has had, of which `before` when this run began."""
         saver = self.trainer.checkpoint_callback
         written = saver is not None and Path(saver.dirpath or "", "last.ckpt").exists()  # type: ignore[attr-defined]
-        return max(1, self.trainer.current_epoch) if written else 0  # the interrupt may come before it is counted
+        # The interrupt may come before an epoch is counted, or before those of the checkpoint are.
+        return max(1, before, self.trainer.current_epoch) if written else 0
 
-    def _require_epochs_left(self, resume: Path) -> None:
+    def _require_epochs_left(self, resume: Path) -> int:
         from callbacks.checkpoint import read_checkpoint
 
         done, asked = int(read_checkpoint(resume).get("epoch", -1)) + 1, self.trainer.max_epochs or 0
         if done >= asked:
             raise InputError(f"epochs must be more than the {done} that {resume} has had already; got {asked}")
+        return done
 
 
 def new_run(

@@ -56,6 +56,7 @@ def refused(result, *fragments):
         (["--accelerator", "cpu", "--devices", "two"], ["devices", "a whole number of at least 1", "'two'"]),
         (["--accelerator", "cpu", "--devices", "0"], ["devices", "at least 1", "'0'"]),
         (["--accelerator", "cpu", "--devices", "0,1"], ["devices", "left out on a CPU", "'0,1'"]),
+        (["--accelerator", "cpu", "--devices", "100000"], ["devices must be at most", "4 processes a core", "100000"]),
         (["--num-nodes", "0"], ["num_nodes", "at least 1", "0"]),
         (["--strategy", "ddp"], ["strategy", "auto, kernel_parallel", "'ddp'"]),
         (["--solver", "magic"], ["solver must be one of eigenpro, eigenpro3, eigenpro4, pcg"]),
@@ -138,3 +139,11 @@ def test_interpolate_beyond_the_budget_fails_with_code_1(kl):
     assert result.err.count("\n") == 1
     assert "raise --memory, or use --train-size" in result.err
     assert result.out == ""
+
+
+@pytest.mark.parametrize(("variable", "says"), [("LOCAL_RANK", False), ("SLURM_LOCALID", True)])
+def test_who_speaks_of_several_processes(kl, monkeypatch, variable, says):
+    """Those of torchrun run the same command, so the first does; tasks of SLURM may run others."""
+    monkeypatch.setenv(variable, "1")
+    result = kl("fit", "--epochs", 0)
+    assert (result.code, "epochs must be at least 1" in result.err) == (2, says)

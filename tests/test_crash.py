@@ -16,6 +16,7 @@ from training import fit, regression
 
 import kl
 from callbacks import AtomicCheckpointIO, Interrupts, read_checkpoint
+from datamodules import DigitsDataModule
 from kl import CheckpointError, KLError
 
 
@@ -101,32 +102,47 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
 
 
 @pytest.fixture
-def ctrl_c():
-    """Ctrl-C that is heard, as it is not in a process started in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupts():
+    """Ctrl-C and SIGTERM as the command line hears them, also where a shell has started the tests with "&"."""
+    before = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
-def test_an_interrupt_waits_until_the_checkpoint_is_written(ctrl_c, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_the_checkpoint_is_written(interrupts, tmp_path, number):
     class Pressed:
         """Ctrl-C while torch writes this."""
 
         def __reduce__(self):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             return OrderedDict, ()
 
-    before = signal.getsignal(signal.SIGINT)
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 1}, path)
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 2, "pressed": Pressed()}, path)
     assert read_checkpoint(path)["epoch"] == 2
     assert os.listdir(tmp_path) == ["last.ckpt"]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is signal.default_int_handler
 
 
-def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(ctrl_c):
+def test_sigterm_during_set_up_leaves_nothing(interrupts, kl, monkeypatch):
+    monkeypatch.setattr(DigitsDataModule, "load", lambda _: signal.raise_signal(signal.SIGTERM))
+    result = kl("fit", "--epochs", 2)
+    assert (result.code, result.err.splitlines()[-1]) == (1, "interrupted: no epoch was finished")
+    assert not Path("lightning_logs").exists()
+
+
+def test_an_interrupt_before_a_run_goes_on_keeps_what_it_had(interrupts, kl, monkeypatch):
+    assert kl("fit", "--train-size", 100, "--epochs", 2, "--no-exact").code == 0
+    monkeypatch.setattr(DigitsDataModule, "load", lambda _: signal.raise_signal(signal.SIGINT))
+    result = kl("fit", "--train-size", 100, "--epochs", 5, "--no-exact", "--resume", "last")
+    assert (result.code, "interrupted: 2 finished epochs are kept; go on" in result.err) == (1, True)
+
+
+def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(interrupts):
     class Swallow(pl.Callback):
         """Ctrl-C in the middle of a finalizer."""
 

@@ -190,8 +190,9 @@ def test_a_mistake_on_one_rank_ends_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rank_that_does_not_come_to_a_collective(tmp_path):
-    code, _ = end(start([*FIT, "--data", "user_data:Hanging", "--devices", 2], tmp_path))
+@pytest.mark.parametrize("name", ["Hanging", "HangingStep"])
+def test_a_rank_that_does_not_come_to_a_collective(tmp_path, name):
+    code, _ = end(start([*FIT, "--data", f"user_data:{name}", "--devices", 2], tmp_path))
     [error] = said(tmp_path)
     assert code == 1
     assert "rank 0 of 2 got no answer from another, which hangs or was lost" in error
@@ -261,7 +262,21 @@ def test_a_stopped_rank_ends_all(tmp_path, second):
 def test_ctrl_c_stops_all_ranks(tmp_path):
     code, [message] = lose(tmp_path, signal.SIGINT, second=False)
     assert code == 1
-    assert "finished epochs are kept; go on with the same command and --resume last" in message
+    assert "kept; go on with the same command and --resume last" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_another_machine_is_waited_for(tmp_path, number):
+    process = start([*FIT, "--epochs", 2, "--devices", 2, "--num-nodes", 2], tmp_path)
+    deadline = time.monotonic() + 60
+    while "waiting for 4 processes on 2 machines" not in Path(tmp_path, "err-0").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(process.pid, number)
+    assert (end(process)[0], said(tmp_path)) == (1, ["error: interrupted"])
+    assert not Path(tmp_path, "lightning_logs").exists()
 
 
 @pytest.mark.slow
@@ -282,4 +297,4 @@ def test_what_a_script_does_after_training_is_waited_for(tmp_path):
 def test_sigterm_stops_all_ranks(tmp_path, second):
     code, [message] = lose(tmp_path, signal.SIGTERM, second)
     assert code == 1
-    assert "finished epochs are kept" in message
+    assert "kept; go on with the same command" in message

@@ -13,6 +13,8 @@ from datamodules import DigitsDataModule
 from kl.memory import parse_memory
 from kl.ranks import Batch, FirstOfMany, Ranks
 from kl.rows import Rows
+from recipes.plan import become_first_of
+from recipes.processes import Processes
 
 SIZES = (2, 3)
 
@@ -304,6 +306,19 @@ def planned(ranks=None):
 
 def test_a_plan_for_several_ranks_has_the_memory_of_one_of_them():
     assert planned(FirstOfMany(2)) == on_ranks(2, planned)[0]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 2), ("3", 4)])
+def test_a_plan_has_the_threads_that_a_rank_has(monkeypatch, asked, threads):
+    """Lightning gives each rank its part of the cores, unless the environment says how many."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    found = [4]
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    become_first_of(eigenpro(), Processes(2, 1, None), "cpu")
+    assert found[-1] == threads
 
 
 def test_first_of_many_stands_for_all():

@@ -11,6 +11,7 @@ from training import quiet_trainer, regression
 
 import kl
 from kl.scaling import Device, Link, Problem, exchange_dominates_from, exchange_seconds, predict, step_bytes
+from recipes.bench.distributed import DistributedOptions, choose_series
 
 EIGENPRO_2 = Problem(n=10_000, d=100, c=10, m=500, s=1000, q=60)
 DEVICE, LINK = Device(flops=1e12, bandwidth=1e11, memory=10**9, overhead=0.0), Link(bandwidth=1e9, latency=1e-5)
@@ -84,7 +85,9 @@ def test_computing_shrinks_with_ranks_and_the_exchange_does_not():
     assert one.computing > two.computing > four.computing > one.computing / 5
     assert four.exchange > two.exchange > 0
     assert four.memory < two.memory < one.memory
-    assert exchange_seconds(EIGENPRO_2, LINK, 4, kept=True) < exchange_seconds(EIGENPRO_2, LINK, 4, kept=False)
+    seconds = exchange_seconds(EIGENPRO_2, LINK, 4, kept=False)
+    assert exchange_seconds(EIGENPRO_2, LINK, 4, kept=True) < seconds
+    assert exchange_seconds(EIGENPRO_2, LINK, 4, False, on_cpu=True) == pytest.approx(seconds + 2 * LINK.latency)
 
 
 def test_where_the_exchange_takes_over():
@@ -104,12 +107,18 @@ def test_where_the_exchange_takes_over():
         (["--scale", "huge"], ["scale must be one of quick, full", "'huge'"]),
         (["--ranks", "two"], ["ranks must be auto, or whole numbers such as 1,2,4", "'two'"]),
         (["--ranks", "0"], ["ranks must be auto"]),
+        (["--ranks", "100000"], ["ranks must be at most", "100000"]),
         (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),
+        (["--seed", "-1"], ["seed must be a whole number of at least 0; got -1"]),
+        (["--data", "nosuch"], ["'nosuch'"]),
+        (["--data", "digits", "--train-size", "0"], ["train_size", "got 0"]),
+        (["--data", "digits", "--train-size", "2000"], ["train_size", "1437", "2000"]),
     ],
 )
 def test_wrong_input(kl, arguments, fragments):
-    result = kl("bench", "distributed", *arguments)
+    result = kl("bench", "distributed", "--accelerator", "cpu", *arguments)
     assert result.code == 2
+    assert not Path("lightning_logs").exists()
     for fragment in fragments:
         assert fragment in result.err
 
@@ -118,7 +127,13 @@ def seen(series, ranks, **values):
     """A run as a child reports it."""
     link = {"bandwidth": 1e9, "latency": 1e-4} if ranks > 1 else {}
     sizes = {"batch_size": 100, "q": 20, "s": 100, "d": 784, "c": 10, "coded": True, "period": None, "steps": 4}
-    times = {"seconds": 0.8 / ranks + 0.1, "in_collectives": 0.1, "received": 1e5, "plain": 0.5 / ranks}
+    times = {
+        "device": "cpu",
+        "seconds": 0.8 / ranks + 0.1,
+        "in_collectives": 0.1,
+        "received": 1e5,
+        "plain": 0.5 / ranks,
+    }
     n = series.rows * (ranks if series.weak else 1)
     return {"series": vars(series), "ranks": ranks, "n": n, "error": None, **sizes, **times, "link": link, **values}
 
@@ -130,7 +145,19 @@ def test_the_report(kl, monkeypatch):
         return seen(series, ranks)
 
     monkeypatch.setattr("recipes.bench.distributed.run_one", run_one)
-    result = kl("bench", "distributed", "--ranks", "1,2", "--log-dir", "here", "--json")
+    command = (
+        "bench",
+        "distributed",
+        "--data",
+        "digits",
+        "--accelerator",
+        "cpu",
+        "--ranks",
+        "1,2",
+        "--log-dir",
+        "here",
+    )
+    result = kl(*command, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
     strong = [run for run in found["runs"] if run["series"]["name"] == "strong, EigenPro 2, K not kept"]
@@ -140,7 +167,7 @@ def test_the_report(kl, monkeypatch):
     assert weak[1]["n"] == 2 * weak[0]["n"]
     assert json.loads(Path("here/results.json").read_text()) == found
     assert Path("here/results.png").read_bytes().startswith(b"\x89PNG")
-    table = kl("bench", "distributed", "--ranks", "1,2", "--log-dir", "here").out
+    table = kl(*command).out
     for text in (
         "timed out after 1 s",
         "90%",
@@ -149,6 +176,23 @@ def test_the_report(kl, monkeypatch):
         "results: here/results.json",
     ):
         assert text in table
+
+
+def test_the_data_limits_the_runs():
+    options = DistributedOptions(scale="full")
+    assert {series.rows for series in choose_series(options, rows=60_000, ranks=2)} == {20_000, 10_000}
+    assert [series.rows for series in choose_series(options, rows=1437, ranks=8)] == [1437, 1437, 1437, 179]
+    assert [series.rows for series in choose_series(options, rows=3, ranks=8)] == [3, 3, 3, 1]
+
+
+def test_no_run_at_all_is_an_error(kl, monkeypatch):
+    def run_one(options, series, ranks, threads, accelerator):
+        return {"series": vars(series), "ranks": ranks, "n": series.rows, "error": "timed out after 1 s"}
+
+    monkeypatch.setattr("recipes.bench.distributed.run_one", run_one)
+    result = kl("bench", "distributed", "--data", "digits", "--accelerator", "cpu", "--ranks", "1", "--log-dir", "here")
+    assert (result.code, "error: no run could be measured: timed out after 1 s" in result.err) == (1, True)
+    assert not Path("here").exists()
 
 
 @pytest.mark.slow

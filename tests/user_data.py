@@ -8,7 +8,7 @@ import kl.strategy
 from callbacks import ExactInterpolation
 from datamodules import DigitsDataModule
 
-kl.strategy.TIMEOUT = timedelta(seconds=8)  # of a collective, for Hanging and SlowLimit
+kl.strategy.TIMEOUT = timedelta(seconds=8)  # of a collective, for Hanging, HangingStep and SlowLimit
 
 
 def on_second():
@@ -46,6 +46,21 @@ class Hanging(DigitsDataModule):
     def load(self):
         if on_second():
             time.sleep(1000)
+        return super().load()
+
+
+class HangingStep(DigitsDataModule):
+    """Comes to no end on the second rank, in the third epoch."""
+
+    def load(self):
+        step = kl.KernelMachine.training_step
+
+        def hang(machine, *args):
+            if on_second() and machine.current_epoch == 2:
+                time.sleep(1000)
+            return step(machine, *args)
+
+        kl.KernelMachine.training_step = hang
         return super().load()
 
 

@@ -28,7 +28,7 @@ class DistributedOptions:
     data: Data = "mnist"
     data_dir: DataDir = None
     train_size: Annotated[
-        int | None, _in_data(help="Rows of the strong scaling, and of each rank of the weak; default: by --scale.")
+        int | None, _in_data(help="Rows of the strong scaling, and half of them of each rank of the weak.")
     ] = None
     scale: Annotated[
         str, _in_run(help="quick: about a minute on two cores; full: the sizes of record.", metavar="quick|full")
@@ -64,6 +64,7 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
 
     kl bench distributed --data mnist --scale full
     """
+    from kl.errors import KLError
     from recipes.bench.distributed_output import print_results, write_figure
     from recipes.bench.output import write_results
     from recipes.build import check_run, device_of
@@ -75,7 +76,7 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
     run = RunOptions(accelerator=options.accelerator, seed=options.seed)
     check_run(run)
     sizes = parse_ranks(options, device_of(run))
-    series = choose_series(options)
+    series = choose_series(options, count_rows(options), max(sizes))
     require_writable(options.log_dir)
     device, folder = device_of(run), Path(options.log_dir)
     threads = max(1, (os.cpu_count() or 1) // max(sizes))
@@ -86,6 +87,8 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
         left = f"; about {spent / i * (len(todo) - i):.0f} s left" if i else ""
         log.info("[%d/%d] %s on %d ranks%s", i + 1, len(todo), each.name, size, left)
         runs.append(run_one(options, each, size, threads, "gpu" if device == "cuda" else "cpu"))
+    if all(run["error"] for run in runs):
+        raise KLError(f"no run could be measured: {runs[0]['error']}")
     results: dict[str, Any] = {
         **origin(),
         "machine": machine(device),
@@ -117,6 +120,7 @@ def parse_ranks(options: DistributedOptions, device: str) -> list[int]:
     from kl.errors import InputError
     from kl.kernels.base import check_one_of
     from recipes.bench.record import SCALES
+    from recipes.processes import check_most
 
     check_one_of("scale", options.scale, SCALES)
     there = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
@@ -126,21 +130,35 @@ def parse_ranks(options: DistributedOptions, device: str) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"ranks must be auto, or whole numbers such as 1,2,4; got {options.ranks!r}")
     sizes = sorted({1, *map(int, parts)})
-    if device == "cuda" and sizes[-1] > there:
-        raise InputError(f"ranks must be at most {there}, the GPUs that torch sees; got {options.ranks}")
+    check_most("ranks", sizes[-1], on_gpu=device == "cuda")
     return sizes
 
 
-def choose_series(options: DistributedOptions) -> list[Series]:
-    """What is measured at a scale."""
+def count_rows(options: DistributedOptions) -> int:
+    """How many training rows the data has.
+
+    Raises:
+        InputError: the data cannot be had, or has not as many as --train-size.
+    """
+    from recipes.build import build_data
+    from recipes.options import DataOptions
+
+    data = build_data(DataOptions(options.data, options.data_dir, train_size=options.train_size), options.seed)
+    data.prepare_data()
+    data.setup("fit")
+    return len(data.train_set.x)
+
+
+def choose_series(options: DistributedOptions, rows: int, ranks: int) -> list[Series]:
+    """What is measured at a scale, where the data has so many rows, on so many ranks at the most."""
     full = options.scale == "full"
-    n = options.train_size or (20_000 if full else 4_000)
+    n = min(rows, options.train_size or (20_000 if full else 4_000))
     centers = min(n, 10_000 if full else 2_000)
     return [
         Series("strong, EigenPro 2, K not kept", n),
         Series("strong, EigenPro 2, K kept", n, keep=True),
         Series(f"strong, EigenPro 4, p = {centers}", n, centers=centers),
-        Series("weak, EigenPro 2, K not kept", n // 2, weak=True),
+        Series("weak, EigenPro 2, K not kept", max(1, min(n // 2, rows // ranks)), weak=True),
     ]
 
 
@@ -192,7 +210,8 @@ def with_predictions(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         exchange = 0.0
         if size > 1:
             hop = run["link"]["latency"] / math.ceil(math.log2(size))
-            exchange = exchange_seconds(problem, Link(run["link"]["bandwidth"], hop), size, bool(kept))
+            link = Link(run["link"]["bandwidth"], hop)
+            exchange = exchange_seconds(problem, link, size, bool(kept), on_cpu=run["device"] == "cpu")
         share = problem.centers / size / _problem(one).centers
         run["predicted_seconds"] = steps * (step * share + exchange)
     return runs

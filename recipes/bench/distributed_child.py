@@ -161,6 +161,7 @@ def run(options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         "period": getattr(machine, "period", None),
         "plain": plain_products(x, machine.batch_rows, ranks) if not options["centers"] else None,
         "link": link(ranks, device),
+        "device": device.type,
         "threads": torch.get_num_threads(),
         "train_mse": machine.train_metrics["train/mse"],
     }, trainer.is_global_zero

@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM where Python would answer them at the wrong time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ENDING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM until the block is done; only a main thread ever hears them.
+
+    torch.save answers a KeyboardInterrupt in the middle of a file by a RuntimeError that reads like a full disk.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+    if not _is_main_thread() or None in before.values():  # None: not Python's to set
+        yield
+        return
+    came: list[int] = []
+
+    def keep(number: int, frame: Any) -> None:
+        came.append(number)
+
+    for number in ENDING:
+        signal.signal(number, keep)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def signals_end(leave: Callable[[], None]) -> Iterator[None]:
+    """End this process with exit code 1 on Ctrl-C and SIGTERM, at once, though the main thread waits in C++ code.
+
+    Python's own answer comes when that code returns: of processes that connect, once all are there. SIGTERM is heard
+    only where it has a handler in Python.
+
+    Args:
+        leave: what is done before, in another thread.
+    """
+    if not _is_main_thread():
+        yield
+        return
+    written, read = socket.socketpair()
+    written.setblocking(False)
+
+    def listen() -> None:
+        while numbers := read.recv(16):  # none once the other end is closed
+            if not set(ENDING).isdisjoint(numbers):
+                try:
+                    leave()
+                finally:
+                    os._exit(1)
+
+    thread = threading.Thread(target=listen, daemon=True, name="signals that end")
+    before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        written.close()
+        thread.join()
+        read.close()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
