@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kl.budget import EVALUATED_ROWS
 from kl.engine import kernel_matrix, symmetric_kernel_matrix
-from kl.ranks import Batch
+from kl.ranks import Batch, Ranks
 from kl.rows import RowDataset
 
 if TYPE_CHECKING:
@@ -145,9 +145,7 @@ def _step(machine: KernelMachine, train_set: RowDataset, m: int, share: float) -
 
     matrix.kept = matrix.rows.sq_norm.new_zeros(kept, own).fill_(1e-6)
     try:
-        seconds, received = best_seconds(step), machine.ranks.received
-        step()
-        return seconds * m / len(batch), (machine.ranks.received - received) * m / len(batch)
+        return best_seconds(step) * m / len(batch), bytes_received(machine.ranks, step) * m / len(batch)
     finally:
         matrix.kept = before
 
@@ -193,6 +191,13 @@ def _evaluation_seconds(
     index = torch.arange(max(1, min(len(x), EVALUATED_ROWS, PROBE_PRODUCTS // len(machine.centers))))
     with torch.no_grad():
         return best_seconds(lambda: machine(x[index].to(machine.centers.device))) * len(x) / len(index)
+
+
+def bytes_received(ranks: Ranks, work: Callable[[], Any]) -> int:
+    """Bytes that come to this rank while `work` is done once."""
+    before = ranks.received
+    work()
+    return ranks.received - before
 
 
 def best_seconds(work: Callable[[], Any], allowance: float = ALLOWANCE, most: int = 10) -> float:

@@ -57,8 +57,8 @@ class FittedValues(nn.Module):
         self._subsample: Rows | None = None
         self._columns: Tensor | None = None  # K(X_r, X_S), shape: (n_r, s)
         self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
-        # What other ranks send while this one computes: the features of the batch, and the last change of sq_norm.
-        self._features: Callable[[], Rows] | None = None
+        # What other ranks send while this one computes: features of the batch's rows, and the last change of sq_norm.
+        self._features: Callable[[], tuple[Batch, Rows]] | None = None
         self._increment: Callable[[], Tensor] | None = None
 
     def attach(

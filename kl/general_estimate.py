@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kl.engine import kernel_matrix, thin_matmul
-from kl.estimate import STEP_OVERHEAD, best_seconds
+from kl.estimate import STEP_OVERHEAD, best_seconds, bytes_received
 from kl.general import GeneralKernelMachine
-from kl.ranks import Ranks
 from kl.rows import Rows
 
 
@@ -64,16 +62,9 @@ def estimate_general(
         return optimizer.projection.solve(optimizer.h + 1e-6, optimizer.corrected)
 
     block_seconds, projection = best_seconds(step), best_seconds(project)
-    received = _received(ranks, step) + _received(ranks, project) / period
+    received = bytes_received(ranks, step) + bytes_received(ranks, project) / period
     norm = best_seconds(lambda: machine.sq_norm_of(machine.alpha))
     steps = math.ceil(n / m)
     each = block_seconds * (1 + (period - 1) * m / 2 / machine.num_centers) + STEP_OVERHEAD
     epoch = steps * each + math.ceil(steps / period) * projection
     return GeneralEstimate(steps, each, projection, epoch, norm, received)
-
-
-def _received(ranks: Ranks, work: Callable[[], Tensor]) -> int:
-    """Bytes that come to this rank."""
-    before = ranks.received
-    work()
-    return ranks.received - before

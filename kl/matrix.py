@@ -88,32 +88,30 @@ class KernelMatrix:
             out += self.columns_matmul(batch, batch.gather(v[batch.local]))
         return out
 
-    def begin_features(self, batch: Batch) -> Callable[[], Rows]:
-        """Start to gather the features that `columns_matmul` needs: those of rows that are not kept."""
-        if len(self.kept) == len(self):
-            return lambda: self.rows[:0]
-        return self._not_kept(batch).begin_rows(self.rows)
+    def begin_features(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
+        """Start to gather what `columns_matmul` needs: the rows that are not kept, and their features."""
+        k = len(self.kept)
+        if k == len(self):
+            return lambda: (batch, self.rows[:0])  # which it does not ask for
+        rest = batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
+        features = rest.begin_rows(self.rows)
+        return lambda: (rest, features())
 
     def columns_matmul(
         self,
         batch: Batch,  # m rows
         w: Tensor,  # shape: (m, c)
-        features: Callable[[], Rows] | None = None,
+        features: Callable[[], tuple[Batch, Rows]] | None = None,
     ) -> Tensor:
         """K(X_r, X_B) w, shape (n_r, c); `features` come from `begin_features`, if not now."""
         k = len(self.kept)
         if k == len(self):
             return self._read(batch.positions, w)
-        rows = (features or self.begin_features(batch))()
+        rest, rows = (features or self.begin_features(batch))()
         if k == 0:
-            return self._computed(batch, rows, w)
+            return self._computed(rest, rows, w)
         inside = batch.positions < k
-        read = self._read(batch.positions[inside], w[inside])
-        return read + self._computed(self._not_kept(batch), rows, w[~inside])
-
-    def _not_kept(self, batch: Batch) -> Batch:
-        k = len(self.kept)
-        return batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
+        return self._read(batch.positions[inside], w[inside]) + self._computed(rest, rows, w[~inside])
 
     def _computed(self, batch: Batch, rows: Rows, w: Tensor) -> Tensor:
         place = torch.full((len(self.rows),), -1, device=w.device)  # where each row stands in the batch

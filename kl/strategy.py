@@ -6,10 +6,8 @@ import atexit
 import contextlib
 import logging
 import signal
-import threading
 import warnings
 from datetime import timedelta
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,7 +17,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from kl.launcher import RankLauncher
 from kl.ranks import Ranks
-from kl.signals import signals_end
+from kl.signals import LastingInterrupt, in_main_thread, signals_end
 from kl.watch import Watch, tell
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ class KernelParallelStrategy(DDPStrategy):
     def __init__(self, *, timeout: timedelta | None = None, **options: Any) -> None:
         super().__init__(timeout=timeout or TIMEOUT, **options)
         self.watch = Watch()
-        self._failed = self._told = False
+        self._failed = False
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
@@ -95,8 +93,9 @@ class KernelParallelStrategy(DDPStrategy):
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
+            self._sigterm = LastingInterrupt()
             # In every step Lightning would ask rank 0, and make the device wait for the answer.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = self._stop_if_told  # type: ignore[method-assign]
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = self._sigterm.check  # type: ignore[method-assign]
         self.setup_precision_plugin()
 
     def on_train_start(self) -> None:
@@ -105,20 +104,10 @@ class KernelParallelStrategy(DDPStrategy):
         Lightning's answer to SIGTERM is a collective in the middle of whatever the ranks do. It puts back in the end
         what it found.
         """
-        self._told = False
-        if self.world_size > 1 and threading.current_thread() is threading.main_thread():  # only it may listen
-            signal.signal(signal.SIGTERM, self._stop)
+        if self.world_size > 1 and in_main_thread():
+            signal.signal(signal.SIGTERM, self._sigterm)
             if self.local_rank > 0:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
-        raise KeyboardInterrupt
-
-    def _stop_if_told(self) -> None:
-        """Raise again, at the next step, what Python drops where a signal comes while a finalizer runs."""
-        if self._told:
-            raise KeyboardInterrupt
 
     def configure_ddp(self) -> None:
         """Leave the module as it is."""

@@ -23,13 +23,18 @@ def shared():
     return {"devices": dist.get_world_size(), "strategy": "kernel_parallel"}
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def on_ranks(size, function, *args):
     """What `function(*args)` returns on each of `size` ranks; it must be importable."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        mp.start_processes(_run, args=(size, port, folder, function, args), nprocs=size, start_method="forkserver")
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(
+            _run, args=(size, free_port(), folder, function, args), nprocs=size, start_method="forkserver"
+        )
         return [pickle.loads(Path(folder, str(rank)).read_bytes()) for rank in range(size)]
 
 

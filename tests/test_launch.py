@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from callbacks import read_checkpoint
 
@@ -17,12 +17,6 @@ HERE = Path(__file__).parent
 FIT = [sys.executable, "-m", "recipes", "fit", "--accelerator", "cpu"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENDED = 60  # seconds after which a run that should have ended has failed to
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def start(command, folder, **environment):
@@ -135,7 +129,7 @@ def test_two_nodes_started_by_hand(alone, tmp_path):
     port = free_port()
 
     def environment(node):
-        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": str(node)}
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(node)}
 
     command = [*FIT, "--epochs", 2, "--json", "--devices", 2, "--num-nodes", 2]
     assert_same(two_nodes(lambda node: command, tmp_path, environment), alone, 4)
@@ -148,7 +142,7 @@ def test_slurm_on_two_nodes(alone, tmp_path):
     def environment(node):
         slurm = {"NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2, "PROCID": node, "LOCALID": 0, "NODEID": node}
         slurm |= {"JOB_ID": 7, "JOB_NAME": "kl", "NODELIST": "127.0.0.1"}
-        return {"MASTER_PORT": port, **{f"SLURM_{name}": str(value) for name, value in slurm.items()}}
+        return {"MASTER_PORT": str(port), **{f"SLURM_{name}": str(value) for name, value in slurm.items()}}
 
     port = free_port()
     command = [*FIT, "--epochs", 2, "--json", "--devices", 1, "--num-nodes", 2]

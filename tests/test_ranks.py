@@ -293,7 +293,7 @@ def test_another_strategy_is_refused():
 
 
 def planned(ranks=None):
-    """Memory by item, and the bytes received in a step as estimated, of each machine on rank 0."""
+    """Memory by item of each machine on rank 0."""
     found = {}
     for make in (eigenpro, eigenpro_4, gradients):
         machine, data = make(), DigitsDataModule(label_noise=0.1)

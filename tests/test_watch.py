@@ -30,11 +30,16 @@ def test_nobody_listens(monkeypatch):
     class Closed:
         """A pipe whose reader has gone."""
 
+        tried = 0
+
         def write(self, _):
+            self.tried += 1
             raise BrokenPipeError
 
-    monkeypatch.setattr(sys, "stderr", Closed())
+    closed = Closed()
+    monkeypatch.setattr(sys, "stderr", closed)
     tell("this is not heard, and no error")
+    assert closed.tried == 1
 
 
 def test_names_of_signals():

@@ -75,10 +75,10 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
 
     run = RunOptions(accelerator=options.accelerator, seed=options.seed)
     check_run(run)
-    sizes = parse_ranks(options, device_of(run))
+    device, folder = device_of(run), Path(options.log_dir)
+    sizes = parse_ranks(options, device)
     series = choose_series(options, count_rows(options), max(sizes))
     require_writable(options.log_dir)
-    device, folder = device_of(run), Path(options.log_dir)
     threads = max(1, (os.cpu_count() or 1) // max(sizes))
     start, runs = time.perf_counter(), []
     todo = [(each, size) for each in series for size in sizes]

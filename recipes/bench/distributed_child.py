@@ -15,7 +15,7 @@ import kl
 from kl.engine import spans
 from kl.ranks import Ranks
 from kl.trained import TrainedExpansion
-from recipes.bench.limit import now
+from recipes.bench.limit import now, seconds_of
 from recipes.bench.training import fit
 
 MESSAGE = 2**20  # bytes that the bandwidth of the link is measured with
@@ -78,12 +78,7 @@ class NothingKept(kl.KernelMachine):
 
 def usual(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
     """Median seconds of some runs."""
-    times = []
-    for _ in range(repeats):
-        start = now(device)
-        work()
-        times.append(now(device) - start)
-    return statistics.median(times)
+    return statistics.median(seconds_of(work, repeats, device))
 
 
 def plain_products(

@@ -30,14 +30,19 @@ def now(device: torch.device | str) -> float:
     return time.perf_counter()
 
 
-def best_of(work: Callable[[], object], repeats: int, device: torch.device | str) -> float:
-    """Seconds of the fastest of `repeats` runs."""
+def seconds_of(work: Callable[[], object], repeats: int, device: torch.device | str) -> list[float]:
+    """Seconds of each of `repeats` runs."""
     times = []
     for _ in range(repeats):
         start = now(device)
         work()
         times.append(now(device) - start)
-    return min(times)
+    return times
+
+
+def best_of(work: Callable[[], object], repeats: int, device: torch.device | str) -> float:
+    """Seconds of the fastest of `repeats` runs."""
+    return min(seconds_of(work, repeats, device))
 
 
 def mm_limit(
