@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run test test-all lint format wheel-check clean
+.PHONY: run test test-all mutants lint format wheel-check clean
 
 run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-all: $(READY)     ## with the tests marked slow
 	$(BIN)/python -m pytest $(PARALLEL) -m ""
+
+mutants: $(READY)      ## plants known faults one by one; each must make a test fail
+	cd tests && ../$(BIN)/python -m mutants
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
