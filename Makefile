@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run test test-all mutants lint format wheel-check clean
+.PHONY: run test test-all test-cpus mutants lint format wheel-check clean
 
 run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
@@ -12,8 +12,11 @@ run: $(READY)          ## train on scikit-learn's digits: no download, less than
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(READY)     ## with the tests marked slow
+test-all: $(READY) test-cpus  ## with the tests marked slow, and as other processors compute
 	$(BIN)/python -m pytest $(PARALLEL) -m ""
+
+test-cpus: $(READY)    ## the numeric tests under several instruction sets and threads; CORE=--core for the fast part
+	$(BIN)/python tests/cpus.py $(CORE)
 
 mutants: $(READY)      ## plants known faults one by one; each must make a test fail
 	cd tests && ../$(BIN)/python -m mutants

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the tests' matrices are small: threads would only wait for each other
+# The tests' matrices are small: threads would only wait for each other. `make test-cpus` sets another count.
+torch.set_num_threads(int(os.environ.get("KL_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

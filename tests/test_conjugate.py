@@ -11,6 +11,8 @@ from callbacks import ExactInterpolation, StopWhenInterpolated
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl import ConjugateGradientMachine, Gaussian, KernelMachine, Laplacian
 
+pytestmark = pytest.mark.numeric
+
 
 def digits(**options):
     return DigitsDataModule(train_size=300, test_size=50, **options)

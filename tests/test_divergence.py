@@ -12,6 +12,8 @@ from kl import KernelMachine, Laplacian
 from kl.fitted import FittedValues
 from kl.guard import LOSS_GROWTH, MAX_STEP_CUTS, DivergenceGuard
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("options", [{"batch_size": 10}, {"batch_size": 60}, {"batch_size": 10, "top_q": 0}])
 @pytest.mark.parametrize("factor", [30.0, 1e30, 1e300])

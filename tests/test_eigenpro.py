@@ -15,6 +15,8 @@ from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
 
+pytestmark = pytest.mark.numeric
+
 N, S, C = 30, 12, 2
 KERNEL = Laplacian(1.5)
 

@@ -20,6 +20,8 @@ from kl.rkhs import inner_product_per_class, norm_increment
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
 
+pytestmark = pytest.mark.numeric
+
 N, C = 90, 3
 
 

@@ -14,6 +14,8 @@ from kl.general_plan import choose_period, general_memory
 from kl.guard import LossGuard
 from kl.projection import EigenProProjection, FactorProjection
 
+pytestmark = pytest.mark.numeric
+
 N, P, C = 60, 20, 2
 
 

@@ -14,6 +14,8 @@ from kl.exact import direct, plan, system, triangle
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.rows import Rows
 
+pytestmark = pytest.mark.numeric
+
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -36,6 +36,8 @@ from kl.kernels.base import DIRECT_FEATURES
 from kl.pair import Pair
 from kl.testing import check_kernel
 
+pytestmark = pytest.mark.numeric
+
 ORACLES = [
     (Gaussian(3.0), oracle.gaussian),
     (Laplacian(4.0), oracle.laplacian),

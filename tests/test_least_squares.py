@@ -10,6 +10,8 @@ import torch
 import kl
 from kl import Gaussian, InputError, Laplacian, MemoryBudgetError, SingularKernelError
 
+pytestmark = pytest.mark.numeric
+
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

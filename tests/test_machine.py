@@ -15,6 +15,8 @@ import kl
 from datamodules import ArrayDataModule, DigitsDataModule, SyntheticDataModule
 from kl import KernelMachine, Laplacian
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -11,6 +11,8 @@ from kl.pair import Pair, bfloat16_products
 from kl.ranks import Batch, Ranks
 from kl.rows import Rows
 
+pytestmark = pytest.mark.numeric
+
 N, D, C = 37, 20, 3
 KERNEL = Laplacian(4.0)
 

@@ -16,6 +16,8 @@ from kl.rows import Rows
 from recipes.plan import become_first_of
 from recipes.processes import Processes
 
+pytestmark = pytest.mark.numeric
+
 SIZES = (2, 3)
 
 

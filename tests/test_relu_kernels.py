@@ -10,6 +10,8 @@ import torch
 
 from kl.kernels import ReluNNGP, ReluNTK
 
+pytestmark = pytest.mark.numeric
+
 # Rows with cosines from -1 to 1 and norms that differ.
 POINTS = torch.tensor(
     [[1.0, 0.0, 0.0], [0.5, 0.1, 0.0], [0.0, 1.5, 0.3], [-1.0, 0.0, 0.0], [0.7, -0.7, 1.0]],

@@ -12,6 +12,8 @@ from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.pair import Pair
 from kl.rows import RowDataset, Rows, row_sq_norm
 
+pytestmark = pytest.mark.numeric
+
 LONG_SIDE, TILE = 8, 40
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
 KERNELS = {

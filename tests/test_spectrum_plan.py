@@ -26,6 +26,8 @@ from kl.preconditioner import damping_weights, make_preconditioner
 from kl.rows import Rows
 from kl.spectrum import nystrom_eigensystem
 
+pytestmark = pytest.mark.numeric
+
 N, S = 60, 40
 
 

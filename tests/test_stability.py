@@ -8,6 +8,8 @@ import pytest
 from recipes import stability
 from recipes.stability import MADE, Case, StabilityOptions, all_cases, make_data, quick_cases, run_case, run_cases
 
+pytestmark = pytest.mark.numeric
+
 SMALL = [
     Case("data", "line", 40, "gaussian"),
     Case("batches", "clusters", 40, "laplacian", batch="4m*"),
