@@ -7,6 +7,8 @@ from typing import Any, TypeAlias, TypeVar
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from kl.rows import RowDataset
+
 Machine: TypeAlias = Any
 """A kl.KernelMachine; Lightning's own signatures say LightningModule, which has none of its attributes."""
 
@@ -21,6 +23,16 @@ def find_callback(trainer: pl.Trainer, kind: type[CallbackT]) -> CallbackT | Non
 def tensorboard_loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
     """The trainer's TensorBoard loggers; none under fast_dev_run."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def val_rows(data: Any) -> RowDataset | None:
+    """The rows that val/* is of; of a data module that tells no difference its test set, None where there is none."""
+    return getattr(data, "val_set", getattr(data, "test_set", None))
+
+
+def val_name(trainer: pl.Trainer) -> str:
+    """What the val/* values are of: "validation" where a part of the training rows is held out, else "test"."""
+    return "validation" if getattr(trainer.datamodule, "validation", 0) else "test"  # type: ignore[attr-defined]
 
 
 def validation_metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from callbacks.common import Machine
+from callbacks.common import Machine, val_name
 from callbacks.figures import figure_style, log_figure, new_figure
-from callbacks.scores import class_names, test_labels, test_scores
+from callbacks.scores import class_names, val_labels, val_scores
 
 COUNTED_CLASSES = 20  # with more, the counts would not be readable
 
 
 class ConfusionMatrix(pl.Callback):
-    """Logs the figure val/confusion at the end of training: test rows by true (clean) and predicted class.
+    """Logs the figure val/confusion at the end of training: rows by true (clean) and predicted class.
 
-    Nothing is drawn for regression, under fast_dev_run, or where the data module has no test set.
+    They are the rows that val/* is of. Nothing is drawn for regression, under fast_dev_run, or where there are none.
 
     Attributes:
         matrix: counts, shape (c, c), [true, predicted]; None before the end.
@@ -32,17 +32,18 @@ class ConfusionMatrix(pl.Callback):
     # Not at fit end: by then Lightning has taken the machine off the GPU.
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Evaluate, draw and log."""
-        scores = test_scores(trainer, pl_module)
+        scores = val_scores(trainer, pl_module)
         if scores is None:
             return
         names = class_names(pl_module, scores.shape[1])
-        self.matrix = multiclass_confusion_matrix(scores, test_labels(trainer), num_classes=len(names))
-        log_figure(trainer, "val/confusion", confusion_figure(self.matrix, names))
+        self.matrix = multiclass_confusion_matrix(scores, val_labels(trainer), num_classes=len(names))
+        log_figure(trainer, "val/confusion", confusion_figure(self.matrix, names, val_name(trainer)))
 
 
 def confusion_figure(
     matrix: Tensor,  # counts [true, predicted], shape: (c, c)
     names: list[str],
+    rows: str = "test",  # what they are called
 ) -> Figure:
     """Counts on a background that shows the fraction of the true class."""
     c = len(names)
@@ -66,6 +67,6 @@ def confusion_figure(
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         wrong = counts.sum() - counts.trace()
-        axes.set_title(f"{wrong:.0f} of {counts.sum():.0f} test rows wrong ({wrong / counts.sum():.2%})", loc="left")
+        axes.set_title(f"{wrong:.0f} of {counts.sum():.0f} {rows} rows wrong ({wrong / counts.sum():.2%})", loc="left")
         figure.colorbar(image, ax=axes, label="fraction of the true class", shrink=0.8)
     return figure

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from callbacks.common import Machine, find_callback
+from callbacks.common import Machine, find_callback, val_name
 from callbacks.exact_interpolation import ExactInterpolation
 from callbacks.figures import BLUE, GREEN, ORANGE, figure_style, log_figure, new_figure
 from callbacks.history import Curves, History
@@ -17,8 +17,8 @@ class ConvergenceFigure(History):
     """Logs the figure `convergence` at the end of training, also as log_dir/figures/convergence.png.
 
     Three panels over the epochs: train mse and, with an `ExactInterpolation` among the callbacks, the RKHS distance to
-    the limit relative to |f*|; test error (mse for regression); RKHS norm. Dashed lines are the exact limit. The exact
-    train mse, at rounding error, is no line that a panel could hold.
+    the limit relative to |f*|; test or validation error (mse for regression); RKHS norm. Dashed lines are the exact
+    limit. The exact train mse, at rounding error, is no line that a panel could hold.
     """
 
     def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
@@ -35,16 +35,17 @@ class ConvergenceFigure(History):
             return
         exact = find_callback(trainer, ExactInterpolation)
         limits = (exact.results if exact is not None else None) or {}
-        log_figure(trainer, "convergence", convergence_figure(self.history, limits))
+        log_figure(trainer, "convergence", convergence_figure(self.history, limits, val_name(trainer)))
 
 
 def convergence_figure(
     history: Curves,
     limits: dict[str, float | None],  # ExactInterpolation.results, or empty
+    rows: str = "test",  # what val/* is of
 ) -> Figure:
     """The three panels, 7.2 by 2.5 inches: the width of a page."""
     norm = limits.get("exact_rkhs_norm")
-    measure, name = ("error", "Test error") if "val/error" in history else ("mse", "Test mse")
+    measure = "error" if "val/error" in history else "mse"
     with figure_style():
         figure = new_figure(7.2, 2.5)
         left, middle, right = figure.subplots(1, 3)
@@ -57,8 +58,8 @@ def convergence_figure(
             left.set_yscale("log")
         left.set_title("Train mse" if not norm else "Approach to the limit", loc="left")
         _curve(middle, history.get(f"val/{measure}", []), BLUE, "EigenPro")
-        _limit(middle, limits.get(f"exact_test_{measure}"))
-        middle.set_title(name, loc="left")
+        _limit(middle, limits.get(f"exact_val_{measure}"))
+        middle.set_title(f"{rows.capitalize()} {measure}", loc="left")
         if measure == "error":
             middle.yaxis.set_major_formatter(PercentFormatter(1.0))
         _curve(right, history["rkhs/norm"], BLUE, "EigenPro")

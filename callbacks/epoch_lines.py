@@ -7,11 +7,11 @@ import time
 
 import pytorch_lightning as pl
 
-from callbacks.common import Machine
+from callbacks.common import Machine, val_name
 
 log = logging.getLogger(__name__)
 
-_SHOWN = {"train/mse": "train mse {:.3e}", "train/error": "train error {:.2%}", "val/error": "test error {:.2%}"}
+_SHOWN = {"train/mse": "train mse {:.3e}", "train/error": "train error {:.2%}", "val/error": "{rows} error {:.2%}"}
 
 
 class EpochLines(pl.Callback):
@@ -35,7 +35,7 @@ class EpochLines(pl.Callback):
             return
         self._logged = time.perf_counter()
         known = {**{tag: float(value) for tag, value in trainer.callback_metrics.items()}, **pl_module.train_metrics}
-        parts = [form.format(known[tag]) for tag, form in _SHOWN.items() if tag in known]
+        parts = [form.format(known[tag], rows=val_name(trainer)) for tag, form in _SHOWN.items() if tag in known]
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         each = (time.perf_counter() - self._start) / (epoch - self._first)
         left = f", {each:.1f} s an epoch, {each * (epochs - epoch):.0f} s left" if epochs > 0 else ""

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.common import Machine, validation_metrics
+from callbacks.common import Machine, val_rows, validation_metrics
 from callbacks.exact_cache import load_solution, save_solution, solution_key
 from kl import Interpolant, KLError, interpolate, least_squares
 from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
@@ -26,6 +26,7 @@ from kl.kernels.base import check_count, check_not_negative, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.rkhs import evaluate
+from kl.rows import RowDataset
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,11 @@ class ExactInterpolation(pl.Callback):
             the same options goes on from it.
 
     Attributes:
-        results: exact_train_mse, exact_train_error, exact_test_mse, exact_test_error, exact_test_error_noisy,
-            exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual, jitter, seconds (of the solve,
-            also where it was kept), cached; single values are None where they do not apply, as errors of regression.
-            None where skipped.
+        results: exact_train_mse, exact_train_error, exact_val_mse, exact_val_error, exact_val_error_noisy (of the rows
+            that val/* is of), exact_test_mse, exact_test_error, exact_test_error_noisy (where a validation part is held
+            out only after `trainer.test`), exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual,
+            jitter, seconds (of the solve, also where it was kept), cached; single values are None where they do not
+            apply, as errors of regression. None where skipped.
         skipped: why nothing was solved; None where it was.
         solution: the `kl.Interpolant`, None where skipped.
 
@@ -106,9 +108,9 @@ class ExactInterpolation(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Read or solve on rank 0 and tell every rank; the others wait however long it takes."""
-        found = _Outcome(skipped="fast_dev_run")
+        found, centers = _Outcome(skipped="fast_dev_run"), None
+        data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
             if getattr(data, "streamed", False):
                 found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
             elif getattr(data, "augmentation", None) is not None:
@@ -124,6 +126,7 @@ class ExactInterpolation(pl.Callback):
                 level = logging.INFO if trainer.fast_dev_run else logging.WARNING  # type: ignore[attr-defined]
                 log.log(level, "exact interpolation: left out: %s", self.skipped)
             return
+        self._points = data.train_set.x if centers is None else centers
         device = pl_module.alpha.device  # once: the distance is asked for at every epoch
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
         self.results["distance_to_exact"] = self.distance(pl_module)
@@ -139,6 +142,14 @@ class ExactInterpolation(pl.Callback):
             if ours in metrics and logged[f"exact/{tag}"] is not None:
                 logged[f"exact/gap_{tag}"] = metrics[ours] - logged[f"exact/{tag}"]
         pl_module.log_dict({name: value for name, value in logged.items() if value is not None}, batch_size=1)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Take the limit's errors on a test set that was not to be looked at before."""
+        test = getattr(trainer.datamodule, "test_set", None)  # type: ignore[attr-defined]
+        if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
+            return
+        solution, points = self.solution, self._points
+        self.results |= pl_module.ranks.from_first(lambda: _errors("test", test, solution, pl_module, points))
 
     @torch.no_grad()
     def distance(self, machine: Machine) -> float:
@@ -169,10 +180,14 @@ class ExactInterpolation(pl.Callback):
             except KLError as reason:  # beyond the budget, or singular: the run itself can do without
                 return _Outcome(skipped=str(reason))
             save_solution(path, solution)
+        rows, test, points = val_rows(data), getattr(data, "test_set", None), x if centers is None else centers
+        validated = _errors("val", rows, solution, machine, points)
         results = {
             "exact_train_mse": mse(solution.fitted, y),
             "exact_train_error": error(solution.fitted, y) if machine.is_classifier else None,
-            **_test_results(solution, machine, data, x if centers is None else centers),
+            **validated,
+            **_errors("test", None, solution, machine, points),
+            **({name.replace("val", "test"): value for name, value in validated.items()} if rows is test else {}),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
             "solver": solution.solver,
@@ -254,9 +269,9 @@ class ExactInterpolation(pl.Callback):
 
 _TAGS = {
     "train_mse": "exact_train_mse",
-    "val_mse": "exact_test_mse",
-    "val_error": "exact_test_error",
-    "val_error_noisy": "exact_test_error_noisy",
+    "val_mse": "exact_val_mse",
+    "val_error": "exact_val_error",
+    "val_error_noisy": "exact_val_error_noisy",
     "rkhs_norm": "exact_rkhs_norm",
     "distance": "distance_to_exact",
 }
@@ -277,18 +292,22 @@ class _Outcome:
     skipped: str | None = None
 
 
-def _test_results(solution: Interpolant, machine: Machine, data: Any, centers: Tensor) -> dict[str, float | None]:
-    """Errors of f* on the data module's test set, in float64: large weights of both signs cancel."""
-    results: dict[str, float | None] = dict.fromkeys(
-        ("exact_test_mse", "exact_test_error", "exact_test_error_noisy"), None
-    )
-    test = getattr(data, "test_set", None)
-    if test is None:
+def _errors(
+    part: str,  # "val" or "test"
+    rows: RowDataset | None,
+    solution: Interpolant,
+    machine: Machine,
+    points: Tensor,  # shape: (p, d)
+) -> dict[str, float | None]:
+    """Errors of f*, the expansion on `points`, on a set of rows, in float64: large weights of both signs cancel."""
+    names = mean, wrong, noisy = tuple(f"exact_{part}_{name}" for name in ("mse", "error", "error_noisy"))
+    results: dict[str, float | None] = dict.fromkeys(names, None)
+    if rows is None:
         return results
-    scores = evaluate(machine.kernel, centers, solution.alpha, test.x)
-    results["exact_test_mse"] = mse(scores, test.y)
+    scores = evaluate(machine.kernel, points, solution.alpha, rows.x)
+    results[mean] = mse(scores, rows.y)
     if machine.is_classifier:
-        results["exact_test_error"] = error(scores, test.y)
-        if test.y_noisy is not None:
-            results["exact_test_error_noisy"] = error(scores, test.y_noisy)
+        results[wrong] = error(scores, rows.y)
+        if rows.y_noisy is not None:
+            results[noisy] = error(scores, rows.y_noisy)
     return results

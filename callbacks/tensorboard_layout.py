@@ -7,18 +7,8 @@ from weakref import WeakSet
 
 import pytorch_lightning as pl
 
-from callbacks.common import Machine, find_callback, tensorboard_loggers
+from callbacks.common import Machine, find_callback, tensorboard_loggers, val_name
 from callbacks.exact_interpolation import ExactInterpolation
-
-LAYOUT = {
-    "Training and its exact limit": {
-        "training mse": ["Multiline", ["^train/mse$", "^exact/train_mse$"]],
-        "RKHS norm": ["Multiline", ["^rkhs/norm$", "^exact/rkhs_norm$"]],
-        "test error": ["Multiline", ["^val/error$", "^exact/val_error$"]],
-        "RKHS distance to the limit": ["Multiline", ["^exact/distance$"]],
-    }
-}
-
 
 _CHOSEN = ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample", "preconditioner_rank")
 
@@ -42,7 +32,7 @@ class TensorBoardLayout(pl.Callback):
         for logger in tensorboard_loggers(trainer):
             writer = logger.experiment
             if writer not in self._has_layout:
-                writer.add_custom_scalars(LAYOUT)
+                writer.add_custom_scalars(layout(val_name(trainer)))
                 self._has_layout.add(writer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
@@ -53,6 +43,18 @@ class TensorBoardLayout(pl.Callback):
             if logger.experiment not in self._has_parameters:
                 logger.log_hyperparams(run_parameters(trainer, pl_module), final_metrics(trainer, pl_module))
                 self._has_parameters.add(logger.experiment)
+
+
+def layout(rows: str) -> dict[str, dict[str, list[Any]]]:
+    """The custom scalars page; `rows` is what val/* is of."""
+    return {
+        "Training and its exact limit": {
+            "training mse": ["Multiline", ["^train/mse$", "^exact/train_mse$"]],
+            "RKHS norm": ["Multiline", ["^rkhs/norm$", "^exact/rkhs_norm$"]],
+            f"{rows} error": ["Multiline", ["^val/error$", "^exact/val_error$"]],
+            "RKHS distance to the limit": ["Multiline", ["^exact/distance$"]],
+        }
+    }
 
 
 def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
         "c": c,
         "label_noise": getattr(data, "label_noise", None),
         "noise_kind": getattr(data, "noise_kind", None),
+        "validation": getattr(data, "validation", None) or None,
         "epochs": trainer.current_epoch,
         "seed": machine.hparams.get("seed"),
         "kernel": name,
@@ -89,7 +92,7 @@ def final_metrics(trainer: pl.Trainer, machine: Machine) -> dict[str, float]:
     results = (exact.results if exact is not None else None) or {}
     known |= {
         "hp/rkhs_norm": machine.rkhs_norm,
-        "hp/exact_val_error": results.get("exact_test_error"),
+        "hp/exact_val_error": results.get("exact_val_error"),
         "hp/exact_rkhs_norm": results.get("exact_rkhs_norm"),
         "hp/distance": results.get("distance_to_exact"),
     }

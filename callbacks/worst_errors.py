@@ -1,4 +1,4 @@
-"""The test images that the machine gets most confidently wrong."""
+"""The test or validation images that the machine gets most confidently wrong."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.common import Machine
+from callbacks.common import Machine, val_name, val_rows
 from callbacks.figures import figure_style, log_figure, new_figure
-from callbacks.scores import class_names, test_labels, test_scores
+from callbacks.scores import class_names, val_labels, val_scores
 from kl.kernels.base import check_count
 
 log = logging.getLogger(__name__)
 
 
 class WorstErrors(pl.Callback):
-    """Logs the figure val/worst_errors at the end of training: misclassified test images of the largest margin.
+    """Logs the figure val/worst_errors at the end of training: misclassified images of the largest margin.
+
+    They are of the rows that val/* is of.
 
     The margin is f_predicted(x) - f_true(x), in units of the one-hot targets; true labels are the clean ones. Nothing
     is drawn for data that are no images of one or three channels, under fast_dev_run, or where nothing is wrong.
@@ -28,7 +30,7 @@ class WorstErrors(pl.Callback):
         count: images at most.
 
     Attributes:
-        rows: their rows in the test set, the worst first; None before the end.
+        rows: their rows in the data module's val_set, the worst first; None before the end.
 
     Raises:
         InputError: count is not a whole number of at least 1.
@@ -42,22 +44,23 @@ class WorstErrors(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Evaluate, draw and log."""
         shape = pl_module.data_info.get("image_shape") or []
-        scores = test_scores(trainer, pl_module) if len(shape) == 3 and shape[0] in (1, 3) else None
-        if scores is None:
+        scores = val_scores(trainer, pl_module) if len(shape) == 3 and shape[0] in (1, 3) else None
+        evaluated = val_rows(trainer.datamodule)  # type: ignore[attr-defined]
+        if scores is None or evaluated is None:
             return
-        labels, names = test_labels(trainer), class_names(pl_module, scores.shape[1])
+        labels, names = val_labels(trainer), class_names(pl_module, scores.shape[1])
         margins = error_margins(scores, labels)
         worst = margins.argsort(descending=True, stable=True)[: min(self.count, int((margins > 0).sum()))]
         self.rows = worst.tolist()
         if not self.rows:
-            log.info("no test image is misclassified: there are no worst errors to draw")
+            log.info("no %s image is misclassified: there are no worst errors to draw", val_name(trainer))
             return
         triples = zip(
             scores[worst].argmax(dim=1).tolist(), labels[worst].tolist(), margins[worst].tolist(), strict=True
         )
         captions = [f"{names[predicted]}, not {names[true]}\nby {margin:.2f}" for predicted, true, margin in triples]
-        images = trainer.datamodule.test_set.x[worst].view(-1, *shape)  # type: ignore[attr-defined]
-        log_figure(trainer, "val/worst_errors", images_figure(images, captions))
+        images = evaluated.x[worst].view(-1, *shape)
+        log_figure(trainer, "val/worst_errors", images_figure(images, captions, val_name(trainer)))
 
 
 def error_margins(
@@ -71,6 +74,7 @@ def error_margins(
 def images_figure(
     images: Tensor,  # values in [0, 1], shape: (t, channels, height, width)
     captions: list[str],
+    rows: str = "test",  # what they are called
 ) -> Figure:
     """A grid of images with a caption above each."""
     columns = max(4, math.ceil(math.sqrt(len(captions))))  # four make room for the title
@@ -79,7 +83,7 @@ def images_figure(
     with figure_style():
         # A caption in 8 points takes about 0.068 inches a letter.
         figure = new_figure(columns * max(1.2, 0.068 * longest + 0.1), 0.4 + 1.6 * lines)
-        figure.suptitle("Most confident test errors: predicted class, not the true one", fontsize=9)
+        figure.suptitle(f"Most confident {rows} errors: predicted class, not the true one", fontsize=9)
         for position, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
             axes = figure.add_subplot(lines, columns, position)
             pixels = image.clamp(0, 1).permute(1, 2, 0)

@@ -19,11 +19,12 @@ from datamodules.raw import RawData, to_features
 from kl.errors import InputError
 from kl.rows import check_finite_matrix
 
-KEYS = ("x_train", "y_train", "x_test", "y_test")
+KEYS = ("x_train", "y_train")
+TEST_KEYS = ("x_test", "y_test")  # optional
 
 
 class ArrayDataModule(KernelDataModule):
-    """The arrays x_train, y_train, x_test, y_test of a .npz file, in their order.
+    """The arrays x_train, y_train and, optionally, x_test, y_test of a .npz file, in their order.
 
     x: uint8 images (n, ...), divided by 255, or floats (n, ...), left alone; each sample is flattened, images
     channels first. y: integers are classes, named by their sorted unique values in both sets; floats, shape
@@ -54,31 +55,42 @@ class ArrayDataModule(KernelDataModule):
         self._arrays: dict[str, Any] | None = None
 
     @classmethod
-    def from_arrays(cls, x_train: Any, y_train: Any, x_test: Any, y_test: Any, **options: Any) -> ArrayDataModule:
-        """The same from arrays, tensors or nested lists in memory; they are not modified."""
+    def from_arrays(
+        cls, x_train: Any, y_train: Any, x_test: Any = None, y_test: Any = None, **options: Any
+    ) -> ArrayDataModule:
+        """The same from arrays, tensors or nested lists in memory; they are not modified.
+
+        The test set is optional: without it there are no test metrics.
+        """
         module = cls(path=None, **options)
-        module._arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+        given = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+        module._arrays = {key: value for key, value in given.items() if value is not None}
         return module
 
     def load(self) -> RawData:
         """Read the arrays and check what they hold."""
         if self.path is not None:
-            arrays = read_npz(self.path, KEYS)
+            arrays = read_npz(self.path, KEYS, TEST_KEYS)
         elif self._arrays is not None:
             arrays = {key: as_array(key, value) for key, value in self._arrays.items()}
+            for key in KEYS:
+                if key not in arrays:
+                    raise InputError(f"{key} must be an array; got None: only the test set is optional")
         else:
             raise InputError(
                 "path must name a .npz file; this data module was made from arrays in memory, which "
                 "checkpoints do not keep: make it again with ArrayDataModule.from_arrays"
             )
         x_train, image_shape = samples("x_train", arrays["x_train"])
-        x_test, _ = samples("x_test", arrays["x_test"])
-        y_train, y_test, class_names = targets(arrays["y_train"], arrays["y_test"])
+        x_test = samples("x_test", arrays["x_test"])[0] if "x_test" in arrays else None
+        y_train, y_test, class_names = targets(arrays["y_train"], arrays.get("y_test"))
         return RawData(x_train, y_train, x_test, y_test, class_names, image_shape)
 
 
-def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of a .npz file; others in it are not read.
+def read_npz(
+    path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """The named arrays of a .npz file, the optional ones where they are there; others in it are not read.
 
     Raises:
         InputError: no such file, not a .npz file, damaged, a key is missing, or an array holds Python
@@ -87,8 +99,9 @@ def read_npz(path: str | os.PathLike[str], keys: tuple[str, ...]) -> dict[str, n
     with _open_npz(path) as file:
         if missing := [key for key in keys if key not in file.files]:
             found = ", ".join(file.files) or "nothing"
-            raise InputError(f"{path} must hold {', '.join(keys)}; {', '.join(missing)} not found among: {found}")
-        return {key: _read_key(path, file, key) for key in keys}
+            also = f" (and may hold {', '.join(optional)})" if optional else ""
+            raise InputError(f"{path} must hold {', '.join(keys)}{also}; {', '.join(missing)} not found among: {found}")
+        return {key: _read_key(path, file, key) for key in (*keys, *optional) if key in file.files}
 
 
 def read_first(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str, np.ndarray]:
@@ -174,18 +187,21 @@ def features_of(name: str, x: np.ndarray) -> Tensor:
 
 
 def targets(
-    y_train: np.ndarray, y_test: np.ndarray, names: tuple[str, str] = ("y_train", "y_test")
-) -> tuple[Tensor, Tensor, list[str]]:
+    y_train: np.ndarray, y_test: np.ndarray | None, names: tuple[str, str] = ("y_train", "y_test")
+) -> tuple[Tensor, Tensor | None, list[str]]:
     """Both sets' targets: class indices (n,) with the class names, or floats (n, c) with no names.
 
     Args:
         y_train: of the training set.
-        y_test: of the test set.
+        y_test: of the test set; None where there is none.
         names: what messages call them.
 
     Raises:
         InputError: neither integers nor floats in both, of different widths, empty, or not finite.
     """
+    if y_test is None:
+        y, _, class_names = targets(y_train, y_train, names)
+        return y, None, class_names
     ours, theirs = names
     train, test = target_rows(ours, y_train), target_rows(theirs, y_test)
     if isinstance(train, Tensor) != isinstance(test, Tensor):

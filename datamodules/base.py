@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import os
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,24 +15,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import Augmentation, AugmentedRows
+from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData, one_hot, to_features
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
-from kl.errors import InputError
+from kl.errors import CheckpointError, InputError
 from kl.ranks import Ranks, Share
-from kl.rows import RowDataset
+from kl.rows import RowDataset, data_key
 from kl.strategy import KernelParallelStrategy
+
+log = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 256  # [B18]
 EVAL_BATCH_SIZE = 4096
 
 
 class KernelDataModule(pl.LightningDataModule):
-    """A training and a test set as whole tensors: features (n, d) float32, targets (n, c).
+    """A training set, and optionally a validation part and a test set: features (n, d) float32, targets (n, c).
 
     A new data set is a subclass with a `name` and a `load`; one that downloads derives from
     `datamodules.download.DownloadedDataModule`.
-    The test set is the validation set too: nothing is chosen by it that would need a third.
+    The test set is optional. With `validation` 0 the val/* metrics are of the test set, and nothing may be chosen by
+    them; with a share of the training rows held out they are of that part, and the test set waits for `trainer.test`.
 
     Args:
         data_dir: folder of downloaded sets; None takes the environment variable KL_DATA_DIR, else "data".
@@ -45,10 +51,15 @@ class KernelDataModule(pl.LightningDataModule):
         download: fetch a missing set in `prepare_data`; False never touches the network.
         augment: "shift", "shift:PIXELS", "flip" or "shift,flip": training images are changed at random in every epoch
             (see `datamodules.augment`). Only for machines with centres of their own.
+        validation: share of the training rows to hold out, in [0, 1), drawn by `seed` from the train_size rows, the
+            same of every class. Label noise is drawn before.
 
     After `setup`:
-        train_set, test_set: RowDataset. test_set.y is clean; test_set.y_noisy is noised like the training
-            labels, None without label noise.
+        train_set: RowDataset, without the rows held out.
+        validation_set: RowDataset of the rows held out; None with validation 0.
+        test_set: RowDataset; None where there is none.
+        val_set: what val/* is of: validation_set, or with validation 0 the test set; None where there is neither.
+            In all but train_set y is clean, and y_noisy is noised like the training labels, None without label noise.
         task, num_outputs (c), num_features (d), class_names, image_shape.
         clean_labels: training labels before noise, shape (n,), long; None for regression.
         noise_mask: which training labels were drawn for replacement, shape (n,), bool.
@@ -76,7 +87,8 @@ class KernelDataModule(pl.LightningDataModule):
     """Whether training batches are read while training runs; `train_set` is then a sample of the rows."""
 
     train_set: RowDataset
-    test_set: RowDataset
+    validation_set: RowDataset | None
+    test_set: RowDataset | None
     clean_labels: Tensor | None
     noise_mask: Tensor
     task: str
@@ -98,6 +110,7 @@ class KernelDataModule(pl.LightningDataModule):
         batch_size: int | None = DEFAULT_BATCH_SIZE,
         download: bool = True,
         augment: str | None = None,
+        validation: float = 0.0,
     ) -> None:
         super().__init__()
         self.train_size = check_count("train_size", train_size, or_none="all rows")
@@ -109,6 +122,12 @@ class KernelDataModule(pl.LightningDataModule):
         self.data_dir = os.path.expanduser(data_dir or os.environ.get("KL_DATA_DIR") or "data")
         self.download = bool(download)
         self.augmentation = None if augment is None else Augmentation.parse(augment)
+        self.validation = check_share("validation", validation)
+        if self.streamed and self.validation:
+            raise InputError(
+                f"validation holds out rows of a training set in memory, and this one is a stream; got {validation}: "
+                "leave it out; val/* is then of the stream's test set"
+            )
         self._is_setup = False
         self._save_plain_hyperparameters()
 
@@ -125,11 +144,12 @@ class KernelDataModule(pl.LightningDataModule):
         self.name = self.name or type(self).__name__
         self.source = self.source or self.name
         x_train, y_train = self._subset("train", raw.x_train, raw.y_train, self.train_size)
-        x_test, y_test = self._subset("test", raw.x_test, raw.y_test, self.test_size)
+        test = self._test_rows(raw)
         if self.task == "classification":
-            self._set_classes(x_train, y_train.long(), x_test, y_test.long())
+            self._set_classes(x_train, y_train.long(), test)
         else:
-            self._set_regression(x_train, y_train, x_test, y_test)
+            self._set_regression(x_train, y_train, test)
+        self._hold_out()
         if self.augmentation is not None:
             if self.image_shape is None:
                 raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
@@ -175,17 +195,92 @@ class KernelDataModule(pl.LightningDataModule):
         x, *rest = batch
         return (Share(x[Ranks(trainer.global_rank, trainer.world_size).own(len(x))], len(x)), *rest)
 
-    def val_dataloader(self) -> DataLoader:
-        """The test set: batches (x, y, index) in order, against clean targets."""
-        return whole_batches(self.test_set, EVAL_BATCH_SIZE)
+    @property
+    def val_set(self) -> RowDataset | None:
+        """What val/* is of: the validation part, or with validation 0 the test set."""
+        return self.validation_set if self.validation else self.test_set
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """`val_set`: batches (x, y, index) in order, against clean targets; no loader where there is none."""
+        if self.val_set is None:
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # as it should be
+            return []
+        return whole_batches(self.val_set, EVAL_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
-        """The test set: batches (x, y, index) in order, against clean targets."""
-        return whole_batches(self.test_set, EVAL_BATCH_SIZE)
+        """The test set: batches (x, y, index) in order, against clean targets.
+
+        Raises:
+            InputError: there is none.
+        """
+        return whole_batches(self.require_test_set(), EVAL_BATCH_SIZE)
 
     def predict_dataloader(self) -> DataLoader:
-        """The test features alone: batches x in order."""
-        return whole_batches(FeatureRows(self.test_set.x), EVAL_BATCH_SIZE)
+        """The test features alone: batches x in order.
+
+        Raises:
+            InputError: there are none.
+        """
+        return whole_batches(FeatureRows(self.require_test_set().x), EVAL_BATCH_SIZE)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells a checkpoint's validation part from another."""
+        return {"validation": self.validation, "validation_rows": self._digest_of_held_out()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the checkpoint's run has held out the same rows.
+
+        Raises:
+            CheckpointError: it has not.
+        """
+        share, rows = state_dict["validation"], state_dict["validation_rows"]
+        if (share, rows) != (self.validation, self._digest_of_held_out()):
+            which = f"its share is {share:g}, ours {self.validation:g}" if share != self.validation else "other rows"
+            raise CheckpointError(
+                f"the checkpoint was trained with another validation part ({which}): resume with the same "
+                "--validation, --data, --train-size, --label-noise and --seed"
+            )
+
+    def _digest_of_held_out(self) -> str:
+        """Of features and labels of the validation part; empty where there is none."""
+        held = self.validation_set
+        return "" if held is None else data_key(held.x, held.y if held.y_noisy is None else held.y_noisy)
+
+    def require_test_set(self) -> RowDataset:
+        """The test set.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.test_set is None:
+            raise InputError(
+                f"{self.name} has no test set: give its data one (x_test and y_test, or test/), or a loader of your own"
+            )
+        return self.test_set
+
+    def _test_rows(self, raw: RawData) -> tuple[Tensor, Tensor] | None:
+        """The test rows asked for; None where there are none."""
+        if raw.x_test is None or raw.y_test is None:
+            log.info("%s has no test set, which is optional: there will be no test metrics", self.name)
+            if self.test_size is not None:
+                raise InputError(f"test_size is of a test set, and {self.name} has none; got {self.test_size}")
+            return None
+        return self._subset("test", raw.x_test, raw.y_test, self.test_size)
+
+    def _hold_out(self) -> None:
+        """Take the validation part out of the training set."""
+        self.validation_set = None
+        if not self.validation:
+            return
+        # By clean labels: the same rows are held out whatever the noise.
+        rows, labels, seed = self.train_set, self.clean_labels, derive_seed(self.seed, "validation")
+        kept, held = hold_out(len(rows), self.validation, seed, labels)
+        clean = rows.y[held] if labels is None else one_hot(labels[held], rows.y.shape[1])
+        noisy = rows.y[held] if self.label_noise > 0 else None
+        self.validation_set = RowDataset(rows.x[held], clean, noisy)
+        self.train_set = RowDataset(rows.x[kept], rows.y[kept])
+        self.noise_mask = self.noise_mask[kept]
+        self.clean_labels = None if labels is None else labels[kept]
 
     def _subset(self, part: str, x: Tensor, y: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
         if size is not None and size > len(x):
@@ -197,7 +292,7 @@ class KernelDataModule(pl.LightningDataModule):
         # Drawn before they become floats: a small subset of a large set never costs the large one's memory.
         return (x, y) if rows is None else (x[rows], y[rows])
 
-    def _set_classes(self, x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
+    def _set_classes(self, x_train: Tensor, y_train: Tensor, test: tuple[Tensor, Tensor] | None) -> None:
         c = len(self.class_names)
         if bool((y_train == y_train[0]).all()):
             only = self.class_names[int(y_train[0])]
@@ -210,22 +305,24 @@ class KernelDataModule(pl.LightningDataModule):
             )
         noisy, self.noise_mask = self._noisy(y_train, "train")
         self.clean_labels = y_train.clone()
-        y_test_noisy = one_hot(self._noisy(y_test, "test")[0], c) if self.label_noise > 0 else None
-        self.train_set = RowDataset(to_features(x_train), one_hot(noisy, c))
-        self.test_set = RowDataset(to_features(x_test), one_hot(y_test, c), y_test_noisy)
+        self.train_set, self.test_set = RowDataset(to_features(x_train), one_hot(noisy, c)), None
+        if test is not None:
+            x_test, y_test = test[0], test[1].long()
+            y_noisy = one_hot(self._noisy(y_test, "test")[0], c) if self.label_noise > 0 else None
+            self.test_set = RowDataset(to_features(x_test), one_hot(y_test, c), y_noisy)
 
     def _noisy(self, labels: Tensor, part: str) -> tuple[Tensor, Tensor]:
         seed = derive_seed(self.noise_seed, f"{part} noise")
         return add_label_noise(labels, self.label_noise, len(self.class_names), self.noise_kind, seed)
 
-    def _set_regression(self, x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
+    def _set_regression(self, x_train: Tensor, y_train: Tensor, test: tuple[Tensor, Tensor] | None) -> None:
         if self.label_noise > 0:
             raise InputError(
                 f"label_noise replaces class labels, and {self.name} is a regression set; got "
                 f"{self.label_noise}: leave it at 0, or store integer labels"
             )
         self.train_set = RowDataset(to_features(x_train), to_features(y_train))
-        self.test_set = RowDataset(to_features(x_test), to_features(y_test))
+        self.test_set = None if test is None else RowDataset(to_features(test[0]), to_features(test[1]))
         self.noise_mask = torch.zeros(len(y_train), dtype=torch.bool)
         self.clean_labels = None
 

@@ -119,7 +119,8 @@ def check(spec: str, data_dir: str | None = None) -> list[Check]:
     checks = [*_checksums(module)]
     module.setup()
     facts: tuple[Any, ...] = _FACTS.get(spec, ("",) * 5)
-    found = (len(module.train_set), len(module.test_set), module.num_features, module.num_outputs)
+    test_rows = 0 if module.test_set is None else len(module.test_set)
+    found = (len(module.train_set), test_rows, module.num_features, module.num_outputs)
     names = ("training rows", "test rows", "features", "classes" if module.class_names else "outputs")
     checks += [Check(name, str(fact), str(value)) for name, fact, value in zip(names, facts[:4], found, strict=True)]
     if module.clean_labels is not None:

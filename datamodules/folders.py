@@ -26,7 +26,7 @@ TEST_FRACTION = 0.2
 
 
 class ImageFolderDataModule(KernelDataModule):
-    """Images in train/<class>/* and test/<class>/*, or only <class>/*, then split 80/20 by `seed`.
+    """Images in train/<class>/* and optionally test/<class>/*, or only <class>/*, then split 80/20 by `seed`.
 
     Every image is resized and decoded once. Files without an image's extension are skipped.
 
@@ -59,22 +59,23 @@ class ImageFolderDataModule(KernelDataModule):
         if not folder.is_dir():
             raise InputError(f"folder:{self.path} must be a folder of class folders; there is none at {folder}")
         parts = [part for part in ("train", "test") if (folder / part).is_dir()]
-        if len(parts) == 1:
-            other = "test" if parts == ["train"] else "train"
+        if parts == ["test"]:
             raise InputError(
-                f"{folder} has {parts[0]}/ but no {other}/: add it, or keep only class folders in it, "
-                f"which are then split 80/20"
+                f"{folder} has test/ but no train/: add it, or keep only class folders in it, then split 80/20"
             )
+        test: list[tuple[str, int]] = []
         if parts:
             train, names = list_images(folder / "train")
-            test = _same_classes(*list_images(folder / "test"), names, folder)
+            if "test" in parts:
+                test = _same_classes(*list_images(folder / "test"), names, folder)
         else:
             files, names = list_images(folder)
             train, test = _split(files, derive_seed(self.seed, "folder split"))
             if not test:
                 raise InputError(f"{folder} is too small to split: give a class three images, or make train/ and test/")
         channels = 1 if self.grayscale else 3
-        (x_train, y_train), (x_test, y_test) = self._decode(train), self._decode(test)
+        x_train, y_train = self._decode(train)
+        x_test, y_test = self._decode(test) if test else (None, None)
         return RawData(x_train, y_train, x_test, y_test, names, image_shape=(channels, *self.image_size))
 
     def _decode(self, files: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:

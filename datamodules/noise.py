@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.sampling import count_of
 from kl.errors import InputError
 
 NOISE_KINDS = ("random", "flip")
@@ -54,7 +54,7 @@ def add_label_noise(
         )
     if kind == "flip" and eps > 0 and num_classes < 2:
         raise InputError("noise_kind='flip' needs at least two classes to flip between; got 1")
-    count = math.floor(eps * len(labels) + 0.5)
+    count = count_of(eps, len(labels))
     rng = np.random.default_rng(seed)
     replaced = torch.from_numpy(rng.permutation(len(labels))[:count])
     noisy = labels.clone()

@@ -27,7 +27,7 @@ class StreamDataModule(KernelDataModule):
     """Training rows in pieces on disk, each read when its turn comes, the next one in the background.
 
     The folder holds shards train/*.npz (or train*.npz) with x and y, or memory-mapped x_train.npy and y_train.npy; and
-    test.npz with x and y, or x_test.npy and y_test.npy. x and y are as of `ArrayDataModule`. At any time two
+    optionally test.npz with x and y, or x_test.npy and y_test.npy. x and y are as of `ArrayDataModule`. At any time two
     pieces and a batch are in memory. Every epoch takes the pieces in another order, and the rows within each: write
     rows in random order, for those of one piece follow each other.
 
@@ -37,7 +37,7 @@ class StreamDataModule(KernelDataModule):
     Args:
         path: the folder.
         sample_size: rows of the sample.
-        **options: those of `KernelDataModule`, without train_size and label_noise.
+        **options: those of `KernelDataModule`, without train_size, label_noise and validation.
 
     After `setup`:
         num_rows: training rows on disk.
@@ -66,12 +66,13 @@ class StreamDataModule(KernelDataModule):
         self.pieces = find_pieces(folder)
         self._num_rows = sum(piece.rows for piece in self.pieces)
         x, y = self._sample()
-        x_test, y_test = _read_test(folder)
+        test = _read_test(folder)
         names = f"y in {folder}", f"y of the test set in {folder}"
-        y_sample, y_of_test, class_names = targets(y, y_test, names)
-        self._values = np.union1d(y.reshape(-1), y_test.reshape(-1)) if class_names else None
-        x_test_rows = to_features(samples(f"x of the test set in {folder}", x_test)[0])
-        if x_test_rows.shape[1] != x.shape[1]:
+        y_sample, y_of_test, class_names = targets(y, None if test is None else test[1], names)
+        known = y if test is None else np.union1d(y.reshape(-1), test[1].reshape(-1))
+        self._values = np.unique(known) if class_names else None
+        x_test_rows = None if test is None else to_features(samples(f"x of the test set in {folder}", test[0])[0])
+        if x_test_rows is not None and x_test_rows.shape[1] != x.shape[1]:
             raise InputError(
                 f"x of the test set in {folder} must have {x.shape[1]} features, as the training rows; got "
                 f"{x_test_rows.shape[1]}"
@@ -225,9 +226,9 @@ class IterableDataModule(KernelDataModule):
     Args:
         dataset: the training rows. It is iterated anew every epoch.
         sample: (x, y) in memory, from which centres are chosen and the spectrum is estimated.
-        test: (x, y) in memory.
+        test: (x, y) in memory; None for no test set.
         num_rows: training rows of an epoch, where they are known.
-        **options: those of `KernelDataModule`, without train_size and label_noise.
+        **options: those of `KernelDataModule`, without train_size, label_noise and validation.
     """
 
     streamed = True
@@ -236,20 +237,21 @@ class IterableDataModule(KernelDataModule):
         self,
         dataset: Iterable[tuple[Tensor, Tensor]],
         sample: tuple[Tensor, Tensor],
-        test: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor] | None = None,
         num_rows: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.name, self._dataset, self._arrays, self._num_rows = "stream", dataset, (*sample, *test), num_rows
+        self.name, self._dataset, self._num_rows = "stream", dataset, num_rows
+        self._sample, self._test = sample, test or (None, None)
 
     def load(self) -> RawData:
         """The sample and the test set; one-hot targets are classes."""
-        x, y, x_test, y_test = self._arrays
+        (x, y), (x_test, y_test) = self._sample, self._test
         check_finite_matrix("y of the sample", y)
         if is_one_hot(y):
             names = [str(k) for k in range(y.shape[1])]
-            return RawData(x, y.argmax(dim=1), x_test, y_test.argmax(dim=1), names)
+            return RawData(x, y.argmax(dim=1), x_test, None if y_test is None else y_test.argmax(dim=1), names)
         return RawData(x, y, x_test, y_test)
 
     @property
@@ -287,14 +289,15 @@ class Rebatched:
             yield x, y
 
 
-def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the test set."""
+def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """x and y of the test set; None where there is none."""
     if (folder / "test.npz").is_file():
         arrays = read_npz(folder / "test.npz", ("x", "y"))
         return arrays["x"], arrays["y"]
-    if not ((folder / "x_test.npy").is_file() and (folder / "y_test.npy").is_file()):
-        raise InputError(f"stream {folder} must hold test.npz with x and y, or x_test.npy and y_test.npy; got neither")
-    return np.array(opened(folder / "x_test.npy")), np.array(opened(folder / "y_test.npy"))
+    there = [name for name in ("x_test.npy", "y_test.npy") if (folder / name).is_file()]
+    if len(there) == 1:
+        raise InputError(f"stream {folder} must hold both x_test.npy and y_test.npy, or neither; got {there[0]}")
+    return (np.array(opened(folder / "x_test.npy")), np.array(opened(folder / "y_test.npy"))) if there else None
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,8 @@ def write_synthetic(
             ).load()
             _write(unfinished / f"{i:05d}.npz", drawn.x_train, drawn.y_train)
         drawn = SyntheticDataModule(kind, train_size=1, test_size=test_rows, seed=derive_seed(seed, "test") // 2).load()
+        assert drawn.x_test is not None  # these sets have a test set
+        assert drawn.y_test is not None
         _write(path / "test.npz", drawn.x_test, drawn.y_test)
         if train.is_dir():
             shutil.rmtree(train)

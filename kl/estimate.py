@@ -41,7 +41,7 @@ class TrainingEstimate:
     training_error_seconds: float
     """After each epoch: the error over all training rows."""
     evaluation_seconds: float
-    """After each epoch: the scores of the test set."""
+    """After each epoch: the scores of the validation part, or of the test set."""
     values_per_second: float
     """Kernel values, computed or read, that a step of each rank multiplies by weights."""
     bytes_per_step: float
@@ -66,7 +66,7 @@ def estimate_training(
     Args:
         machine: after `prepare`, before training.
         train_set: what it was prepared on.
-        test_x: test features, None where there are none.
+        test_x: features that each epoch evaluates, None where there are none.
     """
     plan, memory = machine.plan, machine.memory
     assert plan is not None  # prepare() made both

@@ -80,21 +80,25 @@ class EvaluatedModule(pl.LightningModule):
         self.on_validation_epoch_start()
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy."""
+        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy and val/mse_noisy."""
+        self._evaluate(batch, "val_set")
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor, Tensor], part: str) -> None:
         x, y, index = batch
-        noisy = getattr(getattr(self.trainer.datamodule, "test_set", None), "y_noisy", None)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        noisy = getattr(getattr(data, part, getattr(data, "test_set", None)), "y_noisy", None)
         self.metrics.update(self.outputs(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to test/mse, test/error and, with label noise, test/error_noisy."""
-        self.validation_step(batch, batch_idx)
+        """Add a batch (x, y, index) to the same of test/."""
+        self._evaluate(batch, "test_set")
 
     def on_validation_epoch_end(self) -> None:
-        """Log val/mse, val/error, val/error_noisy."""
+        """Log val/mse, val/error, val/error_noisy, val/mse_noisy."""
         self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log test/mse, test/error, test/error_noisy."""
+        """Log test/mse, test/error, test/error_noisy, test/mse_noisy."""
         self._log_metrics("test")
 
     def _log_metrics(self, stage: str) -> None:

@@ -9,7 +9,7 @@ from torchmetrics.functional import mean_squared_error
 
 
 class EvaluationMetrics(nn.Module):
-    """mse, and for classifiers error and, where labels were noised, error_noisy, over the batches of one pass.
+    """mse, and for classifiers error and, where labels were noised, error_noisy and mse_noisy, over one pass's batches.
 
     Where several ranks share a machine all of them see all batches, so that nothing is to be added up among them.
 
@@ -21,6 +21,7 @@ class EvaluationMetrics(nn.Module):
         super().__init__()
         # Sums in float64: an error is a count over n, and 1 - accuracy in float32 would lose its digits.
         self.mse = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
+        self.mse_noisy = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
         names = ("error", "error_noisy") if classifier else ()
         means = {name: MeanMetric(sync_on_compute=False).set_dtype(torch.float64) for name in names}
         self.errors = nn.ModuleDict(means)
@@ -33,6 +34,8 @@ class EvaluationMetrics(nn.Module):
     ) -> None:
         """Add one batch."""
         self.mse.update(scores.double().contiguous(), y.double())
+        if y_noisy is not None:
+            self.mse_noisy.update(scores.double().contiguous(), y_noisy.double())
         for (_, metric), targets in zip(self.errors.items(), (y, y_noisy), strict=False):
             if targets is not None:
                 metric.update(_wrong(scores, targets))  # type: ignore[operator]
@@ -43,6 +46,8 @@ class EvaluationMetrics(nn.Module):
         for name, metric in self.errors.items():
             if metric.update_called:
                 values[name] = float(metric.compute())  # type: ignore[operator]
+        if self.mse_noisy.update_called:
+            values["mse_noisy"] = float(self.mse_noisy.compute())
         return values
 
 

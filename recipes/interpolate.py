@@ -76,7 +76,10 @@ def interpolate(
         "d": datamodule.num_features,
         "c": datamodule.num_outputs,
         "label_noise": datamodule.label_noise,
-        **evaluate(chosen, solved, x, y, datamodule.test_set, datamodule.task == "classification"),
+        "validation": datamodule.validation,
+        **train_errors(solved, y, datamodule.task == "classification"),
+        **errors("val", datamodule.validation_set, chosen, solved, x, datamodule.task == "classification"),
+        **errors("test", datamodule.test_set, chosen, solved, x, datamodule.task == "classification"),
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,
@@ -94,7 +97,7 @@ def interpolate(
         return
     rows = [
         (name.replace("_", " "), f"{results[name]:.2%}" if "error" in name else f"{results[name]:.6g}")
-        for name in ("train_mse", "train_error", "test_mse", "test_error", "test_error_noisy", "rkhs_norm")
+        for name in ("train_mse", "train_error", *ERRORS["val"], *ERRORS["test"], "rkhs_norm")
         if results[name] is not None
     ]
     rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
@@ -107,19 +110,30 @@ def interpolate(
     )
 
 
-def evaluate(
-    kernel: Kernel, solved: Interpolant, x: Any, y: Any, test: RowDataset, classifier: bool
-) -> dict[str, float | None]:
-    """mse and errors of an interpolant on its training set (x, y) and on a test set."""
-    from kl.metrics import error, mse
-    from kl.rkhs import evaluate as values_of
+ERRORS = {part: tuple(f"{part}_{name}" for name in ("mse", "error", "error_noisy")) for part in ("val", "test")}
 
-    scores = values_of(kernel, x, solved.alpha, test.x.to(x.device)).cpu()
-    noisy = test.y_noisy if classifier else None
-    return {
-        "train_mse": mse(solved.fitted, y),
-        "train_error": error(solved.fitted, y) if classifier else None,
-        "test_mse": mse(scores, test.y),
-        "test_error": error(scores, test.y) if classifier else None,
-        "test_error_noisy": None if noisy is None else error(scores, noisy),
-    }
+
+def train_errors(solved: Interpolant, y: Any, classifier: bool) -> dict[str, float | None]:
+    """mse and error of an interpolant on its training set."""
+    from kl.metrics import error, mse
+
+    return {"train_mse": mse(solved.fitted, y), "train_error": error(solved.fitted, y) if classifier else None}
+
+
+def errors(
+    part: str, rows: RowDataset | None, kernel: Kernel, solved: Interpolant, x: Any, classifier: bool
+) -> dict[str, float | None]:
+    """mse and errors of an interpolant of the rows `x` on a validation or test set; None where there is none."""
+    from kl.metrics import error, mse
+    from kl.rkhs import evaluate
+
+    if rows is None:
+        return dict.fromkeys(ERRORS[part])
+    scores = evaluate(kernel, x, solved.alpha, rows.x.to(x.device)).cpu()
+    noisy = rows.y_noisy if classifier else None
+    values = (
+        mse(scores, rows.y),
+        error(scores, rows.y) if classifier else None,
+        None if noisy is None else error(scores, noisy),
+    )
+    return dict(zip(ERRORS[part], values, strict=True))

@@ -104,7 +104,8 @@ def plan_interpolating(
     from kl.estimate import estimate_training
     from recipes.plan_common import described
 
-    estimate = estimate_training(machine, datamodule.train_set, datamodule.test_set.x)
+    evaluated = datamodule.val_set
+    estimate = estimate_training(machine, datamodule.train_set, None if evaluated is None else evaluated.x)
     memory, prepared = machine.memory, sum(spent.values())
     assert memory is not None  # prepare() made it
     exact_seconds = limit["seconds"] or 0.0 if limit else 0.0

@@ -13,7 +13,7 @@ from callbacks import ConfusionMatrix, ConvergenceFigure, ExactInterpolation, Sp
 from callbacks.confusion import confusion_figure
 from callbacks.convergence import convergence_figure
 from callbacks.figures import new_figure
-from callbacks.scores import test_scores as scores_of
+from callbacks.scores import val_scores as scores_of
 from callbacks.spectrum import damped_eigenvalues, spectrum_figure
 from callbacks.worst_errors import error_margins, images_figure
 from datamodules import ArrayDataModule, DigitsDataModule
@@ -141,7 +141,7 @@ def test_grids_of_images(tmp_path, count, channels):
 def test_convergence_with_whatever_is_known(tmp_path):
     history = {"train/mse": [(1, 0.1), (2, 0.01)], "rkhs/norm": [(1, 3.0), (2, 4.0)]}
     everything = {**history, "val/error": [(2, 0.1)], "exact/distance": [(1, 1.0), (2, 0.5)]}
-    limits = {"exact_rkhs_norm": 5.0, "exact_test_error": 0.05, "exact_test_mse": 0.2}
+    limits = {"exact_rkhs_norm": 5.0, "exact_val_error": 0.05, "exact_val_mse": 0.2}
     for number, (points, known) in enumerate(((history, {}), (everything, limits), (history, limits))):
         figure = convergence_figure(points, known)
         dashed = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]

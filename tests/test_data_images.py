@@ -102,9 +102,10 @@ def test_folders_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     refused(tmp_path / "empty", "Found no valid file for the classes cat")
     fill(tmp_path / "half" / "train")
-    refused(tmp_path / "half", "has train/ but no test/")
     fill(tmp_path / "half" / "test", classes=("cow",))
     refused(tmp_path / "half", "test has class 'cow', which .*train has not")
+    fill(tmp_path / "other half" / "test")
+    refused(tmp_path / "other half", "has test/ but no train/: add it")
     refused(fill(tmp_path / "few", each=2), "is too small to split")
     refused(fill(tmp_path / "one", classes=("cat",)), "all 4 rows are of class 'cat'")
     bad = fill(tmp_path / "bad") / "dog" / "3.png"

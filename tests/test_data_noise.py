@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import DigitsDataModule, SyntheticDataModule, add_label_noise
+from datamodules import ArrayDataModule, DigitsDataModule, SyntheticDataModule, add_label_noise
 from datamodules.noise import noisy_bayes_error
 from kl.errors import InputError
 
@@ -18,9 +18,18 @@ def some_labels(n=1000, c=10):
 @pytest.mark.parametrize("kind", ["random", "flip"])
 @pytest.mark.parametrize(
     ("n", "eps", "count"),
-    [(1000, 0, 0), (1000, 0.1, 100), (7, 0.5, 4), (9, 0.3, 3), (1000, 1, 1000), (3, 0.1, 0)],
+    [
+        (1000, 0, 0),
+        (1000, 0.1, 100),
+        (7, 0.5, 4),
+        (5, 0.5, 3),
+        (50, 0.29, 15),
+        (9, 0.3, 3),
+        (1000, 1, 1000),
+        (3, 0.1, 0),
+    ],
 )
-def test_the_count_is_the_fraction_rounded_to_nearest(kind, n, eps, count):
+def test_the_count_is_the_fraction_rounded_to_nearest_halves_up(kind, n, eps, count):
     labels = some_labels(n)
     noisy, replaced = add_label_noise(labels, eps, 10, kind)
     assert replaced.dtype == torch.bool
@@ -134,3 +143,15 @@ def test_the_noisy_bayes_error_of_many_classes():
     assert noisy_bayes_error(0.0, 0.3, 10, "flip") == pytest.approx(0.3)
     with pytest.raises(InputError, match=r"known up to label_noise=0.9"):
         noisy_bayes_error(0.0, 0.95, 10, "flip")
+
+
+@pytest.mark.parametrize("kind", ["random", "flip"])
+def test_training_and_test_labels_are_noised_by_different_draws(kind):
+    """Of equal sizes and labels: from one seed the same rows would be noised in the same way."""
+    x, y = np.arange(400.0)[:, None], np.arange(400) % 4
+    data = ArrayDataModule.from_arrays(x, y, x, y, label_noise=0.5, noise_kind=kind)
+    data.setup()
+    train, test = ((part != data.test_set.y).any(1) for part in (data.train_set.y, data.test_set.y_noisy))
+    both = int((train & test).sum())
+    wanted = 0.25 if kind == "flip" else 0.25 * 0.75**2
+    assert both == pytest.approx(400 * wanted, abs=35)  # as of independent draws; from one seed 200 or 150

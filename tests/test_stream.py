@@ -234,8 +234,8 @@ def other_width(folder):
         (shard(1, y=np.zeros((400, 2), np.uint8)), "y in .*00001.npz holds integers, which are classes, so its shape"),
         (shard(1, x=np.full((400, 50), np.nan, np.float32)), "x in .*00001.npz must be finite; row 0 holds NaN"),
         (
-            lambda folder: (folder / "test.npz").unlink(),
-            "must hold test.npz with x and y, or x_test.npy and y_test.npy",
+            lambda folder: (folder / "test.npz").rename(folder / "x_test.npy"),
+            "must hold both x_test.npy and y_test.npy, or neither; got x_test.npy",
         ),
     ],
 )

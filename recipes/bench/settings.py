@@ -142,8 +142,9 @@ def read_data(options: BenchOptions) -> BenchData:
     data.setup("fit")
     y = data.train_set.y
     labels = y.argmax(dim=1) if data.task == "classification" else None
-    y_test = data.test_set.y
-    test = data.test_set.x.float(), y_test.argmax(dim=1) if labels is not None else y_test.float()
+    test_set = data.require_test_set()
+    y_test = test_set.y
+    test = test_set.x.float(), y_test.argmax(dim=1) if labels is not None else y_test.float()
     return BenchData(data.name, data.train_set.x.float(), y.float(), labels, test)
 
 

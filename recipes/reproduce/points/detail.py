@@ -48,14 +48,14 @@ class LostDetail(Point):
         steps = quantisation_steps(self.quality)
         generator = torch.Generator().manual_seed(self.sample.seed)
         x, added = with_detail(data.train_set.x, self.share * steps, generator)
-        test, _ = with_detail(data.test_set.x, self.share * steps, generator)
+        test, _ = with_detail(data.require_test_set().x, self.share * steps, generator)
         x, y = x.to(device), data.train_set.y.to(device)
         kernel = self.kernel.build()
         solved = kl.interpolate(kernel, x, y, memory=context.memory, solver="direct")
         solved.require_better_than_zero()
         scores = evaluate(kernel, x, solved.alpha, test.to(device)).cpu()
         return {
-            "test_error": error(scores, data.test_set.y),
+            "test_error": error(scores, data.require_test_set().y),
             "rkhs_norm": float(solved.rkhs_norm_per_class.square().sum().sqrt()),
             "added": 255 * added,
             "n": len(x),

@@ -43,13 +43,13 @@ class Exact(Point):
         solver = "direct" if self.kernel.name == "gaussian" else "auto"
         solved = kl.interpolate(kernel, x, y, memory=context.memory, solver=solver)
         solved.require_better_than_zero()
-        scores = evaluate(kernel, x, solved.alpha, modules[0].test_set.x.to(device)).cpu()
+        scores = evaluate(kernel, x, solved.alpha, modules[0].require_test_set().x.to(device)).cpu()
         fitted, y = solved.fitted.cpu(), y.cpu().double()
         levels = []
         for i, (noise, module) in enumerate(zip(self.noises, modules, strict=True)):
             c = module.num_outputs
             own = slice(i * c, (i + 1) * c)
-            test, noisy = module.test_set.y, module.test_set.y_noisy
+            test, noisy = module.require_test_set().y, module.require_test_set().y_noisy
             residual = (fitted[:, own] - y[:, own]).norm() / y[:, own].norm()
             levels.append(
                 {

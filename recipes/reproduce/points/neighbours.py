@@ -32,13 +32,14 @@ class Neighbours(Point):
         import numpy as np
 
         modules = [self.sample.datamodule(context, noise) for noise in self.noises]
-        train, test = modules[0].train_set.x.numpy(), modules[0].test_set.x.numpy()
+        train, test = modules[0].train_set.x.numpy(), modules[0].require_test_set().x.numpy()
         labels = np.stack([each.train_set.y.argmax(dim=1).numpy() for each in modules], axis=1)
         predicted = [nearest_neighbours(train, labels, test, k) for k in self.ks]
         levels = []
         for i, (noise, module) in enumerate(zip(self.noises, modules, strict=True)):
-            clean = module.test_set.y
-            noisy = clean if module.test_set.y_noisy is None else module.test_set.y_noisy
+            test_set = module.require_test_set()
+            clean = test_set.y
+            noisy = clean if test_set.y_noisy is None else test_set.y_noisy
             errors = [
                 [float((each[:, i] != truth.argmax(dim=1).numpy()).mean()) for each in predicted]
                 for truth in (clean, noisy)
