@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
+
+from callbacks.common import Machine
+from kl.files import written_whole
+
+# Options that a resumed run takes from its checkpoint, whatever is asked for, or clips to what there is.
+PLANNED = ("batch_size", "step_size", "top_q", "subsample", "projection_period")
 
 
 class KeepOptions(pl.Callback):
     """Writes config.yaml into the run's folder once training starts; `kl fit --config` repeats the run.
 
+    Parameters that were asked for are written as they run; "auto" stays.
+
     Args:
         options: plain values by option name.
+        dump: writes them as text.
 
     Attributes:
         written: whether training has started and the file was written.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
+    def __init__(self, options: dict[str, Any], dump: Callable[[dict[str, Any]], str]) -> None:
+        self.options, self.dump = options, dump
         self.written = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Write the file."""
         folder = trainer.log_dir
         if folder is None or not trainer.is_global_zero:
             return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, "config.yaml").write_text(yaml.safe_dump(self.options, sort_keys=False), encoding="utf-8")
+        chosen = pl_module.parameters_chosen
+        asked = [name for name in PLANNED if str(self.options.get(name, "auto")) != "auto" and name in chosen]
+        runs = {**self.options, **{name: str(chosen[name]) for name in asked}}
+        with written_whole(Path(folder, "config.yaml")) as file:
+            file.write(self.dump(runs).encode())
         self.written = True

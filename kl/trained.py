@@ -281,6 +281,12 @@ class TrainedExpansion(KernelExpansion):
                         f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
                         "--data, --train-size, --label-noise and --seed as the first run"
                     )
+            precision = checkpoint.get("hyper_parameters", {}).get("precision", self.precision)
+            if precision != self.precision:  # rounded and unrounded kernel values would be mixed in one f
+                raise CheckpointError(
+                    f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
+                    "same --precision"
+                )
             theirs = build_kernel(extra["kernel"])
             if theirs != self.kernel:
                 raise CheckpointError(

@@ -7,6 +7,10 @@ from typing import Any
 
 import typer
 
+from recipes.yaml_mapping import LONGEST, NotReadable, Value, dump_mapping, read_mapping
+
+_SAID = ("yes", "no", "on", "off", "y", "n")  # true and false of YAML 1.1
+
 
 def load_config(context: typer.Context, path: str | None) -> str | None:
     """Make the file's values the defaults of the command's options; keys may be written with - or _.
@@ -16,36 +20,47 @@ def load_config(context: typer.Context, path: str | None) -> str | None:
     """
     if path is None:
         return None
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8-sig") as file:
+            written = read_mapping(file.read(LONGEST + 1))
     except OSError as error:
         raise typer.BadParameter(f"--config {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise typer.BadParameter(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise typer.BadParameter(f"--config {path} must hold a mapping of options to values, as --print-config writes")
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    except NotReadable as error:
+        raise typer.BadParameter(f"--config {path} {error}") from error
+    values: dict[str, Value] = {}
+    for key, value in written.items():
+        name = key.replace("-", "_")
+        if name in values:
+            raise typer.BadParameter(
+                f"--config {path} line {value.line}: {key} stands in line {values[name].line} already, written with - "
+                "or _: leave one of them out"
+            )
+        values[name] = value
     known = {parameter.name for parameter in context.command.params} - {"config", "print_config", "help"}
     if unknown := sorted(set(values) - known):
         raise typer.BadParameter(
             f"--config {path} has the unknown option {unknown[0]!r}; this command has: {', '.join(sorted(known))}"
         )
     for parameter in context.command.params:
-        value = values.get(parameter.name)
+        value, line = values.get(parameter.name, Value(None, 0))
         flag = getattr(parameter, "is_flag", False)
-        if value is not None and (isinstance(value, list | dict) or isinstance(value, bool) != bool(flag)):
+        if value is not None and isinstance(value, bool) != bool(flag):
             expected = "true or false" if flag else "one number or text"
-            raise typer.BadParameter(f"--config {path}: {parameter.name} must be {expected}; got {value!r}")
-    context.default_map = {key: value for key, value in values.items() if value is not None}
+            hint = f": write true or false, not {value}" if flag and str(value).lower() in _SAID else ""
+            hint = hint if flag else ": a text needs quotes"
+            raise typer.BadParameter(
+                f"--config {path} line {line}: {parameter.name} must be {expected}; got {_text(value)}{hint}"
+            )
+    context.default_map = {key: value for key, (value, _) in values.items() if value is not None}
     return path
+
+
+def _text(value: str | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def dump_config(options: dict[str, Any]) -> str:
     """The options as YAML that `load_config` reads back."""
-    import yaml
-
-    return yaml.safe_dump(options, sort_keys=False)
+    return dump_mapping(options)

@@ -37,7 +37,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     from kl.interpolation import RESIDUAL_ACCEPTED
 
     if as_json:
-        print_json(results)
+        paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
+        print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # a script may be elsewhere
         return
     exact_rows = {
         "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kl.errors import InputError, KLError
 from kl.kernels.base import check_one_of
+from recipes.config import dump_config
 from recipes.options import ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.processes import STRATEGY, Processes
 
@@ -211,7 +212,7 @@ def new_run(
         # Lightning asks every rank for these, and takes the folder of the first.
         path = folder or Path(options.log_dir, name, "of the first rank")
         logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
-        observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept)]
+        observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept, dump_config)]
     plugins: list[Any] = [callbacks.AtomicCheckpointIO()]
     if processes.environment is not None:
         plugins.append(processes.environment)

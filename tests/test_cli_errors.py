@@ -119,8 +119,8 @@ def test_a_name_that_is_a_file(kl):
 def test_values_of_the_wrong_type_in_a_config(kl):
     for text, fragments in (
         ("epochs: many\n", ["'--epochs'", "got 'many' from --config"]),
-        ("epochs: true\n", ["epochs must be one number or text; got True"]),
-        ("label_noise: [1]\n", ["label_noise must be one number or text; got [1]"]),
+        ("epochs: true\n", ["line 1: epochs must be one number or text; got true"]),
+        ("label_noise: [1]\n", ["line 1: label_noise must be one number or text; got a list"]),
         ("grayscale: 3\n", ["grayscale must be true or false; got 3"]),
     ):
         Path("options.yaml").write_text(text)

@@ -1,6 +1,7 @@
 """`kl fit`: what it prints, what it writes, and how it goes on."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,6 +39,9 @@ def test_json_has_the_agreed_fields(kl):
     assert found["exact_train_mse"] < 1e-20
     assert 0 < found["distance_to_exact"] < found["exact_rkhs_norm"]
     assert Path(found["checkpoint"]).is_file()
+    assert Path(found["checkpoint"]).is_absolute()
+    assert Path(found["checkpoint"]).is_relative_to(found["log_dir"])
+    assert Path(found["log_dir"]).is_absolute()
 
 
 def test_numbers_agree_with_kl_interpolate(kl):
@@ -63,7 +67,7 @@ def test_table_names_checkpoint_and_tensorboard(kl):
 
 def test_run_folder(kl, tmp_path):
     folder = Path(fit_json(kl, *FAST, "--name", "mine")["log_dir"])
-    assert folder == Path("lightning_logs/mine/version_0")
+    assert folder == Path("lightning_logs/mine/version_0").resolve()
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert {"config.yaml", "last.ckpt", "convergence.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
@@ -89,7 +93,7 @@ def test_print_config_reads_back(kl, tmp_path):
 def test_config_errors(kl):
     Path("unknown.yaml").write_text("bandwith: 3\n")
     Path("list.yaml").write_text("- 3\n")
-    Path("broken.yaml").write_text("a: [\n")
+    Path("broken.yaml").write_text("a: 'x\n")
     for name, message in {
         "unknown.yaml": "unknown option 'bandwith'",
         "list.yaml": "must hold a mapping",
@@ -106,11 +110,33 @@ def test_resume_last_equals_uninterrupted(kl):
     whole = fit_json(kl, *FAST[:-1], 4, "--name", "whole")
     fit_json(kl, *FAST, "--name", "parts")
     parts = fit_json(kl, *FAST[:-1], 4, "--name", "parts", "--resume", "last")
-    assert parts["log_dir"] == str(Path("lightning_logs/parts/version_0"))  # the run goes on in its folder
+    assert parts["log_dir"] == str(Path("lightning_logs/parts/version_0").resolve())  # the run goes on in its folder
     for name in ("train_mse", "rkhs_norm", "test_mse", "distance_to_exact"):
         assert parts[name] == whole[name]
     weights = [torch.load(found["checkpoint"], weights_only=True)["state_dict"]["alpha"] for found in (whole, parts)]
     assert torch.equal(*weights)
+
+
+def test_a_resumed_run_keeps_the_options_that_it_runs_with(kl):
+    first = fit_json(kl, *FAST, "--batch-size", 48, "--step-size", 30, "--subsample", 5000)
+    config = Path(first["log_dir"], "config.yaml")
+    more = fit_json(kl, *FAST[:-1], 3, "--batch-size", 7, "--step-size", 1, "--top-q", 3, "--resume", "last")
+    kept = yaml.safe_load(config.read_text())
+    assert (kept["batch_size"], kept["step_size"], kept["epochs"]) == ("48", "30.0", 3)
+    assert kept["top_q"] == str(more["top_q"]) == str(first["top_q"])
+    assert kept["subsample"] == "auto"  # as asked for
+    assert more["batch_size"] == 48
+
+
+def test_resume_last_is_the_newest_by_time(kl):
+    older = fit_json(kl, *FAST, "--name", "mine")
+    newer = fit_json(kl, *FAST[:-1], 3, "--name", "mine")
+    assert [Path(run["log_dir"]).name for run in (older, newer)] == ["version_0", "version_1"]
+    os.utime(older["checkpoint"])  # version_0 went on after version_1 had ended
+    os.utime(newer["checkpoint"], (1e9, 1e9))
+    more = fit_json(kl, *FAST[:-1], 5, "--name", "mine", "--resume", "last")
+    assert more["log_dir"] == older["log_dir"]
+    assert len(more["seconds_per_epoch"]) == 3  # from the second epoch of version_0, not the third of version_1
 
 
 def test_resume_from_a_path(kl):
@@ -128,6 +154,7 @@ def test_resume_errors(kl):
         ((*FAST, "--resume", "last"), "epochs must be more than the 2"),
         ((*FAST[:-1], 4, "--label-noise", 0.5, "--resume", "last"), "belongs to other training data"),
         ((*FAST[:-1], 4, "--bandwidth", 1, "--resume", "last"), "was trained with kernel"),
+        ((*FAST[:-1], 4, "--precision", "medium", "--resume", "last"), "trained with precision high; got medium"),
         ((*FAST, "--resume", "last", "--fast-dev-run"), "exclude each other"),
     ):
         result = kl("fit", *arguments)

@@ -1,0 +1,133 @@
+"""A YAML file of options, by the core schema of YAML 1.2: one flat mapping of names to numbers, texts, true and false.
+
+PyYAML reads YAML 1.1, in which 0100 is 64, 1:00 is 60, 1_000 is 1000 and `no` is false, and it builds whatever tags and
+aliases ask for. So only its parser is used, event by event, and a number that the two versions read differently is
+refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import yaml
+
+LONGEST = 1_000_000  # characters of a file of options
+_NUMBER = re.compile(r"[-+]?(0[xob][0-9a-fA-F]+|\.?[0-9][0-9.]*([eE][-+]?[0-9]+)?)")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_NOT_FINITE = re.compile(r"([-+]?)\.(inf|Inf|INF|nan|NaN|NAN)")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9][0-9.]*([eE][-+]?[0-9]+)?")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-9_]+)+(\.[0-9_]*)?")
+
+
+class NotReadable(Exception):
+    """What is wrong with a file, and in which line."""
+
+
+class Value(NamedTuple):
+    """What a file gives for a key."""
+
+    value: str | bool | None
+    """A number as a command line has it, a text, true, false, or null."""
+    line: int
+
+
+def read_mapping(text: str) -> dict[str, Value]:
+    """The values by key; numbers stay as they are written, but for 0o17 and 0x1F, which become 15 and 31.
+
+    Raises:
+        NotReadable: the text is not YAML or no such mapping, a key stands twice, or a number is ambiguous.
+    """
+    import yaml
+
+    if len(text) > LONGEST:
+        raise NotReadable(f"has more than {LONGEST} characters, too many for options")
+    try:
+        return _mapping(text)
+    except yaml.YAMLError as error:
+        raise NotReadable(f"is not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
+        raise NotReadable(f"is not YAML: {error}") from error
+
+
+def dump_mapping(values: dict[str, Any]) -> str:
+    """Plain values as YAML that `read_mapping` gives back; texts that it would read otherwise are quoted."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """SafeDumper quotes what YAML 1.1 reads otherwise."""
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        try:
+            same = _plain_value(text) == text
+        except NotReadable:
+            same = False
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if same else "'")
+
+    Dumper.add_representer(str, represent)
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False)
+
+
+def _mapping(text: str) -> dict[str, Value]:
+    import yaml
+
+    found: dict[str, Value] = {}
+    key: str | None = None  # whose value comes next
+    inside = False
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.DocumentStartEvent) and line > 1 and (found or inside):
+            raise NotReadable(f"line {line}: a second document begins; there must be one")
+        if not isinstance(event, yaml.NodeEvent):  # where the stream, a document or the mapping begins or ends
+            continue
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise NotReadable(f"line {line}: anchors and aliases are not read: write the value out")
+        if event.tag is not None:
+            raise NotReadable(f"line {line}: tags are not read; got {event.tag}: leave it out")
+        if not inside:
+            if isinstance(event, yaml.ScalarEvent) and event.value in ("", "null", "~"):
+                continue  # a file of nothing
+            if not isinstance(event, yaml.MappingStartEvent):
+                raise NotReadable("must hold a mapping of options to values, as --print-config writes")
+            inside = True
+        elif not isinstance(event, yaml.ScalarEvent):
+            raise NotReadable(
+                f"line {line}: {'an option' if key is None else key} must be one number or text; got "
+                f"{'a list' if isinstance(event, yaml.SequenceStartEvent) else 'a mapping'}"
+            )
+        elif key is None:
+            key = event.value
+            if key in found:
+                raise NotReadable(f"line {line}: {key} stands in line {found[key].line} already: leave one of them out")
+        else:
+            try:
+                value = _plain_value(event.value) if event.style is None else event.value
+            except NotReadable as error:
+                raise NotReadable(f"line {line}: {key} {error}") from error
+            found[key], key = Value(value, line), None
+    return found
+
+
+def _plain_value(text: str) -> str | bool | None:
+    """What a text without quotes means."""
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text.lower() in ("true", "false") and text in (text.lower(), text.upper(), text.title()):
+        return text.lower() == "true"
+    for what, found in (
+        ("leading zeros", _LEADING_ZERO.fullmatch(text)),
+        ("colons", _SEXAGESIMAL.fullmatch(text)),
+        ("underscores", "_" in text and _NUMBER.fullmatch(text.replace("_", ""))),
+        ("the prefix 0b", text.lstrip("+-").startswith("0b") and _NUMBER.fullmatch(text)),
+    ):
+        if found:
+            raise NotReadable(
+                f"must be a number without {what}, which YAML 1.1 and 1.2 read differently; got {text}: write a plain "
+                "number, or quotes around a text"
+            )
+    if _BASED.fullmatch(text):
+        return str(int(text, 0))
+    if special := _NOT_FINITE.fullmatch(text):
+        return special[1] + special[2].lower()
+    return text
