@@ -30,14 +30,14 @@ def load_config(context: typer.Context, path: str | None) -> str | None:
     except NotReadable as error:
         raise typer.BadParameter(f"--config {path} {error}") from error
     values: dict[str, Value] = {}
-    for key, value in written.items():
+    for key, found in written.items():
         name = key.replace("-", "_")
         if name in values:
             raise typer.BadParameter(
-                f"--config {path} line {value.line}: {key} stands in line {values[name].line} already, written with - "
+                f"--config {path} line {found.line}: {key} stands in line {values[name].line} already, written with - "
                 "or _: leave one of them out"
             )
-        values[name] = value
+        values[name] = found
     known = {parameter.name for parameter in context.command.params} - {"config", "print_config", "help"}
     if unknown := sorted(set(values) - known):
         raise typer.BadParameter(

@@ -76,6 +76,7 @@ def _mapping(text: str) -> dict[str, Value]:
     key: str | None = None  # whose value comes next
     inside = False
     for event in yaml.parse(text, yaml.SafeLoader):
+        assert event.start_mark is not None
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and line > 1 and (found or inside):
             raise NotReadable(f"line {line}: a second document begins; there must be one")
@@ -83,8 +84,8 @@ def _mapping(text: str) -> dict[str, Value]:
             continue
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise NotReadable(f"line {line}: anchors and aliases are not read: write the value out")
-        if event.tag is not None:
-            raise NotReadable(f"line {line}: tags are not read; got {event.tag}: leave it out")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise NotReadable(f"line {line}: tags are not read; got {tag}: leave it out")
         if not inside:
             if isinstance(event, yaml.ScalarEvent) and event.value in ("", "null", "~"):
                 continue  # a file of nothing
