@@ -55,7 +55,26 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
     # Without it there is no portable way to ask but another dependency: what any laptop has.
     available = int(found[1]) * 1024 if found else 4 * 10**9
-    return max(1, min([available, *(size for size in _free_in_groups() if size is not None)]))
+    return max(1, min([available, *(size for size in (*_free_in_groups(), *_free_in_limits()) if size is not None)]))
+
+
+def _free_in_limits(status: Path = Path("/proc/self/status")) -> list[int | None]:
+    """Bytes that the limits of this process (`ulimit -v`, `ulimit -d`) leave free, None where one is not set.
+
+    The first counts addresses, used or not: what libraries reserve is gone from it.
+
+    Args:
+        status: the process's own use, lines of "name: number kB".
+    """
+    if not status.exists():  # not on Linux, where alone we know the use
+        return []
+    text = status.read_text()
+    free: list[int | None] = []
+    for limit, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        most, used = resource.getrlimit(limit)[0], re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+        known = most != resource.RLIM_INFINITY and used is not None
+        free.append(max(0, most - int(used[1]) * 1024) if known and used else None)
+    return free
 
 
 def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int | None]:

@@ -1,10 +1,14 @@
 """What a run may keep: the budget by item, its refusals, and the memory that is free."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from kl.budget import LEAST_KEPT, training_memory
 from kl.errors import MemoryBudgetError
-from kl.memory import UNLIMITED, _free_in_groups, free_memory
+from kl.memory import UNLIMITED, _free_in_groups, _free_in_limits, free_memory
 
 IMAGES = {"d": 784, "c": 10, "s": 2000, "coded": True}
 
@@ -109,3 +113,34 @@ def test_free_memory_respects_the_group(monkeypatch):
     assert free_memory("cpu") == 12345
     monkeypatch.setattr("kl.memory._free_in_groups", lambda: [None])
     assert free_memory("cpu") > 12345
+
+
+LIMITED = """
+import json, re, resource, sys
+from pathlib import Path
+from kl.memory import free_memory, parse_memory
+name, room = sys.argv[1], int(sys.argv[2])
+used = {"AS": "VmSize", "DATA": "VmData"}[name]
+now = 1024 * int(re.search(rf"^{used}:\\s+(\\d+)", Path("/proc/self/status").read_text(), re.M)[1])
+resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (now + room, now + room))
+print(json.dumps([free_memory(), parse_memory("auto")]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process uses is read from /proc")
+@pytest.mark.parametrize("name", ["AS", "DATA"])
+def test_auto_respects_the_limits_of_the_process(name):
+    room = 10**8
+    child = subprocess.run([sys.executable, "-c", LIMITED, name, str(room)], capture_output=True, text=True, check=True)
+    free, auto = json.loads(child.stdout)
+    assert 0.9 * room < free <= room
+    assert auto <= free // 2 + 2**20
+
+
+def test_limits_that_are_not_set_or_not_known_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda limit: (-1, -1))
+    assert set(_free_in_limits()) <= {None}
+    assert _free_in_limits(tmp_path / "missing") == []
+    monkeypatch.setattr("resource.getrlimit", lambda limit: (5 * 1024, 5 * 1024))
+    (tmp_path / "status").write_text("VmSize:\t 3 kB\nVmData:\t 9 kB\n")
+    assert _free_in_limits(tmp_path / "status") == [2048, 0]

@@ -33,12 +33,25 @@ def test_json_and_fit_agree(kl):
         assert found[name] == done[name]
 
 
+def test_all_seconds_are_in_the_total(kl):
+    found = plan_json(kl, *FAST, "--epochs", 7)
+    epoch = found["seconds_per_epoch"] + found["seconds_training_error"] + found["seconds_evaluation"]
+    before = found["seconds_reading_data"] + found["seconds_planning"] + found["seconds_filling"]
+    assert found["exact"]["seconds"] > 0
+    assert found["seconds_total"] == pytest.approx(before + 7 * epoch + found["exact"]["seconds"], rel=1e-9)
+    without = plan_json(kl, *FAST, "--epochs", 7, "--no-exact")
+    assert without["exact"] is None
+    epoch = without["seconds_per_epoch"] + without["seconds_training_error"] + without["seconds_evaluation"]
+    assert without["seconds_total"] == pytest.approx(without["seconds_setup"] + 7 * epoch, rel=1e-9)
+
+
 def test_conjugate_gradients(kl):
     found = plan_json(kl, *FAST, "--solver", "pcg", "--epochs", 7)
     assert found["solver"] == "conjugate gradients"
     assert found["memory_total"] == sum(found["memory_items"].values()) <= found["memory_budget"]
     assert found["preconditioner_rank"] == 30
-    assert found["seconds_total"] > 7 * found["seconds_per_epoch"] > 0
+    total = found["seconds_planning"] + found["seconds_filling"] + 7 * found["seconds_per_epoch"]
+    assert found["seconds_total"] == pytest.approx(total, rel=1e-9)
     shown = kl("plan", *FAST, "--solver", "pcg").out
     assert "an epoch, one iteration" in shown
     assert "kept part of its lower triangle" in shown

@@ -70,7 +70,8 @@ def collect(n):
         "sum": ranks.sum(torch.full((2,), ranks.rank + 1.0)),
         "largest": ranks.largest(float(ranks.rank)),
         "least": ranks.least(float(ranks.rank)),
-        "nan": ranks.largest(float("nan") if ranks.rank == 0 else 1.0),
+        "nan": [ranks.largest(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
+        "least nan": [ranks.least(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
         "total": ranks.total(2),
         "each": ranks.each(f"rank {ranks.rank}"),
         "gather": ranks.gather(own, counts),
@@ -95,7 +96,7 @@ def test_collectives(size):
     for rank, one in enumerate(found):
         assert one["sum"].tolist() == [size * (size + 1) / 2] * 2
         assert (one["largest"], one["least"], one["total"], one["from"]) == (size - 1, 0, 2 * size, 0)
-        assert one["nan"] != one["nan"]
+        assert all(value != value for value in one["nan"] + one["least nan"])  # whichever rank has it
         assert one["each"] == [f"rank {rank}" for rank in range(size)]
         assert torch.equal(one["gather"], by_rank)
         assert torch.equal(one["whole"], whole)

@@ -59,4 +59,32 @@ MUTANTS = [
         "if precision is None:",
         "tests/test_cli_fit.py -k resume_errors",
     ),
+    Mutant(
+        "seconds_total without the exact solve",
+        "recipes/plan.py",
+        "estimate.training_seconds(epochs) + exact_seconds,",
+        "estimate.training_seconds(epochs),",
+        "tests/test_plan_command.py -k total",
+    ),
+    Mutant(
+        "NaN in the largest over ranks is heard of rank 0 alone",
+        "kl/ranks.py",
+        "max(self.each(value), key=lambda one: (one != one, one))",
+        "max(self.each(value))",
+        "tests/test_ranks.py -k collectives",
+    ),
+    Mutant(
+        "auto ignores a limit of addresses",
+        "kl/memory.py",
+        '((resource.RLIMIT_AS, "VmSize"), ',
+        "(",
+        "tests/test_budget.py -k limits",
+    ),
+    Mutant(
+        "auto ignores what is used within the limits of the process",
+        "kl/memory.py",
+        "max(0, most - int(used[1]) * 1024)",
+        "most",
+        "tests/test_budget.py -k limits",
+    ),
 ]
