@@ -4,74 +4,96 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kl import Interpolant, Kernel, Rows
-from kl.engine import kernel_matmul
+from kl import CheckpointError, Interpolant, Kernel
 from kl.exact.checkpoint import solution_key
-from kl.files import written_whole
+from kl.exact.verified import check_solution
+from kl.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 
 __all__ = ["load_solution", "save_solution", "solution_key"]
 
-CHECKED_ROWS = 16  # rows whose fitted values a loaded solution is checked on
-CHECK_TOLERANCE = 1e-6  # relative; far above float64 rounding, far below the effect of another formula
+FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # what a solver hands a singular matrix to
+TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
 
 
 def load_solution(
     path: Path,
+    key: str,
     kernel: Kernel,
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
     tolerance: float = math.inf,
+    solver: str = "auto",
     centers: Tensor | None = None,  # shape: (p, d)
 ) -> Interpolant | None:
-    """The solution in a file; None, with a log line, where the file is damaged or its kernel has changed.
+    """The solution in a file; None where there is none, and, with a log line, where it is not to be used.
 
-    None, too, where its residual is above the tolerance and nobody has asked it for as little before.
+    That is where the file is damaged, was written for another key, or is no solution of these equations with this
+    kernel (see `check_solution`). And where its residual is above the tolerance, unless as little was asked for when it
+    was solved for, by a solver that is asked for now: then solving again leads no further.
 
-    Its fitted values on a few rows are computed again. That finds a kernel whose formula was changed under the same
-    name, which no hash of its config can see.
+    Args:
+        path: the file.
+        key: the `solution_key` of what is asked for.
+        kernel: the kernel; its bandwidth must be resolved.
+        x: training features.
+        y: targets.
+        tolerance: the relative residual that is asked for.
+        solver: the solver that is asked for.
+        centers: where the weights are, of a least-squares solution.
     """
     if not path.is_file():
         return None
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        solution = Interpolant(**{field.name: values[field.name] for field in fields(Interpolant)})
-        wanted = (len(x if centers is None else centers), y.shape[1])
-        if solution.alpha.shape != wanted or solution.fitted.shape != y.shape:
-            raise ValueError(f"weights of shape {tuple(solution.alpha.shape)} for targets of shape {tuple(y.shape)}")
-        _check_fitted(solution, kernel, x, centers)
-        if solution.relative_residual > tolerance and solution.tolerance > tolerance:
-            raise ValueError(f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}")
-    except Exception as error:  # a damaged pickle can raise anything; whatever it is, solving again mends it
-        log.warning("the exact solution in %s cannot be used (%s); solving again", path, str(error).split("\n")[0])
+        solution = _read(path, key)
+        check_solution(solution, kernel, x, y, centers)
+        _check_tolerance(solution, tolerance, solver)
+    except CheckpointError as error:
+        log.warning("the exact solution in %s cannot be used (%s); solving again", path, error)
         return None
     return solution
 
 
-def save_solution(path: Path, solution: Interpolant) -> None:
+def save_solution(path: Path, key: str, solution: Interpolant) -> None:
     """Write the solution at once or not at all; a disk that refuses it is only a log line."""
-    values: dict[str, Any] = asdict(solution)
-    values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+    values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in vars(solution).items()}
     try:
-        with written_whole(path) as file:
-            torch.save(values, file)
-    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+        save_values(path, {"key": key, **values})
+    except OSError as error:
         log.warning("the exact solution could not be kept in %s (%s)", path.parent, error)
 
 
-def _check_fitted(solution: Interpolant, kernel: Kernel, x: Tensor, centers: Tensor | None) -> None:
-    rows = torch.linspace(0, len(x) - 1, min(CHECKED_ROWS, len(x))).long()
-    single = Rows.of((x if centers is None else centers).cpu())
-    checked = Rows.of(x[rows].cpu(), like=single).double()
-    again = kernel_matmul(kernel, checked, single.double(), solution.alpha, same=rows if centers is None else None)
-    kept = solution.fitted[rows]
-    if not float((again - kept).norm()) <= CHECK_TOLERANCE * float(solution.fitted.abs().max()) * kept.numel() ** 0.5:
-        raise ValueError("its fitted values are not those of the kernel as it is now")
+def _read(path: Path, key: str) -> Interpolant:
+    values = load_values(path)
+    if values.get("key") != key:
+        raise CheckpointError("it belongs to other data, targets, kernel, ridge or centres")
+    names = [field.name for field in fields(Interpolant)]
+    if missing := [name for name in names if name not in values]:
+        raise CheckpointError(f"{missing[0]} is missing")
+    for name in names:
+        value = values[name]
+        if name in TENSORS:
+            good = isinstance(value, Tensor) and value.dtype == torch.float64
+        else:
+            good = isinstance(value, str) if name == "solver" else isinstance(value, (int, float)) and value >= 0
+        if not good:
+            raise CheckpointError(f"{name} is none")
+    return Interpolant(**{name: values[name] for name in names})
+
+
+def _check_tolerance(solution: Interpolant, tolerance: float, solver: str) -> None:
+    if solution.relative_residual <= tolerance:
+        return
+    ours = FAMILY.get(solution.solver, solution.solver)
+    if solution.tolerance > tolerance or solver not in ("auto", ours):
+        raise CheckpointError(
+            f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}, by {ours} at a "
+            f"tolerance of {solution.tolerance:.1e}"
+        )

@@ -166,8 +166,9 @@ class ExactInterpolation(pl.Callback):
     def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        path = self.cache_dir / f"{solution_key(kernel, x, y, self.ridge, centers)}.pt"
-        solution = load_solution(path, kernel, x, y, self.tolerance, centers)
+        key = solution_key(kernel, x, y, self.ridge, centers)
+        path = self.cache_dir / f"{key}.pt"
+        solution = load_solution(path, key, kernel, x, y, self.tolerance, self.solver, centers)
         cached = solution is not None
         if solution is not None:
             log.info("exact interpolation: read from %s", path)
@@ -179,7 +180,7 @@ class ExactInterpolation(pl.Callback):
                     solution = self._solve_least_squares(machine, centers, x, y, device)
             except KLError as reason:  # beyond the budget, or singular: the run itself can do without
                 return _Outcome(skipped=str(reason))
-            save_solution(path, solution)
+            save_solution(path, key, solution)
         rows, test, points = val_rows(data), getattr(data, "test_set", None), x if centers is None else centers
         validated = _errors("val", rows, solution, machine, points)
         results = {

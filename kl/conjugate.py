@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from kl.budget import TrainingMemory
 from kl.errors import CheckpointError, MemoryBudgetError
-from kl.exact.equal_rows import equal_rows
+from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
 from kl.exact.plan import pcg_memory, pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
@@ -136,9 +136,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._panels, self.rank = panels, rank
         if not self.is_started:
             first, group = equal_rows(self.centers)
-            counts = torch.bincount(group).double()[:, None]
-            sums = torch.zeros(len(first), c, dtype=torch.float64, device=group.device)
-            self.means = (sums.index_add_(0, group, self.targets.double()) / counts)[group]
+            self.means = mean_targets(group, self.targets, len(first))[1][group]
             self.residual, self.best_residual = self.means.clone(), self.means.clone()
         log.info("%s; conjugate gradients: preconditioner of rank %d", self.kernel, rank)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.exact.checkpoint import Checkpoint, solution_key
 from kl.exact.direct import RESIDUAL_ACCEPTED, solve_direct
-from kl.exact.equal_rows import equal_rows
+from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.pcg import solve_pcg
 from kl.exact.plan import choose_solver, direct_memory, pcg_plan, rows_that_fit
 from kl.exact.system import Progress, Reporter, Solved, System
@@ -135,9 +135,7 @@ def interpolate(
     if kernel.shift_invariant and (origin := far_origin(x)).any():
         x = x - origin  # distances of rows far from 0 lose their digits
     first, group = equal_rows(x)
-    counts = torch.bincount(group).double()[:, None]
-    means = torch.zeros(len(first), c, dtype=torch.float64, device=y.device).index_add_(0, group, y.double())
-    means /= counts
+    counts, means = mean_targets(group, y, len(first))
     if len(first) < n and not torch.allclose(means[group], y.double()):
         log.warning(
             "%d training rows repeat others and some carry different targets; no function fits them all, so the "

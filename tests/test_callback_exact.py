@@ -196,7 +196,7 @@ def test_a_file_that_runs_code_is_not_run(tmp_path, caplog):
 
     x, y = torch.rand(4, 2), torch.rand(4, 1)
     torch.save({"alpha": Evil()}, tmp_path / "a.pt")
-    assert load_solution(tmp_path / "a.pt", kl.Laplacian(1.0), x, y) is None
+    assert load_solution(tmp_path / "a.pt", "key", kl.Laplacian(1.0), x, y) is None
     assert not (tmp_path / "evil").exists()
     assert "solving again" in caplog.text
 
@@ -223,9 +223,9 @@ def test_the_key_follows_everything_the_solution_depends_on():
 
 def test_a_kernel_whose_formula_changed_is_solved_again(tmp_path, caplog):
     x, y = torch.rand(10, 2), torch.rand(10, 1)
-    save_solution(tmp_path / "a.pt", kl.interpolate(kl.Laplacian(1.0), x, y))
-    assert load_solution(tmp_path / "a.pt", kl.Laplacian(1.0), x, y) is not None
-    assert load_solution(tmp_path / "a.pt", kl.Laplacian(1.001), x, y) is None
+    save_solution(tmp_path / "a.pt", "key", kl.interpolate(kl.Laplacian(1.0), x, y))
+    assert load_solution(tmp_path / "a.pt", "key", kl.Laplacian(1.0), x, y) is not None
+    assert load_solution(tmp_path / "a.pt", "key", kl.Laplacian(1.001), x, y) is None
     assert "kernel as it is now" in caplog.text
 
 
@@ -328,7 +328,7 @@ def test_a_kept_solution_serves_only_the_tolerance_it_was_asked_for(tmp_path, mo
     for tolerance in (1e-2, 1e-1, 1e-8, 1e-4):
         fit(ExactInterpolation(cache_dir=tmp_path, solver="pcg", tolerance=tolerance))
     assert len(solves) == 2
-    assert "is above 1.0e-08); solving again" in caplog.text
+    assert "is above 1.0e-08, by pcg at a tolerance of 1.0e-02); solving again" in caplog.text
 
 
 def test_the_machine_s_own_memory_is_left_to_it(tmp_path, monkeypatch):

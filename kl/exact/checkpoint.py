@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from kl.errors import CheckpointError
-from kl.files import written_whole
 from kl.kernels.base import Kernel
+from kl.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when a file's content or the meaning of a solution changes
+FORMAT = 3  # raise it when a file's content or the meaning of a solution changes
 SAVE_SECONDS = 30.0
 
 
@@ -61,9 +61,9 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            found = torch.load(self.path, map_location=device, weights_only=True)
+            found = load_values(self.path, device)
             key, state = found["key"], dict(found["state"])
-        except Exception as error:  # a damaged pickle can raise anything
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint must be a file of an unfinished exact solve; {self.path} is damaged or something else: "
                 "delete it, or give another path"
@@ -81,9 +81,8 @@ class Checkpoint:
             return
         self._saved = time.monotonic()
         try:
-            with written_whole(self.path) as file:
-                torch.save({"key": self._key, "state": state}, file)
-        except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+            save_values(self.path, {"key": self._key, "state": state})
+        except OSError as error:
             log.warning("the state of the exact solve could not be kept in %s (%s)", self.path, error)
 
     def delete(self) -> None:

@@ -29,3 +29,14 @@ def equal_rows(
             if group[i] == len(first):
                 first.append(i)
     return torch.tensor(first, device=x.device), torch.from_numpy(group).to(x.device)
+
+
+def mean_targets(
+    group: Tensor,  # shape: (n,)
+    y: Tensor,  # shape: (n, c)
+    count: int,
+) -> tuple[Tensor, Tensor]:
+    """The rows of each of `count` groups, shape (u, 1), and the mean of their targets, (u, c), both float64."""
+    counts = torch.bincount(group, minlength=count).double()[:, None]
+    sums = torch.zeros(count, y.shape[1], dtype=torch.float64, device=y.device)
+    return counts, sums.index_add_(0, group, y.double()) / counts

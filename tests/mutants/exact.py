@@ -1,0 +1,71 @@
+"""Faults in the exact solutions: those that are kept, their solvers, and what they report."""
+
+from mutants import Mutant
+
+CACHE = "tests/test_exact_cache.py"
+
+MUTANTS = [
+    Mutant(
+        "the checksums of a kept solution are not looked at",
+        "kl/saved.py",
+        "if (damaged := archive.testzip()) is not None:",
+        "if (damaged := None) is not None:",
+        CACHE,
+    ),
+    Mutant(
+        "a kept solution of another key is used",
+        "callbacks/exact_cache.py",
+        'if values.get("key") != key:',
+        'if "key" not in values:',
+        CACHE,
+    ),
+    Mutant(
+        "the residual of a kept solution is believed",
+        "kl/exact/verified.py",
+        "if not relative <= (1 + SLACK) * solution.relative_residual + ROUNDING:",
+        "if not relative < 1e9:",
+        CACHE,
+    ),
+    Mutant(
+        "a kept least-squares solution of other targets is used",
+        "kl/exact/verified.py",
+        "if not bool((found.abs() <= allowed + TINY).all()):",
+        "if not bool(found.isfinite().all()):",
+        CACHE,
+    ),
+    Mutant(
+        "the fitted values of a kept solution are believed",
+        "kl/exact/verified.py",
+        "if not bool(((again - fitted[rows]).abs() <= allowed).all()):",
+        "if not bool(again.isfinite().all()):",
+        CACHE,
+    ),
+    Mutant(
+        "the norm of a kept solution is believed",
+        "kl/exact/verified.py",
+        "if not bool(((stated.square() - squares.clamp(min=0)).abs() <= allowed).all()):",
+        "if not bool(stated.isfinite().all()):",
+        CACHE,
+    ),
+    Mutant(
+        "a kept solution looser than asked is used",
+        "callbacks/exact_cache.py",
+        "if solution.tolerance > tolerance or",
+        "if",
+        CACHE,
+    ),
+    Mutant(
+        "a kept solution's own tolerance is not looked at",
+        "callbacks/exact_cache.py",
+        "if solution.tolerance > tolerance or",
+        "if solution.relative_residual > tolerance or",
+        CACHE,
+    ),
+    Mutant(
+        "a solution that stalled keeps another solver from trying",
+        "callbacks/exact_cache.py",
+        'or solver not in ("auto", ours):',
+        "or not ours:",
+        CACHE,
+    ),
+]
