@@ -55,7 +55,8 @@ class Interpolant:
     seconds: float
     """Of this call, without those before an interruption."""
     solver: str
-    """"direct" (Cholesky), "pcg", or "eigen" where the matrix is singular: minimum-norm least squares."""
+    """"direct" (Cholesky), "pcg"; "low-rank" where conjugate gradients meet a kernel matrix of low rank, which a factor
+    of its range solves; or "eigen" where a direct solve meets a singular one: minimum-norm least squares."""
     iterations: int
     """Of conjugate gradients, or steps of iterative refinement."""
 
@@ -207,7 +208,7 @@ def _scale(kernel: Kernel, rows: Rows) -> float:
 
 def _warn(solved: Solved, tolerance: float, need: int) -> None:
     """Say that the tolerance was not reached; a least-squares solution has said so itself."""
-    if solved.relative_residual <= tolerance or solved.solver == "eigen":
+    if solved.relative_residual <= tolerance or solved.solver in ("eigen", "low-rank"):
         return
     remedy = "give a ridge (--ridge 1e-6)"
     if solved.solver == "pcg":

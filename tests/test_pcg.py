@@ -96,22 +96,79 @@ def test_degenerate_systems():
         solve(torch.zeros(4, 2), torch.ones(4, 1), Polynomial(degree=2, bias=0.0))
 
 
-def test_targets_in_the_range_of_a_singular_kernel_are_fitted():
-    x = draw(60, 4)
-    y = x.double() @ draw(4, 2, seed=1).double()
-    np.testing.assert_allclose(solve(x, y, Polynomial(degree=1, bias=0.0)).fitted, y, atol=1e-4)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("d", [2, 8])
+@pytest.mark.parametrize("n", [20, 60, 120, 500])
+def test_targets_in_the_range_of_a_singular_kernel_are_fitted(n, d, seed):
+    """Conjugate gradients in float32 fit about half of these, which half depends on the last bits of products."""
+    x = draw(n, d, seed=100 * seed)
+    y = x.double() @ draw(d, 2, seed=100 * seed + 1).double()
+    result = solve(x, y, Polynomial(degree=1, bias=0.0), tolerance=1e-6)
+    assert result.converged
+    np.testing.assert_allclose(result.fitted, y, atol=1e-6 * float(y.norm()))
+    K = oracle.matrix(oracle.polynomial, x[:9].numpy(), x.numpy(), degree=1, bias=0.0, scale=1.0)
+    np.testing.assert_allclose(K @ result.alpha.numpy(), y[:9], atol=1.1e-6 * float(y.norm()))
 
 
-def test_a_solve_that_stands_still_stops_with_a_warning(caplog):
+LOW_RANK = {
+    "quadratic": (Polynomial(degree=2, bias=1.0), lambda x: x[:, :2] * x[:, 1:3] + 3),
+    "cubic": (Polynomial(degree=3, bias=0.5), lambda x: x[:, :2] ** 3 - x[:, 2:]),
+    "few distinct rows": (Laplacian(2.0), lambda x: x[:, :2].sign()),
+    "rows that nearly repeat": (Gaussian(2.0), lambda x: x[:, :2].round()),
+    "huge bandwidth": (Gaussian(1e3), lambda x: x[:, :2] + 1),
+}
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_other_kernels_of_low_rank(name):
+    kernel, function = LOW_RANK[name]
+    x = draw(150, 4).double()
+    if "rows" in name:
+        x = x[:7].repeat(22, 1)[:150] + (1e-9 * torch.arange(150.0)[:, None] if "nearly" in name else 0)
+    y = function(x)
+    result = solve(x, y, kernel, tolerance=1e-5)
+    assert result.relative_residual < 1e-5
+    np.testing.assert_allclose(result.fitted, y, atol=1e-5 * float(y.norm()))
+    np.testing.assert_allclose(kernel(x) @ result.alpha, y, atol=1.1e-5 * float(y.norm()))
+
+
+def test_a_range_of_more_directions_than_a_block_of_pivots():
+    x = draw(1000, 90)
+    y = x.double() @ draw(90, 2, seed=1).double()
+    result = solve(x, y, Polynomial(degree=1, bias=0.0), tolerance=1e-9)
+    assert (result.solver, result.converged) == ("low-rank", True)
+    np.testing.assert_allclose(x.double() @ (x.double().T @ result.alpha), y, atol=1e-7)
+
+
+def test_a_ridge_on_a_kernel_of_low_rank():
+    again = torch.tensor([*range(80), *range(10)])
+    x, y, kernel = draw(80, 3)[again], draw(80, 2, seed=1)[again], Polynomial(degree=1, bias=0.0)
+    wanted = oracle.naive_interpolate(x.double().numpy() @ x.double().numpy().T, y, 1e-3)
+    np.testing.assert_allclose(solve(x, y, kernel, ridge=1e-3, tolerance=1e-9).alpha, wanted, atol=1e-5)
+
+
+def test_targets_outside_the_range_get_the_least_squares_solution_of_minimum_norm(caplog):
     x, y = draw(120, 4), draw(120, 2, seed=1)
     result = solve(x, y, Polynomial(degree=1, bias=0.0))
     assert not result.converged
+    assert result.solver == "low-rank"
+    assert "the kernel matrix has rank 4, so the targets cannot all be fitted" in caplog.text
+    X = x.double().numpy()
+    weights = np.linalg.lstsq(X, y.double().numpy())[0]
+    left = np.linalg.norm(y.double().numpy() - X @ weights)
+    assert result.relative_residual == pytest.approx(left / float(y.double().norm()), rel=1e-9)
+    np.testing.assert_allclose(X.T @ result.alpha.numpy(), weights, atol=1e-9)
+    np.testing.assert_allclose(result.alpha, X @ np.linalg.lstsq(X, result.alpha.numpy())[0], atol=1e-9)
+
+
+def test_a_solve_that_stands_still_stops_with_a_warning(caplog, monkeypatch):
+    monkeypatch.setattr(plan, "RANK", 20)  # no factor of K's range is affordable
+    x, y = draw(150, 3), draw(150, 1, seed=1)
+    result = solve(x, y, Gaussian(1.5), tolerance=1e-12)
+    assert (result.converged, result.solver) == (False, "pcg")
     assert "exact solve stopped at relative residual" in caplog.text
     assert "--ridge 1e-6), or use --solver direct" in caplog.text
-    X = x.double().numpy()
-    left = y.double().numpy() - X @ np.linalg.lstsq(X, y.double().numpy())[0]
-    assert result.relative_residual >= np.linalg.norm(left) / float(y.norm()) - 1e-9
-    assert result.iterations < 1000
+    assert result.iterations < 2000
 
 
 def test_a_nearly_singular_kernel_reports_its_true_residual():
@@ -119,7 +176,9 @@ def test_a_nearly_singular_kernel_reports_its_true_residual():
     result = solve(x, y, Gaussian(1.5))
     K = oracle.matrix(oracle.gaussian, x.numpy(), x.numpy(), bandwidth=1.5)
     left = np.linalg.norm(K @ result.alpha.numpy() - y.double().numpy()) / float(y.norm())
-    assert left == pytest.approx(result.relative_residual, rel=1e-3)
+    # Large weights of both signs: another sum of K's rounding errors has another value.
+    rounding = 1e-16 * np.abs(K).sum(axis=1).max() * float(result.alpha.norm()) / float(y.norm())
+    assert left == pytest.approx(result.relative_residual, rel=1e-3, abs=rounding)
 
 
 @pytest.mark.usefixtures("small_blocks")

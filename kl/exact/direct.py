@@ -12,16 +12,15 @@ from torch import Tensor
 
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.exact.plan import SINGLE_ROWS, direct_memory
-from kl.exact.system import Progress, Reporter, Solved, System
+from kl.exact.refinement import RESIDUAL_WANTED, refine
+from kl.exact.system import Progress, Reporter, Solved, System, warn_inconsistent
 from kl.exact.triangle import LowerTriangle
 from kl.memory import format_memory
 
 log = logging.getLogger(__name__)
 
-RESIDUAL_WANTED = 1e-9  # refine while the relative residual is above this
 RESIDUAL_ACCEPTED = 1e-6  # above this the factorisation counts as failed
 EIGEN_LIMIT = 5000  # rows up to which a singular kernel matrix is solved by its eigen-decomposition
-REFINEMENTS = 5
 
 Solve = Callable[[Tensor], Tensor]
 
@@ -91,20 +90,7 @@ def _attempt(system: System, wanted: float, jitter: float, dtype: torch.dtype, r
 
     if not triangle.factorise((system.ridge + jitter).to(dtype), progress):
         return None
-    return _refine(system, triangle.solve, wanted, jitter)
-
-
-def _refine(system: System, solve: Solve, wanted: float, jitter: float) -> Solved:
-    """Iterative refinement: correct alpha by the solve of its true residual while that helps."""
-    alpha, best, iterations = solve(system.y), None, 0
-    while True:
-        fitted, residual, relative = system.check(alpha)
-        if best is not None and not relative < best.relative_residual:
-            return best
-        best = Solved(alpha, fitted, relative, "direct", iterations, jitter)
-        if relative <= wanted or iterations == REFINEMENTS or not math.isfinite(relative):
-            return best
-        alpha, iterations = alpha + solve(residual), iterations + 1
+    return refine(system, triangle.solve, wanted, jitter)
 
 
 def _least_squares(system: System) -> Solved:
@@ -118,11 +104,7 @@ def _least_squares(system: System) -> Solved:
     fitted, _, relative = system.check(alpha)
     if not math.isfinite(relative):
         raise InputError(f"kernel {system.kernel} is not finite on some pairs of training rows: rescale the features")
-    log.warning(
-        "the kernel matrix is singular, so the targets cannot all be fitted (relative residual %.1e); the exact "
-        "limit is the least-squares solution of minimum norm. A ridge or a kernel of full rank avoids this",
-        relative,
-    )
+    warn_inconsistent(relative, "the kernel matrix is singular")
     return Solved(alpha, fitted, relative, "eigen", 0)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from kl.errors import MemoryBudgetError
 from kl.exact.checkpoint import Checkpoint
 from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
+from kl.exact.low_rank import low_rank_worth, solve_low_rank
 from kl.exact.plan import pcg_memory, pcg_plan, rows_that_fit
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import Progress, Reporter, Solved, System
@@ -55,12 +56,15 @@ def solve_pcg(
             f"budget of {format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
         )
     saved = checkpoint.load(system.y.device) if checkpoint else None  # a wrong one shows before the work
+    mean_ridge = float(system.ridge.mean())
+    preconditioner = LowRankPreconditioner(system.kernel, matrix.rows, rank, mean_ridge)
+    singular = preconditioner.exhausted and mean_ridge == 0
+    if singular and (solved := solve_low_rank(system, tolerance, budget)):
+        return solved
     log.info(
         "pcg: keeping %.0f%% of the kernel matrix, preconditioner of rank %d", _share(n, panels, matrix.side), rank
     )
     matrix.keep(panels)
-    mean_ridge = float(system.ridge.mean())
-    preconditioner = LowRankPreconditioner(system.kernel, matrix.rows, rank, mean_ridge)
     gradients = ConjugateGradients(system, matrix, preconditioner)
     state, best = gradients.zero()
     if saved is not None and checkpoint is not None:
@@ -80,8 +84,18 @@ def solve_pcg(
         raise
     if checkpoint:
         checkpoint.delete()
+    iterations = iteration.state.iterations
+    worth = low_rank_worth(preconditioner) and not singular
+    del iteration, gradients, preconditioner, matrix, state  # their memory is the factor's now
+    if best.relative > tolerance and worth:
+        log.info(
+            "pcg: the residual falls no more after %d iterations; looking for a kernel matrix of low rank", iterations
+        )
+        solved = solve_low_rank(system, tolerance, budget)
+        if solved is not None and solved.relative_residual < best.relative:
+            return replace(solved, iterations=iterations + solved.iterations)
     fitted = system.y - best.residual - system.ridge[:, None] * best.alpha
-    return Solved(best.alpha, fitted, best.relative, "pcg", iteration.state.iterations)
+    return Solved(best.alpha, fitted, best.relative, "pcg", iterations)
 
 
 class _Iteration:

@@ -89,6 +89,14 @@ def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE, ranks: int =
     return rank, panels
 
 
+def low_rank_affordable(n: int, d: int, c: int, budget: int) -> int:
+    """The largest rank, at most 4000, whose float64 factor, its orthonormal basis and copies the budget holds."""
+    rank, left = min(n, RANK), budget - _common_memory(n, d, c)
+    while rank > 0 and 8 * (4 * n * rank + 4 * rank * rank) > left:
+        rank = rank * 3 // 4
+    return rank
+
+
 def rows_that_fit(n: int, budget: int, memory: Callable[[int], int]) -> int:
     """The most rows, nearly, of which `memory` says that they fit the budget; 1 at least."""
     while n > 1 and memory(n) > budget:

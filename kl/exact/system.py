@@ -109,6 +109,16 @@ class Reporter:
             self._listener(progress)
 
 
+def warn_inconsistent(relative: float, cause: str) -> None:
+    """Say that the targets cannot all be fitted, and what the solution is then."""
+    log.warning(
+        "%s, so the targets cannot all be fitted (relative residual %.1e); the exact limit is the least-squares "
+        "solution of minimum norm. A ridge or a kernel of full rank avoids this",
+        cause,
+        relative,
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds as users read them."""
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

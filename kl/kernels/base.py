@@ -66,6 +66,11 @@ class Kernel(ABC):
         self._require_resolved()
         return self._diag(Rows.of(check_finite_matrix("x", x)))
 
+    def block_diag(self, x: Rows) -> Tensor:
+        """K(x_i, x_i) for rows whose norms are known, shape (n,), in the dtype of the kernel values."""
+        self._require_resolved()
+        return self._diag(x)
+
     def block(self, x: Rows, z: Rows, same: Tensor | None = None, workspace: Workspace | None = None) -> Tensor:
         """K(x_i, z_j), shape (m, p), for rows whose norms are known: what the engine calls on every tile.
 

@@ -1,0 +1,121 @@
+"""Kernel matrices of low rank: a float64 factor of the whole range, which solves what can be solved."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from kl.engine import kernel_matrix
+from kl.exact.plan import low_rank_affordable
+from kl.exact.preconditioner import LowRankPreconditioner
+from kl.exact.refinement import RESIDUAL_WANTED, refine
+from kl.exact.system import Solved, System, warn_inconsistent
+
+log = logging.getLogger(__name__)
+
+FIRST, LARGEST = 32, 512  # pivots of the first block and of the largest; each block has twice those of the one before
+RESOLVED = 1e-8  # directions of a block below this share of its largest are left to later pivots
+LEFT = 1e-3  # of K's diagonal; where a preconditioner leaves more, the rank is far above the preconditioner's
+ROUNDING = 4 * torch.finfo(torch.float64).eps
+
+
+def range_factor(
+    system: System,
+    most: int,
+    seed: int = 0,
+) -> Tensor | None:
+    """F of shape (k, n), float64, with F^T F = K(X, X) up to rounding; None where K has a rank above `most`.
+
+    Pivots are drawn as in `kl.exact.preconditioner.pivoted_cholesky`, a block at a time. Of a block, R = (K - F^T F)
+    at the pivots, shape (m, n), and its corner C = V diag(w) V^T, shape (m, m), the rows diag(w)^(-1/2) V^T R of the
+    resolved directions join F: pivots that depend on one another do no harm.
+
+    Source: Chen, Epperly, Tropp, Webber 2022, arXiv 2207.06503, algorithm 4; the corner's eigenvectors are ours.
+    """
+    kernel, rows = system.kernel, system.rows
+    generator, n = torch.Generator().manual_seed(seed), len(rows)
+    diagonal = kernel.block_diag(rows)
+    least = ROUNDING * n**0.5 * float(diagonal.mean())
+    factor, m = diagonal.new_empty(0, n), FIRST
+    while float(diagonal.mean()) > least:
+        m = min(m, n, int((diagonal > 0).sum()))
+        pivots = torch.multinomial(diagonal.cpu(), m, generator=generator).to(diagonal.device)
+        block = kernel_matrix(kernel, rows[pivots], rows, same=pivots)
+        block.addmm_(factor[:, pivots].T, factor, alpha=-1)
+        values, vectors = torch.linalg.eigh(block[:, pivots])
+        keep = values > RESOLVED * values[-1]
+        if not float(values[-1]) > least:  # what is left is rounding error; NaN, too
+            break
+        block = (vectors[:, keep] / values[keep].sqrt()).T @ block
+        if len(factor) + len(block) > most:
+            return None
+        diagonal = (diagonal - block.square().sum(dim=0)).clamp_(min=0)
+        factor, m = torch.cat([factor, block]), min(2 * m, LARGEST)
+    return factor
+
+
+class LowRankSolver:
+    """Solves (F^T F + diag(ridge)) alpha = r; with ridge 0 its least-squares solution of minimum norm.
+
+    With D = diag(ridge) where there is a ridge, else I, D^(-1/2) F^T = B diag(s) V^T. The solution is
+    B diag(s)^(-2) B^T r without a ridge, and D^(-1/2) (B diag(s^2 + 1)^(-1) B^T + I - B B^T) D^(-1/2) r with one.
+
+    Args:
+        factor: F, shape (k, n), float64.
+        ridge: 0 or above 0 in every entry, shape (n,).
+    """
+
+    def __init__(self, factor: Tensor, ridge: Tensor) -> None:
+        self._scale = ridge.rsqrt()[:, None] if bool((ridge > 0).all()) else None
+        q, r = torch.linalg.qr(factor.T if self._scale is None else self._scale * factor.T)
+        u, s, _ = torch.linalg.svd(r)
+        values = s.square()
+        keep = values > ridge.shape[0] * torch.finfo(torch.float64).eps * values[:1]
+        self._basis, self._values = q @ u[:, keep], values[keep][:, None]
+
+    @property
+    def rank(self) -> int:
+        """The directions that are solved for."""
+        return len(self._values)
+
+    def solve(
+        self,
+        r: Tensor,  # shape: (n, c)
+    ) -> Tensor:
+        """alpha, shape (n, c), float64."""
+        if self._scale is None:
+            return self._basis @ (self._basis.T @ r / self._values)
+        r = self._scale * r
+        top = self._basis.T @ r
+        return self._scale * (r + self._basis @ (top / (self._values + 1) - top))
+
+
+def low_rank_worth(preconditioner: LowRankPreconditioner) -> bool:
+    """Whether K may be of a rank that a factor can have, by what the preconditioner left of its diagonal."""
+    return preconditioner.left <= LEFT
+
+
+def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver | None:
+    """The solver of a system whose kernel matrix has a rank that the budget can factorise; None where it has not."""
+    (n, d), c = system.rows.data.shape, system.y.shape[1]
+    factor = range_factor(system, low_rank_affordable(n, d, c, budget), seed)
+    return None if factor is None or not len(factor) else LowRankSolver(factor, system.ridge)
+
+
+def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | None:
+    """Solve by a factor of the range of K, with refinement by true residuals; None where the rank is too high for it.
+
+    Targets outside the range cannot be fitted; a warning says so, and the solution is the least-squares one of
+    minimum norm.
+    """
+    solver = find_low_rank(system, budget)
+    if solver is None:
+        return None
+    log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(system), solver.rank)
+    name = "low-rank" if solver.rank < len(system) else "pcg"
+    solved = refine(system, solver.solve, min(RESIDUAL_WANTED, tolerance), solver=name)
+    if solved.relative_residual > tolerance and solver.rank < len(system):
+        warn_inconsistent(solved.relative_residual, f"the kernel matrix has rank {solver.rank}")
+    return solved

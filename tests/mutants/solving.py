@@ -1,0 +1,34 @@
+"""Faults in conjugate gradients on kernel matrices of low rank."""
+
+from mutants import Mutant
+
+MUTANTS = [
+    Mutant(
+        "kernel matrices of low rank are left to float32",
+        "kl/exact/low_rank.py",
+        "if solver is None:",
+        "if solver is not None or True:",
+        "tests/test_pcg.py",
+    ),
+    Mutant(
+        "the residual of a solve on the range is not the true one",
+        "kl/exact/refinement.py",
+        "best = Solved(alpha, fitted, relative, solver",
+        "best = Solved(alpha, fitted, min(relative, wanted), solver",
+        "tests/test_pcg.py",
+    ),
+    Mutant(
+        "targets outside the range are not told of",
+        "kl/exact/low_rank.py",
+        "if solved.relative_residual > tolerance and solver.rank < len(system):",
+        "if solver.rank > len(system):",
+        "tests/test_pcg.py",
+    ),
+    Mutant(
+        "a factor of the range has no later blocks",
+        "kl/exact/low_rank.py",
+        "while float(diagonal.mean()) > least:",
+        "while not len(factor):",
+        "tests/test_pcg.py",
+    ),
+]
