@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from kl.budget import TrainingMemory
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.equal_rows import equal_rows, mean_targets
-from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
+from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
 from kl.exact.plan import pcg_memory, pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import System
@@ -88,6 +88,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
     ) -> None:
         super().__init__(kernel, memory, precision, seed, {})
         self.rank = 0
+        self._rank_of_direction = 0
 
     # Set-up
 
@@ -175,31 +176,33 @@ class ConjugateGradientMachine(InterpolatingMachine):
         preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=seed, ranks=self.ranks)
         self.rank = preconditioner.rank
         self._gradients = ConjugateGradients(system, matrix, preconditioner)
+        if self.is_started:
+            self._take(self._gradients.resume(self._search()))
 
     # Training
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration."""
-        gradients = self._gradients
-        state = gradients.step(self._state() if self.is_started else gradients.zero()[0])
-        claimed, (_, least, stalls, checked) = gradients.system.relative(state.residual), self.progress.tolist()
-        due = state.iterations % CHECK_ITERATIONS == 0
-        if due or claimed <= DROP * checked or claimed > GROWN * least:
-            best = Best(self.best_alpha, self.best_residual, least, int(stalls))
-            state, best = gradients.check(state, claimed, best)
-            log.info("after %d iterations the least true relative residual is %.1e", state.iterations, best.relative)
-            self.best_alpha, self.best_residual = best.alpha, best.residual
-            least, stalls, checked = best.relative, best.stalls, gradients.system.relative(state.residual)
-            if best.stalls >= STALLS:
-                log.info("float32 kernel products lead no further: training stops")
-                self.trainer.should_stop = True
-        self.residual, self.direction, self.energy = state.residual, state.direction, state.energy
-        self.progress = self.progress.new_tensor([state.iterations, least, stalls, checked])
-        self.optimizers().step(alpha=state.alpha)  # type: ignore[union-attr, call-arg]
+        search = self._gradients.advance(self._search() if self.is_started else self._gradients.zero())
+        if search.best.stalls >= STALLS:
+            log.info("float32 kernel products lead no further: training stops")
+            self.trainer.should_stop = True
+        self._take(search)
+        self.optimizers().step(alpha=search.state.alpha)  # type: ignore[union-attr, call-arg]
 
-    def _state(self) -> State:
-        alpha, iterations = self.alpha.detach().clone(), int(self.progress[0])
-        return State(alpha, self.residual, self.direction, self.energy, iterations, self.rank)
+    def _take(self, search: Search) -> None:
+        """Keep all but the weights, which are the optimizer's to set."""
+        state, best = search.state, search.best
+        self.best_alpha, self.best_residual = best.alpha, best.residual
+        self.residual, self.direction, self.energy = state.residual, state.direction, state.energy
+        self.progress = self.progress.new_tensor([state.iterations, best.relative, best.stalls, search.checked])
+        self._rank_of_direction = state.rank
+
+    def _search(self) -> Search:
+        iterations, least, stalls, checked = self.progress.tolist()
+        alpha = self.alpha.detach().clone()
+        state = State(alpha, self.residual, self.direction, self.energy, int(iterations), self._rank_of_direction)
+        return Search(state, Best(self.best_alpha, self.best_residual, least, int(stalls)), checked)
 
     @property
     def relative_residual(self) -> float:
@@ -222,7 +225,11 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     # Checkpoints
 
+    def _extra_state(self) -> dict[str, Any]:
+        return {"rank_of_direction": self._rank_of_direction}
+
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        self._rank_of_direction = int(extra["rank_of_direction"])
         if resuming and not torch.equal(state["means"], self.means.cpu()):
             raise CheckpointError(
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "

@@ -81,6 +81,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, done):
     assert quiet_trainer().predict(loaded, datamodule=digits())
 
 
+def test_a_run_resumed_within_less_memory_starts_its_search_anew(tmp_path, caplog):
+    caplog.set_level("INFO", "kl")
+    data = regression(n=400, d=6, c=2)
+    fit(first := ConjugateGradientMachine(Laplacian(3.0)), data, 30).save_checkpoint(tmp_path / "part.ckpt")
+    assert first._rank_of_direction == 40
+    smaller = ConjugateGradientMachine(Laplacian(3.0), memory=first.memory.total - 4 * 400 * 420)
+    fit(smaller, data, 60, ckpt_path=tmp_path / "part.ckpt")
+    assert f"rank was 40 and is {smaller.rank}: the search starts anew" in caplog.text
+    assert smaller._rank_of_direction == smaller.rank < first.rank
+    assert smaller.relative_residual < 1e-4 * first.relative_residual
+
+
 def test_checkpoints_of_other_machines_are_refused(tmp_path):
     fit(KernelMachine(Laplacian(3.0)), digits(), 1).save_checkpoint(tmp_path / "eigenpro.ckpt")
     with pytest.raises(kl.CheckpointError, match=r"holds a KernelMachine, this is a Conjugate.*--solver"):

@@ -7,9 +7,10 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3  # raise it when a file's content or the meaning of a solution changes
 SAVE_SECONDS = 30.0
+T = TypeVar("T")
 
 
 def solution_key(
@@ -52,8 +54,8 @@ class Checkpoint:
         self.path, self._key = Path(path), key
         self._saved = time.monotonic()
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state that was saved, its tensors on the device; None where there is no file.
+    def load(self, device: torch.device, take: Callable[[dict[str, Any]], T]) -> T | None:
+        """What `take` makes of the state that was saved, its tensors on the device; None where there is no file.
 
         Raises:
             CheckpointError: the file is damaged, or belongs to other equations.
@@ -62,13 +64,13 @@ class Checkpoint:
             return None
         try:
             found = load_values(self.path, device)
-            key, state = found["key"], dict(found["state"])
+            state = take(found["state"]) if found["key"] == self._key else None
         except (CheckpointError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint must be a file of an unfinished exact solve; {self.path} is damaged or something else: "
                 "delete it, or give another path"
             ) from error
-        if key != self._key:
+        if state is None:
             raise CheckpointError(
                 f"checkpoint {self.path} must belong to the same data, targets, kernel and ridge, and belongs to "
                 "others: delete it, or give another path"

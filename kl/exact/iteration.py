@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +13,18 @@ from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import System
 from kl.exact.triangle import LowerTriangle
 
+log = logging.getLogger(__name__)
+
 DROP = 1e-3  # the recursion's residual is replaced by the true one when it has fallen by this
-CHECK_ITERATIONS = 100  # the true residual is computed at least this often
+MARGIN = 0.7  # or when it has fallen below this share of the tolerance
+CHECK_ITERATIONS = 100  # the true residual is computed every so many iterations at the latest
 GROWN = 100  # so far above the least residual the recursion is looked after, too
 STALLED, STALLS = 0.7, 2  # a check that finds more than 0.7 of the least residual so far; two in a row end the solve
 
 
 @dataclass(frozen=True)
 class State:
-    """Where conjugate gradients stand after an iteration; all that going on needs."""
+    """The recursion after an iteration."""
 
     alpha: Tensor  # shape: (n, c)
     residual: Tensor  # r, as the recursion has it, shape: (n, c)
@@ -39,6 +44,38 @@ class Best:
     """|residual|_F / |Y|_F"""
     stalls: int
     """Checks in a row that found nothing much smaller; `STALLS` of them mean that the residual falls no more."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where conjugate gradients stand between two iterations: all that going on as if never interrupted needs."""
+
+    state: State
+    best: Best
+    checked: float
+    """Relative size of the recursion's residual after the last check."""
+
+    def values(self) -> dict[str, Any]:
+        """The same as dicts of tensors and plain values."""
+        return {"state": dict(vars(self.state)), "best": dict(vars(self.best)), "checked": self.checked}
+
+    @classmethod
+    def of(
+        cls,
+        values: dict[str, Any],
+        y: Tensor,  # of the system, shape: (n, c)
+    ) -> Search:
+        """The search that has these `values`.
+
+        Raises:
+            KeyError, TypeError, ValueError: there is none for such targets.
+        """
+        found = cls(State(**values["state"]), Best(**values["best"]), float(values["checked"]))
+        state, best = found.state, found.best
+        matrices = (state.alpha, state.residual, state.direction, best.alpha, best.residual)
+        if any(each.shape != y.shape for each in matrices) or state.energy.shape != y.shape[1:]:
+            raise ValueError(f"tensors of other shapes than {tuple(y.shape)}")
+        return found
 
 
 class ConjugateGradients:
@@ -78,12 +115,38 @@ class ConjugateGradients:
         p = z + torch.where(state.energy > 0, energy / state.energy, 0.0) * p
         return State(state.alpha + length * state.direction, residual, p, energy, state.iterations + 1, state.rank)
 
-    def zero(self) -> tuple[State, Best]:
+    def zero(self) -> Search:
         """f = 0: where to start from with nothing known."""
         alpha, y = torch.zeros_like(self.system.y), self.system.y
-        return self.start(alpha, y), Best(alpha, y, 1.0, 0)
+        return Search(self.start(alpha, y), Best(alpha, y, 1.0, 0), 1.0)
 
-    def check(self, state: State, claimed: float, best: Best) -> tuple[State, Best]:
+    def advance(self, search: Search, tolerance: float = 0.0) -> Search:
+        """One iteration, and a check where one is due: by what the recursion claims, and every 100 iterations.
+
+        Args:
+            search: where the last iteration ended.
+            tolerance: the relative residual to reach.
+        """
+        state, best = self.step(search.state), search.best
+        claimed = self.system.relative(state.residual)
+        reached = claimed <= max(MARGIN * tolerance, DROP * search.checked)
+        if not (reached or claimed > GROWN * best.relative or state.iterations % CHECK_ITERATIONS == 0):
+            return replace(search, state=state)
+        state, best = self._check(state, claimed, best)
+        log.info("pcg: after %d iterations the least true relative residual is %.1e", state.iterations, best.relative)
+        return Search(state, best, self.system.relative(state.residual))
+
+    def resume(self, search: Search) -> Search:
+        """Go on from a search that this preconditioner may not have begun; its best residual is computed again."""
+        state, best = search.state, search.best
+        _, residual, relative = self.system.check(best.alpha)
+        best = replace(best, residual=residual, relative=relative)
+        if state.rank != (rank := self.preconditioner.rank):  # the direction is of no use to another preconditioner
+            log.info("pcg: the preconditioner's rank was %d and is %d: the search starts anew", state.rank, rank)
+            state = self.start(state.alpha, self.system.check(state.alpha)[1], state.iterations)
+        return replace(search, state=state, best=best)
+
+    def _check(self, state: State, claimed: float, best: Best) -> tuple[State, Best]:
         """Replace the recursion's residual, of relative size `claimed`, by the true one, in float64.
 
         The search goes on in the same direction. Where the two were far apart it starts anew from the best weights.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from kl.errors import MemoryBudgetError
 from kl.exact.checkpoint import Checkpoint
-from kl.exact.iteration import CHECK_ITERATIONS, DROP, GROWN, STALLS, Best, ConjugateGradients, State
+from kl.exact.iteration import MARGIN, STALLS, ConjugateGradients, Search
 from kl.exact.low_rank import low_rank_worth, solve_low_rank
 from kl.exact.plan import pcg_memory, pcg_plan, rows_that_fit
 from kl.exact.preconditioner import LowRankPreconditioner
@@ -18,8 +18,6 @@ from kl.exact.triangle import LowerTriangle
 from kl.memory import format_memory
 
 log = logging.getLogger(__name__)
-
-MARGIN = 0.7  # of the tolerance, which the recursion's residual goes below before the true one is looked at
 
 
 def solve_pcg(
@@ -55,7 +53,9 @@ def solve_pcg(
             f"conjugate gradients on n={n} rows need {format_memory(pcg_memory(n, d, c, 1))} at least, more than the "
             f"budget of {format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
         )
-    saved = checkpoint.load(system.y.device) if checkpoint else None  # a wrong one shows before the work
+    saved = None  # a wrong one shows before the work
+    if checkpoint:
+        saved = checkpoint.load(system.y.device, lambda values: Search.of(values, system.y))
     mean_ridge = float(system.ridge.mean())
     preconditioner = LowRankPreconditioner(system.kernel, matrix.rows, rank, mean_ridge)
     singular = preconditioner.exhausted and mean_ridge == 0
@@ -66,27 +66,27 @@ def solve_pcg(
     )
     matrix.keep(panels)
     gradients = ConjugateGradients(system, matrix, preconditioner)
-    state, best = gradients.zero()
-    if saved is not None and checkpoint is not None:
-        state = State(**saved)
-        log.info("pcg: going on after %d iterations, from %s", state.iterations, checkpoint.path)
-        if state.rank != preconditioner.rank:  # the direction is of no use to another preconditioner
-            state = gradients.start(state.alpha, system.check(state.alpha)[1], state.iterations)
+    if saved is None:
+        search = gradients.zero()
+    else:
+        search = gradients.resume(saved)
+        log.info("pcg: going on after %d iterations, from %s", search.state.iterations, checkpoint and checkpoint.path)
     iteration = _Iteration(gradients, tolerance, report, checkpoint)
     try:
-        best = iteration.run(state, best)
+        iteration.run(search)
     except KeyboardInterrupt:
-        if checkpoint and iteration.state.iterations:
-            checkpoint.save(asdict(iteration.state), now=True)
+        if checkpoint and iteration.search.state.iterations:
+            checkpoint.save(iteration.search.values(), now=True)
             log.warning(
-                "interrupted after %d iterations, which are kept: the same call goes on", iteration.state.iterations
+                "interrupted after %d iterations, which are kept: the same call goes on",
+                iteration.search.state.iterations,
             )
         raise
     if checkpoint:
         checkpoint.delete()
-    iterations = iteration.state.iterations
+    best, iterations = iteration.search.best, iteration.search.state.iterations
     worth = low_rank_worth(preconditioner) and not singular
-    del iteration, gradients, preconditioner, matrix, state  # their memory is the factor's now
+    del iteration, gradients, preconditioner, matrix, search  # their memory is the factor's now
     if best.relative > tolerance and worth:
         log.info(
             "pcg: the residual falls no more after %d iterations; looking for a kernel matrix of low rank", iterations
@@ -99,7 +99,7 @@ def solve_pcg(
 
 
 class _Iteration:
-    """The loop; `state` is always that of the last whole iteration. Arguments as of `solve_pcg`."""
+    """The loop; `search` is always that after the last whole iteration. Arguments as of `solve_pcg`."""
 
     def __init__(
         self, gradients: ConjugateGradients, tolerance: float, report: Reporter, checkpoint: Checkpoint | None
@@ -107,38 +107,22 @@ class _Iteration:
         self._gradients, self._tolerance = gradients, tolerance
         self._report, self._checkpoint = report, checkpoint
 
-    def run(self, state: State, best: Best) -> Best:
+    def run(self, search: Search) -> None:
         """Iterate until the true residual is below the tolerance or falls no more."""
-        self.state, system = state, self._gradients.system
-        start, first = time.perf_counter(), (state.iterations, system.relative(state.residual))
-        relative = first[1]
-        target, latest = self._target(relative), state.iterations + CHECK_ITERATIONS
-        while True:
-            if relative <= target or relative > GROWN * best.relative or self.state.iterations >= latest:
-                self.state, best = self._gradients.check(self.state, relative, best)
-                log.info(
-                    "pcg: after %d iterations the least true relative residual is %.1e",
-                    self.state.iterations,
-                    best.relative,
-                )
-                if best.relative <= self._tolerance or best.stalls == STALLS:
-                    return best
-                relative = system.relative(self.state.residual)
-                target, latest = self._target(relative), self.state.iterations + CHECK_ITERATIONS
-            self.state = self._gradients.step(self.state)
-            relative = system.relative(self.state.residual)
+        self.search, relative = search, self._gradients.system.relative
+        start, first = time.perf_counter(), (search.state.iterations, relative(search.state.residual))
+        while self.search.best.relative > self._tolerance and self.search.best.stalls < STALLS:
+            self.search = self._gradients.advance(self.search, self._tolerance)
             if self._checkpoint:
-                self._checkpoint.save(asdict(self.state))
-            left = self._seconds_left(relative, first, time.perf_counter() - start)
-            self._report(Progress("pcg", self.state.iterations, relative, left))
-
-    def _target(self, relative: float) -> float:
-        return max(MARGIN * self._tolerance, DROP * relative)
+                self._checkpoint.save(self.search.values())
+            now = relative(self.search.state.residual)
+            left = self._seconds_left(now, first, time.perf_counter() - start)
+            self._report(Progress("pcg", self.search.state.iterations, now, left))
 
     def _seconds_left(self, relative: float, first: tuple[int, float], seconds: float) -> float:
         """At the mean rate of convergence so far."""
         fallen = math.log(first[1] / relative) if 0 < relative < first[1] < math.inf else 0.0
-        if fallen <= 0 or self.state.iterations - first[0] < 3:
+        if fallen <= 0 or self.search.state.iterations - first[0] < 3:
             return math.inf
         return max(0.0, math.log(relative / (MARGIN * self._tolerance))) * seconds / fallen
 

@@ -3,6 +3,7 @@
 from mutants import Mutant
 
 CACHE = "tests/test_exact_cache.py"
+RESUMED = "tests/test_resumed_solve.py"
 
 MUTANTS = [
     Mutant(
@@ -67,5 +68,40 @@ MUTANTS = [
         'or solver not in ("auto", ours):',
         "or not ours:",
         CACHE,
+    ),
+    Mutant(
+        "resumed conjugate gradients forget the best weights",
+        "kl/exact/iteration.py",
+        "return replace(search, state=state, best=best)",
+        "return replace(search, state=state, best=self.zero().best)",
+        RESUMED,
+    ),
+    Mutant(
+        "resumed conjugate gradients forget what the last check found",
+        "kl/exact/iteration.py",
+        "return replace(search, state=state, best=best)",
+        "return Search(state, best, self.system.relative(state.residual))",
+        RESUMED,
+    ),
+    Mutant(
+        "a resumed direction goes on with another preconditioner",
+        "kl/exact/iteration.py",
+        "if state.rank != (rank := self.preconditioner.rank):",
+        "if state.rank < (rank := 0):",
+        RESUMED,
+    ),
+    Mutant(
+        "the best residual of a file is believed",
+        "kl/exact/iteration.py",
+        "best = replace(best, residual=residual, relative=relative)",
+        "pass",
+        RESUMED,
+    ),
+    Mutant(
+        "a machine resumed with another preconditioner keeps its direction",
+        "kl/conjugate.py",
+        'self._rank_of_direction = int(extra["rank_of_direction"])',
+        "self._rank_of_direction = self.rank",
+        "tests/test_conjugate.py -k less_memory",
     ),
 ]
