@@ -12,8 +12,10 @@ import torch
 import kl
 from kl.codes import int8_is_exact
 from kl.exact import pcg, plan
+from kl.exact.low_rank import range_factor
 from kl.exact.plan import choose_solver, pcg_memory, pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
+from kl.exact.system import System
 from kl.kernels import Gaussian, Laplacian, Polynomial
 from kl.rows import Rows
 
@@ -132,12 +134,13 @@ def test_other_kernels_of_low_rank(name):
     np.testing.assert_allclose(kernel(x) @ result.alpha, y, atol=1.1e-5 * float(y.norm()))
 
 
-def test_a_range_of_more_directions_than_a_block_of_pivots():
-    x = draw(1000, 90)
-    y = x.double() @ draw(90, 2, seed=1).double()
-    result = solve(x, y, Polynomial(degree=1, bias=0.0), tolerance=1e-9)
-    assert (result.solver, result.converged) == ("low-rank", True)
-    np.testing.assert_allclose(x.double() @ (x.double().T @ result.alpha), y, atol=1e-7)
+def test_the_factor_of_a_range_takes_as_many_blocks_of_pivots_as_it_needs():
+    x, y = draw(300, 90).double(), draw(300, 1).double()
+    system = System(Polynomial(degree=1, bias=0.0), Rows.of(x), y, torch.zeros(300, dtype=torch.float64))
+    factor = range_factor(system, 300)
+    assert factor.shape == (90, 300)
+    np.testing.assert_allclose(factor.T @ factor, x @ x.T, atol=1e-11 * float(x.square().sum()))
+    assert range_factor(system, 89) is None
 
 
 def test_a_ridge_on_a_kernel_of_low_rank():
