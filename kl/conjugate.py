@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from kl.budget import TrainingMemory
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
+from kl.exact.low_rank import LowRankSolver, find_low_rank, low_rank_worth
 from kl.exact.plan import pcg_memory, pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
-from kl.exact.system import System
+from kl.exact.system import System, warn_inconsistent
 from kl.exact.triangle import LowerTriangle
 from kl.fitting import InterpolatingMachine
 from kl.kernels import Kernel
@@ -24,6 +26,8 @@ from kl.ranks import Ranks
 from kl.rows import Rows
 
 log = logging.getLogger(__name__)
+
+CONSISTENT = 1e-6  # a larger relative residual on the whole range of K means that the targets are outside of it
 
 
 class ConjugateGradient(Optimizer):
@@ -52,7 +56,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
     share it. The residual Y - f(X) is part of the method, so the training error and the RKHS norm cost nothing more.
     Float32 kernel products make the recursion drift; whenever it has fallen by 1e-3 its residual is replaced by the
     true one, in float64. Training stops by itself where that falls no more. Rows that are equal to the bit are fitted
-    to the mean of their targets.
+    to the mean of their targets. Where K has a low rank, an iteration is instead a solve by a float64 factor of its
+    range (`kl.exact.low_rank`), from the best weights so far; targets outside the range are fitted in least squares.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -89,6 +94,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         super().__init__(kernel, memory, precision, seed, {})
         self.rank = 0
         self._rank_of_direction = 0
+        self._by_factor = False  # of K's range; else by conjugate gradients
+        self._low_rank: LowRankSolver
 
     # Set-up
 
@@ -170,25 +177,58 @@ class ConjugateGradientMachine(InterpolatingMachine):
         ridge = self.means.new_zeros(len(rows))
         system = System(self.kernel, rows, self.means, ridge, self.ranks)
         matrix = LowerTriangle(self.kernel, system.single(), ranks=self.ranks)
-        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            matrix.keep(self._panels)
         seed = self.hparams["seed"]
         preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=seed, ranks=self.ranks)
         self.rank = preconditioner.rank
         self._gradients = ConjugateGradients(system, matrix, preconditioner)
+        if preconditioner.exhausted or self._by_factor:
+            self._find_low_rank()
+        if not self._by_factor and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            matrix.keep(self._panels)
         if self.is_started:
             self._take(self._gradients.resume(self._search()))
+
+    def _find_low_rank(self) -> None:
+        """Go on by a factor of K's range, where all ranks can have one."""
+        assert self.memory is not None  # training has planned it
+        items = self.memory.items
+        taken = items["training data, centres and state"] + items["preconditioner"]
+        found = find_low_rank(self._gradients.system, int(self.ranks.least(self.memory.budget - taken)))
+        self._by_factor = bool(self.ranks.least(float(found is not None)))
+        if found is not None and self._by_factor:
+            self._low_rank = found
+            log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(self.means), found.rank)
 
     # Training
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration."""
-        search = self._gradients.advance(self._search() if self.is_started else self._gradients.zero())
+        search = self._search() if self.is_started else self._gradients.zero()
+        search = (
+            self._gradients.refine(search, self._correction) if self._by_factor else self._gradients.advance(search)
+        )
         if search.best.stalls >= STALLS:
-            log.info("float32 kernel products lead no further: training stops")
-            self.trainer.should_stop = True
+            search = self._stalled(search)
         self._take(search)
         self.optimizers().step(alpha=search.state.alpha)  # type: ignore[union-attr, call-arg]
+
+    def _correction(self, residual: Tensor) -> Tensor:
+        """What a factor of K's range solves, shape (n, c), the same on all ranks."""
+        return self.ranks.from_first(lambda: self._low_rank.solve(residual)).to(residual.device)
+
+    def _stalled(self, search: Search) -> Search:
+        """The true residual falls no more: go on by a factor of K's range where there is one, or stop."""
+        relative, began = search.best.relative, self._by_factor
+        if began and relative > CONSISTENT:
+            warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
+        if not began and relative > CONSISTENT and low_rank_worth(self._gradients.preconditioner):
+            self._gradients.matrix.panels.clear()  # their memory is the factor's now
+            self._find_low_rank()
+        if self._by_factor and not began:
+            return replace(search, best=replace(search.best, stalls=0))
+        log.info("%s lead no further: training stops", "refinements" if began else "float32 kernel products")
+        self.trainer.should_stop = True
+        return search
 
     def _take(self, search: Search) -> None:
         """Keep all but the weights, which are the optimizer's to set."""
@@ -226,10 +266,10 @@ class ConjugateGradientMachine(InterpolatingMachine):
     # Checkpoints
 
     def _extra_state(self) -> dict[str, Any]:
-        return {"rank_of_direction": self._rank_of_direction}
+        return {"rank_of_direction": self._rank_of_direction, "by_factor": self._by_factor}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        self._rank_of_direction = int(extra["rank_of_direction"])
+        self._rank_of_direction, self._by_factor = int(extra["rank_of_direction"]), bool(extra["by_factor"])
         if resuming and not torch.equal(state["means"], self.means.cpu()):
             raise CheckpointError(
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "

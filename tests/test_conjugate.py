@@ -9,7 +9,8 @@ from training import fit, memory_for, quiet_trainer, regression
 import kl
 from callbacks import ExactInterpolation, StopWhenInterpolated
 from datamodules import ArrayDataModule, DigitsDataModule
-from kl import ConjugateGradientMachine, Gaussian, KernelMachine, Laplacian
+from kl import ConjugateGradientMachine, Gaussian, KernelMachine, Laplacian, Polynomial
+from kl.exact.preconditioner import LowRankPreconditioner
 
 pytestmark = pytest.mark.numeric
 
@@ -91,6 +92,48 @@ def test_a_run_resumed_within_less_memory_starts_its_search_anew(tmp_path, caplo
     assert f"rank was 40 and is {smaller.rank}: the search starts anew" in caplog.text
     assert smaller._rank_of_direction == smaller.rank < first.rank
     assert smaller.relative_residual < 1e-4 * first.relative_residual
+
+
+def linear(n, d, outside=0.0):
+    """Normal rows with linear targets, or targets that are partly normal noise."""
+    generator = torch.Generator().manual_seed(n + d)
+    x, w, noise = (torch.randn(*shape, generator=generator) for shape in ((n, d), (d, 2), (n, 2)))
+    return ArrayDataModule.from_arrays(x, x @ w + outside * noise, x[:5], x[:5] @ w)
+
+
+@pytest.mark.parametrize("d", [2, 8])
+@pytest.mark.parametrize("n", [20, 60, 500])
+def test_kernel_matrices_of_low_rank_are_fitted_at_once(n, d):
+    machine = ConjugateGradientMachine(Polynomial(degree=1, bias=0.0))
+    trainer = fit(machine, data := linear(n, d), 60)
+    assert trainer.current_epoch <= 5
+    x, y = data.train_set.x.double(), data.train_set.y
+    alpha = machine.in_data_order(machine.alpha.detach())
+    np.testing.assert_allclose(x @ (x.T @ alpha), y, atol=1e-5)
+    assert machine.rkhs_norm == pytest.approx(float((x.T @ alpha).norm()), rel=1e-6)
+
+
+def test_targets_outside_the_range_of_a_kernel_of_low_rank(caplog):
+    machine = ConjugateGradientMachine(Polynomial(degree=1, bias=0.0))
+    trainer = fit(machine, data := linear(200, 4, outside=1.0), 60)
+    assert trainer.current_epoch <= 5
+    assert "the kernel matrix has rank 4, so the targets cannot all be fitted" in caplog.text
+    x, y = data.train_set.x.double().numpy(), data.train_set.y.double().numpy()
+    np.testing.assert_allclose(x.T @ machine.in_data_order(machine.alpha.detach()).numpy(), np.linalg.lstsq(x, y)[0])
+
+
+def test_a_stall_short_of_the_range_goes_on_by_a_factor_of_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(LowRankPreconditioner, "exhausted", False)
+    whole, first, rest = (ConjugateGradientMachine(Polynomial(degree=1, bias=0.0)) for _ in range(3))
+    fit(whole, linear(120, 8), 400)
+    assert whole._by_factor
+    assert whole.relative_residual < 1e-6
+    done = int(whole.progress[0]) - 1
+    fit(first, linear(120, 8), done).save_checkpoint(tmp_path / "part.ckpt")
+    assert first._by_factor
+    fit(rest, linear(120, 8), 400, ckpt_path=tmp_path / "part.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(rest.state_dict()[name], value), name
 
 
 def test_checkpoints_of_other_machines_are_refused(tmp_path):

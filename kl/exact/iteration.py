@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,6 +136,18 @@ class ConjugateGradients:
             return replace(search, state=state)
         state, best = self._check(state, claimed, best)
         log.info("pcg: after %d iterations the least true relative residual is %.1e", state.iterations, best.relative)
+        return Search(state, best, self.system.relative(state.residual))
+
+    def refine(self, search: Search, solve: Callable[[Tensor], Tensor]) -> Search:
+        """One step of iterative refinement instead: the best weights, corrected by what solves K alpha = r nearly.
+
+        Args:
+            search: where the last iteration ended.
+            solve: from the true residual, shape (n, c), to the correction, shape (n, c).
+        """
+        best = search.best
+        state = self.start(best.alpha + solve(best.residual), best.residual, search.state.iterations + 1)
+        state, best = self._check(state, math.inf, best)
         return Search(state, best, self.system.relative(state.residual))
 
     def resume(self, search: Search) -> Search:

@@ -20,6 +20,7 @@ SOLVERS = ("auto", "direct", "pcg")
 SINGLE_ROWS = 2048  # rows from which a factor in float32 is tried first
 DIRECT_ROWS = 30_000  # on a CPU, beyond which the n^3 of a factorisation takes many minutes
 RANK, RANK_SHARE = 4000, 10  # of the preconditioner: n / 10, which takes a tenth of the memory of K, at most 4000
+LEAST_RANK = 32  # of small systems, where a preconditioner costs nothing
 ITERATIONS = 60  # of conjugate gradients that an estimate assumes
 TIMED_ROWS = 2048
 
@@ -105,7 +106,7 @@ def rows_that_fit(n: int, budget: int, memory: Callable[[int], int]) -> int:
 
 
 def _full_rank(n: int) -> int:
-    return min(max(1, n // RANK_SHARE), RANK)
+    return min(n, max(LEAST_RANK, n // RANK_SHARE), RANK)
 
 
 def _common_memory(n: int, d: int, c: int) -> int:

@@ -13,6 +13,7 @@ from kl.rows import Rows
 BLOCKS = 10  # rounds in which pivots are drawn
 SLACK = 1e-6  # relative, for the pivots' own block: what float32 leaves of it may not be positive definite
 ROUNDING = 4 * torch.finfo(torch.float32).eps
+SINGULAR = 5 * ROUNDING  # of K's diagonal; what is left below it may be the factor's own rounding error
 
 
 def pivoted_cholesky(
@@ -111,7 +112,7 @@ class LowRankPreconditioner:
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        self.asked = rank
+        self.asked, self._n = rank, len(rows)
         self._factor, _, diagonal = pivoted_cholesky(kernel, rows, rank, seed, self._ranks)  # F, shape: (k, n_r)
         least = _least(kernel, rows)
         self.left = float(diagonal.mean()) / max(float(kernel.diag(rows.data).double().mean()), least)
@@ -128,7 +129,7 @@ class LowRankPreconditioner:
     @property
     def exhausted(self) -> bool:
         """Whether K has no more directions than were drawn, as float32 sees it."""
-        return self.rank < self.asked
+        return self.rank < min(self.asked, self._n) or self.left <= SINGULAR * self._n**0.5
 
     def solve(
         self,
