@@ -31,4 +31,18 @@ MUTANTS = [
         "while not len(factor):",
         "tests/test_pcg.py",
     ),
+    Mutant(
+        "a machine on a kernel of low rank is left to float32",
+        "kl/conjugate.py",
+        "if preconditioner.exhausted or self._by_factor:",
+        "if False:",
+        "tests/test_conjugate.py",
+    ),
+    Mutant(
+        "a resumed machine forgets that it solves on the range",
+        "kl/conjugate.py",
+        'bool(extra["by_factor"])',
+        "False",
+        "tests/test_conjugate.py",
+    ),
 ]
