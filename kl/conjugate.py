@@ -269,7 +269,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         return {"rank_of_direction": self._rank_of_direction, "by_factor": self._by_factor}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        self._rank_of_direction, self._by_factor = int(extra["rank_of_direction"]), bool(extra["by_factor"])
+        self._rank_of_direction = int(extra["rank_of_direction"])
+        self._by_factor = bool(extra["by_factor"])
         if resuming and not torch.equal(state["means"], self.means.cpu()):
             raise CheckpointError(
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
