@@ -16,9 +16,10 @@ from callbacks.history import Curves, History
 class ConvergenceFigure(History):
     """Logs the figure `convergence` at the end of training, also as log_dir/figures/convergence.png.
 
-    Three panels over the epochs: train mse and, with an `ExactInterpolation` among the callbacks, the RKHS distance to
-    the limit relative to |f*|; test or validation error (mse for regression); RKHS norm. Dashed lines are the exact
-    limit. The exact train mse, at rounding error, is no line that a panel could hold.
+    Three panels over the epochs: train mse (of a stream the mean over its batches) and, with an `ExactInterpolation`
+    among the callbacks, the RKHS distance to the limit relative to |f*|; test or validation error (mse for regression);
+    RKHS norm. Dashed lines are the exact limit. The exact train mse, at rounding error, is no line that a panel could
+    hold.
     """
 
     def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
@@ -49,14 +50,16 @@ def convergence_figure(
     with figure_style():
         figure = new_figure(7.2, 2.5)
         left, middle, right = figure.subplots(1, 3)
-        _curve(left, history.get("train/mse", []), BLUE, "train mse")
+        running = "train/mse_running" in history
+        label = "train mse over the batches" if running else "train mse"
+        _curve(left, history.get("train/mse_running" if running else "train/mse", []), BLUE, label)
         if norm:
             relative = [(epoch, value / norm) for epoch, value in history.get("exact/distance", [])]
             _curve(left, relative, GREEN, r"$|f_t - f^*|_H\,/\,|f^*|_H$", marker="s")
             left.legend()
         if any(value > 0 for line in left.lines for value in line.get_ydata()):
             left.set_yscale("log")
-        left.set_title("Train mse" if not norm else "Approach to the limit", loc="left")
+        left.set_title(label.capitalize() if not norm else "Approach to the limit", loc="left")
         _curve(middle, history.get(f"val/{measure}", []), BLUE, "EigenPro")
         _limit(middle, limits.get(f"exact_val_{measure}"))
         middle.set_title(f"{rows.capitalize()} {measure}", loc="left")

@@ -11,7 +11,13 @@ from callbacks.common import Machine, val_name
 
 log = logging.getLogger(__name__)
 
-_SHOWN = {"train/mse": "train mse {:.3e}", "train/error": "train error {:.2%}", "val/error": "{rows} error {:.2%}"}
+_SHOWN = {
+    "train/mse": "train mse {:.3e}",
+    "train/error": "train error {:.2%}",
+    "train/mse_running": "train mse over the batches {:.3e}",
+    "train/error_running": "train error over the batches {:.2%}",
+    "val/error": "{rows} error {:.2%}",
+}
 
 
 class EpochLines(pl.Callback):

@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 class StopWhenInterpolated(pl.Callback):
     """Stops at the first epoch with no training error: the "overfitted" classifier of [B18].
 
-    The error is the machine's train/error: over all rows, with the weights at the end of the epoch, and so exact.
+    The error is the machine's train/error: over all rows, with the weights at the end of the epoch, and so exact. Where
+    a machine has only means over the epoch's batches, as of a stream, it is train/error_running, and for the mse
+    train/mse_running.
 
     Args:
         mse: stop, too, once train/mse is at most this. Regression has no error and needs it.
@@ -58,9 +60,8 @@ class StopWhenInterpolated(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Stop where the epoch's training error is 0 or its mse small enough."""
         metrics = pl_module.train_metrics  # empty where max_steps ended the first epoch early
-        fitted = metrics.get("train/error") == 0
-        if self.mse is not None and "train/mse" in metrics:
-            fitted = fitted or metrics["train/mse"] <= self.mse
+        error, mse = (metrics.get(tag, metrics.get(f"{tag}_running")) for tag in ("train/error", "train/mse"))
+        fitted = error == 0 or (self.mse is not None and mse is not None and mse <= self.mse)
         if not trainer.strategy.reduce_boolean_decision(fitted) or self.stopped_epoch is not None:
             return
         self.stopped_epoch = trainer.current_epoch + 1

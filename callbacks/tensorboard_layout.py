@@ -16,9 +16,10 @@ _CHOSEN = ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample
 class TensorBoardLayout(pl.Callback):
     """Writes the custom scalars page at fit start and fills the hyper-parameters tab at the end of training, once each.
 
-    The tab's metrics are hp/train_mse, hp/train_error, hp/val_mse, hp/val_error, hp/rkhs_norm and, with an
-    `ExactInterpolation` among the callbacks, hp/exact_val_error, hp/exact_rkhs_norm and hp/distance. The logger is to
-    be made with `default_hp_metric=False`, or TensorBoard shows an empty hp_metric beside them.
+    The tab's metrics are hp/train_mse, hp/train_error (of a stream with _running), hp/val_mse, hp/val_error,
+    hp/rkhs_norm and, with an `ExactInterpolation` among the callbacks, hp/exact_val_error, hp/exact_rkhs_norm and
+    hp/distance. The logger is to be made with `default_hp_metric=False`, or TensorBoard shows an empty hp_metric beside
+    them.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,8 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
 
 def final_metrics(trainer: pl.Trainer, machine: Machine) -> dict[str, float]:
     """The numbers that runs are compared by, as far as they are known."""
-    tags = ("train/mse", "train/error", "val/mse", "val/error", "val/error_noisy")
+    training = ("train/mse", "train/error", "train/mse_running", "train/error_running")
+    tags = (*training, "val/mse", "val/error", "val/error_noisy")
     known = {f"hp/{tag.replace('/', '_')}": trainer.callback_metrics.get(tag) for tag in tags}
     exact = find_callback(trainer, ExactInterpolation)
     results = (exact.results if exact is not None else None) or {}

@@ -19,7 +19,8 @@ class EvaluatedModule(pl.LightningModule):
 
     Attributes:
         data_info: see `describe_data`; empty before there is data.
-        train_metrics: train/* of the last epoch, over all training rows with the weights at its end. They are there
+        train_metrics: train/* of the last epoch, over all training rows with the weights at its end; of a stream means
+            over the epoch's batches, each before its step, whose names end in _running. They are there
             before validation and before the callbacks' epoch end; not where `max_steps` ended the epoch early.
         eval_metrics: val/* or test/* of the last pass over validation or test data.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.budget import EVALUATED_ROWS
 from kl.engine import kernel_matrix, thin_matmul
 from kl.estimate import STEP_OVERHEAD, best_seconds, bytes_received
 from kl.general import GeneralKernelMachine
@@ -25,6 +26,8 @@ class GeneralEstimate:
     epoch_seconds: float
     norm_seconds: float
     """Of the RKHS norm after each epoch."""
+    training_error_seconds: float
+    """Of the errors over all training rows after each epoch; 0 where they are means over the batches."""
     bytes_per_step: float
     """What each of several ranks is sent in a step. Seconds do not count it."""
 
@@ -64,7 +67,9 @@ def estimate_general(
     block_seconds, projection = best_seconds(step), best_seconds(project)
     received = bytes_received(ranks, step) + bytes_received(ranks, project) / period
     norm = best_seconds(lambda: machine.sq_norm_of(machine.alpha))
+    some = x[: min(len(x), EVALUATED_ROWS)]
+    errors = 0.0 if machine.has_running_metrics else best_seconds(lambda: machine(some)) * n / len(some)
     steps = math.ceil(n / m)
     each = block_seconds * (1 + (period - 1) * m / 2 / machine.num_centers) + STEP_OVERHEAD
     epoch = steps * each + math.ceil(steps / period) * projection
-    return GeneralEstimate(steps, each, projection, epoch, norm, received)
+    return GeneralEstimate(steps, each, projection, epoch, norm, errors, received)

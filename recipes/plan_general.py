@@ -18,7 +18,7 @@ def plan_general(
     from recipes.plan_common import described
 
     estimate = estimate_general(machine, datamodule.train_set.x, datamodule.num_rows)
-    each = estimate.epoch_seconds + estimate.norm_seconds
+    each = estimate.epoch_seconds + estimate.norm_seconds + estimate.training_error_seconds
     return {
         **described(machine, datamodule, datamodule.num_rows, epochs, device),
         **machine.parameters_chosen,
@@ -27,6 +27,7 @@ def plan_general(
         "seconds_projection": estimate.projection_seconds,
         "seconds_per_epoch": estimate.epoch_seconds,
         "seconds_norm": estimate.norm_seconds,
+        "seconds_training_error": estimate.training_error_seconds,
         "seconds_total": prepared + epochs * each,
         "bytes_per_step": estimate.bytes_per_step,
     }
@@ -56,6 +57,7 @@ def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
         ("a projection", readable_seconds(r["seconds_projection"])),
         ("an epoch's steps and projections", readable_seconds(r["seconds_per_epoch"])),
         ("an epoch's norm", readable_seconds(r["seconds_norm"])),
+        ("an epoch's training error", readable_seconds(r["seconds_training_error"])),
         (f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])),
     ]
     print_table("predicted time", ("", ""), rows)

@@ -43,6 +43,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     exact_rows = {
         "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
         "train error": ("train_error", "exact_train_error", "{:.2%}"),
+        "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
+        "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
         "test mse": ("test_mse", "exact_test_mse", "{:.5f}"),
         "test error": ("test_error", "exact_test_error", "{:.2%}"),
         "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
@@ -106,6 +108,8 @@ def fit_results(
         "interpolated_epoch": stop.stopped_epoch if stop else None,
         "train_mse": machine.train_metrics.get("train/mse"),
         "train_error": machine.train_metrics.get("train/error"),
+        "train_mse_running": machine.train_metrics.get("train/mse_running"),
+        "train_error_running": machine.train_metrics.get("train/error_running"),
         "test_mse": logged.get("val/mse"),
         "test_error": logged.get("val/error"),
         "test_error_noisy": logged.get("val/error_noisy"),

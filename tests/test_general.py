@@ -103,13 +103,6 @@ def test_norm_and_metrics(projection):
     torch.testing.assert_close(predicted, trained(rows.test_set.x))
 
 
-def test_metrics_are_those_before_each_step():
-    rows = data()
-    trained = machine(batch_size=N, decay=0)
-    fit(trained, rows, 1)
-    assert trained.train_metrics["train/mse"] == pytest.approx(float(rows.train_set.y.square().mean()), rel=1e-6)
-
-
 def naive_epoch(trained, K_XZ, K_XX, y, batches, eta, m, period):
     """EigenPro 3 or 4 in dense float64 matrices: P on all that a period adds, then the projection."""
     p, s = K_XZ.shape[1], len(trained.vectors)

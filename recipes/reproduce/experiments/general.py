@@ -95,7 +95,8 @@ class General(Experiment):
             claims=claims,
             tables=[*tables, published_table()],
             sentences=[
-                "Training errors of EigenPro 3 and 4 are means over the batches of an epoch, each before its step. The "
+                "Training errors of EigenPro 3 and 4 are over all rows after the last epoch, as EigenPro 2's; where "
+                "train_mse_running has them instead, means over the batches of an epoch, each before its step. The "
                 "step size falls to 0 over the last half of a run, so that a run of more epochs is not a run of fewer "
                 "that went on.",
                 "Seconds are of training steps, projections included; centres are random training rows.",
@@ -365,6 +366,8 @@ def published_table() -> Table:
 
 def record(part: str, name: str, point: Fit | GeneralFit, result: Result) -> dict[str, Any]:
     """A run as one flat record."""
+    running = isinstance(point, GeneralFit) and "train_metrics" not in result  # computed before there was another
+    mse = result["final"].get("train/mse")
     return {
         "part": part,
         "name": name,
@@ -380,7 +383,8 @@ def record(part: str, name: str, point: Fit | GeneralFit, result: Result) -> dic
         "epochs": result["epochs"],
         "seconds_per_epoch": epoch_seconds(result),
         "seconds": sum(result["seconds_per_epoch"]),
-        "train_mse": result["final"].get("train/mse"),
+        "train_mse": None if running else mse,
+        "train_mse_running": mse if running else None,
         "test_error": test_error(result),
         "diverged": result["diverged"],
     }

@@ -16,7 +16,8 @@ class GeneralFit(Point):
     """Training for a number of epochs.
 
     The result is that of `points.training.train` with other_seconds, rkhs_norm and the chosen parameters as `Fit` has
-    them; training metrics are means over batches, each before its step.
+    them, and train_metrics: "end of epoch". Where that is missing, as in the results of record, training metrics are
+    means over the batches of an epoch, each before its step.
     """
 
     kind: ClassVar[str] = "general-fit"
@@ -50,6 +51,7 @@ class GeneralFit(Point):
         found = train(context, machine, data, self.epochs, self.test_every)
         return {
             **found,
+            "train_metrics": "end of epoch",
             "other_seconds": time.perf_counter() - start - sum(found["seconds_per_epoch"]),
             "rkhs_norm": machine.rkhs_norm,
             **machine.parameters_chosen,
