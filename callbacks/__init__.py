@@ -1,6 +1,6 @@
 """Lightning callbacks for kernel machines: they observe, log and draw, and never change weights."""
 
-from callbacks.checkpoint import AtomicCheckpointIO, last_checkpoint, read_checkpoint
+from callbacks.checkpoint import AtomicCheckpointIO, last_checkpoint
 from callbacks.confusion import ConfusionMatrix
 from callbacks.convergence import ConvergenceFigure
 from callbacks.epoch_lines import EpochLines
@@ -35,5 +35,4 @@ __all__ = [
     "WorstErrors",
     "last_checkpoint",
     "log_figure",
-    "read_checkpoint",
 ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from kl.errors import CheckpointError, KLError
+from kl.checkpoints import read_checkpoint
+from kl.errors import KLError
 from kl.files import written_whole
 
 
@@ -45,30 +43,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint, on the CPU; see `read_checkpoint`."""
         return read_checkpoint(path)
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a checkpoint file, with weights_only=True.
-
-    Raises:
-        CheckpointError: there is no such file, or it is damaged or not a checkpoint.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:  # torch.load does not look at the checksums
-                raise zipfile.BadZipFile
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read: {error.strerror or error}: give the last.ckpt of a run of `kl fit`"
-        ) from error
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a checkpoint: give the last.ckpt of a run of `kl fit`, or train again"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of a Lightning run: give the last.ckpt that `kl fit` wrote")
-    return checkpoint
 
 
 def last_checkpoint(folder: str | Path) -> ModelCheckpoint:

@@ -7,7 +7,7 @@ import math
 import operator
 import os
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,8 @@ from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData, one_hot, to_features
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
+from datamodules.stored import restored
+from kl.checkpoints import require_weights_only
 from kl.errors import CheckpointError, InputError
 from kl.ranks import Ranks, Share
 from kl.rows import RowDataset, data_key
@@ -325,6 +327,14 @@ class KernelDataModule(pl.LightningDataModule):
         self.test_set = None if test is None else RowDataset(to_features(test[0]), to_features(test[1]))
         self.noise_mask = torch.zeros(len(y_train), dtype=torch.bool)
         self.clean_labels = None
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, *, weights_only: bool | None = True, **options: Any
+    ) -> Self:
+        """This data module with a checkpoint's options; see `datamodules.stored.restored`."""
+        require_weights_only(weights_only)
+        return restored(cls, checkpoint_path, **options)
 
     def _save_plain_hyperparameters(self) -> None:
         """Save the arguments as plain values: checkpoints are loaded with weights_only=True.

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
-import os
-import sys
 from typing import Any
 
 from datamodules.arrays import ArrayDataModule
@@ -15,9 +11,11 @@ from datamodules.cifar import CIFAR10DataModule
 from datamodules.digits import DigitsDataModule
 from datamodules.folders import ImageFolderDataModule
 from datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
+from datamodules.stored import option_names
 from datamodules.stream import StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
+from kl.user_modules import import_user_module
 
 # Name: class and the arguments that make the class that set.
 NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
@@ -47,7 +45,7 @@ def build_datamodule(spec: str, **options: Any) -> KernelDataModule:
         'synthetic2'
     """
     cls, fixed = _resolve(spec)
-    known = _option_names(cls) - set(fixed)
+    known = option_names(cls) - set(fixed)
     if unknown := sorted(set(options) - known):
         raise InputError(
             f"{unknown[0]} is not an option of --data {spec}; it has: {', '.join(sorted(known - {'path'}))}"
@@ -77,14 +75,7 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
 
 
 def _import_class(spec: str, module_name: str, class_name: str) -> type[KernelDataModule]:
-    # An installed command does not look into the current folder, where a user's module often lies.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except Exception as error:  # a user's module may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(f"--data {spec}: module {module_name} cannot be imported ({reason})") from error
+    found = getattr(import_user_module(f"--data {spec}", module_name), class_name, None)
     if not (isinstance(found, type) and issubclass(found, KernelDataModule)):
         was = "there is no such name" if found is None else "it does not"
         raise InputError(
@@ -92,16 +83,3 @@ def _import_class(spec: str, module_name: str, class_name: str) -> type[KernelDa
             f"datamodules.KernelDataModule; {was}"
         )
     return found
-
-
-def _option_names(cls: type) -> set[str]:
-    """Arguments of a class and, through its **options, of its bases."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        names.update(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return names

@@ -30,6 +30,7 @@ from kl.interpolation import Interpolant, interpolate
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
 from kl.least_squares import least_squares
+from kl.loading import load_machine
 from kl.machine import KernelMachine
 from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
@@ -61,6 +62,7 @@ __all__ = [
     "inner_product",
     "interpolate",
     "least_squares",
+    "load_machine",
     "rkhs_distance",
     "rkhs_norm",
     "rkhs_norm_per_class",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,6 +82,12 @@ class ConjugateGradientMachine(InterpolatingMachine):
     progress: Tensor
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "means")
     _shared_rows = ()
+    _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "means": 2}
+    _extra_types: ClassVar[dict[str, Any]] = {
+        **InterpolatingMachine._extra_types,
+        "rank_of_direction": int,
+        "by_factor": bool,
+    }
 
     def __init__(
         self,
@@ -269,8 +275,9 @@ class ConjugateGradientMachine(InterpolatingMachine):
         return {"rank_of_direction": self._rank_of_direction, "by_factor": self._by_factor}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        self._rank_of_direction = int(extra["rank_of_direction"])
-        self._by_factor = bool(extra["by_factor"])
+        super()._load_extra_state(extra, state, resuming)
+        self._rank_of_direction = extra["rank_of_direction"]
+        self._by_factor = extra["by_factor"]
         if resuming and not torch.equal(state["means"], self.means.cpu()):
             raise CheckpointError(
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
+from kl.checkpoints import errors_name, read_checkpoint, require_arguments, require_values, require_weights_only
+from kl.errors import CheckpointError, InputError
 from kl.metrics import EvaluationMetrics
 from kl.rows import RowDataset
 
@@ -107,6 +111,56 @@ class EvaluatedModule(pl.LightningModule):
         for name, value in self.eval_metrics.items():
             self.log(name, value, batch_size=1)
 
+    # Checkpoints
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: torch.device | str | None = None,
+        *,
+        weights_only: bool | None = True,
+        **options: Any,
+    ) -> Self:
+        """The model that a checkpoint file holds; needs no datamodule, and runs no code of the file's choice.
+
+        Lightning's own way to read one can unpickle, download, and import what a file names.
+
+        Args:
+            checkpoint_path: a file on disk.
+            map_location: the device of the model; None is the CPU.
+            weights_only: True, or None.
+            options: arguments of the class that take precedence over the file's.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of something else.
+        """
+        require_weights_only(weights_only)
+        checkpoint = read_checkpoint(checkpoint_path)
+        with errors_name(checkpoint_path):
+            return cls.restored(checkpoint, **options).to(map_location or "cpu")
+
+    @classmethod
+    def restored(cls, checkpoint: dict[str, Any], **options: Any) -> Self:
+        """The model that the contents of a checkpoint describe; see `load_from_checkpoint`.
+
+        Raises:
+            CheckpointError: they describe none.
+        """
+        stored = checkpoint.get("hyper_parameters", {})
+        require_values("hyper_parameters", stored, {})
+        arguments = {**stored, **options}
+        require_arguments("hyper_parameters", cls, arguments)
+        try:
+            model = cls(**arguments)
+        except CheckpointError:
+            raise
+        except InputError as error:
+            raise CheckpointError(f"its hyper_parameters: {error}") from error
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        return model
+
 
 def describe_data(data: Any) -> dict[str, Any]:
     """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
@@ -123,6 +177,23 @@ def describe_data(data: Any) -> dict[str, Any]:
         "num_features": rows.x.shape[1],
         "num_outputs": rows.y.shape[1],
     }
+
+
+def require_description(info: Any) -> None:
+    """Check that a part of a checkpoint is what `describe_data` has returned.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    types = {"name": str, "class_names": list[str], "image_shape": list[int], "num_features": int, "num_outputs": int}
+    require_values("data_info", info, {"task": str, **types})
+    d, c, shape, names = (info[key] for key in ("num_features", "num_outputs", "image_shape", "class_names"))
+    if info["task"] not in ("classification", "regression") or min(d, c) < 1:
+        raise CheckpointError(f"its data_info must be of a task with features and outputs; got {info['task']!r}")
+    if shape and (min(shape) < 1 or len(shape) != 3 or math.prod(shape) != d):
+        raise CheckpointError(f"its data_info must have the image_shape of {d} features; got {shape}")
+    if names and len(names) != c:
+        raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
 
 
 def is_one_hot(

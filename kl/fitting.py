@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class InterpolatingMachine(TrainedExpansion):
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
     _same_when_resumed = ("centers", "targets", "order")
     _shared_rows: tuple[str, ...] = ("alpha", "centers", "targets")
+    _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "targets": 2, "order": 1}
 
     @property
     def num_centers(self) -> int:
@@ -107,6 +109,12 @@ class InterpolatingMachine(TrainedExpansion):
     def _centers_changed(self) -> None:
         super()._centers_changed()
         self.register_buffer("position", torch.argsort(self.order), persistent=False)
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        super()._load_extra_state(extra, state, resuming)
+        order = state["order"]
+        if not torch.equal(order.sort().values, torch.arange(len(order))):
+            raise CheckpointError("its order must name each training row once; it does not: train again")
 
     def _require_same_data(self, x: Tensor, y: Tensor) -> None:
         n, own = len(x), self.order.cpu()[self.owners.own(len(self.order))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +77,14 @@ class GeneralKernelMachine(PlannedMachine):
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights", "sq_norm")
     _shared_rows = ("alpha", "centers")
+    _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "sq_norm": 1}
+    _extra_types: ClassVar[dict[str, Any]] = {
+        **PlannedMachine._extra_types,
+        "period": int,
+        "projection": str,
+        "step_size": float,
+        "data_key": str,
+    }
 
     def __init__(
         self,

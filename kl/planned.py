@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from kl.checkpoints import require_arguments
 from kl.errors import CheckpointError
 from kl.kernels.base import check_positive
 from kl.metrics import error
@@ -33,6 +34,7 @@ class PlannedMachine(TrainedExpansion):
     eigenvalues: Tensor | None = None
     step_size: float
     """eta, after any cuts."""
+    _extra_types: ClassVar[dict[str, Any]] = {**TrainedExpansion._extra_types, "plan": dict | None}
     _last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
 
     @property
@@ -72,14 +74,17 @@ class PlannedMachine(TrainedExpansion):
         return {"plan": asdict(self.plan) if self.plan else None}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        super()._load_extra_state(extra, state, resuming)
+        if extra["plan"] is not None:
+            require_arguments("plan", EigenProPlan, extra["plan"])
         if resuming and len(state["vectors"]) != len(self.vectors):
             raise CheckpointError(
                 f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
                 f"{len(self.vectors)}: resume with the same --subsample"
             )
-        if resuming and extra["plan"]:
+        if resuming and extra["plan"] is not None:
             self._warn_of_other_options(extra["plan"])
-        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] else None
+        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] is not None else None
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel
-from kl.kernels.registry import build_kernel
+from kl.kernels.base import Kernel, kernel_name
+from kl.kernels.configured import kernel_from_config, own_classes
 from kl.rows import Rows
 
 
@@ -81,10 +81,14 @@ def _check_config(kernel: Kernel) -> None:
         raise AssertionError(f"{kernel}: config() must hold plain values only: {error}") from error
     _require(same, kernel, f"config() must hold plain str, numbers, lists and dicts; got {config}")
     try:
-        rebuilt = build_kernel(config)
+        rebuilt = kernel_from_config(config, own_classes(kernel))
     except InputError as error:
-        raise AssertionError(f"{kernel}: build_kernel(kernel.config()) failed: {error}") from error
-    _require(rebuilt == kernel, kernel, f"build_kernel(kernel.config()) gave another kernel, {rebuilt}")
+        raise AssertionError(f"{kernel}: kernel_from_config(kernel.config()) failed: {error}") from error
+    for cls in own_classes(kernel):
+        name = kernel_name(cls)
+        top = "<locals>" not in name
+        _require(top, kernel, f"{name} must stand at the top of a module: nothing finds it by its name")
+    _require(rebuilt == kernel, kernel, f"kernel_from_config(kernel.config()) gave another kernel, {rebuilt}")
     _require(hash(rebuilt) == hash(kernel), kernel, "equal kernels must have equal hashes")
 
 

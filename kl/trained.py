@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from kl.budget import TrainingMemory
+from kl.checkpoints import errors_name, require_state, require_tensors, require_values
 from kl.errors import CheckpointError, InputError
-from kl.evaluated import describe_data
+from kl.evaluated import describe_data, require_description
 from kl.expansion import KernelExpansion
-from kl.kernels import Kernel, build_kernel
+from kl.kernels import Kernel, build_kernel, kernel_from_config
+from kl.kernels.configured import comes_from, own_classes
+from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.memory import parse_memory
 from kl.ranks import Ranks
 from kl.rows import RowDataset, Rows, far_origin
@@ -57,6 +59,10 @@ class TrainedExpansion(KernelExpansion):
     """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
     _shared_rows: tuple[str, ...] = ()
     """Tensors of which every rank has its own rows (see `kl.ranks`); checkpoints have all of them."""
+    _dimensions: ClassVar[dict[str, int]] = {"centers": 2}
+    """Tensors of a checkpoint that say how large the others are, and how many dimensions they have."""
+    _extra_types: ClassVar[dict[str, Any]] = {"kernel": dict, "data_info": dict}
+    """What a checkpoint must have of `_extra_state`, as type hints."""
 
     def __init__(
         self,
@@ -260,43 +266,26 @@ class TrainedExpansion(KernelExpansion):
         """Take the sizes and the kernel of the checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint is not of such a machine, or belongs to other training data.
+            CheckpointError: the checkpoint is not of such a machine, is damaged, or belongs to other training data or
+                another kernel.
         """
-        extra, state = checkpoint.get("kernel_machine"), checkpoint.get("state_dict", {})
-        if extra is None or "centers" not in state:
-            raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
-        if extra["kind"] != type(self).__name__:
-            raise CheckpointError(
-                f"the checkpoint holds a {extra['kind']}, this is a {type(self).__name__}: resume with the "
-                "same --solver"
-            )
-        resuming = self.is_fitted
+        with errors_name(self._trainer.ckpt_path if self._trainer else None):
+            self._take_checkpoint(checkpoint)
+
+    def _take_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        extra, state, resuming = machine_part(checkpoint), checkpoint["state_dict"], self.is_fitted
+        type(self)._require_kind(extra)
+        require_values("kernel_machine", extra, self._extra_types)
+        require_tensors(state, self._dimensions)
+        require_description(extra["data_info"])
         if self.ranks.size > 1:
             state |= {name: state[name][self.ranks.own(len(state[name]))].clone() for name in self._shared_rows}
         if resuming:
-            _require_epoch_end(checkpoint)
-            for name in self._same_when_resumed:
-                if not torch.equal(state[name], getattr(self, name).cpu()):
-                    raise CheckpointError(
-                        f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
-                        "--data, --train-size, --label-noise and --seed as the first run"
-                    )
-            precision = checkpoint.get("hyper_parameters", {}).get("precision", self.precision)
-            if precision != self.precision:  # rounded and unrounded kernel values would be mixed in one f
-                raise CheckpointError(
-                    f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
-                    "same --precision"
-                )
-            theirs = build_kernel(extra["kernel"])
-            if theirs != self.kernel:
-                raise CheckpointError(
-                    f"the checkpoint was trained with kernel {theirs}; got {self.kernel}: resume with the same "
-                    "--kernel and its options"
-                )
-        else:
-            self.kernel = build_kernel(extra["kernel"])
+            self._require_same_start(checkpoint)
+        self.kernel = self._kernel_of(extra["kernel"], resuming)
         self.data_info = extra["data_info"]
         self._load_extra_state(extra, state, resuming)
+        require_state(state, self.state_dict(), () if resuming else self._kept_in_checkpoints)
         if resuming:
             if getattr(self.trainer, "datamodule", None) is not None:
                 self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
@@ -306,18 +295,86 @@ class TrainedExpansion(KernelExpansion):
             self._centers_changed()
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:  # type: ignore[override]
-        """See Lightning; needs no datamodule.
+    def _require_kind(cls, extra: dict[str, Any]) -> None:
+        if extra["kind"] != cls.__name__:
+            raise CheckpointError(
+                f"the checkpoint holds a {extra['kind']}, this is a {cls.__name__}: resume with the same --solver"
+            )
+
+    def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the run that goes on is the checkpoint's."""
+        _require_epoch_end(checkpoint)
+        state = checkpoint["state_dict"]
+        for name in self._same_when_resumed:
+            ours, theirs = getattr(self, name).cpu(), state[name]
+            if theirs.dtype != ours.dtype or not torch.equal(theirs, ours):
+                raise CheckpointError(
+                    f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
+                    "--data, --train-size, --label-noise and --seed as the first run"
+                )
+        hyper_parameters = checkpoint.get("hyper_parameters")
+        require_values("hyper_parameters", hyper_parameters, {"precision": str})
+        precision = checkpoint["hyper_parameters"]["precision"]
+        if precision != self.precision:  # rounded and unrounded kernel values would be mixed in one f
+            raise CheckpointError(
+                f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
+                "same --precision"
+            )
+
+    def _kernel_of(self, config: dict[str, Any], resuming: bool) -> Kernel:
+        """The checkpoint's kernel, of kl's classes and those that this machine's kernel has already."""
+        try:
+            theirs = kernel_from_config(config, own_classes(self.kernel))
+        except InputError as error:
+            raise CheckpointError(f"its kernel: {error}") from error
+        if theirs != self.kernel and (resuming or not comes_from(theirs, self.kernel)):
+            raise CheckpointError(
+                f"the checkpoint was trained with kernel {theirs}; got {self.kernel}: "
+                + ("resume with the same --kernel and its options" if resuming else "load it with the same kernel")
+            )
+        return theirs
+
+    @classmethod
+    def restored(
+        cls,
+        checkpoint: dict[str, Any],
+        *,
+        kernel: GivenKernel | Sequence[GivenKernel] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The machine that the contents of a checkpoint describe.
+
+        Args:
+            checkpoint: what `kl.checkpoints.read_checkpoint` returned.
+            kernel: the kernel, its class, or "package.module:Class": needed where it is none of kl's, since a file does
+                not get to say what code runs; a sum or product of several such takes a list. It must be the file's.
+            options: arguments of the class that take precedence over the file's, such as memory.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or holds no kernel machine.
+            CheckpointError: they describe none, or one of another class or kernel.
         """
+        hyper_parameters = checkpoint.get("hyper_parameters")
+        cls._require_kind(machine_part(checkpoint))
+        require_values("hyper_parameters", hyper_parameters, {"kernel": dict})
+        assert isinstance(hyper_parameters, dict)  # require_values has seen to it
         try:
-            return super().load_from_checkpoint(checkpoint_path, *args, **options)
-        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(
-                f"{checkpoint_path} is no readable checkpoint that `kl fit` wrote: {error}"
-            ) from error
+            found = stored_kernel(hyper_parameters["kernel"], kernel)
+        except InputError as error:
+            raise CheckpointError(f"its kernel: {error}") from error
+        return super().restored(checkpoint, kernel=found, **options)
+
+
+def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds of a machine beside its tensors, its kind at the least.
+
+    Raises:
+        CheckpointError: the checkpoint is of something else.
+    """
+    extra = checkpoint.get("kernel_machine")
+    if extra is None:
+        raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
+    require_values("kernel_machine", extra, {"kind": str})
+    return extra
 
 
 def plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataM
     """
     from datamodules import build_datamodule
 
+    import_own_first()
     extra: dict[str, Any] = {}
     if options.grayscale:
         extra["grayscale"] = True
@@ -59,6 +60,7 @@ def build_kernel(options: KernelOptions) -> Kernel:
     """
     import kl
 
+    import_own_first()
     bandwidth = None if options.bandwidth is None else number_or_auto("bandwidth", options.bandwidth)
     return kl.build_kernel(
         options.kernel,
@@ -68,6 +70,13 @@ def build_kernel(options: KernelOptions) -> Kernel:
         power=options.power,
         degree=options.degree,
     )
+
+
+def import_own_first() -> None:
+    """Import this project's packages before a user's module, whose folder may have some of the same names."""
+    import callbacks  # noqa: F401
+    import datamodules  # noqa: F401
+    import kl  # noqa: F401
 
 
 def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions) -> TrainedExpansion:

@@ -57,6 +57,27 @@ def load_config(context: typer.Context, path: str | None) -> str | None:
     return path
 
 
+def refuse_code(context: typer.Context, path: str | None, options: dict[str, Any]) -> None:
+    """See to it that a file does not say what code runs: package.module:Class must stand on the command line.
+
+    Raises:
+        BadParameter: a kernel or data module outside kl comes from the file alone.
+    """
+    for name in ("kernel", "data"):
+        value, source = options.get(name), context.get_parameter_source(name)
+        if source is not None and source.name == "DEFAULT_MAP" and names_code(str(value)):
+            raise typer.BadParameter(
+                f"--config {path} names {value}, whose code would run: if you trust that class, add --{name} {value} "
+                "to the command"
+            )
+
+
+def names_code(value: str) -> bool:
+    """Whether the value of --kernel or --data is a class outside kl rather than a name or a path."""
+    prefix, colon, _ = value.partition(":")
+    return bool(colon) and prefix not in ("npz", "folder", "stream")
+
+
 def _text(value: str | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 

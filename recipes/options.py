@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from recipes.config import dump_config, load_config
+from recipes.config import dump_config, load_config, refuse_code
 
 Option = functools.partial(typer.Option, show_default=True)
 _in_data = functools.partial(Option, rich_help_panel="Data")
@@ -28,7 +28,7 @@ DATA_HELP = (
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
-    "relu-nngp, or package.module:Class."
+    "relu-nngp, dispersal, or package.module:Class."
 )
 
 Data = Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")]
@@ -217,11 +217,12 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
         for group in groups:
             hints = get_type_hints(group, include_extras=True)
             parameters += [_keyword(f.name, f.default, hints[f.name]) for f in fields(group)]
+        parameters.append(_keyword("context", inspect.Parameter.empty, typer.Context))
         parameters += [_keyword("config", None, ConfigFile), _keyword("print_config", False, PrintConfig)]
 
         @functools.wraps(function)
-        def command(**given: Any) -> None:
-            given.pop("config")
+        def command(context: typer.Context, **given: Any) -> None:
+            refuse_code(context, given.pop("config"), given)
             if given.pop("print_config"):
                 typer.echo(dump_config(given), nl=False)
                 return

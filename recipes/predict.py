@@ -23,6 +23,13 @@ def predict(
         Path, typer.Option("--input", help="A .npz with x (or x_test), an image, or a folder of images.")
     ],
     output: Annotated[Path, typer.Option("--output", help="The .csv file to write.")],
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A kernel of your own in the checkpoint, whose code runs, package.module:Class; again for another.",
+            metavar="NAME",
+        ),
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
@@ -32,13 +39,15 @@ def predict(
     """
     import torch
 
-    from recipes.build import check_run, device_of
+    import kl
+    from recipes.build import check_run, device_of, import_own_first
     from recipes.options import RunOptions
     from recipes.report import print_json
 
     run = RunOptions(accelerator=accelerator)
     check_run(run)
-    machine = load_machine(checkpoint).to(device_of(run))
+    import_own_first()
+    machine = kl.load_machine(checkpoint, kernel or None).to(device_of(run))
     names, x = read_inputs(source, machine)
     with torch.inference_mode():
         scores = torch.cat([machine(rows.to(machine.device)).cpu() for rows in x.split(BATCH)])
@@ -48,24 +57,6 @@ def predict(
         print_json({"rows": len(rows), "output": str(output), "columns": header})
     else:
         typer.echo(f"{len(rows)} rows written to {output}")
-
-
-def load_machine(path: Path) -> KernelExpansion:
-    """The machine that a checkpoint holds.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of something else.
-    """
-    import kl
-    from callbacks.checkpoint import read_checkpoint
-
-    checkpoint = read_checkpoint(path)
-    if "kernel_machine" not in checkpoint:
-        raise kl.CheckpointError(f"{path} holds no kernel machine: give the last.ckpt of a run of `kl fit`")
-    machine = getattr(kl, checkpoint["kernel_machine"]["kind"])(**checkpoint["hyper_parameters"])
-    machine.on_load_checkpoint(checkpoint)
-    machine.load_state_dict(checkpoint["state_dict"])
-    return machine.eval()
 
 
 def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tensor]:

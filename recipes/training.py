@@ -151,7 +151,7 @@ class Run:
         return max(1, before, self.trainer.current_epoch) if written else 0
 
     def _require_epochs_left(self, resume: Path) -> int:
-        from callbacks.checkpoint import read_checkpoint
+        from kl.checkpoints import read_checkpoint
 
         done, asked = int(read_checkpoint(resume).get("epoch", -1)) + 1, self.trainer.max_epochs or 0
         if done >= asked:

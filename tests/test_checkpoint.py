@@ -116,7 +116,11 @@ def test_a_trainer_loads_it_too(saved):
 def test_a_users_kernel_is_restored(tmp_path, kernel):
     model = KernelMachine(kernel)
     fit(model, regression(), 1).save_checkpoint(tmp_path / "user.ckpt")
-    loaded = KernelMachine.load_from_checkpoint(tmp_path / "user.ckpt", weights_only=True)
+    with pytest.raises(
+        CheckpointError, match=r"user.ckpt: its kernel: kernel user_kernels:Cauchy is none of kl's.*kernel="
+    ):
+        KernelMachine.load_from_checkpoint(tmp_path / "user.ckpt")
+    loaded = KernelMachine.load_from_checkpoint(tmp_path / "user.ckpt", kernel=Cauchy)
     assert loaded.kernel == model.kernel
     assert "auto" not in str(loaded.kernel)
     x = torch.randn(3, 4)
@@ -187,6 +191,7 @@ def test_files_that_are_no_checkpoints_of_ours(tmp_path):
     damaged.write_bytes(b"hello")
     empty.write_bytes(b"")
     torch.save({"weights": 1}, tmp_path / "other.ckpt")
-    for path in (damaged, empty, tmp_path / "missing.ckpt", tmp_path / "other.ckpt"):
-        with pytest.raises(CheckpointError, match=rf"{path.name} is no readable checkpoint"):
+    faults = {damaged: "damaged or none", empty: "damaged or none", tmp_path / "missing.ckpt": "cannot be read"}
+    for path, fault in {**faults, tmp_path / "other.ckpt": "is not a checkpoint of a Lightning run"}.items():
+        with pytest.raises(CheckpointError, match=rf"{path.name} .*{fault}"):
             KernelMachine.load_from_checkpoint(path, weights_only=True)

@@ -11,7 +11,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import kl as kernel_learning
-from recipes.predict import load_machine
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_predict_arrays(kl, checkpoint):
     scores = np.array([[float(row[f"score_{k}"]) for k in range(10)] for row in rows])
     ordered = np.sort(scores, axis=1)
     assert np.allclose([float(row["margin"]) for row in rows], ordered[:, -1] - ordered[:, -2], atol=1e-6)
-    machine = load_machine(checkpoint)
+    machine = kernel_learning.load_machine(checkpoint)
     expected = machine(torch.from_numpy(digits.images[:50].reshape(50, 64) / 16).float())
     assert np.allclose(scores, expected, atol=1e-6)
 
@@ -100,10 +99,10 @@ def test_predict_checkpoint_and_output_errors(kl, checkpoint):
     Path("flipped.ckpt").write_bytes(content)
     for path, output, message in (
         ("gone.ckpt", "out.csv", "cannot be read"),
-        ("text.ckpt", "out.csv", "damaged or not a checkpoint"),
+        ("text.ckpt", "out.csv", "damaged or none"),
         ("other.ckpt", "out.csv", "holds no kernel machine"),
         ("tensors.ckpt", "out.csv", "not a checkpoint of a Lightning run"),
-        ("flipped.ckpt", "out.csv", "damaged or not a checkpoint"),
+        ("flipped.ckpt", "out.csv", "damaged or none"),
         (checkpoint, ".", "output must be the path of a .csv file"),
         (checkpoint, "in.npz/out.csv", "output in.npz/out.csv cannot be written"),
     ):

@@ -85,7 +85,10 @@ def test_a_users_own_class_from_the_current_folder(tmp_path, monkeypatch):
         ("my.npz", r"did you mean 'npz:my.npz'\?"),
         ("npz:", "lacks what follows the colon"),
         ("", "got ''"),
-        ("no_such_module_:Data", "module no_such_module_ cannot be imported"),
+        (
+            "no_such_module_:Data",
+            "--data no_such_module_:Data: there is no module 'no_such_module_' in the current directory",
+        ),
     ],
 )
 def test_unknown_names(spec, message):

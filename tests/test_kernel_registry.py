@@ -17,10 +17,12 @@ from kl.kernels import (
     GramKernel,
     Kernel,
     Laplacian,
+    Matern32,
     Polynomial,
     RadialKernel,
     ReluNTK,
     build_kernel,
+    kernel_from_config,
     kernel_names,
 )
 from kl.rows import Rows
@@ -57,12 +59,42 @@ def test_from_a_kernel() -> None:
 
 
 def test_from_a_configuration() -> None:
-    kernel = 2 * (Gaussian() + Laplacian(3.0) * Polynomial(3)) + Cauchy(2.0)
+    kernel = 2 * (Gaussian() + Laplacian(3.0) * Polynomial(3)) + Matern32(2.0)
     config = kernel.config()
     assert build_kernel(json.loads(json.dumps(config))) == kernel
-    assert config["parts"][1] == {"kernel": "user_kernels:Cauchy", "bandwidth": 2.0}
+    assert config["parts"][1] == {"kernel": "matern32", "bandwidth": 2.0}
     assert build_kernel({"kernel": "gaussian", "bandwidth": 2.0}, bandwidth=5.0) == Gaussian(5.0)
     assert build_kernel(kernel.config()).config() == config
+
+
+def test_a_configuration_names_only_classes_that_it_was_given() -> None:
+    kernel = 2 * (Gaussian() + Cauchy(3.0))
+    config = kernel.config()
+    assert config["part"]["parts"][1] == {"kernel": "user_kernels:Cauchy", "bandwidth": 3.0}
+    assert kernel_from_config(config, [Cauchy]) == kernel
+    for read in (build_kernel, kernel_from_config):
+        with pytest.raises(InputError, match=r"user_kernels:Cauchy is none of kl's, and a file .* --kernel user_ker"):
+            read(config)
+    script = {"kernel": "__main__:Cauchy", "bandwidth": 2.0}
+    assert kernel_from_config(script, [Cauchy]) == Cauchy(2.0)
+    with pytest.raises(InputError, match=r"--kernel mine:Cauchy, where mine\.py holds that class"):
+        kernel_from_config(script, [ManhattanLaplacian])
+
+
+def test_a_configuration_that_nests_without_end() -> None:
+    config = Gaussian(1.0).config()
+    for _ in range(400):
+        config = {"kernel": "scaled", "part": config}
+    with pytest.raises(InputError, match="nested at most 32 deep"):
+        kernel_from_config(config)
+    endless = []
+    endless.append(endless)
+    doubled = Gaussian(1.0).config()
+    for _ in range(30):
+        doubled = {"kernel": "sum", "parts": [doubled, doubled]}  # 2^30 kernels
+    for config in ({"kernel": "sum", "parts": endless}, doubled):
+        with pytest.raises(InputError, match="must hold at most 1000 values"):
+            kernel_from_config(config)
 
 
 def test_from_a_class() -> None:
@@ -115,6 +147,7 @@ def test_a_class_that_inherits_a_name_keeps_its_own_identity() -> None:
         ("user_kernels:torch", {}, "torch must be a subclass"),
         (":Cauchy", {}, "must have the form package.module:Class"),
         ("user_kernels:", {}, "must have the form package.module:Class"),
+        ({"kernel": 3}, {}, 'a kernel configuration must name its "kernel"'),
         ({"bandwidth": 2.0}, {}, 'a kernel configuration must name its "kernel"; got only'),
         ({"kernel": "gaussian", "power": 2.0}, {}, "kernel gaussian has no parameter power"),
         ({"kernel": "sum", "parts": [{"kernel": "nope"}]}, {}, "unknown kernel 'nope'"),
@@ -232,7 +265,7 @@ def test_check_kernel_finds_what_cannot_be_built_again() -> None:
     class Local(Gaussian):
         pass
 
-    with pytest.raises(AssertionError, match=r"build_kernel\(kernel.config\(\)\) failed: .*<locals>"):
+    with pytest.raises(AssertionError, match=r"<locals>.Local must stand at the top of a module"):
         check_kernel(Local(1.0))
 
 

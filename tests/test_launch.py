@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import free_port
 
-from callbacks import read_checkpoint
+from kl.checkpoints import read_checkpoint
 
 HERE = Path(__file__).parent
 FIT = [sys.executable, "-m", "recipes", "fit", "--accelerator", "cpu"]

@@ -3,7 +3,9 @@
 from kl.kernels.bandwidth import median_distance
 from kl.kernels.base import Bandwidth, GramKernel, Kernel, RadialKernel
 from kl.kernels.composite import Product, Scaled, Sum
+from kl.kernels.configured import kernel_from_config
 from kl.kernels.inner_product import Polynomial
+from kl.kernels.names import kernel_names
 from kl.kernels.radial import (
     ExponentialPower,
     Gaussian,
@@ -12,7 +14,7 @@ from kl.kernels.radial import (
     Matern32,
     Matern52,
 )
-from kl.kernels.registry import build_kernel, kernel_names
+from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Scaled",
     "Sum",
     "build_kernel",
+    "kernel_from_config",
     "kernel_names",
     "median_distance",
 ]

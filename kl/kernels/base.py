@@ -92,7 +92,7 @@ class Kernel(ABC):
         return self
 
     def config(self) -> dict[str, Any]:
-        """Plain str, numbers, lists and dicts from which `kl.build_kernel` makes an equal kernel.
+        """Plain str, numbers, lists and dicts from which `kernel_from_config` makes an equal kernel.
 
         Raises:
             InputError: the class is no dataclass, so its parameters are unknown.
@@ -101,11 +101,8 @@ class Kernel(ABC):
             raise InputError(
                 f"{type(self).__name__} must be a frozen dataclass: write @dataclass(frozen=True) above the class"
             )
-        cls = type(self)
-        # A user's class may inherit or invent a `name`, which build_kernel would not take to be that class.
-        ours = cls.__module__.startswith("kl.kernels.")
-        kind = cls.name if ours else f"{cls.__module__}:{cls.__qualname__}"
-        return {"kernel": kind, **{field.name: _plain(getattr(self, field.name)) for field in fields(self)}}
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"kernel": kernel_name(type(self)), **values}
 
     def __add__(self, other: Kernel) -> Kernel:
         from kl.kernels.composite import Sum  # not at the top: composite extends this module
@@ -216,6 +213,19 @@ class RadialKernel(GramKernel):
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))
+
+
+def is_ours(cls: type[Kernel]) -> bool:
+    """Whether a kernel's class is one of kl's."""
+    return cls.__module__.startswith("kl.kernels.")
+
+
+def kernel_name(cls: type[Kernel]) -> str:
+    """What configurations call a class: kl's by their names, others "package.module:Class".
+
+    A user's class may inherit or invent a `name`, which would not lead back to that class.
+    """
+    return cls.name if is_ours(cls) else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def check_positive(name: str, value: Any, more: str = "") -> float:

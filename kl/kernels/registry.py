@@ -1,63 +1,28 @@
-"""Kernels by name: what `--kernel`, configuration files and checkpoints are read with."""
+"""Kernels by what a user types after `--kernel`, or writes in Python."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel
-from kl.kernels.composite import Product, Scaled, Sum
-from kl.kernels.inner_product import Polynomial
-from kl.kernels.radial import (
-    ExponentialPower,
-    Gaussian,
-    InverseMultiquadric,
-    Laplacian,
-    Matern32,
-    Matern52,
-)
-from kl.kernels.relu import ReluNNGP, ReluNTK
-
-_NAMED: dict[str, type[Kernel]] = {
-    kernel.name: kernel
-    for kernel in (
-        Gaussian,
-        Laplacian,
-        ExponentialPower,
-        Matern32,
-        Matern52,
-        InverseMultiquadric,
-        Polynomial,
-        ReluNTK,
-        ReluNNGP,
-    )
-}
-_ALIASES: dict[str, type[Kernel]] = {"dispersal": ExponentialPower}
-# Only configurations hold these: on a command line there is no way to write their parts.
-_COMBINING: dict[str, type[Kernel]] = {kernel.name: kernel for kernel in (Sum, Product, Scaled)}
-
-
-def kernel_names() -> list[str]:
-    """The names that `build_kernel` and `--kernel` know, aliases last."""
-    return [*_NAMED, *_ALIASES]
+from kl.kernels.base import Kernel, kernel_name
+from kl.kernels.configured import is_named, kernel_from_config, names_in, own_classes
+from kl.kernels.names import check_parameters, named_class
+from kl.user_modules import import_user_module
 
 
 def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> Kernel:
     """Make a kernel from a name, from "package.module:Class", or from what `Kernel.config` returned.
 
-    A module is looked for in the current directory first, as with `python -m`; that directory then stays
-    on the import path.
+    A module is looked for in the current directory first; see `kl.user_modules`. Its code runs, so give no
+    "package.module:Class" that a file holds. A configuration runs no code: see `kl.kernels.configured`.
 
     Args:
-        spec: one of `kernel_names()`; "package.module:Class" for a class of your own; a `config()` dict; or a
-            kernel, which is returned as it is, or as a copy where parameters are given.
+        spec: one of `kernel_names()`; "package.module:Class" for a class of your own; a `config()` dict of kl's own
+            kernels; or a kernel, which is returned as it is, or as a copy where parameters are given.
         parameters: the kernel's parameters, which take precedence over those in `spec`. None means not given.
 
     Raises:
@@ -74,57 +39,70 @@ def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> K
     if isinstance(spec, Kernel):
         if not given:
             return spec
-        _check_parameters(type(spec).__name__, type(spec), given)
+        check_parameters(type(spec).__name__, type(spec), given)
         return replace(spec, **given)  # type: ignore[type-var]
     if isinstance(spec, Mapping):
-        stored = {str(name): _build_parts(value) for name, value in spec.items() if value is not None}
-        if "kernel" not in stored:
-            raise InputError(f'a kernel configuration must name its "kernel"; got only {sorted(stored)}')
-        return build_kernel(stored.pop("kernel"), **{**stored, **given})
+        return kernel_from_config({**spec, **given})
     if not isinstance(spec, str):
         raise InputError(f"kernel must be a name, a configuration or a Kernel; got {spec!r}")
-    cls = _load_class(spec) if ":" in spec else _named_class(spec)
-    _check_parameters(spec, cls, given, complete=True)
+    cls = kernel_class(spec)
+    check_parameters(spec, cls, given, complete=True)
     return cls(**given)
 
 
-def _build_parts(value: Any) -> Any:
-    """Kernels in place of the configurations nested in a parameter."""
-    if isinstance(value, Mapping) and "kernel" in value:
-        return build_kernel(value)
-    if isinstance(value, list | tuple):
-        return [_build_parts(item) for item in value]
-    return value
+def kernel_class(spec: str) -> type[Kernel]:
+    """The class that a name or "package.module:Class" means; the code of that module runs.
+
+    Raises:
+        InputError: it is unknown, or no kernel.
+    """
+    return _load_class(spec) if ":" in spec else named_class(spec)
 
 
-def _named_class(name: str) -> type[Kernel]:
-    known = _NAMED | _ALIASES | _COMBINING
-    if name in known:
-        return known[name]
-    close = get_close_matches(name.lower().replace("_", "-"), kernel_names(), n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise InputError(
-        f"unknown kernel {name!r}.{hint} Known: {', '.join(kernel_names())}; "
-        "or package.module:Class for a kernel of your own"
-    )
+GivenKernel = Kernel | type[Kernel] | str
+"""What a user says of a file's kernel: that kernel, a class, its name, or "package.module:Class"."""
+
+
+def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None = None) -> Kernel:
+    """The kernel of a configuration that a file holds, with the classes that the user has given for it.
+
+    Args:
+        config: what `Kernel.config` returned.
+        given: the kernel itself, which takes the configuration's place, or classes of the kernels in it.
+
+    Raises:
+        InputError: the configuration is none, names a class outside kl that was not given, or does not name one that
+            was.
+    """
+    several = isinstance(given, list | tuple)
+    asked: list[Any] = [] if given is None else list(given) if several else [given]  # type: ignore[arg-type]
+    classes: set[type[Kernel]] = set()
+    for each in asked:
+        if isinstance(each, Kernel):
+            classes |= {type(each), *own_classes(each)}
+        elif isinstance(each, str):
+            classes.add(kernel_class(each))
+        elif _is_kernel_class(each):
+            classes.add(each)
+        else:
+            raise InputError(f"kernel must be a Kernel, a class of kernels or its name; got {each!r}")
+    names = names_in(config)
+    for cls in classes:
+        if not any(is_named(cls, name) for name in names):
+            raise InputError(
+                f"kernel must be what the file names, {', '.join(sorted(names)) or 'none'}; got {kernel_name(cls)}: "
+                "give that, or leave it out where it is one of kl's"
+            )
+    if len(asked) == 1 and isinstance(asked[0], Kernel):
+        return asked[0]
+    return kernel_from_config(config, classes)
 
 
 def _load_class(spec: str) -> type[Kernel]:
     module_name, _, class_name = spec.partition(":")
     if not module_name or not class_name:
         raise InputError(f"kernel {spec!r} must have the form package.module:Class")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
-        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
-        reason = (
-            f"there is no module {error.name!r} in the current directory or the installed packages"
-            if isinstance(error, ModuleNotFoundError) and absent
-            else f"importing it failed with {type(error).__name__}: {' '.join(str(error).split())}"
-        )
-        raise InputError(f"kernel {spec!r}: {reason}") from error
+    found: Any = import_user_module(f"kernel {spec!r}", module_name)
     for part in class_name.split("."):
         if not hasattr(found, part):
             own = [name for name, value in vars(found).items() if _is_kernel_class(value)]
@@ -139,14 +117,3 @@ def _load_class(spec: str) -> type[Kernel]:
 
 def _is_kernel_class(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Kernel) and not inspect.isabstract(value)
-
-
-def _check_parameters(name: str, cls: type[Kernel], given: Mapping[str, Any], complete: bool = False) -> None:
-    accepted = inspect.signature(cls).parameters
-    if unknown := [key for key in given if key not in accepted]:
-        raise InputError(
-            f"kernel {name} has no parameter {', '.join(unknown)}; it accepts {', '.join(accepted) or 'none'}"
-        )
-    missing = [key for key, value in accepted.items() if value.default is value.empty and key not in given]
-    if missing and complete:
-        raise InputError(f"kernel {name} needs {', '.join(missing)}; it accepts {', '.join(accepted)}")

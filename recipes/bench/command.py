@@ -64,10 +64,9 @@ def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def callback(context: typer.Context, **given: Any) -> None:
         if context.invoked_subcommand is None:
-            function(**given)
+            function(context=context, **given)
 
-    own = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    parameters = [own, *inspect.signature(function).parameters.values()]
+    parameters = list(inspect.signature(function).parameters.values())  # `takes` has given it the context
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {p.name: p.annotation for p in parameters}
     return callback

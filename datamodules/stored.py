@@ -1,0 +1,55 @@
+"""Data modules from checkpoints, which may come from anywhere: their options, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+
+from kl.checkpoints import errors_name, read_checkpoint, require_values
+from kl.errors import CheckpointError, InputError
+
+Module = TypeVar("Module", bound=pl.LightningDataModule)
+
+
+def restored(cls: type[Module], path: Any, **options: Any) -> Module:
+    """A data module of a class with the options that a checkpoint file holds; no code of the file's choice runs.
+
+    Args:
+        cls: the class, which the file has no say in.
+        path: a file on disk.
+        options: those that take precedence over the file's.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds no such options.
+    """
+    checkpoint = read_checkpoint(path)
+    with errors_name(path):
+        stored = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY)
+        require_values("data module", stored, {})
+        known = option_names(cls)
+        if unknown := sorted(map(str, set(stored) - known)):  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"its data module has the option {unknown[0]}, which {cls.__name__} has not: call load_from_checkpoint "
+                "of the class that the run has used"
+            )
+        try:
+            return cls(**{**stored, **options})  # type: ignore[dict-item]
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"its data module's options are not those of a {cls.__name__}: {error}") from error
+
+
+def option_names(cls: type) -> set[str]:
+    """Arguments of a class and, through its **options, of its bases."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        names.update(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names

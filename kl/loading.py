@@ -1,0 +1,40 @@
+"""The machine that a checkpoint holds, whichever of kl's it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from kl.checkpoints import errors_name, read_checkpoint
+from kl.conjugate import ConjugateGradientMachine
+from kl.errors import CheckpointError
+from kl.general import GeneralKernelMachine
+from kl.kernels.registry import GivenKernel
+from kl.machine import KernelMachine
+from kl.trained import TrainedExpansion, machine_part
+
+KINDS: dict[str, type[TrainedExpansion]] = {
+    cls.__name__: cls for cls in (KernelMachine, GeneralKernelMachine, ConjugateGradientMachine)
+}
+"""All that a file can ask for: what it calls itself is looked up here and nowhere else."""
+
+
+def load_machine(
+    path: str | os.PathLike[str], kernel: GivenKernel | Sequence[GivenKernel] | None = None
+) -> TrainedExpansion:
+    """The machine that a checkpoint holds, on the CPU, ready to predict; no code of the file's choice runs.
+
+    Args:
+        path: a file on disk.
+        kernel: the kernel, its class, or "package.module:Class": needed where it is none of kl's; see
+            `TrainedExpansion.restored`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of something else.
+    """
+    checkpoint = read_checkpoint(path)
+    with errors_name(path):
+        kind = machine_part(checkpoint)["kind"]
+        if kind not in KINDS:
+            raise CheckpointError(f"the checkpoint must hold one of {', '.join(KINDS)}; got {kind!r}")
+        return KINDS[kind].restored(checkpoint, kernel=kernel).eval()

@@ -1,0 +1,97 @@
+"""A user's own module, which they named on a command line or in Python: found in the current folder, else installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from kl.errors import InputError
+
+OURS = ("kl", "datamodules", "callbacks", "recipes")
+"""The packages that are installed with kl; a user's folder may have some of these names, too."""
+
+
+def import_user_module(asked: str, name: str) -> object:
+    """Import the module `name`: a file or package of the current folder, or an installed one.
+
+    The first part of the name is looked for in the current folder and loaded from its file, wherever else such a name
+    could be found. The folder comes last on the import path, for what the module imports from its neighbours; so a
+    folder there that is called like one of kl's packages, or like an installed one, hides none of them.
+
+    The module's code runs: call this only with what a user has typed, never with a name that a file holds.
+
+    Args:
+        asked: what the user wrote, for messages, such as "kernel 'mine:K'".
+        name: the dotted name of the module.
+
+    Raises:
+        InputError: there is no such module, it raises an error, or its file has the name of another module.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    top = name.partition(".")[0]
+    try:
+        if top not in OURS and (file := _file_of(Path(here, top))):
+            _load(asked, top, file)
+        return importlib.import_module(name)
+    except InputError:
+        raise
+    except Exception as error:  # a user's module may raise anything
+        raise InputError(f"{asked}: {_reason(name, here, error)}") from error
+
+
+def _file_of(path: Path) -> Path | None:
+    """The file of the module or package that lies there."""
+    for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+        if file.is_file():
+            return file
+    return None
+
+
+def _load(asked: str, name: str, file: Path) -> None:
+    """Run the file as the module of that name, unless it has been."""
+    there = sys.modules.get(name)
+    found = getattr(there, "__file__", None)
+    if found and os.path.exists(found) and os.path.samefile(found, file):
+        return
+    if there is not None or name in sys.stdlib_module_names:
+        raise InputError(
+            f"{asked}: {file} has the name of another module{f', {found}' if found else ''}: rename the file"
+        )
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # it is a file that ends with .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half of it would pass for the whole
+        raise
+
+
+def _reason(name: str, here: str, error: Exception) -> str:
+    absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+    if absent and isinstance(error, ModuleNotFoundError):
+        reason = f"there is no module {error.name!r} in the current directory or the installed packages"
+    else:
+        reason = f"importing it failed with {type(error).__name__}: {' '.join(str(error).split())}"
+    hidden = [ours for ours in OURS if isinstance(error, ImportError) and _is_of(ours, error) and _lies(here, ours)]
+    if hidden:
+        reason += f" (kl has a package {hidden[0]} of its own: rename the folder {hidden[0]} here)"
+    return reason
+
+
+def _is_of(package: str, error: ImportError) -> bool:
+    return (error.name or "").partition(".")[0] == package
+
+
+def _lies(here: str, package: str) -> bool:
+    """Whether the current folder has such a package, and it is not kl's."""
+    path = Path(here, package)
+    ours = getattr(sys.modules.get(package), "__path__", [""])
+    return path.exists() and not any(each and os.path.exists(each) and path.samefile(each) for each in ours)
