@@ -100,7 +100,7 @@ MUTANTS = [
     Mutant(
         "a machine resumed with another preconditioner keeps its direction",
         "kl/conjugate.py",
-        'self._rank_of_direction = int(extra["rank_of_direction"])',
+        'self._rank_of_direction = extra["rank_of_direction"]',
         "self._rank_of_direction = self.rank",
         "tests/test_conjugate.py -k less_memory",
     ),
