@@ -111,11 +111,4 @@ MUTANTS = [
         "pass",
         "tests/test_user_modules.py -k half_made",
     ),
-    Mutant(
-        "a user's packages are imported for kl's",
-        "recipes/build.py",
-        "    import callbacks  # noqa: F401\n    import datamodules  # noqa: F401\n",
-        "",
-        "tests/test_user_modules.py -k called_like_ours",
-    ),
 ]

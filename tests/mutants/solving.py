@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant(
         "a resumed machine forgets that it solves on the range",
         "kl/conjugate.py",
-        'bool(extra["by_factor"])',
+        'extra["by_factor"]',
         "False",
         "tests/test_conjugate.py",
     ),
