@@ -1,5 +1,6 @@
 """Lightning callbacks for kernel machines: they observe, log and draw, and never change weights."""
 
+from callbacks.best import BestCheckpoint, BestEpoch, epoch_values
 from callbacks.checkpoint import AtomicCheckpointIO, last_checkpoint
 from callbacks.confusion import ConfusionMatrix
 from callbacks.convergence import ConvergenceFigure
@@ -19,6 +20,8 @@ from callbacks.worst_errors import WorstErrors
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BestCheckpoint",
+    "BestEpoch",
     "ConfusionMatrix",
     "ConvergenceFigure",
     "EpochLines",
@@ -33,6 +36,7 @@ __all__ = [
     "TensorBoardLayout",
     "Timing",
     "WorstErrors",
+    "epoch_values",
     "last_checkpoint",
     "log_figure",
 ]

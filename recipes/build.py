@@ -48,6 +48,7 @@ def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataM
         noise_seed=seed,
         seed=seed,
         batch_size=None,
+        validation=options.validation,
         **extra,
     )
 

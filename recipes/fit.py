@@ -36,14 +36,14 @@ def fit(
     from recipes.training import check_training, new_run
 
     check_run(run)
-    check_training(solver, run, trainer)
+    check_training(data, solver, run, trainer)
     processes = find_processes(trainer, run)
     machine = build_machine(kernel, solver, run)
     datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
     name = trainer.name or f"{data.data}-{kernel.kernel}"
-    lightning = new_run(solver, exact, run, trainer, processes, name, kept)
+    lightning = new_run(data, solver, exact, run, trainer, processes, name, kept)
     seconds = lightning.fit(machine, datamodule)
     results = fit_results(lightning.trainer, machine, datamodule, seconds)
     if processes.is_first:

@@ -50,6 +50,13 @@ class DataOptions:
     noise_kind: Annotated[
         str, _in_data(help="random: uniform over all classes; flip: always another class.", metavar="random|flip")
     ] = "random"
+    validation: Annotated[
+        float,
+        _in_data(
+            help="Fraction of the training rows to hold out: val/* and the best epoch are of them, and the test set is "
+            "evaluated once, at the end. 0: val/* is of the test set, and nothing is chosen.",
+        ),
+    ] = 0.0
     grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
     image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
     augment: Annotated[
@@ -115,6 +122,9 @@ class SolverOptions:
         bool, _in_solver("--stop-when-interpolated", help="Stop at zero training classification error.")
     ] = False
     stop_mse: Annotated[float | None, _in_solver(help="Stop at this training mse.")] = None
+    patience: Annotated[
+        int | None, _in_solver(help="Stop after so many epochs without a better one by --validation.")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def plan(
     from recipes.training import check_training
 
     check_run(run)
-    check_training(solver, run, trainer)
+    check_training(data, solver, run, trainer)
     processes = find_processes(trainer, run)
     from kl import GeneralKernelMachine, KernelMachine
 

@@ -40,25 +40,39 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
         print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # a script may be elsewhere
         return
-    exact_rows = {
+    table = {
         "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
         "train error": ("train_error", "exact_train_error", "{:.2%}"),
         "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
         "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
+        "validation mse": ("val_mse", "exact_val_mse", "{:.5f}"),
+        "validation error": ("val_error", "exact_val_error", "{:.2%}"),
+        "validation error, noisy labels": ("val_error_noisy", "exact_val_error_noisy", "{:.2%}"),
         "test mse": ("test_mse", "exact_test_mse", "{:.5f}"),
         "test error": ("test_error", "exact_test_error", "{:.2%}"),
         "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
         "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.4f}"),
         "RKHS distance to the limit": ("distance_to_exact", None, "{:.4f}"),
     }
-    columns = 3 if results["exact_rkhs_norm"] is not None else 2
+    best, last = results["best_epoch"], results["last"] or {}
+    header = [
+        f"{machine.method}, {results['epochs']} epochs" if best is None else f"{machine.method}, best epoch: {best}"
+    ]
+    shown: list[dict[str, Any]] = [{ours: results.get(ours) for ours, _, _ in table.values()}]
+    if best is not None and best != last["epoch"]:
+        header.append(f"last epoch: {last['epoch']}")
+        shown.append(last)
+    if results["exact_rkhs_norm"] is not None:
+        header.append("exact limit")
+        shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
     rows = [
-        (label, _format(results.get(ours), form), _format(results.get(limit) if limit else None, form))[:columns]
-        for label, (ours, limit, form) in exact_rows.items()
+        (label, *(_format(values.get(ours), form) for values in shown))
+        for label, (ours, _, form) in table.items()
         if results.get(ours) is not None
     ]
-    title = f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(machine.kernel)}"
-    print_table(title, ("", f"{machine.method}, {results['epochs']} epochs", "exact limit")[:columns], rows)
+    held = f" ({results['validation_rows']} held out)" if best is not None else ""
+    size = f"n={results['n']}{held} d={results['d']} c={results['c']}"
+    print_table(f"{results['data']}  {size}  {kernel_text(machine.kernel)}", ("", *header), rows)
     seconds = results["seconds_per_epoch"]
     epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
     typer.echo(
@@ -74,6 +88,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         typer.echo(f"exact limit: {results['exact_skipped']}")
     if results["checkpoint"]:
         typer.echo(f"checkpoint:  {results['checkpoint']}")
+        if results["last_checkpoint"] != results["checkpoint"]:
+            typer.echo(f"last epoch:  {results['last_checkpoint']}")
         typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
 
 
@@ -84,7 +100,7 @@ def fit_results(
     import callbacks
     from kl.memory import peak_memory
 
-    logged = machine.eval_metrics
+    held_out = datamodule.validation_set
     found: dict[type, Any] = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
     limit = found.get(callbacks.ExactInterpolation)
     exact = (limit.results if limit else None) or {}
@@ -92,7 +108,12 @@ def fit_results(
     stop = found.get(callbacks.StopWhenInterpolated)
     chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
-    checkpoint = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
+    last_path = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
+    chooser, keeper = found.get(callbacks.BestEpoch), found.get(callbacks.BestCheckpoint)
+    best, last = (chooser.best, chooser.last) if chooser else (None, None)
+    values = best or callbacks.epoch_values(trainer, machine)
+    test = "val" if held_out is None else "test"  # a run with a validation part ends with a pass over the test set
+    checkpoint = keeper.path if keeper and best else last_path
     return {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -106,17 +127,17 @@ def fit_results(
         "ranks": trainer.world_size,
         "epochs": trainer.current_epoch,
         "interpolated_epoch": stop.stopped_epoch if stop else None,
-        "train_mse": machine.train_metrics.get("train/mse"),
-        "train_error": machine.train_metrics.get("train/error"),
-        "train_mse_running": machine.train_metrics.get("train/mse_running"),
-        "train_error_running": machine.train_metrics.get("train/error_running"),
-        "test_mse": logged.get("val/mse"),
-        "test_error": logged.get("val/error"),
-        "test_error_noisy": logged.get("val/error_noisy"),
-        "rkhs_norm": machine.rkhs_norm,
-        "rkhs_norm_per_class": machine.rkhs_norm_per_class.tolist(),
+        "validation": datamodule.validation,
+        "validation_rows": 0 if held_out is None else len(held_out),
+        "best_epoch": best and best["epoch"],
+        **named_values(values, held_out is not None),
+        "test_mse": machine.eval_metrics.get(f"{test}/mse"),
+        "test_error": machine.eval_metrics.get(f"{test}/error"),
+        "test_error_noisy": machine.eval_metrics.get(f"{test}/error_noisy"),
+        "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
         "exact_train_mse": exact.get("exact_train_mse"),
         "exact_train_error": exact.get("exact_train_error"),
+        **{f"exact_{name}": exact.get(f"exact_{name}") if held_out is not None else None for name in VALIDATED},
         "exact_test_mse": exact.get("exact_test_mse"),
         "exact_test_error": exact.get("exact_test_error"),
         "exact_test_error_noisy": exact.get("exact_test_error_noisy"),
@@ -125,7 +146,6 @@ def fit_results(
         "exact_jitter": exact.get("jitter"),
         "exact_seconds": exact.get("seconds"),
         "exact_skipped": limit.skipped if limit else None,
-        "distance_to_exact": exact.get("distance_to_exact"),
         "batch_size": chosen.get("batch_size"),
         "memory_batch_size": chosen.get("memory_batch_size"),
         "critical_batch_size": chosen.get("critical_batch_size"),
@@ -141,6 +161,24 @@ def fit_results(
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "log_dir": trainer.log_dir,
         "checkpoint": checkpoint and shortest(checkpoint),
+        "last_checkpoint": last_path and shortest(last_path),
+    }
+
+
+VALIDATED = ("val_mse", "val_error", "val_error_noisy")
+
+
+def named_values(values: dict[str, Any], validated: bool) -> dict[str, Any]:
+    """An epoch's values by the names of `kl fit --json`; `validated` where val/* is of a validation part."""
+    return {
+        "train_mse": values.get("train/mse"),
+        "train_error": values.get("train/error"),
+        "train_mse_running": values.get("train/mse_running"),
+        "train_error_running": values.get("train/error_running"),
+        **{name: values.get(name.replace("_", "/", 1)) if validated else None for name in VALIDATED},
+        "rkhs_norm": values["rkhs/norm"],
+        "rkhs_norm_per_class": values["rkhs/norm_per_class"],
+        "distance_to_exact": values.get("exact/distance"),
     }
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kl.errors import InputError, KLError
 from kl.kernels.base import check_one_of
 from recipes.config import dump_config
-from recipes.options import ExactOptions, RunOptions, SolverOptions, TrainerOptions
+from recipes.options import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.processes import STRATEGY, Processes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ GENERAL = ("eigenpro3", "eigenpro4")  # solvers with centres of their own
 SOLVERS = ("eigenpro", *GENERAL, "pcg")
 
 
-def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
+def check_training(data: DataOptions, solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
     """Check the options of a training run before any data is read.
 
     Raises:
@@ -55,6 +55,13 @@ def check_training(solver: SolverOptions, run: RunOptions, trainer: TrainerOptio
             raise InputError(f"{option} must be auto with --solver pcg, which has no such parameter; got {value}")
     if solver.epochs < 1:
         raise InputError(f"epochs must be at least 1; got {solver.epochs}")
+    if solver.patience is not None and solver.patience < 1:
+        raise InputError(f"patience must be a whole number of epochs of at least 1; got {solver.patience}")
+    if solver.patience is not None and not data.validation:
+        raise InputError(
+            f"patience={solver.patience} stops by a validation part, and with validation 0 the test set would choose: "
+            "give --validation 0.1 as well"
+        )
     if trainer.resume is not None and trainer.fast_dev_run:
         raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
     name = trainer.name
@@ -88,6 +95,8 @@ class Run:
             if self.resume is not None:
                 done = self._require_epochs_left(self.resume)
             self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
+            if datamodule.validation and datamodule.test_set is not None:
+                self._test(machine, datamodule)
         except Exception as error:
             blamed = self._blamed(error)
             if blamed is error:
@@ -107,6 +116,18 @@ class Run:
         finally:
             self._remove_unstarted()
         return time.perf_counter() - start
+
+    def _test(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> None:
+        """The one pass over the test set of a run with a validation part, by the weights of its best epoch."""
+        from callbacks import BestCheckpoint, read_checkpoint
+
+        kept = next((each for each in self.trainer.callbacks if isinstance(each, BestCheckpoint)), None)  # type: ignore[attr-defined]
+        if kept is not None and kept.chooser.best != kept.chooser.last:
+            # Not by the Trainer, which would give the callbacks their states of that epoch, too.
+            checkpoint = machine.ranks.from_first(lambda: read_checkpoint(kept.path))
+            machine.on_load_checkpoint(checkpoint)
+            machine.load_state_dict(checkpoint["state_dict"])
+        self.trainer.test(machine, datamodule=datamodule, verbose=False)
 
     def _remove_unstarted(self) -> None:
         if self.folder and not self._started():
@@ -160,6 +181,7 @@ class Run:
 
 
 def new_run(
+    data: DataOptions,
     solver: SolverOptions,
     exact: ExactOptions,
     run: RunOptions,
@@ -195,6 +217,9 @@ def new_run(
         observers.append(callbacks.ExactInterpolation(ridge=exact.ridge, memory=run.memory))
     if solver.stop_when_interpolated or solver.stop_mse is not None:
         observers.append(callbacks.StopWhenInterpolated(mse=solver.stop_mse))
+    chooser = callbacks.BestEpoch(solver.patience) if data.validation else None
+    if chooser is not None:
+        observers.append(chooser)
     observers += [
         callbacks.Spectrum(),
         callbacks.ConvergenceFigure(),
@@ -213,6 +238,8 @@ def new_run(
         path = folder or Path(options.log_dir, name, "of the first rank")
         logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
         observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept, dump_config)]
+        if chooser is not None:
+            observers.append(callbacks.BestCheckpoint(path / "checkpoints", chooser))
     plugins: list[Any] = [callbacks.AtomicCheckpointIO()]
     if processes.environment is not None:
         plugins.append(processes.environment)

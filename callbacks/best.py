@@ -1,0 +1,154 @@
+"""The epoch that does best on the validation part: remembered, kept on disk, and a reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from callbacks.checkpoint import read_checkpoint
+from callbacks.common import Machine, find_callback, validation_metrics
+from callbacks.exact_interpolation import ExactInterpolation
+from kl.errors import CheckpointError, InputError
+from kl.files import written_whole
+from kl.kernels.base import check_count
+
+log = logging.getLogger(__name__)
+
+Values = dict[str, Any]  # "epoch", counted from 1, and values by tag
+
+
+class BestEpoch(pl.Callback):
+    """Finds the epoch with the lowest error on the validation part; may stop when it was long ago.
+
+    That is the lowest val/error, of equals the lowest val/mse, of equals the earliest. With label noise it is by the
+    noisy labels, val/error_noisy and val/mse_noisy, for the clean ones are not known in practice. Of regression it is
+    the lowest val/mse. Values that are not finite come last.
+
+    Args:
+        patience: stop after so many epochs without a better one; None never stops.
+
+    Attributes:
+        best: the values of the best epoch: "epoch" counted from 1, train/*, val/*, and of a kernel machine rkhs/norm,
+            rkhs/norm_per_class and exact/distance where there is an `ExactInterpolation`. None before there is one.
+        last: the same of the last epoch.
+
+    Raises:
+        InputError: patience is not a whole number of at least 1; or (at fit start) the data module holds no validation
+            part out, so that the test set would choose.
+    """
+
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = None if patience is None else check_count("patience", patience)
+        self.best: Values | None = None
+        self.last: Values | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint's epochs are loaded after this."""
+        if stage == "fit":
+            self.best = self.last = None
+
+    def state_dict(self) -> dict[str, Values | None]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Values | None]) -> None:
+        """Take over what a checkpoint kept."""
+        self.best, self.last = state_dict["best"], state_dict["last"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Check that there is something to choose by."""
+        if getattr(trainer.datamodule, "validation", None) == 0:  # type: ignore[attr-defined]
+            raise InputError(
+                "BestEpoch chooses an epoch by val/*, which with validation=0 is of the test set: hold a part of the "
+                "training rows out, as by validation=0.1"
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Take the epoch's values, compare them with the best, and stop where there has been no better for long."""
+        if not validation_metrics(trainer):
+            return
+        values = epoch_values(trainer, pl_module)
+        # Ranks must not differ in it; their sums may, in the last bits.
+        self.last = trainer.strategy.broadcast(values)
+        assert self.last is not None
+        if self.best is None or _merit(self.last) < _merit(self.best):
+            self.best = self.last
+        elif self.patience is not None and self.last["epoch"] - self.best["epoch"] >= self.patience:
+            trainer.should_stop = True
+            log.info("no better epoch on the validation part for %d epochs: stopping", self.patience)
+
+
+class BestCheckpoint(Checkpoint):
+    """Writes folder/best.ckpt after each epoch that `chooser` finds better than those before.
+
+    To stand behind `last_checkpoint` among the callbacks: of two files the one that a crash leaves behind is then
+    best.ckpt, and the epoch that it lacks is the one that last.ckpt holds. A run that goes on elsewhere takes the
+    best.ckpt that lies beside the checkpoint it goes on from.
+
+    Args:
+        folder: where best.ckpt is written.
+        chooser: finds the best epoch.
+    """
+
+    def __init__(self, folder: str | Path, chooser: BestEpoch) -> None:
+        self.path, self.chooser = Path(folder) / "best.ckpt", chooser
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Where a run goes on, find the checkpoint of its best epoch.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        if self.chooser.best is not None and trainer.ckpt_path and trainer.is_global_zero:
+            self._take_over(Path(trainer.ckpt_path), self.chooser.best)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
+        """Write the checkpoint."""
+        best = self.chooser.best
+        if best is not None and best["epoch"] == trainer.current_epoch + 1:
+            trainer.save_checkpoint(self.path)
+
+    def _take_over(self, resumed: Path, best: Values) -> None:
+        beside = resumed.with_name(self.path.name)
+        for source in (resumed, beside):
+            if source.exists() and _is_of(source, best):
+                if source.resolve() != self.path.resolve():
+                    with source.open("rb") as read, written_whole(self.path) as written:
+                        shutil.copyfileobj(read, written)
+                return
+        raise CheckpointError(
+            f"the best epoch of the run so far is {best['epoch']}, and {beside} does not hold it: put the best.ckpt of "
+            f"the run beside {resumed.name}, or train again"
+        )
+
+
+def epoch_values(trainer: pl.Trainer, machine: Machine) -> Values:
+    """The values of the present epoch that a report has, plain numbers."""
+    tested = {tag: machine.eval_metrics[tag] for tag in validation_metrics(trainer)}  # logged ones are float32
+    values: Values = {"epoch": trainer.current_epoch + 1, **machine.train_metrics, **tested}
+    if hasattr(machine, "rkhs_norm"):
+        values |= {"rkhs/norm": machine.rkhs_norm, "rkhs/norm_per_class": machine.rkhs_norm_per_class.tolist()}
+    exact = find_callback(trainer, ExactInterpolation)
+    if exact is not None and exact.solution is not None:
+        values["exact/distance"] = exact.distance(machine)
+    return values
+
+
+def _merit(values: Values) -> tuple[float, ...]:
+    """What is compared, the lowest being the best."""
+    noisy = "_noisy" if "val/error_noisy" in values else ""
+    known = (values.get(f"val/{name}{noisy}", 0.0) for name in ("error", "mse"))
+    return tuple(value if math.isfinite(value) else math.inf for value in known)
+
+
+def _is_of(path: Path, best: Values) -> bool:
+    """Whether a checkpoint was written at the end of that epoch of that run."""
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("callbacks", {}).get(BestEpoch.__qualname__, {})
+    return bool(state.get("best") == best and checkpoint.get("epoch") == best["epoch"] - 1)
