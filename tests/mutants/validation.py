@@ -3,6 +3,7 @@
 from mutants import Mutant
 
 SPLIT = "tests/test_validation_split.py"
+BEST = "tests/test_best_epoch.py"
 
 MUTANTS = [
     Mutant(
@@ -88,5 +89,61 @@ MUTANTS = [
         "read_npz(self.path, KEYS, TEST_KEYS)",
         "read_npz(self.path, KEYS + TEST_KEYS)",
         SPLIT,
+    ),
+    Mutant(
+        "the best epoch is by clean labels",
+        "callbacks/best.py",
+        'noisy = "_noisy" if "val/error_noisy" in values else ""',
+        'noisy = ""',
+        f"{BEST} -k compared",
+    ),
+    Mutant(
+        "NaN is the best epoch",
+        "callbacks/best.py",
+        "value if math.isfinite(value) else math.inf",
+        "value if math.isfinite(value) else -math.inf",
+        f"{BEST} -k compared",
+    ),
+    Mutant(
+        "the test set is evaluated with the last weights",
+        "recipes/training.py",
+        "if kept is not None and kept.chooser.best != kept.chooser.last:",
+        "if kept is None:",
+        f"{BEST} -k evaluated_once",
+    ),
+    Mutant(
+        "the test set validates",
+        "datamodules/base.py",
+        "if self.val_set is None:\n            warnings.filterwarnings",
+        "self.validation_set = self.test_set\n        if self.val_set is None:\n            warnings.filterwarnings",
+        f"{BEST} -k depends_on_the_test_set",
+    ),
+    Mutant(
+        "resume forgets the best epoch",
+        "callbacks/best.py",
+        'self.best, self.last = state_dict["best"], state_dict["last"]',
+        'self.last = state_dict["last"]',
+        f"{BEST} -k resumed_run_keeps",
+    ),
+    Mutant(
+        "the best epoch's file stays where it was",
+        "callbacks/best.py",
+        "if source.resolve() != self.path.resolve():",
+        "if source is None:",
+        f"{BEST} -k 'resumed_run_keeps or crash'",
+    ),
+    Mutant(
+        "any best.ckpt will do",
+        "callbacks/best.py",
+        'return bool(state.get("best") == best and checkpoint.get("epoch") == best["epoch"] - 1)',
+        "return True",
+        f"{BEST} -k 'resumed_run_keeps'",
+    ),
+    Mutant(
+        "patience does not stop",
+        "callbacks/best.py",
+        "trainer.should_stop = True",
+        "pass",
+        f"{BEST} -k patience_stops",
     ),
 ]
