@@ -11,9 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks.checkpoint import read_checkpoint
 from callbacks.common import Machine, find_callback, validation_metrics
 from callbacks.exact_interpolation import ExactInterpolation
+from kl.checkpoints import read_checkpoint, require_values
 from kl.errors import CheckpointError, InputError
 from kl.files import written_whole
 from kl.kernels.base import check_count
@@ -58,7 +58,15 @@ class BestEpoch(pl.Callback):
         return {"best": self.best, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Values | None]) -> None:
-        """Take over what a checkpoint kept."""
+        """Take over what a checkpoint kept.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        require_values("state of BestEpoch", state_dict, {"best": dict | None, "last": dict | None})
+        for name, values in state_dict.items():
+            if values is not None:
+                require_values(f"{name} epoch", values, {"epoch": int})
         self.best, self.last = state_dict["best"], state_dict["last"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:

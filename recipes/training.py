@@ -119,7 +119,8 @@ class Run:
 
     def _test(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> None:
         """The one pass over the test set of a run with a validation part, by the weights of its best epoch."""
-        from callbacks import BestCheckpoint, read_checkpoint
+        from callbacks import BestCheckpoint
+        from kl.checkpoints import read_checkpoint
 
         kept = next((each for each in self.trainer.callbacks if isinstance(each, BestCheckpoint)), None)  # type: ignore[attr-defined]
         if kept is not None and kept.chooser.best != kept.chooser.last:

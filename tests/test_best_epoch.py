@@ -16,7 +16,7 @@ from training import quiet_trainer
 import kl as kernel_learning
 from callbacks import BestCheckpoint, BestEpoch, ExactInterpolation, last_checkpoint
 from datamodules import DigitsDataModule
-from kl.errors import InputError
+from kl.errors import CheckpointError, InputError
 
 # With these the validation error of digits is lowest at the second epoch: later ones fit the wrong labels.
 DATA = {"train_size": 400, "test_size": 200, "label_noise": 0.3, "validation": 0.25}
@@ -150,6 +150,7 @@ def test_a_resumed_run_keeps_the_best_epoch(kl):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_best_epoch_of_a_crash_before_its_file_is_in_the_last_one(tmp_path):
     """last.ckpt is written first: after a crash between the two it is the best epoch's only file."""
     for part, epochs in (("a", 2), ("b", 3)):
@@ -230,8 +231,21 @@ def test_a_choice_needs_something_to_choose_by():
         BestEpoch(patience=0)
 
 
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"last": None}, "state of BestEpoch has no best: another version of kl wrote it"),
+        ({"best": 3, "last": None}, "must have best of type dict"),
+        ({"best": {"epoch": "1"}, "last": {"epoch": 1}}, "best epoch must have epoch of type int"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(state, message):
+    with pytest.raises(CheckpointError, match=message):
+        BestEpoch().load_state_dict(state)
+
+
 def measured(*values):
-    """The best epoch of such a sequence of (error, mse); noisy ones of each are the other way round."""
+    """The best of such epochs, counted from 0."""
     from callbacks.best import _merit
 
     return min(range(len(values)), key=lambda i: _merit(values[i]))
