@@ -16,6 +16,7 @@ _SHOWN = {
     "train/error": "train error {:.2%}",
     "train/mse_running": "train mse over the batches {:.3e}",
     "train/error_running": "train error over the batches {:.2%}",
+    "val/mse": "{rows} mse {:.3e}",
     "val/error": "{rows} error {:.2%}",
 }
 
@@ -47,5 +48,5 @@ class EpochLines(pl.Callback):
         left = f", {each:.1f} s an epoch, {each * (epochs - epoch):.0f} s left" if epochs > 0 else ""
         of = f"/{epochs}" if epochs > 0 else ""
         if hasattr(pl_module, "rkhs_norm"):
-            parts.append(f"RKHS norm {pl_module.rkhs_norm:.4f}")
+            parts.append(f"RKHS norm {pl_module.rkhs_norm:.6g}")
         log.info("epoch %d%s: %s%s", epoch, of, ", ".join(parts), left)

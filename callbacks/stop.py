@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from callbacks.common import Machine
 from kl import InputError
 from kl.kernels.base import check_positive
+from kl.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -66,4 +67,4 @@ class StopWhenInterpolated(pl.Callback):
             return
         self.stopped_epoch = trainer.current_epoch + 1
         trainer.should_stop = True
-        log.info("the training data is fitted after %d epochs", self.stopped_epoch)
+        log.info("the training data is fitted after %s", counted(self.stopped_epoch, "epoch"))

@@ -69,13 +69,15 @@ def synthetic(
     For example: kl data synthetic --rows 2000000 --output big, then kl fit --data stream:big --solver eigenpro4
     """
     from datamodules.synthetic import write_synthetic
+    from kl.wording import counted
     from recipes.report import print_json
 
     shards = write_synthetic(output, kind, rows, test_rows, shard_rows, seed)
     if json:
         print_json({"output": output, "kind": kind, "rows": rows, "test_rows": test_rows, "shards": shards})
     else:
-        typer.echo(f"{rows} training rows in {shards} shards and {test_rows} test rows written to {output}")
+        of = f"{counted(rows, 'training row')} in {counted(shards, 'shard')} and {counted(test_rows, 'test row')}"
+        typer.echo(f"{of} written to {output}")
 
 
 @app.command()

@@ -185,6 +185,7 @@ def plan_pcg(
 
 def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Two tables for people."""
+    from kl.wording import counted
     from recipes.plan_common import print_memory
     from recipes.report import print_table, readable_seconds
 
@@ -194,7 +195,7 @@ def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
         ("data and plan", readable_seconds(r["seconds_planning"])),
         (f"K and a preconditioner of rank {r['preconditioner_rank']}", readable_seconds(r["seconds_filling"])),
         ("an epoch, one iteration", readable_seconds(r["seconds_per_epoch"])),
-        (f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])),
+        (f"all of it, {counted(r['epochs'], 'epoch')}", readable_seconds(r["seconds_total"])),
     ]
     print_table("predicted time", ("", ""), rows)
 
@@ -202,6 +203,7 @@ def print_pcg(results: dict[str, Any], machine: TrainedExpansion) -> None:
 def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
     from kl.memory import format_memory
+    from kl.wording import counted
     from recipes.plan_common import parameter_rows, print_memory, traffic_row
     from recipes.report import print_table, readable_seconds
 
@@ -234,5 +236,5 @@ def print_plan(results: dict[str, Any], machine: TrainedExpansion) -> None:
         rows.append(
             (f"exact limit ({solver or 'left out'}, {memory})", "" if seconds is None else readable_seconds(seconds))
         )
-    rows.append((f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])))
+    rows.append((f"all of it, {counted(r['epochs'], 'epoch')}", readable_seconds(r["seconds_total"])))
     print_table("predicted time", ("", ""), rows)

@@ -35,6 +35,7 @@ def plan_general(
 
 def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """Three tables for people."""
+    from kl.wording import counted
     from recipes.plan_common import parameter_rows, print_memory, traffic_row
     from recipes.report import print_table, readable_seconds
 
@@ -58,6 +59,6 @@ def print_general(results: dict[str, Any], machine: TrainedExpansion) -> None:
         ("an epoch's steps and projections", readable_seconds(r["seconds_per_epoch"])),
         ("an epoch's norm", readable_seconds(r["seconds_norm"])),
         ("an epoch's training error", readable_seconds(r["seconds_training_error"])),
-        (f"all of it, {r['epochs']} epochs", readable_seconds(r["seconds_total"])),
+        (f"all of it, {counted(r['epochs'], 'epoch')}", readable_seconds(r["seconds_total"])),
     ]
     print_table("predicted time", ("", ""), rows)

@@ -40,6 +40,7 @@ def predict(
     import torch
 
     import kl
+    from kl.wording import counted
     from recipes.build import check_run, device_of, import_own_first
     from recipes.options import RunOptions
     from recipes.report import print_json
@@ -56,7 +57,7 @@ def predict(
     if json:
         print_json({"rows": len(rows), "output": str(output), "columns": header})
     else:
-        typer.echo(f"{len(rows)} rows written to {output}")
+        typer.echo(f"{counted(len(rows), 'row')} written to {output}")
 
 
 def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tensor]:

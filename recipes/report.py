@@ -35,6 +35,7 @@ def readable_seconds(seconds: float) -> str:
 def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
     """Print the results of a training run, as `fit_results` has them."""
     from kl.interpolation import RESIDUAL_ACCEPTED
+    from kl.wording import counted
 
     if as_json:
         paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
@@ -45,18 +46,20 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         "train error": ("train_error", "exact_train_error", "{:.2%}"),
         "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
         "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
-        "validation mse": ("val_mse", "exact_val_mse", "{:.5f}"),
+        "validation mse": ("val_mse", "exact_val_mse", "{:.3e}"),
         "validation error": ("val_error", "exact_val_error", "{:.2%}"),
         "validation error, noisy labels": ("val_error_noisy", "exact_val_error_noisy", "{:.2%}"),
-        "test mse": ("test_mse", "exact_test_mse", "{:.5f}"),
+        "test mse": ("test_mse", "exact_test_mse", "{:.3e}"),
         "test error": ("test_error", "exact_test_error", "{:.2%}"),
         "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
-        "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.4f}"),
-        "RKHS distance to the limit": ("distance_to_exact", None, "{:.4f}"),
+        "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.6g}"),
+        "RKHS distance to the limit": ("distance_to_exact", None, "{:.4g}"),
     }
     best, last = results["best_epoch"], results["last"] or {}
     header = [
-        f"{machine.method}, {results['epochs']} epochs" if best is None else f"{machine.method}, best epoch: {best}"
+        f"{machine.method}, {counted(results['epochs'], 'epoch')}"
+        if best is None
+        else f"{machine.method}, best epoch: {best}"
     ]
     shown: list[dict[str, Any]] = [{ours: results.get(ours) for ours, _, _ in table.values()}]
     if best is not None and best != last["epoch"]:

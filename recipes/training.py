@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kl.errors import InputError, KLError
 from kl.kernels.base import check_one_of
+from kl.wording import counted
 from recipes.config import dump_config
 from recipes.options import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.processes import STRATEGY, Processes
@@ -108,7 +109,7 @@ class Run:
             saved = self._saved_epochs(done)
             said = "no epoch was finished"
             if saved:
-                are = "1 finished epoch is" if saved == 1 else f"{saved} finished epochs are"
+                are = counted(saved, "finished epoch") + (" is" if saved == 1 else " are")
                 said = f"{are} kept; go on with the same command and --resume last"
             with suppress(OSError):  # nobody listens any more, as where a pipe's reader was interrupted, too
                 print(f"interrupted: {said}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import io
 import math
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
@@ -254,12 +253,12 @@ def test_progress_of_a_resumed_run_goes_on(tmp_path):
 
 
 def test_progress_without_a_known_end_has_a_bar_an_epoch():
-    err = io.StringIO()
-    with redirect_stderr(err):
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
         fit([callbacks.ProgressBar(), StopWhenInterpolated(mse=10.0)], epochs=-1, enable_progress_bar=True)
     assert "epoch 1:" in err.getvalue()
     assert "3/3" in err.getvalue()
-    assert sys.stderr is not err
+    assert out.getvalue() == ""
 
 
 def test_epoch_lines_leave_out_what_comes_too_soon(caplog):
@@ -268,3 +267,14 @@ def test_epoch_lines_leave_out_what_comes_too_soon(caplog):
         with caplog.at_level("INFO", logger="callbacks.epoch_lines"):
             fit([callbacks.EpochLines(seconds=seconds)], epochs=3)
         assert sum("RKHS norm" in record.message for record in caplog.records) == lines
+
+
+def test_epoch_lines_of_regression_have_the_test_mse(caplog):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 3, generator=generator), 1e4 * torch.randn(40, 1, generator=generator)
+    data = ArrayDataModule.from_arrays(x[:30], y[:30], x[30:], y[30:])
+    with caplog.at_level("INFO", logger="callbacks.epoch_lines"):
+        trainer, machine = fit([callbacks.EpochLines()], epochs=1, data=data)
+    [line] = [record.message for record in caplog.records]
+    train, test = machine.train_metrics["train/mse"], float(trainer.callback_metrics["val/mse"])
+    assert f"train mse {train:.3e}, test mse {test:.3e}, RKHS norm {machine.rkhs_norm:.6g}" in line

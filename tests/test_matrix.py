@@ -70,8 +70,9 @@ def test_medium_precision_rounds_features_and_nothing_else():
     torch.testing.assert_close(Pair(rows, others).inner().double(), wanted, atol=2e-5, rtol=1e-6)
     same = torch.arange(N)
     assert not Pair(rows, rows, same).sq_dist().diagonal().any()
-    assert Rows.of(x.double(), precision="medium").data is not None
-    assert not Rows.of(x.double(), precision="medium").rounded  # float64 was asked for
+    double = Rows.of(x.double(), precision="medium")
+    assert torch.equal(double.data, x.double())  # float64 was asked for
+    assert not double.rounded
     error = float((Gaussian(4.0)(x) - engine.symmetric_kernel_matrix(Gaussian(4.0), rows)).abs().max())
     assert 0 < error < 5e-3
 

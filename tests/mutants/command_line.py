@@ -87,4 +87,47 @@ MUTANTS = [
         "most",
         "tests/test_budget.py -k limits",
     ),
+    Mutant(
+        "one row is called rows",
+        "kl/wording.py",
+        "if number == 1 else",
+        "if number == 0 else",
+        "tests/test_cli_texts.py",
+    ),
+    Mutant(
+        "help and errors list other kernels",
+        "recipes/options.py",
+        "relu-nngp, dispersal, or",
+        "relu-nngp, or",
+        "tests/test_cli_texts.py",
+    ),
+    Mutant(
+        "the table has decimals, whatever the size",
+        "recipes/report.py",
+        '"exact_test_mse", "{:.3e}"',
+        '"exact_test_mse", "{:.5f}"',
+        "tests/test_cli_texts.py",
+    ),
+    Mutant(
+        "epoch lines lack the test mse",
+        "callbacks/epoch_lines.py",
+        '"val/mse": "{rows} mse',
+        '"val/nothing": "{rows} mse',
+        "tests/test_callback_logging.py -k lines",
+    ),
+    Mutant(
+        "a bar without an end goes to standard output",
+        "callbacks/progress.py",
+        """        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()""",
+        "        return super().init_train_tqdm()",
+        "tests/test_callback_logging.py -k without_a_known_end",
+    ),
+    Mutant(
+        "float64 features are rounded",
+        "kl/rows.py",
+        "rounded = x.dtype == torch.float32 and (",
+        "rounded = (",
+        "tests/test_matrix.py -k medium",
+    ),
 ]
