@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
+from datamodules.modes import check_background, declared_depth, to_eight_bits
 from kl.errors import InputError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may hold, whatever its name: Pillow's other formats include programs, as EPS, and videos."""
+
+MAX_PIXELS = 2**26
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by the EXIF orientation of its file."""
 
 
 def decode_image(
@@ -18,27 +40,114 @@ def decode_image(
     name: str,
     grayscale: bool = False,
     size: tuple[int, int] | None = None,
+    background: str = "white",
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode an image file to pixels 0..255, channels first, shape (1 or 3, H, W), uint8.
+
+    The first frame of an animation or of several pages; turned upright by its EXIF orientation; values and alpha as
+    `to_eight_bits` has them. Colour profiles are not applied.
 
     Args:
         source: the file's path, or the opened file.
         name: what to call it in an error.
         grayscale: one channel of luma instead of three of RGB.
         size: (H, W) to resize to, bilinear with antialiasing; None keeps the file's size.
+        background: "white" or "black", over which a transparent image is laid.
+        max_pixels: the most that are decoded, by the file's header.
 
     Raises:
-        InputError: the file is no image or is damaged.
+        InputError: the file is no image, is damaged, too large, or its pixels have no faithful form in 8 bits.
     """
+    check_background(background)
+    if isinstance(source, str | os.PathLike):
+        check_regular(source, name)
     try:
-        with Image.open(source) as image:
-            picture = image.convert("L" if grayscale else "RGB")
+        with _at_most(None), Image.open(source, formats=FORMATS) as image:
+            _check_pixels(image.size, name, max_pixels)
+            depth = declared_depth(image)
+            with _at_most(max_pixels):
+                image.load()
+            picture = _upright(to_eight_bits(image, depth, name, background), image)
+            picture = picture.convert("L" if grayscale else "RGB")
             if size is not None and picture.size != (size[1], size[0]):
                 picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} cannot be read as an image ({error}): remove or replace the file") from error
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name} cannot be read as an image ({reason}): remove or replace the file") from error
     return pixels[None] if grayscale else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+# What Pillow's decoders raise on damaged files; struct.error, IndexError and KeyError come of cut headers.
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def check_regular(path: str | os.PathLike[str], name: str) -> None:
+    """Raise InputError unless `path` is a file or a link to one: to open a pipe would wait for ever."""
+    try:
+        kind = os.stat(path).st_mode
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}): remove or replace it") from error
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{name} must be a file; it is a folder, pipe, socket or device: remove or replace it")
+
+
+def check_max_pixels(value: int) -> int:
+    """Return it as an int of at least 1, else raise InputError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"max_pixels must be a whole number of at least 1; got {value!r}")
+    return value
+
+
+def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise InputError(
+            f"{name} has {size[0]} x {size[1]} = {size[0] * size[1]} pixels, more than the limit of {max_pixels}: "
+            f"remove it, make it smaller, or raise --max-pixels (max_pixels)"
+        )
+
+
+@contextmanager
+def _at_most(pixels: int | None) -> Iterator[None]:
+    """Pillow's own limit, which holds for tiles and frames too; None where we look ourselves."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels
+    try:
+        with warnings.catch_warnings():
+            # Of tags that Pillow does not understand it warns, and of what it reads none the less.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+    """`picture`, made of `image`, which is loaded: Pillow turns a TIFF itself, and forgets its orientation then."""
+    turn = _UPRIGHT.get(_orientation(image))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, EOFError, OSError, struct.error):
+        return 1  # a damaged EXIF block says nothing; viewers show such a picture as it is stored
 
 
 def luma(pixels: Tensor, chunk: int = 4096) -> Tensor:

@@ -1,0 +1,123 @@
+"""Pixels of any kind as 8-bit gray or RGB: by the range that the file declares, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from kl.errors import InputError
+
+BACKGROUNDS = {"white": 255, "black": 0}
+"""What shows through where an image is transparent."""
+
+_DIRECT = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
+_WITH_ALPHA = ("RGB", "P", "LA", "PA", "RGBA")
+
+
+def check_background(background: str) -> str:
+    """Return it, or raise InputError where it is neither white nor black."""
+    if background not in BACKGROUNDS:
+        raise InputError(
+            f"background, over which transparent images are laid, must be {' or '.join(BACKGROUNDS)}; "
+            f"got {background!r}"
+        )
+    return background
+
+
+def declared_depth(image: Image.Image) -> int:
+    """Bits of a sample, by the file's header; 8 where it does not say. To be asked before the pixels are loaded.
+
+    Pillow's mode does not tell: a PNG of 2 bits is "L", one of 16 bits a colour is "RGB", a TIFF of 12 bits is "I;16".
+    """
+    if image.format == "TIFF":
+        return int(image.tag_v2.get(258, (1,))[0])  # type: ignore[attr-defined]
+    if image.format == "PNG" and image.tile:
+        mode, _, bits = str(image.tile[0][3]).partition(";")  # as "L;2", "RGB;16B"
+        return int(bits.rstrip("B") or (1 if mode == "1" else 8))
+    return 16 if image.format == "PPM" and image.mode == "I" else 8  # Pillow scales PGM to 16 bits
+
+
+def to_eight_bits(
+    image: Image.Image,
+    depth: int,
+    name: str,
+    background: str = "white",
+) -> Image.Image:
+    """The loaded image in mode "L" or "RGB".
+
+    With v the value and b the declared bits: round(255 v / (2^b - 1)) for gray of more than 8 bits, round(255 v) for
+    floats in 0..1. Pillow keeps the upper 8 of 16 bits a colour, which is at most one level less. Where a is the share
+    of alpha, the image is laid over the background: round(a v + (1 - a) background).
+
+    Args:
+        image: of any mode.
+        depth: its `declared_depth`.
+        name: what to call it in an error.
+        background: "white" or "black".
+
+    Raises:
+        InputError: the range of the values is not known, or there is no faithful way from this mode.
+    """
+    mode, key = image.mode, image.info.get("transparency")
+    if mode == "F":
+        return Image.fromarray(_of_floats(image, name))
+    if mode.startswith("I"):
+        values = _of_integers(image, depth, name)
+        gray = Image.fromarray(((values * 255 + (2**depth - 1) // 2) // (2**depth - 1)).astype(np.uint8))
+        return gray if key is None else _over(gray, Image.fromarray(_opaque(values != key)), background)
+    if mode in ("1", "L"):
+        gray = image.convert("L")
+        if key is None:
+            return gray
+        # Of 2 and 4 bits a PNG's transparent value is in its own units, and the pixels are scaled to 0..255.
+        scaled = key * 255 // (2**depth - 1) if mode == "L" and depth < 8 else key
+        return _over(gray, Image.fromarray(_opaque(np.asarray(gray) != scaled)), background)
+    if mode in _WITH_ALPHA and image.has_transparency_data:
+        if mode == "RGB" and depth > 8:
+            raise InputError(
+                f"{name} declares a transparent colour of 16 bits, of which only 8 are read: save it with an alpha "
+                "channel, or with 8 bits"
+            )
+        full = image.convert("RGBA")
+        return _over(full.convert("RGB"), full.getchannel("A"), background)
+    if mode in _DIRECT:
+        return image.convert("RGB")
+    raise _unfaithful(name, mode, "there is no faithful way from there to 8-bit RGB")
+
+
+def _of_integers(image: Image.Image, depth: int, name: str) -> np.ndarray:
+    """Gray values of 9 to 16 bits as uint32."""
+    tags = getattr(image, "tag_v2", None)
+    if image.mode == "I" and (tags is not None or depth != 16):
+        raise _unfaithful(name, image.mode, "what is white among its 32-bit or signed integers is not known")
+    values = np.asarray(image).astype(np.uint32)
+    if values.max(initial=0) >= 2**depth:
+        raise _unfaithful(name, image.mode, f"it holds {values.max()} where it declares {depth} bits")
+    return 2**depth - 1 - values if tags is not None and tags.get(262) == 0 else values  # 0: white is 0
+
+
+def _of_floats(image: Image.Image, name: str) -> np.ndarray:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also where it holds NaN
+        raise _unfaithful(name, image.mode, f"its floats must be from 0 to 1, and are from {low:g} to {high:g}")
+    if getattr(image, "tag_v2", {}).get(262) == 0:
+        values = 1 - values
+    return np.rint(values * np.float32(255)).astype(np.uint8)
+
+
+def _unfaithful(name: str, mode: str, reason: str) -> InputError:
+    return InputError(
+        f"{name} has pixels of mode {mode!r}, and {reason}: save it as a PNG of 8 or 16 bits, or give arrays, as npz:FILE"
+    )
+
+
+def _opaque(where: np.ndarray) -> np.ndarray:
+    return where.astype(np.uint8) * np.uint8(255)
+
+
+def _over(picture: Image.Image, alpha: Image.Image, background: str) -> Image.Image:
+    level = BACKGROUNDS[background]
+    below = Image.new(picture.mode, picture.size, level if picture.mode == "L" else (level, level, level))
+    below.paste(picture, mask=alpha)  # rounds each of 255 levels to the nearest
+    return below
