@@ -146,7 +146,9 @@ def list_images(folder: Path, classes: list[Path], data: Path) -> tuple[list[tup
         data: the folder of all the data, which links may not lead round to.
     """
     if not classes:
-        raise InputError(f"{folder} must hold <class>/* images; it has no class folder")
+        raise InputError(
+            f"{folder} must hold <class>/* images; it has no class folder: sort its images into one folder per class"
+        )
     files: list[tuple[str, int]] = []
     owner: dict[str, Path] = {}
     for label, place in enumerate(classes):

@@ -143,9 +143,9 @@ def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, EOFError, OSError, struct.error):
         return 1  # a damaged EXIF block says nothing; viewers show such a picture as it is stored
 

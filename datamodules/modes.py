@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from kl.errors import InputError
 
@@ -31,7 +31,7 @@ def declared_depth(image: Image.Image) -> int:
     """
     if image.format == "TIFF":
         return int(image.tag_v2.get(258, (1,))[0])  # type: ignore[attr-defined]
-    if image.format == "PNG" and image.tile:
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
         mode, _, bits = str(image.tile[0][3]).partition(";")  # as "L;2", "RGB;16B"
         return int(bits.rstrip("B") or (1 if mode == "1" else 8))
     return 16 if image.format == "PPM" and image.mode == "I" else 8  # Pillow scales PGM to 16 bits
@@ -63,7 +63,7 @@ def to_eight_bits(
         return Image.fromarray(_of_floats(image, name))
     if mode.startswith("I"):
         values = _of_integers(image, depth, name)
-        gray = Image.fromarray(((values * 255 + (2**depth - 1) // 2) // (2**depth - 1)).astype(np.uint8))
+        gray = Image.fromarray(_levels(depth, image)[values])
         return gray if key is None else _over(gray, Image.fromarray(_opaque(values != key)), background)
     if mode in ("1", "L"):
         gray = image.convert("L")
@@ -86,14 +86,21 @@ def to_eight_bits(
 
 
 def _of_integers(image: Image.Image, depth: int, name: str) -> np.ndarray:
-    """Gray values of 9 to 16 bits as uint32."""
-    tags = getattr(image, "tag_v2", None)
-    if image.mode == "I" and (tags is not None or depth != 16):
+    """Gray values of 9 to 16 bits."""
+    if image.mode == "I" and (image.format == "TIFF" or depth != 16):
         raise _unfaithful(name, image.mode, "what is white among its 32-bit or signed integers is not known")
-    values = np.asarray(image).astype(np.uint32)
+    values = np.asarray(image)
     if values.max(initial=0) >= 2**depth:
         raise _unfaithful(name, image.mode, f"it holds {values.max()} where it declares {depth} bits")
-    return 2**depth - 1 - values if tags is not None and tags.get(262) == 0 else values  # 0: white is 0
+    return values
+
+
+def _levels(depth: int, image: Image.Image) -> np.ndarray:
+    """The 8-bit level of every value of `depth` bits, shape (2^depth,)."""
+    white = 2**depth - 1
+    values = np.arange(2**depth, dtype=np.uint32)
+    values = white - values if _white_is_zero(image) else values
+    return ((values * 255 + white // 2) // white).astype(np.uint8)
 
 
 def _of_floats(image: Image.Image, name: str) -> np.ndarray:
@@ -101,14 +108,20 @@ def _of_floats(image: Image.Image, name: str) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also where it holds NaN
         raise _unfaithful(name, image.mode, f"its floats must be from 0 to 1, and are from {low:g} to {high:g}")
-    if getattr(image, "tag_v2", {}).get(262) == 0:
+    if _white_is_zero(image):
         values = 1 - values
     return np.rint(values * np.float32(255)).astype(np.uint8)
 
 
+def _white_is_zero(image: Image.Image) -> bool:
+    """A TIFF's PhotometricInterpretation, which Pillow applies to pixels of up to 8 bits only."""
+    return image.format == "TIFF" and image.tag_v2.get(262, 0) == 0  # type: ignore[attr-defined]
+
+
 def _unfaithful(name: str, mode: str, reason: str) -> InputError:
     return InputError(
-        f"{name} has pixels of mode {mode!r}, and {reason}: save it as a PNG of 8 or 16 bits, or give arrays, as npz:FILE"
+        f"{name} has pixels of mode {mode!r}, and {reason}: save it as a PNG of 8 or 16 bits, "
+        "or give arrays, as npz:FILE"
     )
 
 
