@@ -88,8 +88,8 @@ class ImageFolderDataModule(KernelDataModule):
         x_test, y_test = self._decode(test) if test else (None, None)
         if x_test is not None and (repeated := count_repeated(x_train, x_test)):
             _warn(
-                f"{self.name}: {repeated} of {len(x_test)} test images equal a training image in every pixel, "
-                f"so that the test error is too low: remove them"
+                f"{self.name}: test images that equal a training image in every pixel: {repeated} of {len(x_test)}; "
+                f"they make the test error too low: remove them"
             )
         return RawData(x_train, y_train, x_test, y_test, names, image_shape=(channels, *self.image_size))
 

@@ -166,7 +166,7 @@ def describe_data(data: Any) -> dict[str, Any]:
     """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
 
     name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
-    num_features (d) and num_outputs (c).
+    background (behind transparent images), num_features (d) and num_outputs (c).
     """
     rows: RowDataset = data.train_set
     return {
@@ -174,6 +174,7 @@ def describe_data(data: Any) -> dict[str, Any]:
         "task": str(getattr(data, "task", "classification" if is_one_hot(rows.y) else "regression")),
         "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
         "image_shape": list(getattr(data, "image_shape", None) or []),
+        "background": str(getattr(data, "background", "white")),
         "num_features": rows.x.shape[1],
         "num_outputs": rows.y.shape[1],
     }
@@ -185,8 +186,8 @@ def require_description(info: Any) -> None:
     Raises:
         CheckpointError: it is not.
     """
-    types = {"name": str, "class_names": list[str], "image_shape": list[int], "num_features": int, "num_outputs": int}
-    require_values("data_info", info, {"task": str, **types})
+    texts = {"name": str, "task": str, "class_names": list[str], "background": str}
+    require_values("data_info", info, {**texts, "image_shape": list[int], "num_features": int, "num_outputs": int})
     d, c, shape, names = (info[key] for key in ("num_features", "num_outputs", "image_shape", "class_names"))
     if info["task"] not in ("classification", "regression") or min(d, c) < 1:
         raise CheckpointError(f"its data_info must be of a task with features and outputs; got {info['task']!r}")

@@ -36,8 +36,9 @@ def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataM
         extra["sample_size"] = max(SAMPLE_SIZE, centers)
     if options.augment is not None:
         extra["augment"] = options.augment
-    if options.image_size is not None:
-        extra["image_size"] = options.image_size
+    for name in ("image_size", "background", "max_pixels"):
+        if getattr(options, name) is not None:
+            extra[name] = getattr(options, name)
     return build_datamodule(
         options.data,
         data_dir=options.data_dir,

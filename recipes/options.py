@@ -31,6 +31,8 @@ KERNEL_HELP = (
     "relu-nngp, dispersal, or package.module:Class."
 )
 
+MAX_PIXELS_HELP = "An image file with more pixels is refused unread.  [default: 67108864]"
+
 Data = Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")]
 DataDir = Annotated[
     str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
@@ -59,6 +61,11 @@ class DataOptions:
     ] = 0.0
     grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
     image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
+    background: Annotated[
+        str | None,
+        _in_data(help="What transparent images in a folder are laid over.  [default: white]", metavar="white|black"),
+    ] = None
+    max_pixels: Annotated[int | None, _in_data(help=MAX_PIXELS_HELP)] = None
     augment: Annotated[
         str | None,
         _in_data(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recipes.options import MAX_PIXELS_HELP
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,6 +32,7 @@ def predict(
             metavar="NAME",
         ),
     ] = None,
+    max_pixels: Annotated[int | None, typer.Option(help=MAX_PIXELS_HELP)] = None,
     accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
@@ -49,7 +52,7 @@ def predict(
     check_run(run)
     import_own_first()
     machine = kl.load_machine(checkpoint, kernel or None).to(device_of(run))
-    names, x = read_inputs(source, machine)
+    names, x = read_inputs(source, machine, max_pixels)
     with torch.inference_mode():
         scores = torch.cat([machine(rows.to(machine.device)).cpu() for rows in x.split(BATCH)])
     header, rows = table_of(machine, names, scores)
@@ -60,7 +63,7 @@ def predict(
         typer.echo(f"{counted(len(rows), 'row')} written to {output}")
 
 
-def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tensor]:
+def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None = None) -> tuple[list[str], Tensor]:
     """A name for every row, and the features, shape (m, d).
 
     Raises:
@@ -68,10 +71,10 @@ def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tens
     """
 
     import numpy as np
-    from torchvision.datasets.folder import IMG_EXTENSIONS
 
     from datamodules.arrays import features_of, read_first
-    from datamodules.images import decode_image
+    from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
+    from datamodules.listing import EXTENSIONS, image_files
     from kl import InputError
 
     if not source.exists():
@@ -88,11 +91,13 @@ def read_inputs(source: Path, machine: KernelExpansion) -> tuple[list[str], Tens
         raise InputError(f"input must be a .npz file, since this machine was not trained on images; got {source}")
     files = [source]
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        files = list(image_files(source).values())
         if not files:
-            raise InputError(f"input {source} holds no images ({', '.join(IMG_EXTENSIONS)})")
+            raise InputError(f"input {source} holds no images ({', '.join(EXTENSIONS)})")
     channels, height, wide = shape
-    pixels = [decode_image(path, str(path), grayscale=channels == 1, size=(height, wide)) for path in files]
+    background = machine.data_info["background"]
+    limit = MAX_PIXELS if max_pixels is None else check_max_pixels(max_pixels)
+    pixels = [decode_image(path, str(path), channels == 1, (height, wide), background, limit) for path in files]
     return [str(path) for path in files], features_of("input", np.stack(pixels))
 
 

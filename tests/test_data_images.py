@@ -98,9 +98,9 @@ def test_folders_that_cannot_be_read_are_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
     refused(tmp_path / "none", "must be a folder of class folders")
-    refused(tmp_path, r"must hold <class>/\* images: Couldn't find any class folder")
+    refused(tmp_path, r"must hold <class>/\* images; it has no class folder")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    refused(tmp_path / "empty", "Found no valid file for the classes cat")
+    refused(tmp_path / "empty", "class cat has no image: add some or remove it")
     fill(tmp_path / "half" / "train")
     fill(tmp_path / "half" / "test", classes=("cow",))
     refused(tmp_path / "half", "test has class 'cow', which .*train has not")

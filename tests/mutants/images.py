@@ -1,0 +1,163 @@
+"""Faults in reading images and folders of images."""
+
+from mutants import Mutant
+
+IMAGES = "tests/test_images.py"
+FOLDERS = "tests/test_image_folders.py"
+
+MUTANTS = [
+    Mutant(
+        "gray of 16 bits is cut off at 255",
+        "datamodules/modes.py",
+        "gray = Image.fromarray(_levels(depth, image)[values])",
+        "gray = Image.fromarray(np.minimum(values, 255).astype(np.uint8))",
+        f"{IMAGES} -k gray_of_16_bits",
+    ),
+    Mutant(
+        "gray of 16 bits keeps its upper 8, not the nearest level",
+        "datamodules/modes.py",
+        "((values * 255 + white // 2) // white)",
+        "(values >> 8)",
+        f"{IMAGES} -k gray_of_16_bits",
+    ),
+    Mutant(
+        "white is zero is not applied to 16 bits",
+        "datamodules/modes.py",
+        "image.tag_v2.get(262, 0) == 0",
+        "image.tag_v2.get(262, 0) == 9",
+        f"{IMAGES} -k either_zero",
+    ),
+    Mutant(
+        "integers of 32 bits are taken for 16",
+        "datamodules/modes.py",
+        'if image.mode == "I" and (image.format == "TIFF" or depth != 16):',
+        "if False:",
+        f"{IMAGES} -k integers_of_32",
+    ),
+    Mutant(
+        "floats beyond 1 are accepted",
+        "datamodules/modes.py",
+        "if not (low >= 0 and high <= 1):",
+        "if low < 0:",
+        f"{IMAGES} -k floats",
+    ),
+    Mutant(
+        "floats are cut off, not scaled",
+        "datamodules/modes.py",
+        "np.rint(values * np.float32(255))",
+        "np.rint(values)",
+        f"{IMAGES} -k floats",
+    ),
+    Mutant(
+        "alpha is dropped",
+        "datamodules/modes.py",
+        "if mode in _WITH_ALPHA and image.has_transparency_data:",
+        "if False:",
+        f"{IMAGES} -k transparent_ground",
+    ),
+    Mutant(
+        "the background is always white",
+        "datamodules/modes.py",
+        "level = BACKGROUNDS[background]",
+        "level = 255",
+        f"{IMAGES} -k transparent_ground",
+    ),
+    Mutant(
+        "EXIF orientation is ignored",
+        "datamodules/images.py",
+        "return picture if turn is None else picture.transpose(turn)",
+        "return picture",
+        f"{IMAGES} -k upright",
+    ),
+    Mutant(
+        "a quarter turn the wrong way",
+        "datamodules/images.py",
+        "6: Image.Transpose.ROTATE_270,",
+        "6: Image.Transpose.ROTATE_90,",
+        f"{IMAGES} -k upright",
+    ),
+    Mutant(
+        "a file of any format is opened, whatever its name",
+        "datamodules/images.py",
+        "Image.open(source, formats=FORMATS)",
+        "Image.open(source)",
+        f"{IMAGES} -k name_does_not_tell",
+    ),
+    Mutant(
+        "the number of pixels is not looked at",
+        "datamodules/images.py",
+        "if size[0] * size[1] > max_pixels:",
+        "if False:",
+        f"{IMAGES} -k before_they_are_decoded",
+    ),
+    Mutant(
+        "a pipe is opened",
+        "datamodules/images.py",
+        "if not stat.S_ISREG(kind):",
+        "if stat.S_ISDIR(kind):",
+        f"{FOLDERS} -k pipe",
+    ),
+    Mutant(
+        "names of parts in their own case only",
+        "datamodules/folders.py",
+        "if path.name.lower() in names]",
+        "if path.name in names]",
+        f"{FOLDERS} -k usual_names",
+    ),
+    Mutant(
+        "a validation folder is left out without a word",
+        "datamodules/folders.py",
+        "if path not in (train, test)]",
+        "if path in ()]",
+        f"{FOLDERS} -k validation_folder",
+    ),
+    Mutant(
+        "hidden folders are classes",
+        "datamodules/listing.py",
+        'return name.startswith(".") or name in _NOT_DATA',
+        "return False",
+        f"{FOLDERS} -k hidden",
+    ),
+    Mutant(
+        "a file is there once for every link",
+        "datamodules/listing.py",
+        "found.setdefault(os.path.realpath(path), path)",
+        "found[str(path)] = path",
+        f"{FOLDERS} -k circles",
+    ),
+    Mutant(
+        "links that lead round are followed",
+        "datamodules/listing.py",
+        "    if round_about:",
+        "    round_about = False\n    if round_about:",
+        f"{FOLDERS} -k whole_disk",
+    ),
+    Mutant(
+        "images in training and test are not counted",
+        "datamodules/folders.py",
+        "return sum(digest in known for digest in digests(x_test))",
+        "return 0",
+        f"{FOLDERS} -k counted",
+    ),
+    Mutant(
+        "the share of the split is rounded down",
+        "datamodules/folders.py",
+        "int(TEST_FRACTION * len(rows) + 0.5)",
+        "int(TEST_FRACTION * len(rows))",
+        f"{FOLDERS} -k fifth",
+    ),
+    Mutant(
+        "the share of the split is rounded up",
+        "datamodules/folders.py",
+        "int(TEST_FRACTION * len(rows) + 0.5)",
+        "-int(-TEST_FRACTION * len(rows) // 1)",
+        f"{FOLDERS} -k fifth",
+    ),
+    Mutant(
+        "predict lays images over white, whatever training did",
+        "recipes/predict.py",
+        'background = machine.data_info["background"]',
+        'background = "white"',
+        f"{FOLDERS} -k as_training_did",
+    ),
+]
