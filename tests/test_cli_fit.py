@@ -201,7 +201,7 @@ def test_conjugate_gradients(kl):
     found = fit_json(kl, *FAST, "--solver", "pcg", "--epochs", 12, "--name", "cg")
     assert found["solver"] == "conjugate gradients"
     assert found["batch_size"] == found["n"] == 300
-    assert found["preconditioner_rank"] == 30
+    assert found["preconditioner_rank"] == 32
     assert found["step_size"] is found["top_q"] is None
     assert found["distance_to_exact"] < 0.01 * found["exact_rkhs_norm"]
     more = fit_json(kl, *FAST, "--solver", "pcg", "--epochs", 14, "--name", "cg", "--resume", "last")
