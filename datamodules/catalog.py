@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import KernelDataModule
 from datamodules.download import DownloadedDataModule
+from datamodules.idx import find_idx
 from datamodules.registry import build_datamodule
+from kl.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,19 @@ def _original(spec: str) -> str:
 def _checksums(module: KernelDataModule) -> list[Check]:
     if not isinstance(module, DownloadedDataModule) or module.name not in _CHECKSUMS:
         return []  # CIFAR-10's pickles are checked by torchvision when they are read
-    folder = Path(module.require())
-    return [Check(f"MD5 of {name}", md5, _md5(folder / name)) for name, md5 in _CHECKSUMS[module.name].items()]
+    folder = module.require()
+    return [Check(f"MD5 of {name}", md5, _md5(folder, name)) for name, md5 in _CHECKSUMS[module.name].items()]
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _md5(folder: Path, name: str) -> str:
+    """Of an IDX file as it is unpacked."""
+    path = find_idx(folder, name)
+    assert path is not None  # require() has looked
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and run `kl data download`") from error
 
 
 def _found_in(module: KernelDataModule) -> str | None:

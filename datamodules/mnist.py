@@ -7,16 +7,18 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 
 from datamodules.download import DownloadedDataModule, download
+from datamodules.idx import find_idx, read_idx
 from datamodules.raw import RawData
-from kl.errors import InputError
+from kl.errors import DataNotFoundError, InputError
 
 
 class _IdxDataModule(DownloadedDataModule):
-    """60000 training and 10000 test images of 28 x 28 in ten classes, in four IDX files."""
+    """60000 training and 10000 test images of 28 x 28 in ten classes, in four IDX files, or others in their place."""
 
     reader: type[MNIST]
     """torchvision's class: its name is that of the set's folder in data_dir."""
@@ -26,41 +28,64 @@ class _IdxDataModule(DownloadedDataModule):
         return [Path(self.data_dir, self.reader.__name__, "raw")]
 
     def found_in(self) -> Path | None:
-        """The folder, where it holds all four files."""
-        (folder,) = self.places()
-        names = (Path(archive).stem for archive, _ in self.reader.resources)
-        return folder if all((folder / name).is_file() for name in names) else None
+        """The folder, where it holds all four files, by one of the names that `find_idx` knows."""
+        return None if self._missing() else self.places()[0]
 
     def fetch(self) -> None:
         """Download and unpack the files that are missing, from torchvision's addresses."""
         (folder,) = self.places()
         for archive, md5 in self.reader.resources:
             name = Path(archive).stem
-            if not (folder / name).is_file():
+            if find_idx(folder, name) is None:
                 urls = [mirror + archive for mirror in self.reader.mirrors]
                 download(urls, md5, folder, partial(_gunzip, name))
+
+    def not_found(self, reason: str) -> DataNotFoundError:
+        """The one line, with what was found in the folder instead."""
+        (folder,) = self.places()
+        there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        if not there:
+            return super().not_found(reason)
+        held = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+        return super().not_found(f"{reason}; {' and '.join(self._missing())} not found among {held}")
 
     def load(self) -> RawData:
         """Read the four files."""
         place = self.require()
-        (x_train, y_train), (x_test, y_test) = (self._read(place, train) for train in (True, False))
-        return RawData(x_train, y_train, x_test, y_test, self.classes(), image_shape=(1, 28, 28))
+        (x_train, y_train), (x_test, y_test) = (self._read(place, part) for part in ("train", "t10k"))
+        shape, other = x_train.shape[1:], x_test.shape[1:]
+        if shape != other:
+            raise InputError(
+                f"the images of both sets in {place} must have one shape; got {shape[0]} x {shape[1]} for training "
+                f"and {other[0]} x {other[1]}"
+            )
+        return RawData(x_train, y_train, x_test, y_test, self.classes(), image_shape=(1, *shape))
 
     def classes(self) -> list[str]:
         """Names of the ten classes."""
         return list(self.reader.classes)
 
-    def _read(self, place: Path, train: bool) -> tuple[Tensor, Tensor]:
+    def _missing(self) -> list[str]:
+        """Those of the four files that are not there."""
+        (folder,) = self.places()
+        names = (Path(archive).stem for archive, _ in self.reader.resources)
+        return [name for name in names if find_idx(folder, name) is None]
+
+    def _read(self, place: Path, part: str) -> tuple[Tensor, Tensor]:
+        files = [find_idx(place, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+        assert files[0] is not None  # require() has looked
+        assert files[1] is not None
         try:
-            data = self.reader(self.data_dir, train=train, download=False)
-        # torchvision asserts, indexes and reshapes; whatever breaks, the file is the cause.
-        except Exception as error:
-            part = "train" if train else "t10k"
+            x, y = read_idx(files[0], dimensions=3), read_idx(files[1], dimensions=1)
+            if len(x) != len(y):
+                raise InputError(f"{len(x)} images and {len(y)} labels")
+            if y.max(initial=0) >= len(self.classes()):
+                raise InputError(f"a label is {y.max()}, and the classes are 0 to {len(self.classes()) - 1}")
+        except InputError as error:
             raise InputError(
-                f"the {part} files in {place} are damaged ({_one_line(error)}): "
-                f"delete them and run `kl data download {self.name}`"
+                f"the {part} files in {place} are damaged ({error}): delete them and run `kl data download {self.name}`"
             ) from error
-        return data.data, data.targets
+        return torch.from_numpy(x), torch.from_numpy(y).long()
 
 
 class MNISTDataModule(_IdxDataModule):
@@ -92,7 +117,3 @@ class FashionMNISTDataModule(_IdxDataModule):
 def _gunzip(name: str, archive: Path, out: Path) -> None:
     with gzip.open(archive, "rb") as packed, (out / name).open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,7 @@ from mutants import Mutant
 
 IMAGES = "tests/test_images.py"
 FOLDERS = "tests/test_image_folders.py"
+MNIST = "tests/test_mnist_files.py"
 
 MUTANTS = [
     Mutant(
@@ -159,5 +160,26 @@ MUTANTS = [
         'background = machine.data_info["background"]',
         'background = "white"',
         f"{FOLDERS} -k as_training_did",
+    ),
+    Mutant(
+        "images of MNIST's format are always 28 x 28",
+        "datamodules/mnist.py",
+        "image_shape=(1, *shape)",
+        "image_shape=(1, 28, 28)",
+        f"{MNIST} -k shape_of_images",
+    ),
+    Mutant(
+        "packed files are not found",
+        "datamodules/idx.py",
+        'for each in (name, dotted, f"{name}.gz", f"{dotted}.gz"))',
+        "for each in (name,))",
+        f"{MNIST} -k packed",
+    ),
+    Mutant(
+        "both sets of MNIST's format may differ in shape",
+        "datamodules/mnist.py",
+        "if shape != other:",
+        "if False:",
+        f"{MNIST} -k not_what_they_claim",
     ),
 ]
