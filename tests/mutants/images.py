@@ -29,10 +29,10 @@ MUTANTS = [
         f"{IMAGES} -k either_zero",
     ),
     Mutant(
-        "integers of 32 bits are taken for 16",
+        "integers of 32 bits are cut off at 255",
         "datamodules/modes.py",
-        'if image.mode == "I" and (image.format == "TIFF" or depth != 16):',
-        "if False:",
+        'if mode.startswith("I"):',
+        'if mode == "I" and depth > 16:\n        return image.convert("L")\n    if mode.startswith("I"):',
         f"{IMAGES} -k integers_of_32",
     ),
     Mutant(
