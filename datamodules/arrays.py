@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from datamodules.base import KernelDataModule
-from datamodules.raw import RawData, to_features
+from datamodules.raw import RawData
+from kl.dense import require_dense
+from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.rows import check_finite_matrix
 
@@ -26,10 +28,10 @@ TEST_KEYS = ("x_test", "y_test")  # optional
 class ArrayDataModule(KernelDataModule):
     """The arrays x_train, y_train and, optionally, x_test, y_test of a .npz file, in their order.
 
-    x: uint8 images (n, ...), divided by 255, or floats (n, ...), left alone; each sample is flattened, images
-    channels first. y: integers are classes, named by their sorted unique values in both sets; floats, shape
-    (n,) or (n, c), are regression targets, also where they happen to be one-hot. Nothing is shuffled or
-    drawn unless train_size or test_size asks for it.
+    x: uint8 images (n, ...), divided by 255, or floats (n, ...), in their units; each sample is flattened, images
+    channels first. Both sets are encoded alike (see `kl.encoding.FeatureEncoding`). y: integers are classes, named by
+    their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, also where they
+    happen to be one-hot. Nothing is shuffled or drawn unless train_size or test_size asks for it.
 
     Args:
         path: the .npz file. Pickled objects in it are refused.
@@ -145,6 +147,7 @@ def _read_key(path: str | os.PathLike[str], file: Mapping[str, np.ndarray], key:
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """A NumPy array from an array, tensor or nested list, with no copy where possible."""
+    require_dense(name, value)
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -155,24 +158,23 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 
 def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | None]:
-    """Samples ready for `to_features`, shape (n, ...), and the shape (C, H, W) of images, else None.
+    """Samples ready for a `FeatureEncoding`, shape (n, ...), and the shape (C, H, W) of images, else None.
 
     uint8 arrays (n, H, W), (n, C, H, W) and (n, H, W, C) with 1, 3 or 4 channels are images; the last kind is
-    turned to channels first. Floats become float32 rows.
+    turned to channels first. Floats are float32 or float64 rows.
 
     Raises:
-        InputError: neither uint8 nor floats, empty, or not finite.
+        InputError: neither uint8 nor floats, or empty.
     """
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise InputError(
-            f"{name} must hold uint8 images or floats; got {x.dtype}: convert it, as by .astype('float32')"
+            f"{name} must hold uint8 images or floats; got {x.dtype}: convert it, as by .astype('float64')"
         )
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{name} must have at least one row and one column; got shape {x.shape}")
     if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # reported as infinite by the check
-            rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).reshape(len(x), -1)
-        return check_finite_matrix(name, rows), None
+        dtype = np.float32 if x.dtype.itemsize <= 4 else np.float64
+        return torch.from_numpy(np.require(x, dtype, ["C", "W"])).reshape(len(x), -1), None
     if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         x = x.transpose(0, 3, 1, 2)
     pixels = torch.from_numpy(np.require(x, requirements=["C", "W"]))
@@ -181,9 +183,9 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
     return pixels, (x.shape[1], x.shape[2], x.shape[3]) if x.ndim == 4 else None
 
 
-def features_of(name: str, x: np.ndarray) -> Tensor:
-    """The feature rows, shape (n, d), that a data module would make of new samples `x`."""
-    return to_features(samples(name, x)[0])
+def features_of(name: str, x: np.ndarray, encoding: FeatureEncoding) -> Tensor:
+    """The feature rows, shape (n, d), that a data set of this encoding has for new samples `x`."""
+    return encoding.encode(samples(name, x)[0], name)
 
 
 def targets(

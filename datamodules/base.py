@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augment import Augmentation, AugmentedRows
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
-from datamodules.raw import RawData, one_hot, to_features
+from datamodules.raw import RawData, one_hot
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
 from datamodules.stored import restored
 from kl.checkpoints import require_weights_only
+from kl.encoding import FeatureEncoding, say_merged
 from kl.errors import CheckpointError, InputError
 from kl.ranks import Ranks, Share
 from kl.rows import RowDataset, data_key
@@ -55,6 +56,8 @@ class KernelDataModule(pl.LightningDataModule):
             (see `datamodules.augment`). Only for machines with centres of their own.
         validation: share of the training rows to hold out, in [0, 1), drawn by `seed` from the train_size rows, the
             same of every class. Label noise is drawn before.
+        shift: whether columns of float64 that float32 would lose digits of may have their median subtracted; False for
+            kernels that are not shift-invariant, which it changes.
 
     After `setup`:
         train_set: RowDataset, without the rows held out.
@@ -63,6 +66,8 @@ class KernelDataModule(pl.LightningDataModule):
         val_set: what val/* is of: validation_set, or with validation 0 the test set; None where there is neither.
             In all but train_set y is clean, and y_noisy is noised like the training labels, None without label noise.
         task, num_outputs (c), num_features (d), class_names, image_shape.
+        encoding: the `FeatureEncoding` of all three, fitted on the training rows; `encoding.encode(x)` makes features
+            of new samples.
         clean_labels: training labels before noise, shape (n,), long; None for regression.
         noise_mask: which training labels were drawn for replacement, shape (n,), bool.
 
@@ -91,6 +96,7 @@ class KernelDataModule(pl.LightningDataModule):
     train_set: RowDataset
     validation_set: RowDataset | None
     test_set: RowDataset | None
+    encoding: FeatureEncoding
     clean_labels: Tensor | None
     noise_mask: Tensor
     task: str
@@ -113,8 +119,10 @@ class KernelDataModule(pl.LightningDataModule):
         download: bool = True,
         augment: str | None = None,
         validation: float = 0.0,
+        shift: bool = True,
     ) -> None:
         super().__init__()
+        self.shift = bool(shift)
         self.train_size = check_count("train_size", train_size, or_none="all rows")
         self.test_size = check_count("test_size", test_size, or_none="all rows")
         self.batch_size = check_count("batch_size", batch_size, or_none="the model's choice")
@@ -146,7 +154,12 @@ class KernelDataModule(pl.LightningDataModule):
         self.name = self.name or type(self).__name__
         self.source = self.source or self.name
         x_train, y_train = self._subset("train", raw.x_train, raw.y_train, self.train_size)
-        test = self._test_rows(raw)
+        self._fit_encoding(raw.x_train)
+        features = self.encoding.encode(x_train, "x_train")
+        say_merged("x_train", x_train, features)
+        x_train, test = features, self._test_rows(raw)
+        if test is not None:
+            test = self.encoding.encode(test[0], "x_test"), test[1]
         if self.task == "classification":
             self._set_classes(x_train, y_train.long(), test)
         else:
@@ -163,6 +176,12 @@ class KernelDataModule(pl.LightningDataModule):
         self.num_features = self.train_set.x.shape[1]
         self.num_outputs = self.train_set.y.shape[1]
         self._is_setup = True
+
+    def _fit_encoding(self, x: Tensor) -> None:
+        """Choose the scale and the origin of all features by the training rows."""
+        # A shift of pixels brings in zeros, which an origin of its own for each pixel would make edges of.
+        shift = self.shift and self.augmentation is None
+        self.encoding = FeatureEncoding.fit(x, images=self.image_shape is not None, shift=shift)
 
     @property
     def num_rows(self) -> int:
@@ -226,15 +245,21 @@ class KernelDataModule(pl.LightningDataModule):
         return whole_batches(FeatureRows(self.require_test_set().x), EVAL_BATCH_SIZE)
 
     def state_dict(self) -> dict[str, Any]:
-        """What tells a checkpoint's validation part from another."""
-        return {"validation": self.validation, "validation_rows": self._digest_of_held_out()}
+        """What tells a checkpoint's validation part and scale from others."""
+        held = {"validation": self.validation, "validation_rows": self._digest_of_held_out()}
+        return {**held, "encoding": self.encoding.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the checkpoint's run has held out the same rows.
+        """Check that the checkpoint's run has held out the same rows, and scaled all alike.
 
         Raises:
             CheckpointError: it has not.
         """
+        if state_dict["encoding"] != self.encoding.to_dict():
+            raise CheckpointError(
+                "the checkpoint was trained on features of another scale or origin: resume with the same --data, in "
+                "the same dtype"
+            )
         share, rows = state_dict["validation"], state_dict["validation_rows"]
         if (share, rows) != (self.validation, self._digest_of_held_out()):
             which = f"its share is {share:g}, ours {self.validation:g}" if share != self.validation else "other rows"
@@ -307,11 +332,11 @@ class KernelDataModule(pl.LightningDataModule):
             )
         noisy, self.noise_mask = self._noisy(y_train, "train")
         self.clean_labels = y_train.clone()
-        self.train_set, self.test_set = RowDataset(to_features(x_train), one_hot(noisy, c)), None
+        self.train_set, self.test_set = RowDataset(x_train, one_hot(noisy, c)), None
         if test is not None:
             x_test, y_test = test[0], test[1].long()
             y_noisy = one_hot(self._noisy(y_test, "test")[0], c) if self.label_noise > 0 else None
-            self.test_set = RowDataset(to_features(x_test), one_hot(y_test, c), y_noisy)
+            self.test_set = RowDataset(x_test, one_hot(y_test, c), y_noisy)
 
     def _noisy(self, labels: Tensor, part: str) -> tuple[Tensor, Tensor]:
         seed = derive_seed(self.noise_seed, f"{part} noise")
@@ -323,8 +348,8 @@ class KernelDataModule(pl.LightningDataModule):
                 f"label_noise replaces class labels, and {self.name} is a regression set; got "
                 f"{self.label_noise}: leave it at 0, or store integer labels"
             )
-        self.train_set = RowDataset(to_features(x_train), to_features(y_train))
-        self.test_set = None if test is None else RowDataset(to_features(test[0]), to_features(test[1]))
+        self.train_set = RowDataset(x_train, _as_targets(y_train))
+        self.test_set = None if test is None else RowDataset(test[0], _as_targets(test[1]))
         self.noise_mask = torch.zeros(len(y_train), dtype=torch.bool)
         self.clean_labels = None
 
@@ -403,6 +428,11 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
         return _plain(value.item())
     return NotImplemented
+
+
+def _as_targets(y: Tensor) -> Tensor:
+    """Numbers as float32, shape (n, c)."""
+    return y.reshape(len(y), -1).to(torch.float32)
 
 
 def _as_it_is(batch: Any) -> Any:

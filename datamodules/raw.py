@@ -1,4 +1,4 @@
-"""What a data module's `load` returns, and its way from there to features and targets."""
+"""What a data module's `load` returns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kl.dense import require_dense
 from kl.errors import InputError
 
 
@@ -14,7 +15,7 @@ from kl.errors import InputError
 class RawData:
     """A training set and, optionally, a test set as they were read, before subsampling, scaling and label noise.
 
-    Pixels are uint8 0..255, channels first, and are divided by 255; floats are left alone.
+    Pixels are uint8 0..255, channels first, and are divided by 255; floats keep their units (see `kl.encoding`).
     """
 
     x_train: Tensor  # shape: (n, ...), uint8 or float
@@ -33,6 +34,8 @@ class RawData:
         for part, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
             if x is None or y is None:
                 continue
+            require_dense(f"x_{part}", x)
+            require_dense(f"y_{part}", y)
             if len(x) != len(y):
                 raise InputError(
                     f"x_{part} and y_{part} must have one row per sample; got {len(x)} rows and {len(y)} targets"
@@ -47,17 +50,6 @@ class RawData:
     def task(self) -> str:
         """ "classification" or "regression"."""
         return "classification" if self.class_names else "regression"
-
-
-def to_features(x: Tensor) -> Tensor:
-    """Flatten each sample to a float32 row, shape (n, d); uint8 pixels are divided by 255.
-
-    The division is correctly rounded, so pixel = round(255 x) recovers the 8-bit codes exactly.
-    """
-    rows = x.reshape(len(x), -1)
-    if rows.dtype == torch.uint8:
-        return rows.to(torch.float32).div_(255)
-    return rows.to(torch.float32)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from datamodules.arrays import read_npz, samples, target_rows, targets
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
-from datamodules.raw import RawData, one_hot, to_features
+from datamodules.raw import RawData, one_hot
 from datamodules.sampling import derive_seed
+from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.evaluated import is_one_hot
 from kl.rows import check_finite_matrix
@@ -71,7 +72,7 @@ class StreamDataModule(KernelDataModule):
         y_sample, y_of_test, class_names = targets(y, None if test is None else test[1], names)
         known = y if test is None else np.union1d(y.reshape(-1), test[1].reshape(-1))
         self._values = np.unique(known) if class_names else None
-        x_test_rows = None if test is None else to_features(samples(f"x of the test set in {folder}", test[0])[0])
+        x_test_rows = None if test is None else samples(f"x of the test set in {folder}", test[0])[0].flatten(1)
         if x_test_rows is not None and x_test_rows.shape[1] != x.shape[1]:
             raise InputError(
                 f"x of the test set in {folder} must have {x.shape[1]} features, as the training rows; got "
@@ -97,7 +98,7 @@ class StreamDataModule(KernelDataModule):
         return self.augmentation(x, self.image_shape, generator)
 
     def _sample(self) -> tuple[Tensor, np.ndarray]:
-        """Features and targets of rows of a few pieces, as many of each."""
+        """Samples and targets of rows of a few pieces, as many of each."""
         assert self.sample_size is not None
         generator = np.random.default_rng(derive_seed(self.seed, "sample"))
         # From several pieces, in case one is of one kind; from few, since each is read whole.
@@ -113,7 +114,7 @@ class StreamDataModule(KernelDataModule):
         return torch.cat([x for x, _ in parts])[rows], np.concatenate([y for _, y in parts])[rows]
 
     def _read(self, piece: Piece) -> tuple[Tensor, np.ndarray]:
-        """Features (k, d), and targets (k,) or (k, c), of a piece.
+        """Samples (k, d), and targets (k,) or (k, c), of a piece.
 
         Raises:
             InputError: they are not usable, or not of the form that the other pieces have; the message names the file.
@@ -125,11 +126,13 @@ class StreamDataModule(KernelDataModule):
         self._form = self._form or form
         if form != self._form:
             raise InputError(f"{piece.path} must hold {self._form}, as the other pieces do; got {form}")
-        return to_features(pixels), y
+        rows = pixels.flatten(1)
+        return rows if form.pixels else check_finite_matrix(f"x in {piece.path}", rows), y
 
     def _features(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """Features and targets of a piece."""
-        rows, y = self._read(piece)
+        pixels, y = self._read(piece)
+        rows = self.encoding.encode(pixels, f"x in {piece.path}", quiet=True)
         if self._values is None:
             return rows, torch.from_numpy(y)
         index = np.searchsorted(self._values, y).clip(max=len(self._values) - 1)
@@ -261,18 +264,21 @@ class IterableDataModule(KernelDataModule):
 
     def train_dataloader(self) -> Rebatched:  # type: ignore[override]
         """Batches (x, y) of m rows."""
-        return Rebatched(self._dataset, self.batch_size or DEFAULT_BATCH_SIZE, self.num_features, self.num_outputs)
+        m = self.batch_size or DEFAULT_BATCH_SIZE
+        return Rebatched(self._dataset, m, self.num_features, self.num_outputs, self.encoding)
 
 
 class Rebatched:
-    """The rows of an iterable of parts (x, y), in batches of m; iterated anew every time.
+    """The rows of an iterable of parts (x, y), in batches of m, features encoded; iterated anew every time.
 
     Raises:
         InputError: a part is not of d finite features and c finite targets a row.
     """
 
-    def __init__(self, parts: Iterable[tuple[Tensor, Tensor]], m: int, d: int, c: int) -> None:
-        self._parts, self._m, self._widths = parts, m, (d, c)
+    def __init__(
+        self, parts: Iterable[tuple[Tensor, Tensor]], m: int, d: int, c: int, encoding: FeatureEncoding
+    ) -> None:
+        self._parts, self._m, self._widths, self._encoding = parts, m, (d, c), encoding
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return rebatched(read_ahead(self._checked()), self._m)
@@ -286,7 +292,7 @@ class Rebatched:
                     f"the dataset must yield x of {self._widths[0]} and y of {self._widths[1]} columns, a row of each "
                     f"per sample; got {tuple(x.shape)} and {tuple(y.shape)}"
                 )
-            yield x, y
+            yield self._encoding.encode(x, "x of the dataset", quiet=True), y
 
 
 def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kl.checkpoints import errors_name, read_checkpoint, require_arguments, require_values, require_weights_only
+from kl.encoding import FeatureEncoding
 from kl.errors import CheckpointError, InputError
 from kl.metrics import EvaluationMetrics
 from kl.rows import RowDataset
@@ -166,9 +167,11 @@ def describe_data(data: Any) -> dict[str, Any]:
     """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
 
     name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
-    background (behind transparent images), num_features (d) and num_outputs (c).
+    background (behind transparent images), num_features (d), num_outputs (c), and encoding, as
+    `FeatureEncoding.to_dict` has it; empty where there is none.
     """
     rows: RowDataset = data.train_set
+    encoding = getattr(data, "encoding", None)
     return {
         "name": str(getattr(data, "name", type(data).__name__)),
         "task": str(getattr(data, "task", "classification" if is_one_hot(rows.y) else "regression")),
@@ -177,6 +180,7 @@ def describe_data(data: Any) -> dict[str, Any]:
         "background": str(getattr(data, "background", "white")),
         "num_features": rows.x.shape[1],
         "num_outputs": rows.y.shape[1],
+        "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
     }
 
 

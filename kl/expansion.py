@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kl.dense import require_dense
 from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.evaluated import EvaluatedModule
@@ -53,6 +54,7 @@ class KernelExpansion(EvaluatedModule):
             InputError: the machine has not been fitted, or x has another number of features.
         """
         self._require_fitted()
+        require_dense("x", x)
         if x.ndim != 2 or x.shape[1] != self.centers.shape[1]:
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kl.codes import Codes, encode
+from kl.dense import require_dense
 from kl.errors import InputError
 
 PRECISIONS = ("high", "medium")
@@ -146,6 +147,7 @@ def data_key(
 
 def check_finite_matrix(name: str, x: Tensor) -> Tensor:
     """Return x if it is a non-empty finite float matrix, else raise InputError naming `name`."""
+    require_dense(name, x)
     if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point():
         came = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"{name} must be a float tensor of shape (rows, columns); got {came}")

@@ -128,6 +128,12 @@ class TrainedExpansion(KernelExpansion):
                 "--solver eigenpro4"
             )
         self.data_info = describe_data(data)
+        if self.data_info["encoding"].get("origin") and not self.kernel.shift_invariant:
+            log.warning(
+                "%s is not shift-invariant, and the data module has shifted columns that lie far from 0: f is of x "
+                "less the origin; give the data module shift=False to leave them",
+                self.kernel,
+            )
         self._epoch_rows = getattr(data, "num_rows", None)
         if self._augmented:
             self._as_trained = data.as_trained

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataModule:
+def build_data(options: DataOptions, seed: int, centers: int = 0, shift: bool = True) -> KernelDataModule:
     """The data module that --data and the options beside it describe; a stream's sample has as many rows as centres.
+
+    `shift` says whether the kernel is shift-invariant, so that features may be.
 
     Raises:
         InputError: an option is out of its range or does not apply, or the data cannot be had.
@@ -36,6 +38,8 @@ def build_data(options: DataOptions, seed: int, centers: int = 0) -> KernelDataM
         extra["sample_size"] = max(SAMPLE_SIZE, centers)
     if options.augment is not None:
         extra["augment"] = options.augment
+    if not shift:
+        extra["shift"] = False
     for name in ("image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
@@ -81,8 +85,26 @@ def import_own_first() -> None:
     import kl  # noqa: F401
 
 
-def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions) -> TrainedExpansion:
+def build_run(
+    data: DataOptions, kernel: KernelOptions, solver: SolverOptions, run: RunOptions
+) -> tuple[KernelDataModule, TrainedExpansion]:
+    """The data module and the machine of a training run.
+
+    Raises:
+        InputError: an option is out of its range or does not apply, or the data cannot be had.
+    """
+    centers = solver.centers or "2000"
+    sampled = int(centers) if solver.solver in ("eigenpro3", "eigenpro4") and centers.isdecimal() else 0
+    datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant)
+    return datamodule, build_machine(kernel, solver, run, datamodule)
+
+
+def build_machine(
+    kernel: KernelOptions, solver: SolverOptions, run: RunOptions, datamodule: KernelDataModule
+) -> TrainedExpansion:
     """The machine that --solver and the options beside it describe, not yet fitted.
+
+    Centres of a file are encoded as the training rows are, which are read for that.
 
     Raises:
         InputError: an option is out of its range.
@@ -103,14 +125,14 @@ def build_machine(kernel: KernelOptions, solver: SolverOptions, run: RunOptions)
     period = 1 if solver.solver == "eigenpro3" else integer_or_auto("projection_period", solver.projection_period)
     return kl.GeneralKernelMachine(
         build_kernel(kernel),
-        read_centers(solver.centers),
+        read_centers(solver.centers, datamodule),
         centers_from=solver.centers_from,
         projection_period=period,
         **common,
     )
 
 
-def read_centers(text: str | None) -> int | Tensor:
+def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor:
     """The number or the array that --centers means; 2000 where it is not given.
 
     Raises:
@@ -121,7 +143,10 @@ def read_centers(text: str | None) -> int | Tensor:
     if text is None:
         return 2000
     if text.endswith(".npz"):
-        return features_of("centers", read_first(text, ("centers",))[1])
+        samples = read_first(text, ("centers",))[1]
+        datamodule.prepare_data()
+        datamodule.setup()
+        return features_of("centers", samples, datamodule.encoding)
     if not text.isdecimal():
         raise InputError(f"centers must be a whole number of at least 1, or a .npz file; got {text!r}")
     return int(text)

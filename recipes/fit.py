@@ -30,7 +30,7 @@ def fit(
 
     kl fit --data mnist --train-size 10000 --kernel gaussian --bandwidth 5
     """
-    from recipes.build import build_data, build_machine, check_run
+    from recipes.build import build_run, check_run
     from recipes.processes import find_processes
     from recipes.report import fit_results, print_fit
     from recipes.training import check_training, new_run
@@ -38,8 +38,7 @@ def fit(
     check_run(run)
     check_training(data, solver, run, trainer)
     processes = find_processes(trainer, run)
-    machine = build_machine(kernel, solver, run)
-    datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
+    datamodule, machine = build_run(data, kernel, solver, run)
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
     name = trainer.name or f"{data.data}-{kernel.kernel}"

@@ -44,7 +44,7 @@ def plan(
 
     kl plan --data mnist --kernel laplacian --memory 8GB
     """
-    from recipes.build import build_data, build_machine, check_run, device_of
+    from recipes.build import build_run, check_run, device_of
     from recipes.plan_general import plan_general, print_general
     from recipes.processes import find_processes
     from recipes.report import print_json
@@ -55,11 +55,10 @@ def plan(
     processes = find_processes(trainer, run)
     from kl import GeneralKernelMachine, KernelMachine
 
-    machine = build_machine(kernel, solver, run)
+    datamodule, machine = build_run(data, kernel, solver, run)
     start, device = time.perf_counter(), device_of(run)
     if processes.size > 1:
         become_first_of(machine, processes, device)
-    datamodule = build_data(data, run.seed, centers=machine.hparams.get("centers", 0))
     datamodule.prepare_data()
     datamodule.setup("fit")
     read = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,15 +77,17 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
     from kl import InputError
+    from kl.encoding import FeatureEncoding
 
     if not source.exists():
         raise InputError(f"input must be a .npz file, an image or a folder of images; there is no {source}")
-    width = machine.centers.shape[1]
+    width, encoding = machine.centers.shape[1], FeatureEncoding.from_dict(machine.data_info["encoding"])
     if source.suffix == ".npz":
         key, array = read_first(source, ("x", "x_test"))
-        x = features_of(key, array)
-        if x.shape[1] != width:
-            raise InputError(f"input {source}: {key} must have {width} features, as in training; got {x.shape[1]}")
+        given = math.prod(array.shape[1:])
+        if array.ndim > 1 and given != width:
+            raise InputError(f"input {source}: {key} must have {width} features, as in training; got {given}")
+        x = features_of(f"{key} of input {source}", array, encoding)
         return [str(i) for i in range(len(x))], x
     shape = machine.data_info.get("image_shape")
     if not shape:
@@ -98,7 +101,7 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
     background = machine.data_info["background"]
     limit = MAX_PIXELS if max_pixels is None else check_max_pixels(max_pixels)
     pixels = [decode_image(path, str(path), channels == 1, (height, wide), background, limit) for path in files]
-    return [str(path) for path in files], features_of("input", np.stack(pixels))
+    return [str(path) for path in files], features_of(f"input {source}", np.stack(pixels), encoding)
 
 
 def table_of(machine: KernelExpansion, names: list[str], scores: Tensor) -> tuple[list[str], list[list[Any]]]:
