@@ -16,10 +16,10 @@ from torch import Tensor
 
 from datamodules.base import KernelDataModule
 from datamodules.raw import RawData
+from datamodules.targets import check_task, targets
 from kl.dense import require_dense
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
-from kl.rows import check_finite_matrix
 
 KEYS = ("x_train", "y_train")
 TEST_KEYS = ("x_test", "y_test")  # optional
@@ -30,11 +30,12 @@ class ArrayDataModule(KernelDataModule):
 
     x: uint8 images (n, ...), divided by 255, or floats (n, ...), in their units; each sample is flattened, images
     channels first. Both sets are encoded alike (see `kl.encoding.FeatureEncoding`). y: integers are classes, named by
-    their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, also where they
-    happen to be one-hot. Nothing is shuffled or drawn unless train_size or test_size asks for it.
+    their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, unless `task` says
+    otherwise. Nothing is shuffled or drawn unless train_size or test_size asks for it.
 
     Args:
         path: the .npz file. Pickled objects in it are refused.
+        task: "classification", also of whole floats and one-hot rows; "regression", also of integers; or "auto".
         **options: those of `KernelDataModule`.
 
     Raises:
@@ -50,8 +51,9 @@ class ArrayDataModule(KernelDataModule):
                 [0., 1.]])
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, task: str = "auto", **options: Any) -> None:
         super().__init__(**options)
+        self._asked_task = check_task(task)
         self.path = None if path is None else os.path.expanduser(path)
         self.name = "arrays" if self.path is None else Path(self.path).stem
         self._arrays: dict[str, Any] | None = None
@@ -85,8 +87,8 @@ class ArrayDataModule(KernelDataModule):
             )
         x_train, image_shape = samples("x_train", arrays["x_train"])
         x_test = samples("x_test", arrays["x_test"])[0] if "x_test" in arrays else None
-        y_train, y_test, class_names = targets(arrays["y_train"], arrays.get("y_test"))
-        return RawData(x_train, y_train, x_test, y_test, class_names, image_shape)
+        y = targets(arrays["y_train"], arrays.get("y_test"), self._asked_task)
+        return RawData(x_train, y.train, x_test, y.test, y.class_names, image_shape)
 
 
 def read_npz(
@@ -186,71 +188,3 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
 def features_of(name: str, x: np.ndarray, encoding: FeatureEncoding) -> Tensor:
     """The feature rows, shape (n, d), that a data set of this encoding has for new samples `x`."""
     return encoding.encode(samples(name, x)[0], name)
-
-
-def targets(
-    y_train: np.ndarray, y_test: np.ndarray | None, names: tuple[str, str] = ("y_train", "y_test")
-) -> tuple[Tensor, Tensor | None, list[str]]:
-    """Both sets' targets: class indices (n,) with the class names, or floats (n, c) with no names.
-
-    Args:
-        y_train: of the training set.
-        y_test: of the test set; None where there is none.
-        names: what messages call them.
-
-    Raises:
-        InputError: neither integers nor floats in both, of different widths, empty, or not finite.
-    """
-    if y_test is None:
-        y, _, class_names = targets(y_train, y_train, names)
-        return y, None, class_names
-    ours, theirs = names
-    train, test = target_rows(ours, y_train), target_rows(theirs, y_test)
-    if isinstance(train, Tensor) != isinstance(test, Tensor):
-        raise InputError(
-            f"{ours} and {theirs} must both be integers (classes) or both floats (regression); "
-            f"got {y_train.dtype} and {y_test.dtype}"
-        )
-    if isinstance(train, Tensor) and isinstance(test, Tensor):
-        if train.shape[1] != test.shape[1]:
-            raise InputError(
-                f"{ours} and {theirs} must have equally many columns; got {train.shape[1]} and {test.shape[1]}"
-            )
-        return train, test, []
-    train_labels, test_labels = np.asarray(train), np.asarray(test)
-    values = np.union1d(train_labels, test_labels)
-    if len(values) > max(100, len(train_labels) // 2):
-        raise InputError(
-            f"{ours} holds integers, which are classes, but {len(values)} different ones in "
-            f"{len(train_labels)} rows: store regression targets as floats"
-        )
-    indices = [torch.from_numpy(np.searchsorted(values, y)).long() for y in (train_labels, test_labels)]
-    return indices[0], indices[1], [str(int(value)) for value in values]
-
-
-def target_rows(name: str, y: np.ndarray) -> Tensor | np.ndarray:
-    """Regression targets, a float32 tensor of shape (n, c), of floats; labels, an array of shape (n,), of integers.
-
-    Raises:
-        InputError: neither integers nor floats, of another shape, empty, or not finite.
-    """
-    if y.dtype.kind not in "iubf":
-        raise InputError(f"{name} must hold integers (classes) or floats (regression); got {y.dtype}")
-    if y.ndim not in (1, 2) or y.size == 0:
-        raise InputError(f"{name} must have shape (n,) or (n, c) with at least one row; got {y.shape}")
-    return _float_targets(name, y) if y.dtype.kind == "f" else _labels(name, y)
-
-
-def _float_targets(name: str, y: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # reported as infinite by the check
-        rows = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
-    return check_finite_matrix(name, rows)
-
-
-def _labels(name: str, y: np.ndarray) -> np.ndarray:
-    if y.ndim == 2 and y.shape[1] != 1:
-        raise InputError(
-            f"{name} holds integers, which are classes, so its shape must be (n,); got {y.shape}: for "
-            f"one-hot rows store .argmax(axis=1), for regression store floats"
-        )
-    return y.reshape(-1)

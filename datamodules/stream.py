@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.arrays import read_npz, samples, target_rows, targets
+from datamodules.arrays import read_npz, samples
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData, one_hot
 from datamodules.sampling import derive_seed
+from datamodules.targets import check_targets, check_task, class_index, labels, numbers, targets
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.evaluated import is_one_hot
@@ -38,6 +39,7 @@ class StreamDataModule(KernelDataModule):
     Args:
         path: the folder.
         sample_size: rows of the sample.
+        task: as of `ArrayDataModule`.
         **options: those of `KernelDataModule`, without train_size, label_noise and validation.
 
     After `setup`:
@@ -49,8 +51,11 @@ class StreamDataModule(KernelDataModule):
 
     streamed = True
 
-    def __init__(self, path: str | os.PathLike[str], sample_size: int = SAMPLE_SIZE, **options: Any) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], sample_size: int = SAMPLE_SIZE, task: str = "auto", **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._asked_task = check_task(task)
         self.path, self.sample_size = os.path.expanduser(path), check_count("sample_size", sample_size, "20000")
         self.name = Path(self.path).name
         self._form: Form | None = None  # of the first piece read
@@ -69,9 +74,8 @@ class StreamDataModule(KernelDataModule):
         x, y = self._sample()
         test = _read_test(folder)
         names = f"y in {folder}", f"y of the test set in {folder}"
-        y_sample, y_of_test, class_names = targets(y, None if test is None else test[1], names)
-        known = y if test is None else np.union1d(y.reshape(-1), test[1].reshape(-1))
-        self._values = np.unique(known) if class_names else None
+        found = targets(y, None if test is None else test[1], self._asked_task, names)
+        self._classes = found.classes
         x_test_rows = None if test is None else samples(f"x of the test set in {folder}", test[0])[0].flatten(1)
         if x_test_rows is not None and x_test_rows.shape[1] != x.shape[1]:
             raise InputError(
@@ -79,7 +83,7 @@ class StreamDataModule(KernelDataModule):
                 f"{x_test_rows.shape[1]}"
             )
         assert self._form is not None  # a piece has been read
-        return RawData(x, y_sample, x_test_rows, y_of_test, class_names, self._form.image_shape)
+        return RawData(x, found.train, x_test_rows, found.test, found.class_names, self._form.image_shape)
 
     @property
     def num_rows(self) -> int:
@@ -109,7 +113,8 @@ class StreamDataModule(KernelDataModule):
         for i in chosen:
             x, y = self._read(self.pieces[i])
             rows = generator.permutation(len(x))[: -(-self.sample_size // len(chosen))]
-            parts.append((x[rows], y[rows]))
+            # Integers of different dtypes would meet in float64.
+            parts.append((x[rows], y[rows] if y.dtype.kind == "f" or y.ndim == 2 else labels("y", y[rows])))
         rows = generator.permutation(sum(len(x) for x, _ in parts))[: self.sample_size]
         return torch.cat([x for x, _ in parts])[rows], np.concatenate([y for _, y in parts])[rows]
 
@@ -121,7 +126,9 @@ class StreamDataModule(KernelDataModule):
         """
         x, y = piece.read()
         pixels, image_shape = samples(f"x in {piece.path}", x)
-        y = np.asarray(target_rows(f"y in {piece.path}", y))
+        check_targets(f"y in {piece.path}", y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
         form = Form(x.dtype == np.uint8, x.shape[1:], image_shape, y.dtype.kind == "f", y.shape[1:])
         self._form = self._form or form
         if form != self._form:
@@ -133,15 +140,16 @@ class StreamDataModule(KernelDataModule):
         """Features and targets of a piece."""
         pixels, y = self._read(piece)
         rows = self.encoding.encode(pixels, f"x in {piece.path}", quiet=True)
-        if self._values is None:
-            return rows, torch.from_numpy(y)
-        index = np.searchsorted(self._values, y).clip(max=len(self._values) - 1)
-        if unknown := set(np.unique(y[self._values[index] != y]).tolist()):
+        name = f"y in {piece.path}"
+        if self._classes is None:
+            return rows, numbers(name, y)
+        index, unknown = class_index(labels(name, y), self._classes)
+        if len(unknown):
             raise InputError(
-                f"y in {piece.path} holds the class {min(unknown)}, which neither the test set nor the sample of "
-                f"{self.sample_size} training rows has: give a test set with every class"
+                f"{name} holds the class {unknown[0]}, which neither the test set nor the sample of {self.sample_size} "
+                "training rows has: give a test set with every class"
             )
-        return rows, one_hot(torch.from_numpy(index).long(), len(self._values))
+        return rows, one_hot(torch.from_numpy(index), len(self._classes))
 
 
 class Form(NamedTuple):
@@ -151,12 +159,13 @@ class Form(NamedTuple):
     shape: tuple[int, ...]
     """Of a sample."""
     image_shape: tuple[int, int, int] | None
-    regression: bool
+    floats: bool
+    """Of y."""
     columns: tuple[int, ...]
-    """Of y: c for regression."""
+    """Of y: none, or c."""
 
     def __str__(self) -> str:
-        y = f"float targets of {self.columns[0]} columns" if self.regression else "integer labels"
+        y = f"{'float' if self.floats else 'integer'} y of shape (n{''.join(f', {c}' for c in self.columns)})"
         return f"{'uint8' if self.pixels else 'float'} samples of shape {self.shape} with {y}"
 
 

@@ -38,6 +38,8 @@ def build_data(options: DataOptions, seed: int, centers: int = 0, shift: bool = 
         extra["sample_size"] = max(SAMPLE_SIZE, centers)
     if options.augment is not None:
         extra["augment"] = options.augment
+    if options.task != "auto":
+        extra["task"] = options.task
     if not shift:
         extra["shift"] = False
     for name in ("image_size", "background", "max_pixels"):

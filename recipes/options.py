@@ -59,6 +59,13 @@ class DataOptions:
             "evaluated once, at the end. 0: val/* is of the test set, and nothing is chosen.",
         ),
     ] = 0.0
+    task: Annotated[
+        str,
+        _in_data(
+            help="What y of npz and stream is; auto: integers are classes, floats are numbers.",
+            metavar="auto|classification|regression",
+        ),
+    ] = "auto"
     grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
     image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
     background: Annotated[

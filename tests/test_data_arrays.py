@@ -164,7 +164,9 @@ def test_arrays_that_do_not_fit_are_refused(changes, message):
 def test_integers_that_look_like_regression_are_refused():
     n = 500
     x, y = RNG.standard_normal((n, 2)), np.arange(n)
-    with pytest.raises(InputError, match="500 different ones in 500 rows: store regression targets as floats"):
+    with pytest.raises(
+        InputError, match="holds integers, 500 different ones in 500 rows, which may be classes or numbers"
+    ):
         ArrayDataModule.from_arrays(x, y, x, y).setup()
 
 

@@ -1,0 +1,189 @@
+"""What an array y means: classes or numbers, found exactly in the dtype that it has."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kl.encoding import far_columns
+from kl.errors import InputError
+from kl.kernels.base import check_one_of
+from kl.rows import check_finite_matrix
+
+log = logging.getLogger(__name__)
+
+TASKS = ("auto", "classification", "regression")
+FEW = 100  # distinct values that count as classes however few rows there are
+
+
+class Targets(NamedTuple):
+    """The targets of a training and a test set."""
+
+    train: Tensor
+    """Class indices, shape (n,), long, or numbers, float32, shape (n, c)."""
+    test: Tensor | None
+    classes: np.ndarray | None
+    """The labels in increasing order, int64 or Python integers; None for regression."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The labels as text; empty for regression."""
+        return [] if self.classes is None else [str(value) for value in self.classes]
+
+
+def check_task(task: str) -> str:
+    """Return task, else raise InputError naming what it may be."""
+    return check_one_of("task", task, TASKS)
+
+
+def targets(
+    y_train: np.ndarray,
+    y_test: np.ndarray | None,
+    task: str = "auto",
+    names: tuple[str, str] = ("y_train", "y_test"),
+) -> Targets:
+    """Both sets' targets.
+
+    Args:
+        y_train: of the training set, shape (n,) or (n, c).
+        y_test: of the test set; None where there is none.
+        task: "classification": integers, whole floats or one-hot rows; "regression": numbers; "auto": integers are
+            classes and floats are numbers, and a line says which was taken.
+        names: what messages call them.
+
+    Raises:
+        InputError: one is not of the task, not as wide as the other, empty or not finite, or "auto" cannot tell.
+    """
+    given = [(name, y) for name, y in zip(names, (y_train, y_test), strict=True) if y is not None]
+    for name, y in given:
+        check_targets(name, y)
+    guessed = task == "auto"
+    if guessed:
+        task = _guess(given)
+    if task == "regression":
+        return _numbers(given)
+    return _classes(given, guessed)
+
+
+def check_targets(name: str, y: np.ndarray) -> np.ndarray:
+    """Return y if it holds integers or finite floats, shape (n,) or (n, c), else raise InputError naming `name`."""
+    if y.dtype.kind not in "iubf":
+        raise InputError(f"{name} must hold integers (classes) or floats (regression); got {y.dtype}")
+    if y.ndim not in (1, 2) or y.size == 0:
+        raise InputError(f"{name} must have shape (n,) or (n, c) with at least one row; got {y.shape}")
+    if y.dtype.kind == "f":
+        check_finite_matrix(name, torch.from_numpy(np.require(y, np.float64, ["C", "W"])).reshape(len(y), -1))
+    return y
+
+
+def numbers(name: str, y: np.ndarray) -> Tensor:
+    """Regression targets, float32, shape (n, c).
+
+    Raises:
+        InputError: a value is beyond float32.
+    """
+    with np.errstate(over="ignore"):  # reported as infinite by the check
+        rows = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)).reshape(len(y), -1)
+    return check_finite_matrix(f"{name} as float32", rows)
+
+
+def labels(name: str, y: np.ndarray) -> np.ndarray:
+    """Whole numbers, shape (n,), int64 or, where one is beyond that, Python integers; of one-hot rows their columns.
+
+    Raises:
+        InputError: they are neither whole nor one-hot.
+    """
+    if y.ndim == 2 and y.shape[1] > 1:
+        if not is_one_hot(y):
+            raise InputError(
+                f"{name} must hold one label a row, or one-hot rows; got shape {y.shape}: for numbers give --task "
+                "regression"
+            )
+        return y.argmax(axis=1)
+    y = y.reshape(-1)
+    if y.dtype.kind == "f" and not (y == np.rint(y)).all():
+        odd = y[y != np.rint(y)][0]
+        raise InputError(f"{name} must hold whole numbers for --task classification; got {odd}")
+    if y.dtype.kind == "b" or abs(int(y.max())) < 2**63 > abs(int(y.min())):
+        return y.astype(np.int64)
+    return np.array([int(value) for value in y], dtype=object)
+
+
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether every row has one 1 among zeros."""
+    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def class_index(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where `known`, in increasing order, holds each value, and the values that it lacks."""
+    index = np.searchsorted(known, values).clip(max=len(known) - 1)
+    return index.astype(np.int64), np.unique(values[known[index] != values])
+
+
+def _guess(given: list[tuple[str, np.ndarray]]) -> str:
+    """The task that the dtype of all says.
+
+    Raises:
+        InputError: one holds integers and the other floats.
+    """
+    floats = [y.dtype.kind == "f" for _, y in given]
+    if len(set(floats)) > 1:
+        (ours, y), (theirs, z) = given
+        raise InputError(
+            f"{ours} and {theirs} must both be integers (classes) or both floats (regression); got {y.dtype} and "
+            f"{z.dtype}: store both alike, or give --task"
+        )
+    name, y = given[0]
+    if not floats[0]:
+        if y.ndim == 2 and y.shape[1] > 1:
+            raise InputError(
+                f"{name} holds integers, which are classes, so its shape must be (n,); got {y.shape}: for one-hot rows "
+                "give --task classification, for numbers --task regression"
+            )
+        return "classification"
+    column = np.unique(y) if y.ndim == 1 or y.shape[1] == 1 else None
+    looks = "one-hot rows" if is_one_hot(y) else ""
+    if column is not None and len(column) <= min(FEW, len(y) // 2) and (column == np.rint(column)).all():
+        looks = f"labels of {len(column)} classes"
+    if looks:
+        log.warning(
+            "%s holds floats, taken as numbers (regression), though they look like %s: for those give --task "
+            "classification, or store integers",
+            name,
+            looks,
+        )
+    else:
+        log.info("%s holds floats: taken as numbers (regression)", name)
+    return "regression"
+
+
+def _numbers(given: list[tuple[str, np.ndarray]]) -> Targets:
+    parts = [numbers(name, y) for name, y in given]
+    (ours, y), (theirs, _), first, last = given[0], given[-1], parts[0], parts[-1]
+    if first.shape[1] != last.shape[1]:
+        raise InputError(
+            f"{ours} and {theirs} must have equally many columns; got {first.shape[1]} and {last.shape[1]}"
+        )
+    if y.dtype.itemsize > 4 and any(far_columns(torch.from_numpy(y.astype(np.float64).reshape(len(y), -1)))):
+        log.warning("%s lies so far from 0 for its spread that float32 loses digits of it: subtract its mean", ours)
+    return Targets(first, last if len(parts) > 1 else None, None)
+
+
+def _classes(given: list[tuple[str, np.ndarray]], guessed: bool) -> Targets:
+    found = [labels(name, y) for name, y in given]
+    columns = [np.arange(y.shape[1]) for _, y in given if is_one_hot(y)]
+    known = np.unique(np.concatenate([*found, *columns]))
+    if guessed:
+        name, n = given[0][0], len(found[0])
+        if len(known) > max(FEW, n // 2):
+            raise InputError(
+                f"{name} holds integers, {len(known)} different ones in {n} rows, which may be classes or numbers: say "
+                "which with --task classification or --task regression"
+            )
+        log.info("%s holds integers: taken as labels of %d classes", name, len(known))
+    indices = [torch.from_numpy(class_index(values, known)[0]) for values in found]
+    return Targets(indices[0], indices[1] if len(indices) > 1 else None, known)
