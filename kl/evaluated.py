@@ -191,12 +191,15 @@ def require_description(info: Any) -> None:
         CheckpointError: it is not.
     """
     texts = {"name": str, "task": str, "class_names": list[str], "background": str}
-    require_values("data_info", info, {**texts, "image_shape": list[int], "num_features": int, "num_outputs": int})
+    counts = {"image_shape": list[int], "num_features": int, "num_outputs": int}
+    require_values("data_info", info, {**texts, **counts, "encoding": dict})
     d, c, shape, names = (info[key] for key in ("num_features", "num_outputs", "image_shape", "class_names"))
     if info["task"] not in ("classification", "regression") or min(d, c) < 1:
         raise CheckpointError(f"its data_info must be of a task with features and outputs; got {info['task']!r}")
     if shape and (min(shape) < 1 or len(shape) != 3 or math.prod(shape) != d):
         raise CheckpointError(f"its data_info must have the image_shape of {d} features; got {shape}")
+    if len(FeatureEncoding.from_dict(info["encoding"]).origin) not in (0, d):
+        raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
     if names and len(names) != c:
         raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
 

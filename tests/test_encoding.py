@@ -12,11 +12,10 @@ import torch
 from training import quiet_trainer
 
 from datamodules import ArrayDataModule, IterableDataModule, KernelDataModule, RawData, StreamDataModule
-from kl import GeneralKernelMachine, KernelMachine, Laplacian, Polynomial
+from kl import GeneralKernelMachine, KernelMachine, Laplacian, Polynomial, load_machine
 from kl.encoding import FeatureEncoding
 from kl.errors import CheckpointError, InputError
 from kl.pixels import pixel_unit
-from recipes.predict import load_machine
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 6, 7), dtype=np.uint8)
