@@ -13,18 +13,19 @@ from kl.signals import LastingInterrupt, in_main_thread
 class Interrupts(pl.Callback):
     """Raises KeyboardInterrupt again at the next step where the one that Ctrl-C raised has been swallowed.
 
-    See `kl.signals.LastingInterrupt`.
+    See `kl.signals.LastingInterrupt`. SIGHUP is taken as Ctrl-C where Python has a handler for it.
     """
 
     def __init__(self) -> None:
         self._interrupt = LastingInterrupt()
-        self._before: Any = None  # the handler to put back
+        self._before: dict[int, Any] = {}  # the handlers to put back
 
     def on_train_start(self, *_: Any) -> None:
         """Listen; only a main thread may. Lightning puts back in the end what it found before this."""
         self._interrupt = LastingInterrupt()
         if in_main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+            numbers = [signal.SIGINT, *([signal.SIGHUP] if callable(signal.getsignal(signal.SIGHUP)) else [])]
+            self._before = {number: signal.signal(number, self._interrupt) for number in numbers}
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Stop here where nothing else has."""
@@ -36,7 +37,7 @@ class Interrupts(pl.Callback):
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Listen no more."""
-        if self._before is not None:
-            if signal.getsignal(signal.SIGINT) is self._interrupt:  # Lightning listens no more once it stops
-                signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            if signal.getsignal(number) is self._interrupt:  # Lightning listens no more once it stops
+                signal.signal(number, handler)
+        self._before = {}

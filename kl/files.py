@@ -21,8 +21,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` when the block ends, and leaves no trace if it fails.
 
     It is written beside its target, flushed to disk, and renamed over it in one step: whoever reads, and whenever the
-    process is killed, there is the old file or the new one, whole. Ctrl-C and SIGTERM are answered once the
-    new one is there. Folders are made as needed.
+    process is killed, there is the old file or the new one, whole. Ctrl-C, SIGTERM and SIGHUP are answered once
+    the new one is there. Folders are made as needed.
 
     Args:
         path: where the file is to appear.

@@ -25,7 +25,7 @@ class RankLauncher(_SubprocessScriptLauncher):
     """Runs the command once more for every other device of this machine, unless torchrun or SLURM did.
 
     Lightning's launcher, when one of them dies, kills all without a word after up to five seconds. Here a `Watch` says
-    what happened. Ctrl-C is for the process that was started by hand; it stops the others.
+    what happened. Ctrl-C and SIGHUP are for the process that was started by hand; it stops the others.
 
     Args:
         environment: as Lightning found it.
@@ -83,8 +83,11 @@ class RankLauncher(_SubprocessScriptLauncher):
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C, which they inherit as blocked; this one sees it afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Processes started meanwhile never see Ctrl-C or the end of the terminal: they inherit these signals as blocked.
+
+    This one sees them afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

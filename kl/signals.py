@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM where Python would answer them at the wrong time."""
+"""Ctrl-C, SIGTERM and SIGHUP where Python would answer them at the wrong time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+ENDING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # exit code of a process that one of them has ended
 
 
 class LastingInterrupt:
@@ -36,7 +37,7 @@ class LastingInterrupt:
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM until the block is done; only a main thread ever hears them.
+    """Keep Ctrl-C, SIGTERM and SIGHUP until the block is done; only a main thread ever hears them.
 
     torch.save answers a KeyboardInterrupt in the middle of a file by a RuntimeError that reads like a full disk.
     """
@@ -62,10 +63,10 @@ def signals_wait() -> Iterator[None]:
 
 @contextmanager
 def signals_end(leave: Callable[[], None]) -> Iterator[None]:
-    """End this process with exit code 1 on Ctrl-C and SIGTERM, at once, though the main thread waits in C++ code.
+    """End this process on Ctrl-C, SIGTERM and SIGHUP, at once, though the main thread waits in C++ code.
 
-    Python's own answer comes when that code returns: of processes that connect, once all are there. SIGTERM is heard
-    only where it has a handler in Python.
+    The exit code is `INTERRUPTED`. Python's own answer comes when that code returns: of processes that connect, once
+    all are there. A signal is heard only where it has a handler in Python.
 
     Args:
         leave: what is done before, in another thread.
@@ -82,7 +83,7 @@ def signals_end(leave: Callable[[], None]) -> Iterator[None]:
                 try:
                     leave()
                 finally:
-                    os._exit(1)
+                    os._exit(INTERRUPTED)
 
     thread = threading.Thread(target=listen, daemon=True, name="signals that end")
     before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)

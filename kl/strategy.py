@@ -99,7 +99,7 @@ class KernelParallelStrategy(DDPStrategy):
         self.setup_precision_plugin()
 
     def on_train_start(self) -> None:
-        """Take SIGTERM as Ctrl-C is taken, and leave Ctrl-C to the first rank of a machine; all stop with one.
+        """Take SIGTERM as Ctrl-C is taken, and leave this and SIGHUP to the first rank of a machine; all stop with one.
 
         Lightning's answer to SIGTERM is a collective in the middle of whatever the ranks do. It puts back in the end
         what it found.
@@ -108,6 +108,7 @@ class KernelParallelStrategy(DDPStrategy):
             signal.signal(signal.SIGTERM, self._sigterm)
             if self.local_rank > 0:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def configure_ddp(self) -> None:
         """Leave the module as it is."""

@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from kl.errors import InputError, KLError
 from kl.ranks import Ranks
+from kl.signals import INTERRUPTED
 
 INTERVAL = 0.5  # seconds between two looks
 SILENT_LOOKS = 60  # without a sign of life: 30 s, and a computer that sleeps does not look
@@ -33,7 +34,7 @@ class Failure(NamedTuple):
     message: str
     """Empty where that rank says itself what happened."""
     code: int
-    """Exit code of all ranks: 2 for wrong input, else 1."""
+    """Exit code of all ranks: 2 for wrong input, 130 for an interrupt, else 1."""
 
 
 class Watch:
@@ -112,11 +113,11 @@ class Watch:
         An error of rank 0 comes first where all have it; and a broken connection has a reason, which is waited for.
         """
         if self._store is None:
-            self.failure = Failure(self.ranks.rank, "", 1)
+            self.failure = Failure(self.ranks.rank, "", _exit_code(error))
             return
         if not isinstance(error, KeyboardInterrupt) and not (isinstance(error, KLError) and self.ranks.rank == 0):
             self._found.wait(1.0 if isinstance(error, KLError) else GRACE)
-        self._blame(Failure(self.ranks.rank, "", 2 if isinstance(error, InputError) else 1))
+        self._blame(Failure(self.ranks.rank, "", _exit_code(error)))
         if self.ranks.rank == 0:
             time.sleep(2 * INTERVAL)  # the store ends with this process: let the others look
 
@@ -230,6 +231,12 @@ class Watch:
             child.kill()
         if self.before_end is not None:
             self.before_end()
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return 2 if isinstance(error, InputError) else 1
 
 
 def end_with_parent(parent: int, message: str) -> None:

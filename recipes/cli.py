@@ -1,86 +1,120 @@
-"""The command `kl`: its sub-commands, and what an error looks like to the person who typed it.
+"""The command `kl`: how it ends, and what an error looks like to the person who typed it.
 
-Nothing here imports torch: `kl --help` answers at once.
+Nothing here imports torch, and nothing at all is imported before signals are heard: `kl --help` answers at once, and so
+does Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+from recipes.streams import OutputLost, check_streams
 
-from recipes import data, fit, interpolate, plan, predict
-from recipes.bench import command as bench
-from recipes.reproduce import command as reproduce
+if TYPE_CHECKING:
+    import typer
 
-INTERRUPTED = 130  # what typer returns for a KeyboardInterrupt
-
-app = typer.Typer(
-    help="Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: kl fit --data digits",
-)
-app.command("fit")(fit.fit)
-app.command("interpolate")(interpolate.interpolate)
-app.command("predict")(predict.predict)
-app.command("plan")(plan.plan)
-app.command("reproduce")(reproduce.reproduce)
-app.add_typer(data.app, name="data")
-app.add_typer(bench.app, name="bench")
+INTERRUPTED = 130  # as of a program that Ctrl-C ends; what typer returns for a KeyboardInterrupt, too
+READER_GONE = 141  # as of a program that SIGPIPE ends
+REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write elsewhere",
+    errno.EMFILE: "raise the limit of open files, as by: ulimit -n 1024",
+    errno.ENFILE: "close other programs' files: the system allows no more",
+    errno.ENOMEM: "give a smaller --memory, or use fewer rows",
+}
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
+class _Interrupt:
+    """Answers a signal by KeyboardInterrupt, and remembers: an import that it meets may turn it into another error."""
 
-        typer.echo(f"kl {version('kl')}")
-        raise typer.Exit
+    came = False
 
-
-@app.callback()
-def _global_options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
-    ] = False,
-) -> None:
-    """Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit."""
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 (the computation failed) or 2 (the input was wrong)."""
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what has been begun is put in order
+    """Run the command line; exit with 0, 1 (it failed), 2 (the input was wrong), 130 (interrupted) or 141.
+
+    Ctrl-C, SIGTERM and the SIGHUP of a terminal that is closed interrupt alike: what has been begun is put in order.
+    Where they are ignored, as under nohup, they stay so.
+    """
+    interrupt = _Interrupt()
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == usual:
+            signal.signal(number, interrupt)
+    try:
+        try:
+            if not check_streams():
+                _fail("standard output is closed: send it to a file, or to /dev/null", 1)
+            code = _run()
+            sys.stdout.flush()
+        except Exception as error:
+            if interrupt.came:
+                raise KeyboardInterrupt from error
+            _report(error)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:
+        _end_quietly(interrupt)
+    if code == INTERRUPTED:
+        _fail("interrupted", code)
+    sys.exit(code)
+
+
+def _run() -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what torch's own threads say of a lost rank, beside us
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.INFO)
-    try:
-        code = app(standalone_mode=False)
-    except typer.TyperException as error:  # a mistake in the options themselves
-        _fail(error.format_message() + _came(error), error.exit_code)
-    except typer.Abort:
-        _fail("interrupted", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 1)
-    except BrokenPipeError:  # the reader of our output, as in `kl ... | head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        from kl.errors import InputError, KLError
+    from recipes.app import app
 
-        if not isinstance(error, KLError):
-            raise
+    code = app(standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _end_quietly(interrupt: _Interrupt) -> None:
+    """Let signals end Python at once from here on: it has nothing left to do but to tidy up, and would show where."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _report(error: Exception) -> NoReturn:
+    """Say what is wrong, on one line, and exit; a fault of the program itself is raised again."""
+    if isinstance(error, OutputLost):
+        if error.by_reader:
+            sys.exit(READER_GONE)
+        _fail(str(error), 1)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = f": {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+        _fail(f"{where}{error.strerror or error}{remedy}", 1)
+    if isinstance(error, MemoryError):
+        _fail(f"memory is exhausted ({error}): {REMEDIES[errno.ENOMEM]}", 1)
+    import typer
+
+    if isinstance(error, typer.TyperException):  # a mistake in the options themselves
+        _fail(error.format_message() + _came(error), error.exit_code)
+    if isinstance(error, typer.Abort):
+        _fail("interrupted", INTERRUPTED)
+    from kl.errors import InputError, KLError
+
+    if isinstance(error, KLError):
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
-    if code == INTERRUPTED:
-        _fail("interrupted", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    raise error
 
 
 def _came(error: typer.TyperException) -> str:
@@ -94,7 +128,7 @@ def _came(error: typer.TyperException) -> str:
     return f"; got {file[param.name]!r} from --config" if names and param is not None and param.name in file else ""
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     """Say what is wrong, once: of the processes of a machine that find the same the first speaks."""
     if not _repeats_another():
         print("error: " + " ".join(message.split()), file=sys.stderr)

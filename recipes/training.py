@@ -10,13 +10,13 @@ import tempfile
 import time
 import traceback
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kl.errors import InputError, KLError
 from kl.kernels.base import check_one_of
+from kl.signals import INTERRUPTED
 from kl.wording import counted
 from recipes.config import dump_config
 from recipes.options import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
@@ -111,9 +111,8 @@ class Run:
             if saved:
                 are = counted(saved, "finished epoch") + (" is" if saved == 1 else " are")
                 said = f"{are} kept; go on with the same command and --resume last"
-            with suppress(OSError):  # nobody listens any more, as where a pipe's reader was interrupted, too
-                print(f"interrupted: {said}", file=sys.stderr)
-            raise SystemExit(1) from stop
+            print(f"interrupted: {said}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from stop
         finally:
             self._remove_unstarted()
         return time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,8 +54,11 @@ def kl(
         monkeypatch.setattr(sys, "argv", ["kl", *map(str, arguments)])
         monkeypatch.delitem(sys.modules, "mine", raising=False)  # the user's module of another test
         capsys.readouterr()
+        heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
             main()
+        for number, handler in heard.items():  # a process of its own would end now
+            signal.signal(number, handler)
         out, err = capsys.readouterr()
         return Result(int(stop.value.code or 0), out, err)
 

@@ -19,6 +19,7 @@ from callbacks import AtomicCheckpointIO, Interrupts
 from datamodules import DigitsDataModule
 from kl import CheckpointError, KLError
 from kl.checkpoints import read_checkpoint
+from kl.signals import ENDING
 
 
 def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path):
@@ -96,7 +97,7 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
         _, err = child.communicate(timeout=60)
     finally:
         child.kill()
-    assert child.returncode == 1
+    assert child.returncode == 130
     assert b"--resume last" in err
     assert b"Traceback" not in err
     assert read_checkpoint(checkpoint)["epoch"] >= 0
@@ -105,13 +106,13 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
 @pytest.fixture
 def interrupts():
     """Ctrl-C and SIGTERM as the command line hears them, also where a shell has started the tests with "&"."""
-    before = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, signal.default_int_handler) for each in ENDING}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_an_interrupt_waits_until_the_checkpoint_is_written(interrupts, tmp_path, number):
     class Pressed:
         """Ctrl-C while torch writes this."""
@@ -129,10 +130,11 @@ def test_an_interrupt_waits_until_the_checkpoint_is_written(interrupts, tmp_path
     assert signal.getsignal(number) is signal.default_int_handler
 
 
-def test_sigterm_during_set_up_leaves_nothing(interrupts, kl, monkeypatch):
-    monkeypatch.setattr(DigitsDataModule, "load", lambda _: signal.raise_signal(signal.SIGTERM))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_set_up_leaves_nothing(interrupts, kl, monkeypatch, number):
+    monkeypatch.setattr(DigitsDataModule, "load", lambda _: signal.raise_signal(number))
     result = kl("fit", "--epochs", 2)
-    assert (result.code, result.err.splitlines()[-1]) == (1, "interrupted: no epoch was finished")
+    assert (result.code, result.err.splitlines()[-1]) == (130, "interrupted: no epoch was finished")
     assert not Path("lightning_logs").exists()
 
 
@@ -140,10 +142,11 @@ def test_an_interrupt_before_a_run_goes_on_keeps_what_it_had(interrupts, kl, mon
     assert kl("fit", "--train-size", 100, "--epochs", 2, "--no-exact").code == 0
     monkeypatch.setattr(DigitsDataModule, "load", lambda _: signal.raise_signal(signal.SIGINT))
     result = kl("fit", "--train-size", 100, "--epochs", 5, "--no-exact", "--resume", "last")
-    assert (result.code, "interrupted: 2 finished epochs are kept; go on" in result.err) == (1, True)
+    assert (result.code, "interrupted: 2 finished epochs are kept; go on" in result.err) == (130, True)
 
 
-def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(interrupts):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(interrupts, number):
     class Swallow(pl.Callback):
         """Ctrl-C in the middle of a finalizer."""
 
@@ -152,10 +155,10 @@ def test_an_interrupt_that_was_swallowed_is_raised_at_the_next_step(interrupts):
         def on_train_batch_end(self, *_):
             self.steps += 1
             with contextlib.suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
-    before, swallow = signal.getsignal(signal.SIGINT), Swallow()
+    before, swallow = signal.getsignal(number), Swallow()
     with pytest.raises(SystemExit):
         fit(kl.KernelMachine(), regression(), 100, callbacks=[Interrupts(), swallow])
     assert swallow.steps == 1
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before

@@ -253,9 +253,10 @@ def test_a_stopped_rank_ends_all(tmp_path, second):
     assert REMEDY in error
 
 
-def test_ctrl_c_stops_all_ranks(tmp_path):
-    code, [message] = lose(tmp_path, signal.SIGINT, second=False)
-    assert code == 1
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_sighup_stop_all_ranks(tmp_path, number):
+    code, [message] = lose(tmp_path, number, second=False)
+    assert code == 130
     assert "kept; go on with the same command and --resume last" in message
 
 
@@ -269,7 +270,7 @@ def test_a_signal_while_another_machine_is_waited_for(tmp_path, number):
         time.sleep(0.1)
     time.sleep(1)
     os.kill(process.pid, number)
-    assert (end(process)[0], said(tmp_path)) == (1, ["error: interrupted"])
+    assert (end(process)[0], said(tmp_path)) == (130, ["error: interrupted"])
     assert not Path(tmp_path, "lightning_logs").exists()
 
 
@@ -290,5 +291,5 @@ def test_what_a_script_does_after_training_is_waited_for(tmp_path):
 @pytest.mark.parametrize("second", [True, False])
 def test_sigterm_stops_all_ranks(tmp_path, second):
     code, [message] = lose(tmp_path, signal.SIGTERM, second)
-    assert code == 1
+    assert code == 130
     assert "kept; go on with the same command" in message

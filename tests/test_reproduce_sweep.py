@@ -301,7 +301,7 @@ def test_an_interrupt_loses_one_point_at_most(tmp_path):
             time.sleep(0.01)
         started.send_signal(signal.SIGINT)
         message = started.communicate()[1]
-    assert started.returncode == 1, message
+    assert started.returncode == 130, message
     assert message.endswith("error: interrupted\n")
     assert re.search(r"[1-3] of 4 points are kept; the same command goes on", message)
     assert "Traceback" not in message

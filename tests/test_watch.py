@@ -23,7 +23,7 @@ with signals_end(lambda: print("left", flush=True)):
 def test_a_signal_ends_a_process_that_waits_for_others(name):
     code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{WAITING.format(signal=name)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "left\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "left\n", "")
 
 
 def test_nobody_listens(monkeypatch):

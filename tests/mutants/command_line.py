@@ -130,4 +130,63 @@ MUTANTS = [
         "rounded = (",
         "tests/test_matrix.py -k medium",
     ),
+    Mutant(
+        "SIGHUP kills",
+        "recipes/cli.py",
+        "        (signal.SIGHUP, signal.SIG_DFL),\n",
+        "",
+        "tests/test_survival.py -k ended_terminal",
+    ),
+    Mutant(
+        "SIGHUP is lost in a checkpoint", "kl/signals.py", ", signal.SIGHUP)", ")", "tests/test_crash.py -k waits_until"
+    ),
+    Mutant(
+        "an interrupted import is a broken module",
+        "recipes/cli.py",
+        "if interrupt.came:",
+        "if not error:",
+        "tests/test_survival.py -k turns_into",
+    ),
+    Mutant(
+        "a closed pipe is success",
+        "recipes/cli.py",
+        "sys.exit(READER_GONE)",
+        "sys.exit(0)",
+        "tests/test_survival.py -k reader",
+    ),
+    Mutant(
+        "what is printed is lost at exit",
+        "recipes/cli.py",
+        "            sys.stdout.flush()\n",
+        "",
+        "tests/test_survival.py -k full",
+    ),
+    Mutant(
+        "standard output may be closed",
+        "recipes/streams.py",
+        "return not closed",
+        "return True",
+        "tests/test_survival.py -k closed_standard",
+    ),
+    Mutant(
+        "unheard messages are errors",
+        "recipes/streams.py",
+        "if sys.stderr is sys.__stderr__:",
+        "if False:",
+        "tests/test_survival.py -k nobody_hears",
+    ),
+    Mutant(
+        "an interrupt has the exit code of a failure",
+        "recipes/training.py",
+        "SystemExit(INTERRUPTED)",
+        "SystemExit(1)",
+        "tests/test_crash.py -k during_set_up",
+    ),
+    Mutant(
+        "too many files are a traceback",
+        "recipes/cli.py",
+        "if isinstance(error, OSError):",
+        "if isinstance(error, EOFError):",
+        "tests/test_survival.py -k of_the_machine",
+    ),
 ]

@@ -1,0 +1,47 @@
+"""The sub-commands of `kl`.
+
+Nothing here imports torch: `kl --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from recipes import data, fit, interpolate, plan, predict
+from recipes.bench import command as bench
+from recipes.reproduce import command as reproduce
+
+app = typer.Typer(
+    help="Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: kl fit --data digits",
+)
+app.command("fit")(fit.fit)
+app.command("interpolate")(interpolate.interpolate)
+app.command("predict")(predict.predict)
+app.command("plan")(plan.plan)
+app.command("reproduce")(reproduce.reproduce)
+app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"kl {version('kl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit."""

@@ -1,0 +1,143 @@
+"""Signals at any time, streams that are closed, full or unheard, errors of the machine: one line, the right code."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kl.signals import ENDING, INTERRUPTED
+from recipes import cli, streams
+
+HEARD = "import signal; [signal.signal(n, signal.default_int_handler) for n in (2,)]\n"  # ignored in the background
+
+
+def run(command, **options):
+    """`kl` in a process of its own, by a shell."""
+    command = f"{sys.executable} -m recipes {command}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, **options)
+
+
+def started_with(code, *arguments, **options):
+    """`kl` after the code, in a process of its own."""
+    code = f"import sys\n{HEARD}{code}\nsys.argv = ['kl', *{arguments!r}]\nfrom recipes.cli import main\nmain()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_a_reader_that_goes_ends_it_quietly():
+    done = run("data list | head -0; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (cli.READER_GONE, "")
+
+
+def test_a_full_standard_output():
+    done = run("data list > /dev/full")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: standard output cannot be written (No space left on device)\n",
+    )
+
+
+def test_a_closed_standard_output(tmp_path):
+    done = run("data synthetic --rows 10 --test-rows 5 --output big >&-", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: standard output is closed: send it to a file, or to /dev/null\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2> /dev/full", "2> >(true)"])
+def test_messages_that_nobody_hears_change_no_exit_code(tmp_path, redirected):
+    assert run(f"fit --epochs 0 {redirected}", cwd=tmp_path).returncode == 2
+    done = run(f"data list 0<&- {redirected}")
+    assert (done.returncode, "data sets" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("module", ["typer", "recipes.fit", "numpy", "torch", "pytorch_lightning"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_a_signal_while_modules_are_imported(tmp_path, module, number):
+    code = (
+        "import signal\nclass Pressed:\n    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n            signal.raise_signal({int(number)})\n"
+        "sys.meta_path.insert(0, Pressed())"
+    )
+    done = started_with(code, "fit", "--epochs", "1", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "error: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_an_import_turns_into_an_error():
+    code = (
+        "import signal\nclass Pressed:\n    def find_spec(self, name, *_):\n        if name == 'typer':\n"
+        "            try:\n                signal.raise_signal(2)\n"
+        "            except KeyboardInterrupt:\n                raise ImportError('typer is broken')\n"
+        "sys.meta_path.insert(0, Pressed())"
+    )
+    done = started_with(code, "fit")
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "error: interrupted\n")
+
+
+def test_an_ended_terminal_is_an_interrupt():
+    code = "import signal\nclass Pressed:\n    def find_spec(self, name, *_):\n        if name == 'typer':\n"
+    done = started_with(code + "            signal.raise_signal(1)\nsys.meta_path.insert(0, Pressed())", "fit")
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "error: interrupted\n")
+
+
+def test_signals_that_are_ignored_stay_so():
+    code = "signal.signal(1, signal.SIG_IGN)\nimport atexit\natexit.register(lambda: print(signal.getsignal(1).name))"
+    done = started_with(code, "--version")
+    assert done.stdout.splitlines()[-1] == "SIG_IGN"
+
+
+def test_signals_end_python_at_once_when_it_has_nothing_left_to_do():
+    code = "import atexit\natexit.register(lambda: print([signal.getsignal(n).name for n in (1, 2, 15)]))"
+    done = started_with(code, "--version")
+    assert done.stdout.splitlines()[-1] == "['SIG_DFL', 'SIG_DFL', 'SIG_DFL']"
+
+
+def test_one_code_for_interrupts():
+    assert cli.INTERRUPTED == INTERRUPTED == 128 + signal.SIGINT
+    assert set(ENDING) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files: raise the limit of open files, as by: "),
+        (OSError(errno.ENOSPC, "No space left", "x.npz"), "x.npz: No space left: free some space, or write elsewhere"),
+        (MemoryError("of 3 GB"), "memory is exhausted (of 3 GB): give a smaller --memory, or use fewer rows"),
+    ],
+)
+def test_errors_of_the_machine(kl, monkeypatch, error, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("datamodules.catalog.data_sets", fail)
+    result = kl("data", "list")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert result.err.startswith(f"error: {message}")
+
+
+def test_a_fault_of_the_program_is_shown_whole(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("datamodules.catalog.data_sets", fail)
+    monkeypatch.setattr(sys, "argv", ["kl", "data", "list"])
+    before = {number: signal.getsignal(number) for number in ENDING}
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_characters_that_the_encoding_has_not(tmp_path):
+    Path(tmp_path, "out").touch()
+    raw = streams._Output(os.open(tmp_path / "out", os.O_WRONLY), "w")
+    like = open(os.devnull, encoding="ascii")  # noqa: SIM115
+    with like, streams._text(raw, like, "backslashreplace") as text:
+        text.write("données")
+    assert Path(tmp_path, "out").read_bytes() == b"donn\\xe9es"
