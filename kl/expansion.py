@@ -63,6 +63,17 @@ class KernelExpansion(EvaluatedModule):
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
 
+    def kernel_sums(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """sum_j K(x_i, z_j), shape (m,): how much the centres have to say of x; called on all ranks with the same x."""
+        self._require_fitted()
+        centers, weights = self._own_share()
+        rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        ones = weights.new_ones(len(weights), 1)
+        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
+
     def _own_share(self) -> tuple[Rows, Tensor]:
         """The centres of which this rank adds up the kernels, and their weights."""
         return self._center_rows, self.alpha.detach()

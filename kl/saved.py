@@ -32,16 +32,25 @@ def load_values(path: str | os.PathLike[str], device: torch.device | str = "cpu"
     Raises:
         CheckpointError: there is no such file, or it is damaged or something else. Callers add what it is and the path.
     """
+    values = load_plain(path, device)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"the file is damaged or something else: it holds a {type(values).__name__}")
+    return values
+
+
+def load_plain(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+    """The same of any tensor or plain value that torch.save wrote.
+
+    Raises:
+        CheckpointError: as `load_values`.
+    """
     try:
         with Path(path).open("rb") as file:
             with zipfile.ZipFile(file) as archive:
                 if (damaged := archive.testzip()) is not None:  # torch.load does not look at the checksums
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
             file.seek(0)
-            values = torch.load(file, map_location=device, weights_only=True)
-        if not isinstance(values, dict):
-            raise TypeError(f"it holds a {type(values).__name__}")
+            return torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # a damaged archive or pickle can raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         raise CheckpointError(f"the file is damaged or something else: {reason}") from error
-    return values

@@ -31,7 +31,7 @@ def test_predict_arrays(kl, checkpoint):
     assert result.code == 0, result.err
     assert json.loads(result.out)["rows"] == 50
     rows = rows_of("out.csv")
-    assert list(rows[0]) == ["row", "class", "margin", *(f"score_{k}" for k in range(10))]
+    assert list(rows[0]) == ["row", "class", "margin", "far", *(f"score_{k}" for k in range(10))]
     assert np.mean([int(row["class"]) == label for row, label in zip(rows, digits.target[:50], strict=True)]) > 0.85
     scores = np.array([[float(row[f"score_{k}"]) for k in range(10)] for row in rows])
     ordered = np.sort(scores, axis=1)
@@ -103,8 +103,8 @@ def test_predict_checkpoint_and_output_errors(kl, checkpoint):
         ("other.ckpt", "out.csv", "holds no kernel machine"),
         ("tensors.ckpt", "out.csv", "not a checkpoint of a Lightning run"),
         ("flipped.ckpt", "out.csv", "damaged or none"),
-        (checkpoint, ".", "output must be the path of a .csv file"),
-        (checkpoint, "in.npz/out.csv", "output in.npz/out.csv cannot be written"),
+        (checkpoint, ".", "output must be a .csv, .json or .npz file"),
+        (checkpoint, "in.npz/out.csv", "output's folder 'in.npz' is no folder"),
     ):
         result = kl("predict", path, "--input", "in.npz", "--output", output)
         assert result.code == 2

@@ -4,6 +4,7 @@ from mutants import Mutant
 
 SPLIT = "tests/test_validation_split.py"
 BEST = "tests/test_best_epoch.py"
+PREDICT = "tests/test_predict_output.py"
 
 MUTANTS = [
     Mutant(
@@ -145,5 +146,75 @@ MUTANTS = [
         "trainer.should_stop = True",
         "pass",
         f"{BEST} -k patience_stops",
+    ),
+    Mutant(
+        "class names are numbers",
+        "recipes/predict.py",
+        'machine.data_info.get("class_names") or [str',
+        "[str",
+        f"{PREDICT} -k have_the_names",
+    ),
+    Mutant(
+        "rows without scores are written",
+        "recipes/predict.py",
+        "    require_finite(source, names, x, scores, machine)\n",
+        "",
+        f"{PREDICT} -k without_scores",
+    ),
+    Mutant(
+        "formulas are written to CSV",
+        "recipes/predictions.py",
+        'return "\'" + value',
+        "return value",
+        f"{PREDICT} -k 'escaped or formulas'",
+    ),
+    Mutant(
+        "numbers in texts are escaped",
+        "recipes/predictions.py",
+        " and not _NUMBER.fullmatch(value)",
+        "",
+        f"{PREDICT} -k escaped",
+    ),
+    Mutant(
+        "a tab does not begin a formula",
+        "recipes/predictions.py",
+        "=+-@\\t",
+        "=+-@",
+        f"{PREDICT} -k escaped",
+    ),
+    Mutant(
+        "a missing folder is made",
+        "recipes/predictions.py",
+        "if not path.parent.is_dir():",
+        "if path.parent.is_file():",
+        f"{PREDICT} -k before_any_work",
+    ),
+    Mutant(
+        "every format is CSV",
+        "recipes/predictions.py",
+        '".json": write_json',
+        '".json": write_csv',
+        f"{PREDICT} -k test_formats",
+    ),
+    Mutant(
+        "rows far away are not marked",
+        "recipes/predict.py",
+        "far[small] |=",
+        "far[small] &=",
+        f"{PREDICT} -k too_small",
+    ),
+    Mutant(
+        "small scores are taken for rows far away",
+        "recipes/predict.py",
+        "far[small] |= machine.kernel_sums(x[small]) <= least[small]",
+        "far |= scores.abs().amax(dim=1) < 1e-2",
+        f"{PREDICT} -k too_small",
+    ),
+    Mutant(
+        "a tensor's claim is believed",
+        "datamodules/single.py",
+        'found.device.type != "cpu" or ',
+        'found.device.type != "cpu" and ',
+        f"{PREDICT} -k 'no_array and huge.pt'",
     ),
 ]
