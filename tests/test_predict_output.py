@@ -261,7 +261,7 @@ def test_what_is_no_array_is_refused(kl, plane, name, message):
     Path("zip.npz").rename("zip.npy")
     Path("folder.npy").mkdir()
     np.save("wide.npy", np.zeros((2, 7)))
-    np.save("words.npy", np.array([["a"]]))
+    np.save("words.npy", np.array([["a", "b", "c"]]))
     x[2] = np.nan
     np.save("nan.npy", x)
     result = kl("predict", plane, "--input", name, "--output", "o.csv")
