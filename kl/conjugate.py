@@ -88,6 +88,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         "rank_of_direction": int,
         "by_factor": bool,
     }
+    _of_a_run = (*InterpolatingMachine._of_a_run, "_gradients")
 
     def __init__(
         self,

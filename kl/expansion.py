@@ -35,6 +35,7 @@ class KernelExpansion(EvaluatedModule):
     alpha: torch.nn.Parameter
     centers: Tensor
     origin: Tensor
+    _rows: Rows | None = None  # the centres as the kernel products want them; made when needed
 
     def __init__(self, kernel: Kernel, precision: str = "high") -> None:
         super().__init__()
@@ -42,7 +43,6 @@ class KernelExpansion(EvaluatedModule):
             raise InputError(f"precision must be high or medium; got {precision!r}")
         self.kernel, self.precision = kernel, precision
         self.ranks = Ranks()
-        self._rows: Rows | None = None  # the centres as the kernel products want them; made when needed
 
     def forward(
         self,

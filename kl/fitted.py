@@ -166,6 +166,12 @@ class FittedValues(nn.Module):
             self.sq_norm += self._increment()
             self._increment = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
+        self.settle()
+        run = ("_matrix", "_subsample", "_columns", "_square_vectors", "_features", "_increment")
+        return {name: value for name, value in self.__dict__.items() if name != "_vectors"} | dict.fromkeys(run)
+
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
         self.settle()
         super()._save_to_state_dict(*args, **options)

@@ -53,16 +53,15 @@ class InterpolatingMachine(TrainedExpansion):
         y: Tensor,  # shape: (n, c)
         device: torch.device | str = "cpu",
     ) -> None:
-        """Order the centres and plan the run; weights that fit the data are kept.
+        """Order the centres and plan the run; weights of the same data are kept, those of others are forgotten.
 
         Raises:
-            CheckpointError: there are weights, and they belong to other data.
             InputError: an option does not fit the data.
             MemoryBudgetError: the budget does not hold the run.
         """
-        if self.is_fitted:
-            self._require_same_data(x, y)
-        else:
+        if self.is_fitted and not self._has_same_data(x, y):
+            self._start_anew()
+        if not self.is_fitted:
             self._resolve_kernel(x)
             n, generator = len(x), torch.Generator().manual_seed(self.hparams["seed"])
             if n < self.owners.size:
@@ -113,23 +112,17 @@ class InterpolatingMachine(TrainedExpansion):
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)
         order = state["order"]
-        if not torch.equal(order.sort().values, torch.arange(len(order))):
+        if not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
             raise CheckpointError("its order must name each training row once; it does not: train again")
 
-    def _require_same_data(self, x: Tensor, y: Tensor) -> None:
-        n, own = len(x), self.order.cpu()[self.owners.own(len(self.order))]
-        (d, c), (ours, theirs) = (self.centers.shape[1], self.targets.shape[1]), (len(self.order), n)
-        same = (ours, d, c) == (theirs, x.shape[1], y.shape[1])
-        if not (
-            same
-            and torch.equal(x[own] - self.origin.cpu(), self.centers.cpu())
-            and torch.equal(y[own], self.targets.cpu())
-        ):
-            raise CheckpointError(
-                f"the weights belong to other training data than this: they have n={ours}, d={d}, c={c}, the data "
-                f"n={n}, d={x.shape[1]}, c={y.shape[1]}; use the same --data, --train-size, --label-noise and --seed "
-                "as the first run"
-            )
+    def _has_same_data(self, x: Tensor, y: Tensor) -> bool:
+        """Whether the weights are of these rows, on all ranks."""
+        ours = len(self.order), self.centers.shape[1], self.targets.shape[1]
+        if ours != (*x.shape, y.shape[1]):
+            return False
+        own = self.order.cpu()[self.owners.own(len(self.order))]
+        same = torch.equal(x[own] - self.origin.cpu(), self.centers.cpu())
+        return self.owners.least(same and torch.equal(y[own], self.targets.cpu())) > 0
 
     def _measure_training(self) -> dict[str, float]:
         values = self.fitted_values()

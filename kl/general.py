@@ -75,7 +75,7 @@ class GeneralKernelMachine(PlannedMachine):
 
     own_centers, norm_is_free = True, False
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
-    _kept_in_checkpoints = ("centers", "origin", "vectors", "weights", "sq_norm")
+    _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
     _shared_rows = ("alpha", "centers")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "sq_norm": 1}
     _extra_types: ClassVar[dict[str, Any]] = {
@@ -85,6 +85,10 @@ class GeneralKernelMachine(PlannedMachine):
         "step_size": float,
         "data_key": str,
     }
+    _of_a_run = (*PlannedMachine._of_a_run, "optimizer", "_projection", "_train_rows", "_all_centers")
+    _projection: Projection | None = None
+    _train_rows: Rows | None = None  # where they are encoded once
+    _all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class GeneralKernelMachine(PlannedMachine):
         seed: int = 0,
     ) -> None:
         self._given: Tensor | None = None
+        self._centers_given = isinstance(centers, Tensor)
         if isinstance(centers, Tensor):
             self._given, centers = check_finite_matrix("centers", centers), len(centers)
         check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
@@ -131,11 +136,8 @@ class GeneralKernelMachine(PlannedMachine):
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
-        self._all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
-        self._projection: Projection | None = None
         self._data_key = ""  # of the training rows, or of the sample of a stream
         self._stepped = False  # since `sq_norm` was computed
-        self._train_rows: Rows | None = None  # where they are encoded once
         self._running: EvaluationMetrics | None = None  # of the epoch's batches, where that is all that is measured
 
     @property
@@ -151,26 +153,31 @@ class GeneralKernelMachine(PlannedMachine):
         y: Tensor,  # shape: (n, c)
         device: torch.device | str = "cpu",
     ) -> None:
-        """Choose the centres and plan the run on training rows, or on a sample of them; weights there are are kept.
+        """Choose the centres and plan the run on training rows, or on a sample of them.
+
+        Weights that there are are kept where they are of the same rows, and on any stream of their shape; else they are
+        forgotten.
 
         Raises:
-            CheckpointError: there are weights, and they belong to data of another shape.
             InputError: an option does not fit the data.
             MemoryBudgetError: the budget does not hold the run.
         """
+        key = data_key(x, y)
         if self.is_fitted:
-            (_, d), c = self.centers.shape, self.alpha.shape[1]
-            if (x.shape[1], y.shape[1]) != (d, c):
-                raise CheckpointError(
-                    f"the weights belong to data of d={d} features and c={c} outputs; this has {x.shape[1]} and "
-                    f"{y.shape[1]}: use the same --data as the first run"
-                )
-        else:
+            same_shape = (x.shape[1], y.shape[1]) == (self.centers.shape[1], self.alpha.shape[1])
+            if not (same_shape and (self._streamed or key == self._data_key)):
+                self._start_anew()
+        if not self.is_fitted:
             self._choose(x, y)
-        self._data_key = data_key(x, y)
+        self._data_key = key
         self.to(device)
         self._centers_changed()
         self._plan(x, self._budget(device))
+
+    def _start_anew(self) -> None:
+        if self._centers_given:
+            self._given = self.ranks.whole(self.centers + self.origin, self._num_centers)
+        super()._start_anew()
 
     def _choose(self, x: Tensor, y: Tensor) -> None:
         """Resolve the kernel, take the centres, and make the parameters."""
@@ -180,7 +187,7 @@ class GeneralKernelMachine(PlannedMachine):
             rows, asked = x, self.hparams["centers"]
             if self._augmented:
                 draws = math.ceil(asked / len(x))
-                rows = torch.cat([self._as_trained(x, draw) for draw in range(draws)])
+                rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
             p = checked_size("centers", asked, 1, len(rows), "the training rows")
             assert p is not None  # __init__ refuses "auto"
             centers_from = self.hparams["centers_from"]
@@ -219,7 +226,7 @@ class GeneralKernelMachine(PlannedMachine):
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
-        sample = self._as_trained(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
+        sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
         asked = options["batch_size"]
         self.plan, precond, self.eigenvalues = plan_general(
@@ -242,6 +249,10 @@ class GeneralKernelMachine(PlannedMachine):
         self._projection = self._make_projection(room.keep_factor, head, budget)
         self.guard = LossGuard(self.alpha)
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
+
+    def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
+        """Training rows as some epoch has them, augmented or not."""
+        return rows if self._as_trained is None else self._as_trained(rows, draw)
 
     def _head(self, count: int) -> Rows:
         """The first centres of all ranks."""
@@ -433,7 +444,10 @@ class GeneralKernelMachine(PlannedMachine):
 
     def _extra_state(self) -> dict[str, Any]:
         own = {"period": self.period, "projection": self._projection_name, "step_size": self.step_size}
-        return {**super()._extra_state(), **own, "data_key": self._data_key}
+        return {**super()._extra_state(), **own, "data_key": self._data_key, "centers_given": self._centers_given}
+
+    def _settle(self) -> None:
+        self.sq_norm, self._stepped = self.sq_norm_per_class, False
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         if resuming:
@@ -444,3 +458,5 @@ class GeneralKernelMachine(PlannedMachine):
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
+            self._data_key, self._centers_given = extra["data_key"], extra.get("centers_given", False)
+            self._stepped = False

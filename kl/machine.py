@@ -190,9 +190,8 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     # Checkpoints
 
-    def _extra_state(self) -> dict[str, Any]:
+    def _settle(self) -> None:
         self.fitted.flush()
-        return super()._extra_state()
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)

@@ -35,6 +35,7 @@ class PlannedMachine(TrainedExpansion):
     step_size: float
     """eta, after any cuts."""
     _extra_types: ClassVar[dict[str, Any]] = {**TrainedExpansion._extra_types, "plan": dict | None}
+    _of_a_run = (*TrainedExpansion._of_a_run, "guard", "_last_batch")
     _last_batch: tuple[Tensor, Tensor] | None = None  # f(X_B) and Y_B
 
     @property

@@ -15,19 +15,18 @@ from kl.budget import TrainingMemory
 from kl.checkpoints import errors_name, require_state, require_tensors, require_values
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import describe_data, require_description
-from kl.expansion import KernelExpansion
-from kl.kernels import Kernel, build_kernel, kernel_from_config
-from kl.kernels.configured import comes_from, own_classes
+from kl.kernels import Kernel, build_kernel
 from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.memory import parse_memory
 from kl.ranks import Ranks
 from kl.rows import RowDataset, Rows, far_origin
+from kl.state import EXTRA, StatefulExpansion, encode_description
 from kl.strategy import KernelParallelStrategy
 
 log = logging.getLogger(__name__)
 
 
-class TrainedExpansion(KernelExpansion):
+class TrainedExpansion(StatefulExpansion):
     """f(x) = sum_j alpha_j K(x, z_j), fitted to the training set of the Trainer's datamodule. A subclass says how.
 
     The datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`.
@@ -54,15 +53,12 @@ class TrainedExpansion(KernelExpansion):
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
-    _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin")
     _same_when_resumed: tuple[str, ...] = ("centers",)
     """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
-    _shared_rows: tuple[str, ...] = ()
-    """Tensors of which every rank has its own rows (see `kl.ranks`); checkpoints have all of them."""
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2}
     """Tensors of a checkpoint that say how large the others are, and how many dimensions they have."""
-    _extra_types: ClassVar[dict[str, Any]] = {"kernel": dict, "data_info": dict}
-    """What a checkpoint must have of `_extra_state`, as type hints."""
+    _of_a_run = (*StatefulExpansion._of_a_run, "_as_trained")
+    _as_trained: Callable[[Tensor, int], Tensor] | None = None  # some epoch's rows, where they are augmented
 
     def __init__(
         self,
@@ -84,7 +80,6 @@ class TrainedExpansion(KernelExpansion):
         self._streamed = False
         self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows
         self._augmented = False
-        self._as_trained: Callable[[Tensor, int], Tensor] = lambda rows, draw: rows  # some epoch's, augmented or not
 
     # Set-up
 
@@ -135,8 +130,7 @@ class TrainedExpansion(KernelExpansion):
                 self.kernel,
             )
         self._epoch_rows = getattr(data, "num_rows", None)
-        if self._augmented:
-            self._as_trained = data.as_trained
+        self._as_trained = data.as_trained if self._augmented else None
         self.prepare(train_set.x, train_set.y, device)
 
     def _join_ranks(self) -> None:
@@ -239,10 +233,6 @@ class TrainedExpansion(KernelExpansion):
         """|f_k|_H, shape (c,), float64."""
         return self.sq_norm_per_class.clamp(min=0).sqrt()
 
-    def _centers_changed(self) -> None:
-        """Forget what follows from the centres and so is not part of a checkpoint."""
-        self._rows = None
-
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -250,23 +240,11 @@ class TrainedExpansion(KernelExpansion):
 
         What ranks share is made whole on rank 0, which writes it: any number of ranks may go on from there.
         """
-        extra = self._extra_state()
         state = checkpoint["state_dict"]
+        state.pop(EXTRA, None)  # files have it readable
         for name in self._shared_rows:
             state[name] = self.ranks.whole_on_first(state[name], self.ranks.total(len(state[name])))
-        checkpoint["kernel_machine"] = {
-            "kind": type(self).__name__,
-            "kernel": self.kernel.config(),
-            "data_info": self.data_info,
-            **extra,
-        }
-
-    def _extra_state(self) -> dict[str, Any]:
-        """What a subclass adds to its checkpoints, plain values."""
-        return {}
-
-    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        """Take a checkpoint's plain values and the sizes of its tensors; `resuming` where data has been set up."""
+        checkpoint["kernel_machine"] = self.describe_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes and the kernel of the checkpoint.
@@ -291,7 +269,8 @@ class TrainedExpansion(KernelExpansion):
         self.kernel = self._kernel_of(extra["kernel"], resuming)
         self.data_info = extra["data_info"]
         self._load_extra_state(extra, state, resuming)
-        require_state(state, self.state_dict(), () if resuming else self._kept_in_checkpoints)
+        expected = {name: each for name, each in self.state_dict().items() if name != EXTRA}
+        require_state(state, expected, () if resuming else self._kept_in_checkpoints)
         if resuming:
             if getattr(self.trainer, "datamodule", None) is not None:
                 self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
@@ -299,6 +278,7 @@ class TrainedExpansion(KernelExpansion):
             for name in self._kept_in_checkpoints:
                 setattr(self, name, state[name])  # not only their sizes but their dtypes
             self._centers_changed()
+        state[EXTRA] = encode_description(extra)
 
     @classmethod
     def _require_kind(cls, extra: dict[str, Any]) -> None:
@@ -326,19 +306,6 @@ class TrainedExpansion(KernelExpansion):
                 f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
                 "same --precision"
             )
-
-    def _kernel_of(self, config: dict[str, Any], resuming: bool) -> Kernel:
-        """The checkpoint's kernel, of kl's classes and those that this machine's kernel has already."""
-        try:
-            theirs = kernel_from_config(config, own_classes(self.kernel))
-        except InputError as error:
-            raise CheckpointError(f"its kernel: {error}") from error
-        if theirs != self.kernel and (resuming or not comes_from(theirs, self.kernel)):
-            raise CheckpointError(
-                f"the checkpoint was trained with kernel {theirs}; got {self.kernel}: "
-                + ("resume with the same --kernel and its options" if resuming else "load it with the same kernel")
-            )
-        return theirs
 
     @classmethod
     def restored(

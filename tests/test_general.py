@@ -359,23 +359,6 @@ def test_centres_of_other_features_are_refused():
         fit(machine(torch.randn(5, 3)), data(), 1)
 
 
-def test_data_of_another_shape_is_refused():
-    trained = machine()
-    fit(trained, data(), 1)
-    with pytest.raises(CheckpointError, match="belong to data of d=4 features and c=2 outputs; this has 4 and 3"):
-        fit(trained, data(c=3), 1)
-
-
-def test_a_fitted_machine_goes_on_with_other_data():
-    trained = machine()
-    fit(trained, data(), 3)
-    before = trained.alpha.detach().clone()
-    other = data(n=90)
-    fit(trained, other, 3)
-    assert len(trained.centers) == P
-    assert not torch.equal(trained.alpha, before)
-
-
 # The plan
 
 

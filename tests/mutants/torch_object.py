@@ -1,0 +1,94 @@
+"""Faults of a machine as a torch object: copies, states, other fits, gradients, export."""
+
+from mutants import Mutant
+
+OBJECT = "tests/test_torch_object.py"
+
+MUTANTS = [
+    Mutant(
+        "a copy keeps what its run has made",
+        "kl/state.py",
+        "if name not in self._of_a_run}",
+        "}",
+        OBJECT,
+    ),
+    Mutant(
+        "a copy keeps the kernel matrix",
+        "kl/fitted.py",
+        "| dict.fromkeys(run)",
+        "",
+        OBJECT,
+    ),
+    Mutant(
+        "a part of a shared machine is copied",
+        "kl/state.py",
+        "if self.ranks.size > 1 and self.is_fitted and self._shared_rows:",
+        "if self.ranks.size > 9:",
+        OBJECT,
+    ),
+    Mutant(
+        "a copy from inside an epoch has the norm of the epoch before",
+        "kl/general.py",
+        "self.sq_norm, self._stepped = self.sq_norm_per_class, False",
+        "self._stepped = False",
+        OBJECT,
+    ),
+    Mutant(
+        "a state leaves the kernel of the machine that loads it",
+        "kl/state.py",
+        "        self.kernel = kernel\n        self._load_extra_state",
+        "        self._load_extra_state",
+        OBJECT,
+    ),
+    Mutant(
+        "a loaded machine shares its tensors with the state",
+        "kl/state.py",
+        'torch.empty_like(state[name], device="cpu")',
+        "state[name]",
+        OBJECT,
+    ),
+    Mutant(
+        "centres encoded before a load are used after it",
+        "kl/state.py",
+        """        self._forget_run()
+        self.kernel = kernel""",
+        "        self.kernel = kernel",
+        OBJECT,
+    ),
+    Mutant(
+        "another fit keeps the bandwidth of the first",
+        "kl/state.py",
+        "self.kernel = self._given_kernel",
+        "pass",
+        OBJECT,
+    ),
+    Mutant(
+        "other targets are not other data",
+        "kl/fitting.py",
+        "same and torch.equal(y[own], self.targets.cpu())",
+        "same",
+        OBJECT,
+    ),
+    Mutant(
+        "centres of ones own are lost in another fit",
+        "kl/general.py",
+        "if self._centers_given:",
+        "if False:",
+        OBJECT,
+    ),
+    Mutant(
+        "other rows of the same shape are fitted from the old weights",
+        "kl/general.py",
+        "(self._streamed or key == self._data_key)",
+        "True",
+        OBJECT,
+    ),
+    Mutant(
+        "the augmentation of an earlier fit is left",
+        "kl/trained.py",
+        "self._as_trained = data.as_trained if self._augmented else None",
+        """if self._augmented:
+            self._as_trained = data.as_trained""",
+        OBJECT,
+    ),
+]
