@@ -83,12 +83,4 @@ MUTANTS = [
         "True",
         OBJECT,
     ),
-    Mutant(
-        "the augmentation of an earlier fit is left",
-        "kl/trained.py",
-        "self._as_trained = data.as_trained if self._augmented else None",
-        """if self._augmented:
-            self._as_trained = data.as_trained""",
-        OBJECT,
-    ),
 ]
