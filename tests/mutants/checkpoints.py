@@ -85,8 +85,8 @@ MUTANTS = [
     ),
     Mutant(
         "a kernel of other parameters is taken for the checkpoint's",
-        "kl/trained.py",
-        "(resuming or not comes_from(theirs, self.kernel))",
+        "kl/state.py",
+        "(resuming or not comes_from(theirs, ours))",
         "resuming",
         f"{SECURITY} -k not_ignored",
     ),
