@@ -22,7 +22,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own writer keeps its temporary file in the system's temporary folder; where that is another file system
     the last step is a copy, which can be cut short.
+
+    Attributes:
+        epochs: how many the last checkpoint written has had.
     """
+
+    epochs = 0
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write the checkpoint.
@@ -33,6 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with written_whole(path) as file:
                 torch.save(checkpoint, file)
+                self.epochs = int(checkpoint.get("epoch", -1)) + 1
         except (OSError, RuntimeError) as error:  # torch turns some write errors into RuntimeError
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise KLError(

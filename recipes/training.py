@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kl.errors import InputError, KLError
+from kl.files import hold
 from kl.kernels.base import check_one_of
 from kl.signals import INTERRUPTED
 from kl.wording import counted
 from recipes.config import dump_config
+from recipes.leftovers import remove_dead_runs
 from recipes.options import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.processes import STRATEGY, Processes
 
@@ -82,6 +84,8 @@ class Run:
     """Where this process writes the run; None under fast_dev_run and on all ranks but the first."""
     before: set[Path]
     """That folder's contents and the folders above it, as far as they were there before the run."""
+    held: int | None = None
+    """File descriptor of the lock that says that a living process owns the folder."""
 
     def fit(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> float:
         """Train, and return the seconds that took, reading the data included.
@@ -115,6 +119,8 @@ class Run:
             raise SystemExit(INTERRUPTED) from stop
         finally:
             self._remove_unstarted()
+            if self.held is not None:
+                os.close(self.held)
         return time.perf_counter() - start
 
     def _test(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> None:
@@ -169,8 +175,9 @@ class Run:
         """How many the last checkpoint has had, of which `before` when this run began."""
         saver = self.trainer.checkpoint_callback
         written = saver is not None and Path(saver.dirpath or "", "last.ckpt").exists()  # type: ignore[attr-defined]
-        # The interrupt may come before an epoch is counted, or before those of the checkpoint are.
-        return max(1, before, self.trainer.current_epoch) if written else 0
+        # The interrupt may come before the Trainer counts an epoch, and the first rank alone writes checkpoints.
+        last = getattr(self.trainer.strategy.checkpoint_io, "epochs", 0)
+        return max(1, before, last, self.trainer.current_epoch) if written else 0
 
     def _require_epochs_left(self, resume: Path) -> int:
         from kl.checkpoints import read_checkpoint
@@ -232,9 +239,11 @@ def new_run(
     logger: TensorBoardLogger | bool = False
     folder: Path | None = None
     before: set[Path] = set()
+    held: int | None = None
     if not options.fast_dev_run:
         if processes.is_first:
             folder, before = run_folder(options, name, resume)
+            held = hold(folder)
         # Lightning asks every rank for these, and takes the folder of the first.
         path = folder or Path(options.log_dir, name, "of the first rank")
         logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
@@ -261,7 +270,7 @@ def new_run(
         fast_dev_run=options.fast_dev_run,
         use_distributed_sampler=False,
     )
-    return Run(trainer, resume, folder, before)
+    return Run(trainer, resume, folder, before, held)
 
 
 def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
@@ -294,6 +303,7 @@ def run_folder(options: TrainerOptions, name: str, resume: Path | None) -> tuple
     """
     parent = Path(options.log_dir, name)
     require_writable(str(parent))
+    remove_dead_runs(parent)
     if resume and is_run_of(resume, options.log_dir, name):
         folder = parent / resume.parent.parent.name
         return folder, {*folder.rglob("*"), folder, *folder.parents}

@@ -15,10 +15,11 @@ import torch
 from training import fit, regression
 
 import kl
-from callbacks import AtomicCheckpointIO, Interrupts
+from callbacks import AtomicCheckpointIO, Interrupts, KeepOptions
 from datamodules import DigitsDataModule
 from kl import CheckpointError, KLError
 from kl.checkpoints import read_checkpoint
+from kl.files import HOST, hold
 from kl.signals import ENDING
 
 
@@ -43,6 +44,8 @@ def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path):
     child.stdout.close()
     loaded = read_checkpoint(path)["state_dict"]["a"]
     assert torch.equal(loaded, torch.zeros(3)) or torch.equal(loaded, torch.ones(5_000_000))
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, path)
+    assert os.listdir(tmp_path) == ["last.ckpt"]  # and nothing of the killed one
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
@@ -136,6 +139,42 @@ def test_a_signal_during_set_up_leaves_nothing(interrupts, kl, monkeypatch, numb
     result = kl("fit", "--epochs", 2)
     assert (result.code, result.err.splitlines()[-1]) == (130, "interrupted: no epoch was finished")
     assert not Path("lightning_logs").exists()
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_counts_its_epoch(interrupts, kl, monkeypatch):
+    def save(values, file, real=torch.save):
+        real(values, file)
+        if values["epoch"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch, "save", save)
+    result = kl("fit", "--train-size", 100, "--epochs", 9, "--no-exact", "--name", "run")
+    assert (result.code, "interrupted: 3 finished epochs are kept; go on" in result.err) == (130, True)
+    assert read_checkpoint("lightning_logs/run/version_0/checkpoints/last.ckpt")["epoch"] == 2
+
+
+def test_a_new_run_removes_what_killed_ones_have_left(kl):
+    parent = Path("lightning_logs/run")
+    for name in ("version_0/checkpoints", "version_1/figures", "version_2", "version_3/checkpoints", "version_x"):
+        Path(parent, name).mkdir(parents=True)
+    (parent / "version_0/checkpoints" / f".last.ckpt.1@{HOST}.partial").write_bytes(b"half")
+    (parent / "version_3/checkpoints" / f".last.ckpt.1@{HOST}.partial").write_bytes(b"half")
+    (parent / "version_3/events").write_bytes(b"a curve")
+    held = hold(parent / "version_2")  # as a run that has not come far
+    assert kl("fit", "--train-size", 100, "--epochs", 1, "--no-exact", "--name", "run").code == 0
+    os.close(held)
+    assert sorted(os.listdir(parent)) == ["version_2", "version_3", "version_4", "version_x"]
+    assert sorted(os.listdir(parent / "version_3")) == ["checkpoints", "events"]
+    assert not list(parent.rglob("*.partial"))
+
+
+def test_a_run_holds_its_folder_until_it_ends(kl, monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        KeepOptions, "on_train_start", lambda self, trainer, _: found.append(hold(Path(trainer.log_dir)))
+    )
+    assert kl("fit", "--train-size", 100, "--epochs", 1, "--no-exact").code == 0
+    assert found == [None]
 
 
 def test_an_interrupt_before_a_run_goes_on_keeps_what_it_had(interrupts, kl, monkeypatch):

@@ -189,4 +189,42 @@ MUTANTS = [
         "if isinstance(error, EOFError):",
         "tests/test_survival.py -k of_the_machine",
     ),
+    Mutant(
+        "partial files of the dead stay",
+        "kl/files.py",
+        "    remove_leftovers(target.parent)\n",
+        "",
+        "tests/test_files.py tests/test_crash.py -k killed",
+    ),
+    Mutant(
+        "a lock is not asked", "kl/files.py", "fcntl.LOCK_EX | fcntl.LOCK_NB)", "fcntl.LOCK_UN)", "tests/test_files.py"
+    ),
+    Mutant(
+        "another host's file is a leftover at once",
+        "kl/files.py",
+        "host != HOST and",
+        "False and",
+        "tests/test_files.py",
+    ),
+    Mutant(
+        "folders of runs that begin are removed",
+        "recipes/training.py",
+        "            held = hold(folder)\n",
+        "",
+        "tests/test_crash.py -k holds_its_folder",
+    ),
+    Mutant(
+        "empty folders of killed runs stay",
+        "recipes/training.py",
+        "    remove_dead_runs(parent)\n",
+        "",
+        "tests/test_crash.py -k killed_ones",
+    ),
+    Mutant(
+        "the epoch of an interrupted write is not counted",
+        "recipes/training.py",
+        "max(1, before, last, ",
+        "max(1, before, ",
+        "tests/test_crash.py -k counts_its_epoch",
+    ),
 ]
