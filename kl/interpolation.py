@@ -18,7 +18,7 @@ from kl.exact.direct import RESIDUAL_ACCEPTED, solve_direct
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.pcg import solve_pcg
 from kl.exact.plan import choose_solver, direct_memory, pcg_plan, rows_that_fit
-from kl.exact.system import Progress, Reporter, Solved, System
+from kl.exact.system import Progress, Reporter, Solved, System, dot_columns
 from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
 from kl.rows import Rows, check_finite_matrix, far_origin
@@ -156,8 +156,10 @@ def interpolate(
         state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, given, y, ridge))
         solved = solve_pcg(system, tolerance, budget, report, state)
     _warn(solved, tolerance, direct_memory(len(first), d, c, 8))
-    alpha, fitted = (solved.alpha / counts)[group], solved.fitted[group]
-    per_class = (alpha * fitted).sum(dim=0).clamp_(min=0)
+    alpha, fitted = solved.alpha, solved.fitted
+    if len(first) < n:
+        alpha, fitted = (alpha / counts)[group], fitted[group]
+    per_class = dot_columns(alpha, fitted).clamp_(min=0)
     return Interpolant(
         alpha=alpha,
         fitted=fitted,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kl.exact.preconditioner import LowRankPreconditioner
-from kl.exact.system import System
+from kl.exact.system import System, dot_columns
 from kl.exact.triangle import LowerTriangle
 
 log = logging.getLogger(__name__)
@@ -102,20 +102,22 @@ class ConjugateGradients:
     ) -> State:
         """The state before the first iteration from these weights."""
         z = self.preconditioner.solve(residual)
-        return State(alpha, residual, z, (residual * z).sum(dim=0), iterations, self.preconditioner.rank)
+        return State(alpha, residual, z, dot_columns(residual, z), iterations, self.preconditioner.rank)
 
     def step(self, state: State) -> State:
         """One iteration; an output whose direction is no longer one of descent, as by rounding, stands still."""
         p = state.direction
-        product = self.matrix.matmul(p) + self.system.ridge[:, None] * p
-        curvature = (p * product).sum(dim=0)
+        product = self.matrix.matmul(p).addcmul_(self.system.ridge[:, None], p)
+        curvature = dot_columns(p, product)
         # <p, r> and not the energy, which it equals until a residual is replaced: the best step for the true residual.
-        length = torch.where(curvature > 0, (p * state.residual).sum(dim=0) / curvature, 0.0)
-        residual = state.residual - length * product
+        length = torch.where(curvature > 0, dot_columns(p, state.residual) / curvature, 0.0)
+        residual = torch.addcmul(state.residual, length, product, value=-1)
+        del product
         z = self.preconditioner.solve(residual)
-        energy = (residual * z).sum(dim=0)
-        p = z + torch.where(state.energy > 0, energy / state.energy, 0.0) * p
-        return State(state.alpha + length * state.direction, residual, p, energy, state.iterations + 1, state.rank)
+        energy = dot_columns(residual, z)
+        direction = z.addcmul_(torch.where(state.energy > 0, energy / state.energy, 0.0), p)
+        alpha = torch.addcmul(state.alpha, length, p)
+        return State(alpha, residual, direction, energy, state.iterations + 1, state.rank)
 
     def zero(self) -> Search:
         """f = 0: where to start from with nothing known."""

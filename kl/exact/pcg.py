@@ -94,7 +94,7 @@ def solve_pcg(
         solved = solve_low_rank(system, tolerance, budget)
         if solved is not None and solved.relative_residual < best.relative:
             return replace(solved, iterations=iterations + solved.iterations)
-    fitted = system.y - best.residual - system.ridge[:, None] * best.alpha
+    fitted = (system.y - best.residual).addcmul_(system.ridge[:, None], best.alpha, value=-1)
     return Solved(best.alpha, fitted, best.relative, "pcg", iterations)
 
 

@@ -137,9 +137,10 @@ class LowRankPreconditioner:
     ) -> Tensor:
         """M^{-1} r, shape (n, c), float64, of which the products with F are taken in float32; the same on all ranks."""
         size, n = r.norm(dim=0), len(r)
-        r = r / torch.where(size > 0, size, 1.0)
-        own = r[self._ranks.own(n)].to(self._factor.dtype)
+        scaled = r / torch.where(size > 0, size, 1.0)
+        own = scaled[self._ranks.own(n)].to(self._factor.dtype)
         top = self._ranks.sum(self._factor @ pad_columns(own)).double()
+        del own
         top = torch.cholesky_solve(top, self._inner).to(self._factor.dtype)
         bulk = self._ranks.whole((self._factor.T @ top)[:, : r.shape[1]], n)
-        return (r - bulk) * (size / self.delta)
+        return scaled.sub_(bulk).mul_(size / self.delta)

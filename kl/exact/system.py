@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from kl.engine import LONG_SIDE
+from kl.engine import LONG_SIDE, spans
 from kl.exact.triangle import SIDE_ON_GPU, LowerTriangle
 from kl.kernels.base import Kernel
 from kl.ranks import Ranks
@@ -20,6 +20,7 @@ from kl.rows import Rows
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 5.0  # between two lines of progress
+DOT_VALUES = 2**20  # multiplied at a time
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,22 @@ class System:
     ) -> tuple[Tensor, Tensor, float]:
         """K alpha and Y - K alpha - ridge alpha, both (n, c), from the kernel in float64, and |residual| / |Y|."""
         fitted = self._product.matmul(alpha)
-        residual = self.y - fitted - self.ridge[:, None] * alpha
+        residual = (self.y - fitted).addcmul_(self.ridge[:, None], alpha, value=-1)
         return fitted, residual, self.relative(residual)
 
     def relative(self, residual: Tensor) -> float:
         """|residual|_F / |Y|_F; infinite where it is not finite."""
         relative = float(residual.norm()) / max(float(self.y.norm()), torch.finfo(torch.float64).tiny)
         return relative if math.isfinite(relative) else math.inf
+
+
+def dot_columns(
+    a: Tensor,  # shape: (n, c)
+    b: Tensor,  # shape: (n, c)
+) -> Tensor:
+    """<a_k, b_k> of every column, shape (c,), without a product of the size of a."""
+    parts = (a[rows] * b[rows] for rows in spans(len(a), max(1, DOT_VALUES // a.shape[1])))
+    return torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class LowerTriangle:
             corner, below = panel.split([columns.stop - columns.start, len(self) - columns.stop])
             rest = z[columns] - below.T @ z[columns.stop :]
             z[columns] = torch.linalg.solve_triangular(corner.T, rest, upper=True)
-        return z.double() * size
+        return z.double().mul_(size)
 
     def transposed_matmul(
         self,
