@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kl.workspace import Workspace
+from kl.workspace import Workspace, rows_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LEVELS = 255  # k is 0..255; k - 128 is what int8 holds
 OFFSET = 128
 FEWEST, MOST = 32, 2**15  # features: below nothing is gained, above an int32 sum could overflow
 MULTIPLE = 16  # of features that matrix units want; zeros fill up
-SAMPLE = 64  # rows looked at first, so that other data costs next to nothing
+SAMPLE, SAMPLE_VALUES = 64, 2**18  # rows looked at first, fewer long ones: other data costs next to nothing
 CANCELLATION = 32  # r^2 |k|^2 may be this many times |x|^2: float32 loses what cancels between them
 SLOWER = 4  # times a float32 product: int8 products without a matrix unit are far slower, a busy machine's are not
 
@@ -134,7 +134,7 @@ def encode(
         if codes is not None:
             return codes
     low, high = x.min().double(), x.max().double()
-    scale = _grid_step(x[:SAMPLE].flatten().double().sort()[0], low, high)
+    scale = _grid_step(x[: _sample(x)].flatten().double().sort()[0], low, high)
     codes = _encoded(x, scale, low, (float(scale), float(low)))
     return codes if codes is not None else _encode_each_row(x)
 
@@ -142,7 +142,7 @@ def encode(
 def _encode_each_row(
     x: Tensor,  # shape: (n, d)
 ) -> Codes | None:
-    for rows in (x[:SAMPLE], x):  # sorting all rows takes seconds; most other data ends at the first few
+    for rows in (x[: _sample(x)], x):  # sorting all rows takes seconds; most other data ends at the first few
         low, high = rows.amin(dim=1).double(), rows.amax(dim=1).double()
         parts = [_grid_step(part.sort(dim=1)[0].double(), *ends) for part, *ends in _chunks(rows, low, high)]
         codes = _encoded(rows, torch.cat(parts), low, None)
@@ -193,8 +193,13 @@ def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] 
 
 def _chunks(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
     """Rows a few at a time, the first few alone: work in float64 needs room, and may end early."""
-    sizes = [min(len(x), SAMPLE)] + [min(2048, len(x) - i) for i in range(SAMPLE, len(x), 2048)]
+    first, size = _sample(x), rows_at_a_time(x.shape[1])
+    sizes = [min(len(x), first)] + [min(size, len(x) - i) for i in range(first, len(x), size)]
     return list(zip(*(each.split(sizes) for each in (x, *others)), strict=True))
+
+
+def _sample(x: Tensor) -> int:
+    return max(1, min(SAMPLE, SAMPLE_VALUES // x.shape[1]))
 
 
 def int8_is_exact(device: torch.device) -> bool:

@@ -17,7 +17,7 @@ from kl.exact.checkpoint import Checkpoint, solution_key
 from kl.exact.direct import RESIDUAL_ACCEPTED, solve_direct
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.pcg import solve_pcg
-from kl.exact.plan import choose_solver, direct_memory, pcg_plan, rows_that_fit
+from kl.exact.plan import choose_solver, direct_memory, least_pcg_memory, rows_that_fit
 from kl.exact.system import Progress, Reporter, Solved, System, dot_columns
 from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
@@ -130,12 +130,14 @@ def interpolate(
     if len(x) != len(y):
         raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
-    kernel = kernel.resolve(x)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
-    given = x
-    if kernel.shift_invariant and (origin := far_origin(x)).any():
-        x = x - origin  # distances of rows far from 0 lose their digits
-    first, group = equal_rows(x)
+    # Distances of rows far from 0 lose their digits.
+    origin = far_origin(x) if kernel.shift_invariant else torch.zeros_like(x[0])
+    far = bool(origin.any())
+    first, group = equal_rows(x, origin if far else None)
+    chosen = choose_solver(solver, len(first), d, c, budget, x.device)
+    _check_budget(chosen, len(first), d, c, budget)
+    kernel = kernel.resolve(x)
     counts, means = mean_targets(group, y, len(first))
     if len(first) < n and not torch.allclose(means[group], y.double()):
         log.warning(
@@ -143,17 +145,16 @@ def interpolate(
             "exact limit fits their mean",
             n - len(first),
         )
-    chosen = choose_solver(solver, len(first), d, c, budget, x.device)
-    if chosen == "direct":
-        _check_budget(len(first), d, c, budget)
-    rows = Rows.of(x if len(first) == n else x[first]).double()
+    distinct = x if len(first) == n else x[first]
+    rows = Rows.of(distinct - origin if far else distinct).double()
+    del distinct
     # A row that stands k times weighs k times in the loss: (K + ridge/k) on its diagonal.
     system = System(kernel, rows, means, ridge / counts.squeeze(1))
     scale, report = _scale(kernel, rows), Reporter(progress)
     if chosen == "direct":
         solved = solve_direct(system, scale, tolerance, budget, report)
     else:
-        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, given, y, ridge))
+        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge))
         solved = solve_pcg(system, tolerance, budget, report, state)
     _warn(solved, tolerance, direct_memory(len(first), d, c, 8))
     alpha, fitted = solved.alpha, solved.fitted
@@ -182,14 +183,16 @@ def check_tolerance(value: float) -> float:
     return float(value)
 
 
-def _check_budget(n: int, d: int, c: int, budget: int) -> None:
-    need = direct_memory(n, d, c)
-    if need > budget:
-        fits = rows_that_fit(n, budget, lambda rows: direct_memory(rows, d, c))
-        iterative = ", use --solver pcg" if pcg_plan(n, d, c, budget)[0] else ""
+def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
+    """Refuse before the work what will not fit; n counts equal rows once."""
+    memory = direct_memory if solver == "direct" else least_pcg_memory
+    if (need := memory(n, d, c)) > budget:
+        name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
+        fits = rows_that_fit(n, budget, lambda rows: memory(rows, d, c))
+        remedy = ", use --solver pcg" if least_pcg_memory(n, d, c) <= budget else ""
         raise MemoryBudgetError(
-            f"the direct solve of n={n} rows needs {format_memory(need)}, more than the budget of "
-            f"{format_memory(budget)}: raise --memory{iterative}, or use --train-size {fits} or less"
+            f"{name} n={n} rows needs {format_memory(need)}, more than the budget of {format_memory(budget)}: raise "
+            f"--memory{remedy}, or use --train-size {fits} or less"
         )
 
 

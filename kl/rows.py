@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from kl.codes import Codes, encode
 from kl.dense import require_dense
 from kl.errors import InputError
+from kl.workspace import rows_at_a_time
 
 PRECISIONS = ("high", "medium")
 
@@ -94,10 +95,13 @@ class Rows:
         return [self[start:stop] for start, stop in pairwise(ends)]
 
 
-def row_sq_norm(x: Tensor, chunk: int = 2048, dtype: torch.dtype | None = None) -> Tensor:
+def row_sq_norm(x: Tensor, chunk: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """|x_i|^2 of every row, summed in float64 and rounded once to dtype (default: x's); shape (n,)."""
-    parts = [rows.double().square().sum(dim=1) for rows in x.split(chunk)]
-    return torch.cat(parts).to(dtype or x.dtype) if parts else x.new_empty(0, dtype=dtype or x.dtype)
+    found = x.new_empty(len(x), dtype=torch.float64)
+    size = chunk or rows_at_a_time(x.shape[1])
+    for out, rows in zip(found.split(size), x.split(size), strict=True):
+        out.copy_(rows.to(torch.float64, copy=True).square_().sum(dim=1))
+    return found.to(dtype or x.dtype)
 
 
 class RowDataset(Dataset):
@@ -168,6 +172,11 @@ def far_origin(
     |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
     are left as they are.
     """
-    mean = x.double().mean(dim=0)
-    spread = float(x.double().square().sum(dim=1).mean() - mean.square().sum())
+    total, squares = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device), 0.0
+    for rows in x.split(rows_at_a_time(x.shape[1])):
+        part = rows.to(torch.float64, copy=True)
+        total += part.sum(dim=0)
+        squares += float(part.square_().sum())
+    mean = total / len(x)
+    spread = squares / len(x) - float(mean.square().sum())
     return (mean if float(mean.square().sum()) > 100 * spread else torch.zeros_like(mean)).to(x.dtype)

@@ -5,6 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CHUNK_ROWS = 2048
+CHUNK_VALUES = 2**21  # 16 MB in float64
+CONVERTED_VALUES = 2**23  # 64 MB in float64
+
+
+def rows_at_a_time(d: int) -> int:
+    """Rows of d features that a pass over them turns to float64 together: 2048 but where they are long."""
+    return max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(d, 1)))
+
+
+def converted_rows(d: int, most: int) -> int:
+    """Rows of d features on a side of a tile that is computed in another dtype: `most` but where they are long."""
+    return max(1, min(most, CONVERTED_VALUES // max(d, 1)))
+
 
 class Workspace:
     """Memory for one tile, used again for the next: fresh pages for every tile would cost more than its arithmetic.

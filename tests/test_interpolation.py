@@ -196,7 +196,7 @@ def test_the_memory_budget_is_kept():
     def solve(memory, x=x):
         return kl.interpolate(Laplacian(1.0), x, torch.ones(100, 1), memory=memory, solver="direct")
 
-    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 454 KB, more .* 10 KB: .*--train-size \d+"):
+    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows needs 471 KB, more .* 10 KB: .*--train-size \d+"):
         solve("10KB")
     with pytest.raises(kl.MemoryBudgetError, match="use --solver pcg, or use --train-size 99 or less"):
         solve(need - 1)

@@ -203,7 +203,9 @@ def test_less_memory_gives_the_same_solution(monkeypatch):
 
 
 def test_a_budget_that_holds_nothing_is_an_error():
-    with pytest.raises(kl.MemoryBudgetError, match=r"n=100 rows need \d+ KB at least, .* 10 KB: .*--train-size \d+"):
+    with pytest.raises(
+        kl.MemoryBudgetError, match=r"conjugate gradients of n=100 rows needs \d+ KB, .* 10 KB: .*size \d+"
+    ):
         solve(draw(100, 4), draw(100, 1), memory="10KB")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
-from kl.exact.plan import SINGLE_ROWS, direct_memory
+from kl.exact.plan import SINGLE_ROWS, direct_memory, eigen_memory
 from kl.exact.refinement import RESIDUAL_WANTED, refine
 from kl.exact.system import Progress, Reporter, Solved, System, warn_inconsistent
 from kl.exact.triangle import LowerTriangle
@@ -36,7 +36,8 @@ def solve_direct(system: System, scale: float, tolerance: float, budget: int, re
         report: is told of the progress.
 
     Raises:
-        MemoryBudgetError: float32 did not serve, and a factor in float64 does not fit the budget.
+        MemoryBudgetError: float32 did not serve, and a factor in float64, or what a singular matrix needs, does not fit
+            the budget.
         SingularKernelError: no factor gave a solution, and there are too many rows for an eigen-decomposition.
         InputError: the kernel is not finite.
 
@@ -67,7 +68,7 @@ def solve_direct(system: System, scale: float, tolerance: float, budget: int, re
             if best.relative_residual <= RESIDUAL_ACCEPTED:
                 break
     if best is None or best.relative_residual > RESIDUAL_ACCEPTED:
-        return _least_squares(system)
+        return _least_squares(system, budget)
     if best.jitter > 0:
         log.warning(
             "the kernel matrix is not positive definite in float64; added jitter %.1e to its diagonal (relative "
@@ -93,12 +94,19 @@ def _attempt(system: System, wanted: float, jitter: float, dtype: torch.dtype, r
     return refine(system, triangle.solve, wanted, jitter)
 
 
-def _least_squares(system: System) -> Solved:
+def _least_squares(system: System, budget: int) -> Solved:
     """The least-squares solution of minimum norm, by an eigen-decomposition."""
     if len(system) > EIGEN_LIMIT:
         raise SingularKernelError(
             f"the kernel matrix of n={len(system)} rows is singular to working precision and its system could not be "
             "solved: give a small ridge (--ridge 1e-6), a smaller bandwidth, or fewer rows (--train-size)"
+        )
+    (n, d), c = system.rows.data.shape, system.y.shape[1]
+    if (need := eigen_memory(n, d, c)) > budget:
+        raise MemoryBudgetError(
+            f"the kernel matrix of n={n} rows is singular to working precision, and its eigen-decomposition needs "
+            f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise --memory, give a ridge "
+            "(--ridge 1e-6), or use --solver pcg"
         )
     alpha = _eigen(system)(system.y)
     fitted, _, relative = system.check(alpha)

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from kl.engine import spans
-
-HASHED_ROWS = 4096  # copied at a time
+from kl.workspace import rows_at_a_time
 
 
 def equal_rows(
     x: Tensor,  # shape: (n, d)
+    origin: Tensor | None = None,  # shape: (d,)
 ) -> tuple[Tensor, Tensor]:
-    """The first row of every group of bitwise equal rows, shape (u,), and each row's group, shape (n,)."""
+    """The first row of every group of bitwise equal rows x - origin, shape (u,), and each row's group, shape (n,)."""
     groups: dict[bytes, int] = {}
     first: list[int] = []
     group = np.empty(len(x), dtype=np.int64)
-    for span in spans(len(x), HASHED_ROWS):
-        part = x[span].float() if x.dtype == torch.bfloat16 else x[span]  # NumPy has no bfloat16
+    for span in spans(len(x), rows_at_a_time(x.shape[1])):
+        part = x[span] if origin is None else x[span] - origin
+        part = part.float() if x.dtype == torch.bfloat16 else part  # NumPy has no bfloat16
         # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
         for i, row in enumerate(np.ascontiguousarray((part + 0.0).cpu().numpy()), start=span.start):
             key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()

@@ -7,15 +7,13 @@ import math
 import time
 from dataclasses import replace
 
-from kl.errors import MemoryBudgetError
 from kl.exact.checkpoint import Checkpoint
 from kl.exact.iteration import MARGIN, STALLS, ConjugateGradients, Search
 from kl.exact.low_rank import low_rank_worth, solve_low_rank
-from kl.exact.plan import pcg_memory, pcg_plan, rows_that_fit
+from kl.exact.plan import pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import Progress, Reporter, Solved, System
 from kl.exact.triangle import LowerTriangle
-from kl.memory import format_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +31,11 @@ def solve_pcg(
     Args:
         system: the equations.
         tolerance: the relative residual to reach.
-        budget: bytes.
+        budget: bytes, at least `least_pcg_memory`.
         report: is told of every iteration.
         checkpoint: where the state is kept, found again and, in the end, deleted.
 
     Raises:
-        MemoryBudgetError: the budget does not hold what the solve cannot do without.
         CheckpointError: the checkpoint is damaged, or belongs to other equations.
 
     Source: Hestenes and Stiefel 1952; replaced residuals as in van der Vorst and Ye 2000, Residual replacement
@@ -47,12 +44,6 @@ def solve_pcg(
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     matrix = LowerTriangle(system.kernel, system.single())
     rank, panels = pcg_plan(n, d, c, budget, matrix.side)
-    if rank == 0:
-        fits = rows_that_fit(n, budget, lambda rows: pcg_memory(rows, d, c, 1))
-        raise MemoryBudgetError(
-            f"conjugate gradients on n={n} rows need {format_memory(pcg_memory(n, d, c, 1))} at least, more than the "
-            f"budget of {format_memory(budget)}: raise --memory, or use --train-size {fits} or less"
-        )
     saved = None  # a wrong one shows before the work
     if checkpoint:
         saved = checkpoint.load(system.y.device, lambda values: Search.of(values, system.y))

@@ -15,6 +15,7 @@ from kl.exact.triangle import SIDE, LowerTriangle, triangle_bytes
 from kl.kernels.base import Kernel, check_one_of
 from kl.memory import parse_memory
 from kl.rows import Rows
+from kl.workspace import converted_rows
 
 SOLVERS = ("auto", "direct", "pcg")
 SINGLE_ROWS = 2048  # rows from which a factor in float32 is tried first
@@ -55,6 +56,11 @@ def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
     return triangle_bytes(n, itemsize) + _common_memory(n, d, c)
 
 
+def eigen_memory(n: int, d: int, c: int) -> int:
+    """Bytes of an eigen-decomposition in float64: K, its eigenvectors, those that are kept, and LAPACK's copies."""
+    return 8 * 6 * n * n + _common_memory(n, d, c)
+
+
 def pcg_memory(
     n: int, d: int, c: int, rank: int | None = None, panels: int = 0, side: int = SIDE, ranks: int = 1
 ) -> int:
@@ -67,7 +73,12 @@ def pcg_memory(
     own = -(-n // ranks)
     preconditioner = 4 * own * rank + 4 * own * -(-rank // RANK_SHARE) + 28 * rank * rank
     kept = sum(panel_bytes(n, j * ranks, side) for j in range(panels))
-    return preconditioner + 8 * n * 10 * c + kept + _common_memory(n, d, c)
+    return preconditioner + 8 * n * 8 * c + kept + _common_memory(n, d, c)
+
+
+def least_pcg_memory(n: int, d: int, c: int) -> int:
+    """The least bytes that `pcg_plan` can plan with: twice what a preconditioner of rank 1 takes, and all else."""
+    return 2 * pcg_memory(n, d, c, 1) - pcg_memory(n, d, c, 0)
 
 
 def panel_bytes(n: int, j: int, side: int = SIDE) -> int:
@@ -110,8 +121,13 @@ def _full_rank(n: int) -> int:
 
 
 def _common_memory(n: int, d: int, c: int) -> int:
-    """Features in float32, once more where rows repeat, and as codes; targets, weights, residuals; tiles."""
-    return 9 * n * d + 8 * n * (8 * c + 3 * PADDED) + 32 * min(TILE, n * n)
+    """What every solve holds.
+
+    Features in float32, once more where rows repeat, and as codes; targets, weights and residuals, with what an
+    allocator leaves between them; tiles, and the rows of a tile in float64.
+    """
+    converted = 16 * d * min(n, converted_rows(d, LONG_SIDE))
+    return 9 * n * d + 8 * n * (10 * c + 3 * PADDED) + 32 * min(TILE, n * n) + converted
 
 
 def estimate_seconds(

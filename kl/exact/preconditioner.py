@@ -38,7 +38,7 @@ def pivoted_cholesky(
     ours: drawn without replacement.
     """
     generator, n, ranks = torch.Generator().manual_seed(seed), len(rows), ranks or Ranks()
-    diagonal, least = kernel.diag(rows.data).double(), _least(kernel, rows)
+    diagonal, least = kernel.block_diag(rows).double(), _least(kernel, rows)
     own = rows if ranks.size == 1 else rows[ranks.positions(n, diagonal.device)]
     factor, k, chosen = rows.sq_norm.new_empty(rank, len(own)), 0, []
     while k < rank and float(diagonal.mean()) > least:
@@ -76,7 +76,7 @@ def _columns(
 
 def _least(kernel: Kernel, rows: Rows) -> float:
     """Below the rounding error of a float32 matrix nothing is known, and dividing by less would amplify it."""
-    return ROUNDING * len(rows) ** 0.5 * float(kernel.diag(rows.data).double().mean())
+    return ROUNDING * len(rows) ** 0.5 * float(kernel.block_diag(rows).double().mean())
 
 
 class LowRankPreconditioner:
@@ -115,7 +115,7 @@ class LowRankPreconditioner:
         self.asked, self._n = rank, len(rows)
         self._factor, _, diagonal = pivoted_cholesky(kernel, rows, rank, seed, self._ranks)  # F, shape: (k, n_r)
         least = _least(kernel, rows)
-        self.left = float(diagonal.mean()) / max(float(kernel.diag(rows.data).double().mean()), least)
+        self.left = float(diagonal.mean()) / max(float(kernel.block_diag(rows).double().mean()), least)
         self.delta = max(float(diagonal.mean()), least) + ridge
         inner = self._ranks.sum(self._factor @ self._factor.T).double()
         inner.diagonal().add_(self.delta)

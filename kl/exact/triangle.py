@@ -16,6 +16,7 @@ from kl.kernels.base import Kernel
 from kl.pair import Workspace
 from kl.ranks import Ranks
 from kl.rows import Rows
+from kl.workspace import converted_rows
 
 SIDE = 512  # columns of a panel: a tile stays in cache and a product of two is fast
 SIDE_ON_GPU = 4096
@@ -39,6 +40,8 @@ class LowerTriangle:
     def __init__(self, kernel: Kernel, rows: Rows, side: int | None = None, ranks: Ranks | None = None) -> None:
         self.kernel, self.rows, self.ranks = kernel, rows, ranks or Ranks()
         self.side = side or (SIDE_ON_GPU if rows.sq_norm.is_cuda else SIDE)
+        if rows.data.dtype != rows.dtype:  # the rows of every tile are converted
+            self.side = converted_rows(rows.data.shape[1], self.side)
         every = list(spans(len(rows), self.side))
         self.columns = every[self.ranks.own(len(every))]
         self.panels: list[Tensor] = []

@@ -104,4 +104,32 @@ MUTANTS = [
         "self._rank_of_direction = self.rank",
         "tests/test_conjugate.py -k less_memory",
     ),
+    Mutant(
+        "an exact solve that does not fit is refused after the work",
+        "kl/interpolation.py",
+        "    _check_budget(chosen, len(first), d, c, budget)\n    kernel = kernel.resolve(x)\n",
+        "    kernel = kernel.resolve(x)\n    _check_budget(chosen, len(first), d, c, budget)\n",
+        "tests/test_exact_memory.py -k refused_before",
+    ),
+    Mutant(
+        "the least budget of conjugate gradients is not enough for them",
+        "kl/exact/plan.py",
+        "return 2 * pcg_memory(n, d, c, 1) - pcg_memory(n, d, c, 0)",
+        "return pcg_memory(n, d, c, 1)",
+        "tests/test_exact_memory.py -k least_budget_of",
+    ),
+    Mutant(
+        "rows of a tile are converted without regard to their length",
+        "kl/exact/triangle.py",
+        "self.side = converted_rows(rows.data.shape[1], self.side)",
+        "pass",
+        "tests/test_exact_memory.py -k 20000-1-direct",
+    ),
+    Mutant(
+        "an eigen-decomposition takes what it needs",
+        "kl/exact/direct.py",
+        "if (need := eigen_memory(n, d, c)) > budget:",
+        "if (need := 0) > budget:",
+        "tests/test_exact_memory.py -k eigen_decomposition_that",
+    ),
 ]
