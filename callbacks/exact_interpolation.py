@@ -22,7 +22,7 @@ from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_s
 from kl.exact.system import Progress, duration
 from kl.files import cache_folder
 from kl.interpolation import RESIDUAL_ACCEPTED, check_tolerance
-from kl.kernels.base import check_count, check_not_negative, check_positive
+from kl.kernels.base import check_count, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.rkhs import evaluate
@@ -37,8 +37,8 @@ MAX_SECONDS = 1800.0
 class ExactInterpolation(pl.Callback):
     """Solves for the limit f* of training, and logs it beside the run at every epoch.
 
-    f* is the minimum-norm interpolant of the training set, or, of a machine with centres of its own, the least-squares
-    function in their span.
+    f* is the minimum-norm interpolant of the training set; of a machine that trains with a ridge the ridge solution,
+    and of one with centres of its own the least-squares function in their span.
 
     Logs exact/train_mse, exact/val_mse, exact/val_error, exact/val_error_noisy (with label noise), exact/rkhs_norm,
     exact/distance = |f_t - f*|_H, exact/gap_train_mse = train/mse - exact/train_mse and
@@ -59,7 +59,6 @@ class ExactInterpolation(pl.Callback):
     time is logged, during it what is left.
 
     Args:
-        ridge: lambda >= 0 of the exact system (not multiplied by n); 0 is the interpolant.
         memory: budget of the solve and of what the machine holds meanwhile: "8GB", bytes, or "auto" (half of what is
             free). As of `kl.interpolate`; the kernel rows that a machine keeps are only computed afterwards.
         cache_dir: folder of kept solutions; None is $XDG_CACHE_HOME/kl/exact, else ~/.cache/kl/exact.
@@ -86,7 +85,6 @@ class ExactInterpolation(pl.Callback):
 
     def __init__(
         self,
-        ridge: float = 0.0,
         memory: str | int = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
         max_rows: int = MAX_ROWS,
@@ -94,7 +92,6 @@ class ExactInterpolation(pl.Callback):
         tolerance: float = RESIDUAL_ACCEPTED,
         max_seconds: float = MAX_SECONDS,
     ) -> None:
-        self.ridge = check_not_negative("ridge", ridge)
         self.tolerance = check_tolerance(tolerance)
         self.solver = check_solver(solver)
         parse_memory(memory)  # a mistake shows here, before any data is read
@@ -166,7 +163,7 @@ class ExactInterpolation(pl.Callback):
     def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""
         kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        key = solution_key(kernel, x, y, self.ridge, centers)
+        key = solution_key(kernel, x, y, machine.ridge, centers)
         path = self.cache_dir / f"{key}.pt"
         solution = load_solution(path, key, kernel, x, y, self.tolerance, self.solver, centers)
         cached = solution is not None
@@ -218,7 +215,15 @@ class ExactInterpolation(pl.Callback):
                 "exact interpolation: solving n=%d rows on %s (%s), about %s", n, device, solver, duration(seconds)
             )  # else interpolate() says what is missing
         solution = interpolate(
-            kernel, x.to(device), y.to(device), self.ridge, budget, solver, self.tolerance, checkpoint, self._patience()
+            kernel,
+            x.to(device),
+            y.to(device),
+            machine.ridge,
+            budget,
+            solver,
+            self.tolerance,
+            checkpoint,
+            self._patience(),
         )
         solution.require_better_than_zero()
         log.info(
@@ -237,7 +242,7 @@ class ExactInterpolation(pl.Callback):
         device = device if device.type == "cuda" else torch.device("cpu")  # MPS has no float64
         budget = self._budget(machine, device)
         solution = least_squares(
-            machine.kernel, centers.to(device), x.to(device), y.to(device), self.ridge, budget, self._patience()
+            machine.kernel, centers.to(device), x.to(device), y.to(device), machine.ridge, budget, self._patience()
         )
         log.info("exact limit: took %s, |f*| = %.6g", duration(solution.seconds), solution.rkhs_norm)
         return on_cpu(solution)

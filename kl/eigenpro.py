@@ -28,7 +28,8 @@ class EigenPro(Optimizer):
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
-    With q = 0 the second line is absent and the step is plain kernel SGD. The first s rows of alpha belong to the
+    With q = 0 the second line is absent and the step is plain kernel SGD; with a ridge g = f(X_B) + ridge alpha_B - Y_B
+    and D is that of `kl.preconditioner.damping_weights`. The first s rows of alpha belong to the
     subsample S. Several ranks hold the rows of alpha that they own: of a step they exchange m c + q c numbers here.
 
     Args:

@@ -237,6 +237,8 @@ class GeneralKernelMachine(PlannedMachine):
             None if asked == "auto" else asked,
             options["top_q"],
             options["step_size"],
+            p,
+            c,
             ranks,
         )
         m, self.step_size = self.plan.batch_size, self.plan.step_size

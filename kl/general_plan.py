@@ -14,7 +14,6 @@ from kl.exact.triangle import triangle_bytes
 from kl.kernels.base import Kernel
 from kl.memory import format_memory
 from kl.plan import (
-    SMALLEST_BATCH,
     Auto,
     EigenProPlan,
     Preconditioned,
@@ -28,6 +27,7 @@ from kl.projection import DOUBLE_CENTERS
 from kl.ranks import Ranks
 from kl.rows import Rows
 from kl.spectrum import projected_eigensystem
+from kl.step_rules import SMALLEST_BATCH
 
 SPECTRUM_ROWS = 10_000  # rows of data that the spectrum is estimated on
 PROJECTIONS = ("auto", "factor", "eigenpro")
@@ -121,6 +121,8 @@ def plan_general(
     batch_size: int | None,
     top_q: Auto,
     step_size: float | str,
+    p: int,
+    c: int,
     ranks: Ranks | None = None,
 ) -> tuple[EigenProPlan, Preconditioner, torch.Tensor]:
     """q, m and eta for data that are not the centres; also returns the eigenvalues.
@@ -136,6 +138,8 @@ def plan_general(
         batch_size: m; None chooses it.
         top_q: as of `kl.plan.plan_eigenpro`.
         step_size: as of `kl.plan.plan_eigenpro`.
+        p: centres of all ranks.
+        c: outputs.
         ranks: of these the first does it, and tells the others.
 
     Raises:
@@ -152,7 +156,8 @@ def plan_general(
         diagonal = require_usable_diagonal(kernel, check)
         probe = Probe(diagonal, kernel_matrix(kernel, check, subsample), symmetric_kernel_matrix(kernel, check))
         system = projected_eigensystem(kernel, subsample, spectrum)
-        return precondition(kernel, system, probe, memory_batch, batch_size, top_q).to("cpu")
+        d = subsample.data.shape[1]
+        return precondition(kernel, system, probe, memory_batch, batch_size, top_q, p, c, d).to("cpu")
 
     built = ranks.from_first(build).to(check.data.device)
     return finish_plan(kernel, built, memory_batch, batch_size, step_size, check.data.is_cuda)

@@ -59,22 +59,28 @@ class DivergenceGuard(StepCuts):
         alpha: the weights of this rank, shape (n_r, c).
         fitted: the fitted values and the norm that belong to alpha.
         targets: Y in the order of alpha, shape (n_r, c).
+        ridge: with one f is that of the kernel K + ridge I: errors are f(x_i) + ridge alpha_i - y_i, and the energy has
+            ridge |alpha|^2 more.
     """
 
-    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor) -> None:
+    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, ridge: float = 0.0) -> None:
         super().__init__()
-        self._alpha, self._fitted, self._targets = alpha, fitted, targets
+        self._alpha, self._fitted, self._targets, self._ridge = alpha, fitted, targets, ridge
         # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
         self._zero_errors = max(self._sum(targets.double().square()), 1e-12)
 
     def energy(self) -> float:
-        """|f|^2 - 2 sum_i alpha_i . y_i."""
+        """|f|^2 + ridge |alpha|^2 - 2 sum_i alpha_i . y_i."""
         self._fitted.settle()
-        return float(self._fitted.sq_norm.sum()) - 2 * self._sum(self._alpha.detach() * self._targets)
+        alpha = self._alpha.detach()
+        return float(self._fitted.sq_norm.sum()) + self._sum(alpha * (self._ridge * alpha - 2 * self._targets))
 
     def errors(self) -> float:
-        """sum_i |f(x_i) - y_i|^2 over all training rows."""
-        return self._sum((self._fitted.flush() - self._targets).square())
+        """sum_i |f(x_i) + ridge alpha_i - y_i|^2 over all training rows."""
+        residual = self._fitted.flush() - self._targets
+        if self._ridge:
+            residual.add_(self._alpha.detach(), alpha=self._ridge)
+        return self._sum(residual.square_())
 
     def _sum(self, values: Tensor) -> float:
         """Over all ranks."""
@@ -91,7 +97,7 @@ class DivergenceGuard(StepCuts):
 
     def loss_exploded(
         self,
-        residual: Tensor,  # f(X_B) - Y_B, this rank's rows, shape: (m_r, c)
+        residual: Tensor,  # f(X_B) + ridge alpha_B - Y_B, this rank's rows, shape: (m_r, c)
     ) -> bool:
         """Whether the loss on a batch is NaN or out of all proportion.
 

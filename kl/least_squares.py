@@ -206,7 +206,7 @@ def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
     if len(matrix) > EIGEN_LIMIT:
         raise SingularKernelError(
             f"the least-squares equations of {len(matrix)} centres are singular to working precision: give a ridge "
-            "(--ridge 1e-6), or fewer --centers"
+            "(ridge=1e-6), or fewer --centers"
         )
     values, vectors = torch.linalg.eigh(matrix)
     keep = values > LEAST_EIGENVALUE * values[-1]

@@ -12,10 +12,12 @@ from torch import Tensor
 from kl.budget import training_memory
 from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
+from kl.errors import CheckpointError
 from kl.fitted import FittedValues
 from kl.fitting import InterpolatingMachine
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel
+from kl.kernels.base import check_not_negative
 from kl.matrix import KernelMatrix
 from kl.plan import checked_size, default_subsample, head_rows, plan_eigenpro, require_usable_diagonal
 from kl.planned import PlannedMachine, check_sizes, check_step_size
@@ -30,8 +32,11 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
-    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 and converges to the minimum-norm
-    interpolant.
+    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2, and so converges to the
+    minimum-norm interpolant, or with a ridge to alpha = (K + ridge I)^-1 Y, also where rows repeat.
+
+    With a ridge every step is EigenPro's on the residual f(x_B) + ridge alpha_B - y_B, with the step size and critical
+    batch size of the kernel matrix K + ridge I.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -39,6 +44,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         step_size: eta, or "auto".
         top_q: eigendirections to damp, or "auto"; 0 is plain kernel SGD.
         subsample: Nystrom rows s, or "auto".
+        ridge: >= 0, on the diagonal of K (not multiplied by n); 0 is interpolation.
         memory: bytes, "8GB", or "auto" (half of what is free): as many rows of the kernel matrix as fit beside all else
             are kept, and epochs read them.
         precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
@@ -68,13 +74,16 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         step_size: float | str = "auto",
         top_q: int | str = "auto",
         subsample: int | str = "auto",
+        ridge: float = 0.0,
         memory: int | str = "auto",
         precision: str = "high",
         seed: int = 0,
     ) -> None:
         check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
         step_size = check_step_size(step_size)
+        ridge = check_not_negative("ridge", plain(ridge))
         options = {"batch_size": batch_size, "step_size": step_size, "top_q": top_q, "subsample": subsample}
+        options["ridge"] = ridge
         super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
 
     # Set-up
@@ -117,11 +126,12 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
             step_size=self.hparams["step_size"],
             whole=None if columns is None else (diagonal, columns),
             ranks=ranks,
+            ridge=self.ridge,
         )
         self.vectors, self.weights = precond.vectors, precond.weights
         self.fitted.attach(KernelMatrix(self.kernel, rows, n, ranks), subsample, columns)
         self.fitted.set_basis(self.vectors)
-        self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets)
+        self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets, self.ridge)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
     def configure_optimizers(self) -> EigenPro:
@@ -151,12 +161,24 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.fitted.begin(rows)
         block = self.fitted.block(rows.local)
         before = self.fitted.at(rows.local, block)
-        if self.guard.loss_exploded(before - y):
+        residual = self._residual(rows.local, before, y)
+        if self.guard.loss_exploded(residual):
             self._recover()
             before = self.fitted.at(rows.local, block)
-        update = optimizer.step(batch=rows, residual=before - y, block=block)  # type: ignore[union-attr, call-arg]
+            residual = self._residual(rows.local, before, y)
+        update = optimizer.step(batch=rows, residual=residual, block=block)  # type: ignore[union-attr, call-arg]
         self.fitted.advance(rows, before, update)
         self._last_batch = before, y
+
+    def _residual(
+        self,
+        local: Tensor,  # rows of this rank, shape: (m_r,)
+        values: Tensor,  # f(X_B), shape: (m_r, c)
+        y: Tensor,  # shape: (m_r, c)
+    ) -> Tensor:
+        """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), float64."""
+        residual = values - y
+        return residual.add_(self.alpha.detach()[local], alpha=self.ridge) if self.ridge else residual
 
     def _finish_epoch(self) -> None:
         if self.guard.epoch_diverged():
@@ -173,6 +195,11 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         """|f_k|_H^2, shape (c,), float64, exact after every step."""
         self.fitted.settle()
         return self.fitted.sq_norm
+
+    @property
+    def ridge(self) -> float:  # type: ignore[override]
+        """What training adds to the diagonal of K(X, X)."""
+        return self.hparams["ridge"]
 
     def _recover(self) -> None:
         self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
@@ -194,6 +221,11 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.fitted.flush()
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        theirs = (extra["plan"] or {}).get("ridge", 0.0)
+        if resuming and theirs != self.ridge:
+            raise CheckpointError(
+                f"the checkpoint was trained with ridge {theirs:g}; got {self.ridge:g}: resume with the same --ridge"
+            )
         super()._load_extra_state(extra, state, resuming)
         if resuming:
             self.fitted.set_basis(self.vectors)

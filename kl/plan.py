@@ -21,12 +21,12 @@ from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.ranks import Ranks
 from kl.rows import Rows
 from kl.spectrum import Eigensystem, nystrom_eigensystem
+from kl.step_rules import SMALLEST_BATCH, critical_batch_size, default_batch_size, optimal_step_size
+from kl.top_q import NO_RIDGE, STEP_FLOPS, Ridge, rank_candidates, resolved_eigenvalues
 
 log = logging.getLogger(__name__)
 
-STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
-SMALLEST_BATCH = 32  # kernels of low rank have a critical batch of a few rows, and a step has a cost of its own
-BATCH_MULTIPLE = 16  # matrix units work in blocks of rows
+FAR_ABOVE = 4  # batches this many times the critical one are worth a message
 Auto = int | str
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
@@ -49,6 +49,7 @@ class EigenProPlan:
     lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
     lambda_1_subsample: float  # the estimate on the subsample that P was built from
     lambda_1_check: float  # the estimate on a second, independent sample
+    ridge: float = 0.0  # beta contains it, and the three estimates of lambda_1(K_P) its n-th part
 
     def describe(self) -> str:
         """The parameters on one line."""
@@ -73,64 +74,6 @@ def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks:
     return max(1, min(n, memory // (itemsize * -(-n // ranks)) - d - c))
 
 
-def critical_batch_size(beta: float, lambda_1: float) -> int:
-    """m* = beta(K_P) / lambda_1(K_P) + 1: up to it time falls linearly with the batch, beyond it hardly.
-
-    Source: [MB19], m*(k) = beta(K)/lambda_1(K) + 1, from the convergence bound of Ma, Bassily, Belkin 2018, The power
-    of interpolation.
-    """
-    return max(1, int(beta / lambda_1) + 1) if lambda_1 > 0 else 2**31
-
-
-def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP_MARGIN) -> float:
-    """eta = m / beta below the critical batch size, 2m / (beta + (m - 1) lambda_1) above it.
-
-    The second is the edge of stability; the step is kept below `margin` times it on both sides.
-
-    Source: [MB19], step 3 of its main algorithm; the margin is ours.
-    """
-    edge = 2 * m / (beta + (m - 1) * lambda_1)
-    return min(m / beta, margin * edge)
-
-
-def default_batch_size(critical: int, memory_batch: int, parallel: bool) -> int:
-    """min(m*, m_G) on a parallel device; half of m* on a CPU; at least 32 where memory allows, and a multiple of 16.
-
-    On a GPU a step of up to m_G rows takes about the same time, so m* is the fastest [MB19]. On a CPU an epoch takes
-    the same time at any m, and convergence per epoch, proportional to 2 / (1 + m/m*), still gains below m*.
-    """
-    wanted = max(SMALLEST_BATCH, critical if parallel else critical // 2)
-    return min(memory_batch, wanted // BATCH_MULTIPLE * BATCH_MULTIPLE)
-
-
-def choose_top_q(
-    system: Eigensystem,
-    diagonal: Tensor,  # K(x_i, x_i) of t rows, shape: (t,)
-    block: Tensor,  # K(x, X_S) of the same rows, shape: (t, s)
-    batch_size: int,
-    damping: float = DAMPING,
-) -> int:
-    """The largest q <= s/8 whose critical batch size is at most `batch_size`, 0 where even q = 1 exceeds it.
-
-    For each q, lambda_1(K_P) = lambda_1^(1-a) lambda_q^a and, with p_i(x) = K(x, X_S) V_i / sqrt(s),
-    K_P(x, x) = K(x, x) - sum_{i<=q} (1/lambda_i - lambda_q^a / lambda_i^(1+a)) p_i(x)^2. Beyond s/8 the subsample does
-    not resolve the eigendirections well enough to damp them.
-
-    Source: [MB19], step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the bound s/8 is ours.
-    """
-    s = len(system.eigenvectors)
-    values = _resolved(system.eigenvalues, block.dtype)[: max(1, s // 8)]
-    if not len(values):
-        return 0
-    squares = (block @ (system.eigenvectors[:, : len(values)] / s**0.5).to(block.dtype)).square_().double()
-    removed = (squares / values).cumsum(dim=1)
-    kept = (squares / values ** (1 + damping)).cumsum(dim=1).mul_(values**damping)
-    beta = (diagonal.double()[:, None] - removed + kept).amax(dim=0)  # shape: (q candidates,)
-    critical = beta / (values[0] ** (1 - damping) * values**damping) + 1
-    fits = (critical <= batch_size).nonzero()
-    return int(fits[-1]) + 1 if len(fits) else 0
-
-
 def plan_eigenpro(
     kernel: Kernel,
     head: Rows,  # the first centres, as many as `head_rows` says
@@ -143,6 +86,7 @@ def plan_eigenpro(
     step_size: float | str = "auto",
     whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
     ranks: Ranks | None = None,
+    ridge: float = 0.0,
 ) -> tuple[EigenProPlan, Preconditioner, Tensor]:
     """Choose q, m and eta where they are "auto", and build the preconditioner; also returns the eigenvalues.
 
@@ -161,11 +105,13 @@ def plan_eigenpro(
         step_size: eta.
         whole: diagonal and K(X, X_S) of all rows that this rank owns, where the caller keeps them.
         ranks: who owns which.
+        ridge: what training adds to the diagonal of K(X, X), not multiplied by n. EigenPro on K + ridge I has
+            beta + ridge in place of beta, and lambda_i + ridge/n in place of lambda_i.
 
     Raises:
         InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
     """
-    ranks, d = ranks or Ranks(), head.data.shape[1]
+    ranks, d, added = ranks or Ranks(), head.data.shape[1], Ridge(ridge, n)
     asked = checked_size("batch_size", batch_size, 1, n, "the training rows")
     itemsize = head.sq_norm.element_size()
     memory_m = int(ranks.least(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
@@ -176,10 +122,11 @@ def plan_eigenpro(
         block = kernel_matrix(kernel, head[check], first, same=every[check])
         diagonal = require_usable_diagonal(kernel, head[check])
         probe = Probe(diagonal, block, symmetric_kernel_matrix(kernel, head[check]))
-        return precondition(kernel, nystrom_eigensystem(kernel, first), probe, memory_m, asked, top_q).to("cpu")
+        system = nystrom_eigensystem(kernel, first)
+        return precondition(kernel, system, probe, memory_m, asked, top_q, n, num_outputs, d, added).to("cpu")
 
     built = ranks.from_first(build).to(head.data.device)
-    return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks)
+    return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks, added)
 
 
 def head_rows(n: int, subsample: int) -> int:
@@ -202,9 +149,15 @@ class Preconditioned:
 
     preconditioner: Preconditioner
     eigenvalues: Tensor  # of the subsample, shape: (s,)
-    beta: float  # max K_P(x, x) over the probe
-    own: float  # lambda_1(K_P) on the subsample
+    beta: float  # max K_P(x, x) over the probe, with the ridge
+    own: float  # lambda_1(K_P) on the subsample, with the ridge over n
     independent: float  # the same on the probe
+
+    @property
+    def critical_batch_size(self) -> int:
+        """m*."""
+        lambda_1 = max(self.own, self.independent)
+        return critical_batch_size(max(self.beta, lambda_1), lambda_1)
 
     def to(self, device: torch.device | str) -> Preconditioned:
         """The same with its tensors on a device."""
@@ -219,8 +172,16 @@ def precondition(
     memory_batch: int,
     batch_size: int | None,
     top_q: Auto,
+    p: int,
+    c: int,
+    d: int,
+    ridge: Ridge = NO_RIDGE,
 ) -> Preconditioned:
     """q and the preconditioner from what is known of the spectrum.
+
+    Without a batch size q is the largest rank whose critical batch size fits the batch that memory allows. A larger
+    rank than that is never needed, and a smaller one only where a batch below the automatic one was asked for: then it
+    is the one that needs the least time with this batch.
 
     Args:
         kernel: the kernel, for messages.
@@ -229,26 +190,44 @@ def precondition(
         memory_batch: m_G, the largest batch that memory allows.
         batch_size: m; None where it is to be chosen.
         top_q: as of `plan_eigenpro`.
+        p: centres.
+        c: outputs.
+        d: features.
+        ridge: what training adds to the kernel.
 
     Raises:
         InputError: as `plan_eigenpro`.
     """
-    s, eigenvalues = len(system.eigenvectors), system.eigenvalues
+    s = len(system.eigenvectors)
     q = checked_size("top_q", top_q, 0, s, "the subsample")
-    if q is None:
-        q = choose_top_q(system, probe.diagonal, probe.block, batch_size or _wanted(memory_batch, s))
-    dtype = probe.block.dtype
-    resolved = len(_resolved(eigenvalues, dtype))
+    if q is not None:
+        return _with_rank(system, q, probe, ridge)
+    wanted = _wanted(memory_batch, s)
+    candidates = rank_candidates(system, probe.diagonal, probe.block, ridge)
+    built = _with_rank(system, candidates.largest_for(max(batch_size or 0, wanted)), probe, ridge)
+    # The smaller of the two automatic batches, so that to name the automatic batch is to leave it.
+    if batch_size is None or batch_size >= default_batch_size(built.critical_batch_size, wanted, parallel=False):
+        return built
+    q, rank_flops = built.preconditioner.top_q, 6.0 * s * c
+    step_flops = STEP_FLOPS + batch_size * (2.0 * p * (d + c) + 4 * s * c)
+    fastest = candidates.fastest_for(batch_size, q, step_flops, rank_flops)
+    return built if fastest == q else _with_rank(system, fastest, probe, ridge)
+
+
+def _with_rank(system: Eigensystem, q: int, probe: Probe, ridge: Ridge) -> Preconditioned:
+    """The preconditioner of a rank, clipped with a message to what the subsample resolves."""
+    dtype, eigenvalues = probe.block.dtype, system.eigenvalues
+    resolved = len(resolved_eigenvalues(eigenvalues, dtype))
     if q > resolved:
         log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
         q = resolved
-    precond = make_preconditioner(system, q, dtype)
+    precond = make_preconditioner(system, q, dtype, ridge.shift)
     return Preconditioned(
         precond,
         eigenvalues,
-        beta=float(precond.damped_diagonal(probe.diagonal, probe.block).max()),
-        own=_damped_top(eigenvalues, q),
-        independent=precond.largest_eigenvalue(probe.matrix, probe.block),
+        beta=float(precond.damped_diagonal(probe.diagonal, probe.block).max()) + ridge.value,
+        own=_damped_top(eigenvalues + ridge.shift, q),
+        independent=precond.largest_eigenvalue(probe.matrix, probe.block) + ridge.shift,
     )
 
 
@@ -261,6 +240,7 @@ def finish_plan(
     parallel: bool,
     whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
     ranks: Ranks | None = None,
+    ridge: Ridge = NO_RIDGE,
 ) -> tuple[EigenProPlan, Preconditioner, Tensor]:
     """m and eta for a preconditioner.
 
@@ -273,6 +253,7 @@ def finish_plan(
         parallel: whether the device is a GPU.
         whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
         ranks: who owns which of these.
+        ridge: what training adds to the kernel.
 
     Raises:
         InputError: as `plan_eigenpro`.
@@ -281,12 +262,20 @@ def finish_plan(
     s = len(precond.vectors)
     beta, lambda_1 = built.beta, max(built.own, built.independent)
     if whole is not None:
-        beta = (ranks or Ranks()).largest(float(precond.damped_diagonal(*whole).max()))
+        beta = (ranks or Ranks()).largest(float(precond.damped_diagonal(*whole).max())) + ridge.value
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
     if not (math.isfinite(beta) and math.isfinite(lambda_1)):
         raise InputError(_NOT_FINITE.format(kernel))
     critical = critical_batch_size(beta, lambda_1)
     m = batch_size or default_batch_size(critical, _wanted(memory_batch, s), parallel)
+    if batch_size and m > FAR_ABOVE * critical:
+        log.warning(
+            "batch_size %d is far above the critical batch size %d, beyond which larger batches hardly save steps: a "
+            "batch_size of %d, or auto, takes less time",
+            m,
+            critical,
+            max(critical, min(m, SMALLEST_BATCH)),
+        )
     if step_size == "auto":
         eta = optimal_step_size(m, beta, lambda_1)
     else:
@@ -304,6 +293,7 @@ def finish_plan(
         lambda_1_damped=lambda_1,
         lambda_1_subsample=built.own,
         lambda_1_check=built.independent,
+        ridge=ridge.value,
     )
     return plan, precond, built.eigenvalues
 
@@ -356,15 +346,6 @@ def _check_rows(n: int, subsample: int) -> slice:
     if outside >= max(1, min(subsample, CHECK_ROWS) // 2):
         return slice(subsample, min(n, subsample + CHECK_ROWS))
     return slice(0, min(n, CHECK_ROWS))
-
-
-def _resolved(eigenvalues: Tensor, dtype: torch.dtype) -> Tensor:
-    """The eigenvalues above sqrt(eps) times the largest, eps being the unit of rounding of the kernel values.
-
-    A step as large as smaller ones allow would amplify the rounding of the kernel values: batch and subsample parts of
-    the update cancel, and what is left of them would be mostly error. Smooth kernels of few features have such spectra.
-    """
-    return eigenvalues[eigenvalues > torch.finfo(dtype).eps ** 0.5 * eigenvalues[0]]
 
 
 def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:

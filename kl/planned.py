@@ -13,7 +13,8 @@ from kl.checkpoints import require_arguments
 from kl.errors import CheckpointError
 from kl.kernels.base import check_positive
 from kl.metrics import error
-from kl.plan import EigenProPlan, checked_size, optimal_step_size
+from kl.plan import EigenProPlan, checked_size
+from kl.step_rules import optimal_step_size
 from kl.trained import TrainedExpansion, plain
 
 log = logging.getLogger(__name__)

@@ -51,7 +51,9 @@ class Preconditioner:
         block: Tensor,  # K(x, X_S), shape: (m, s)
     ) -> Tensor:
         """K_P(x_i, x_i), shape (m,)."""
-        return diagonal - ((block @ self.vectors).square_() @ self.weights)
+        # Squares of very small or large kernel values would leave the range of float32.
+        unit = power_of_two(float(diagonal.max()))
+        return diagonal - ((block @ (self.vectors / unit)).square_() @ (self.weights * unit)) * unit
 
     def largest_eigenvalue(
         self,
@@ -86,22 +88,34 @@ def damping_weights(
     eigenvalues: Tensor,  # shape: (s,)
     top_q: int,
     damping: float = DAMPING,
+    shift: float = 0.0,
 ) -> Tensor:
-    """D_i = (1 - (lambda_q / lambda_i)^a) / lambda_i for i = 1..q, shape (q,).
+    """D_i = (1 - ((lambda_q + r) / (lambda_i + r))^a) / lambda_i for i = 1..q, shape (q,).
 
-    Source: [MB19], the EigenPro iteration, which has a = 1; a < 1 as in its published code.
+    With a ridge the residual of a step is that of the kernel K + ridge I, whose eigenvalues over n are lambda_i + r
+    with the shift r = ridge / n; then these weights, not those of r = 0, damp it to the level of its q-th.
+
+    Source: [MB19], the EigenPro iteration, which has a = 1; a < 1 as in its published code; the ridge is ours.
     """
     top = eigenvalues[:top_q]
-    return (1 - (top[-1:] / top) ** damping) / top
+    return (1 - ((top[-1:] + shift) / (top + shift)) ** damping) / top
+
+
+def power_of_two(value: float) -> float:
+    """The power of two next to a positive value, 1 for others; to scale by it is exact."""
+    return 2.0 ** round(math.log2(value)) if 0 < value < math.inf else 1.0
 
 
 def make_preconditioner(
     system: Eigensystem,
     top_q: int,
     dtype: torch.dtype = torch.float32,
+    shift: float = 0.0,
     damping: float = DAMPING,
 ) -> Preconditioner:
-    """The preconditioner that damps the top q directions of a Nystrom eigensystem."""
+    """The preconditioner that damps the top q directions of a Nystrom eigensystem; `shift` is ridge / n."""
     s = len(system.eigenvectors)
     vectors = system.eigenvectors[:, :top_q] / s**0.5
-    return Preconditioner(vectors.to(dtype).contiguous(), damping_weights(system.eigenvalues, top_q, damping).to(dtype))
+    return Preconditioner(
+        vectors.to(dtype).contiguous(), damping_weights(system.eigenvalues, top_q, damping, shift).to(dtype)
+    )

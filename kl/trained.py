@@ -50,6 +50,8 @@ class TrainedExpansion(StatefulExpansion):
     """What reports call the subclass's way of fitting."""
     own_centers = False
     """Whether the centres are its own, so that training rows may be others in every epoch, or read while it trains."""
+    ridge: float = 0.0
+    """What training adds to the diagonal of K(X, X)."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 

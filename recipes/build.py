@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
     from kl.trained import TrainedExpansion
-    from recipes.options import DataOptions, KernelOptions, RunOptions, SolverOptions
+    from recipes.options import DataOptions, ExactOptions, KernelOptions, RunOptions, SolverOptions
 
 
 Number = TypeVar("Number", int, float)
@@ -88,7 +88,7 @@ def import_own_first() -> None:
 
 
 def build_run(
-    data: DataOptions, kernel: KernelOptions, solver: SolverOptions, run: RunOptions
+    data: DataOptions, kernel: KernelOptions, solver: SolverOptions, exact: ExactOptions, run: RunOptions
 ) -> tuple[KernelDataModule, TrainedExpansion]:
     """The data module and the machine of a training run.
 
@@ -98,11 +98,15 @@ def build_run(
     centers = solver.centers or "2000"
     sampled = int(centers) if solver.solver in ("eigenpro3", "eigenpro4") and centers.isdecimal() else 0
     datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant)
-    return datamodule, build_machine(kernel, solver, run, datamodule)
+    return datamodule, build_machine(kernel, solver, exact, run, datamodule)
 
 
 def build_machine(
-    kernel: KernelOptions, solver: SolverOptions, run: RunOptions, datamodule: KernelDataModule
+    kernel: KernelOptions,
+    solver: SolverOptions,
+    exact: ExactOptions,
+    run: RunOptions,
+    datamodule: KernelDataModule,
 ) -> TrainedExpansion:
     """The machine that --solver and the options beside it describe, not yet fitted.
 
@@ -112,8 +116,15 @@ def build_machine(
         InputError: an option is out of its range.
     """
     import kl
+    from kl.kernels.base import check_not_negative
 
     common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
+    ridge = check_not_negative("ridge", exact.ridge)
+    if ridge and solver.solver != "eigenpro":
+        raise InputError(
+            f"ridge must be 0 with --solver {solver.solver}, whose training has none; got {ridge:g}: use --solver "
+            "eigenpro, or kl interpolate for the exact solution alone"
+        )
     if solver.solver == "pcg":
         return kl.ConjugateGradientMachine(build_kernel(kernel), **common)
     common |= {
@@ -123,7 +134,7 @@ def build_machine(
         "subsample": integer_or_auto("subsample", solver.subsample),
     }
     if solver.solver == "eigenpro":
-        return kl.KernelMachine(build_kernel(kernel), **common)
+        return kl.KernelMachine(build_kernel(kernel), ridge=ridge, **common)
     period = 1 if solver.solver == "eigenpro3" else integer_or_auto("projection_period", solver.projection_period)
     return kl.GeneralKernelMachine(
         build_kernel(kernel),

@@ -38,11 +38,11 @@ def fit(
     check_run(run)
     check_training(data, solver, run, trainer)
     processes = find_processes(trainer, run)
-    datamodule, machine = build_run(data, kernel, solver, run)
+    datamodule, machine = build_run(data, kernel, solver, exact, run)
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
     name = trainer.name or f"{data.data}-{kernel.kernel}"
-    lightning = new_run(data, solver, exact, run, trainer, processes, name, kept)
+    lightning = new_run(data, solver, run, trainer, processes, name, kept)
     seconds = lightning.fit(machine, datamodule)
     results = fit_results(lightning.trainer, machine, datamodule, seconds)
     if processes.is_first:

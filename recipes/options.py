@@ -145,7 +145,9 @@ class SolverOptions:
 class ExactOptions:
     """The exact solve."""
 
-    ridge: Annotated[float, _in_solver(help="Added to the kernel matrix's diagonal in the exact solve.")] = 0.0
+    ridge: Annotated[float, _in_solver(help="Added to the kernel matrix's diagonal, by eigenpro in training, too.")] = (
+        0.0
+    )
 
 
 @dataclass(frozen=True)

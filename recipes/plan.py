@@ -55,7 +55,7 @@ def plan(
     processes = find_processes(trainer, run)
     from kl import GeneralKernelMachine, KernelMachine
 
-    datamodule, machine = build_run(data, kernel, solver, run)
+    datamodule, machine = build_run(data, kernel, solver, exact, run)
     start, device = time.perf_counter(), device_of(run)
     if processes.size > 1:
         become_first_of(machine, processes, device)

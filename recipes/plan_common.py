@@ -22,6 +22,7 @@ def described(
         "data_source": datamodule.source,
         "solver": machine.method,
         **kernel_results(machine.kernel),
+        "ridge": machine.ridge,
         "n": n,
         "d": datamodule.num_features,
         "c": datamodule.num_outputs,
@@ -37,11 +38,11 @@ def described(
 def print_memory(results: dict[str, Any], machine: TrainedExpansion) -> None:
     """The table of memory, under the title of the plan."""
     from kl.memory import format_memory
-    from recipes.report import kernel_text, print_table
+    from recipes.report import print_table, problem_text
 
     r = results
     print_table(
-        f"{r['data']}  n={r['n']} d={r['d']} c={r['c']}  {kernel_text(machine.kernel)}  on {r['device']}",
+        f"{r['data']}  n={r['n']} d={r['d']} c={r['c']}  {problem_text(machine)}  on {r['device']}",
         ("memory" if r["ranks"] == 1 else f"memory of each of {r['ranks']} ranks", ""),
         [(name, format_memory(size)) for name, size in r["memory_items"].items()]
         + [("total", format_memory(r["memory_total"])), ("budget", format_memory(r["memory_budget"]))],

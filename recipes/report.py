@@ -66,7 +66,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         header.append(f"last epoch: {last['epoch']}")
         shown.append(last)
     if results["exact_rkhs_norm"] is not None:
-        header.append("exact limit")
+        header.append("exact limit" if not results["ridge"] else "ridge solution")
         shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
     rows = [
         (label, *(_format(values.get(ours), form) for values in shown))
@@ -75,7 +75,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     ]
     held = f" ({results['validation_rows']} held out)" if best is not None else ""
     size = f"n={results['n']}{held} d={results['d']} c={results['c']}"
-    print_table(f"{results['data']}  {size}  {kernel_text(machine.kernel)}", ("", *header), rows)
+    print_table(f"{results['data']}  {size}  {problem_text(machine)}", ("", *header), rows)
     seconds = results["seconds_per_epoch"]
     epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
     typer.echo(
@@ -125,6 +125,7 @@ def fit_results(
         "n": datamodule.num_rows,
         "d": datamodule.num_features,
         "c": datamodule.num_outputs,
+        "ridge": machine.ridge,
         "label_noise": datamodule.label_noise,
         "noise_kind": datamodule.noise_kind,
         "ranks": trainer.world_size,
@@ -195,6 +196,11 @@ def kernel_results(kernel: Kernel) -> dict[str, Any]:
 def kernel_text(kernel: Kernel) -> str:
     """The kernel on one line, its numbers to six digits."""
     return re.sub(r"\d+\.\d{6,}", lambda match: f"{float(match[0]):.6g}", str(kernel))
+
+
+def problem_text(machine: TrainedExpansion) -> str:
+    """The kernel and, where training has one, the ridge on one line."""
+    return kernel_text(machine.kernel) + (f"  ridge={machine.ridge:g}" if machine.ridge else "")
 
 
 def print_json(results: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from kl.signals import INTERRUPTED
 from kl.wording import counted
 from recipes.config import dump_config
 from recipes.leftovers import remove_dead_runs
-from recipes.options import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
+from recipes.options import DataOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.processes import STRATEGY, Processes
 
 if TYPE_CHECKING:
@@ -191,7 +191,6 @@ class Run:
 def new_run(
     data: DataOptions,
     solver: SolverOptions,
-    exact: ExactOptions,
     run: RunOptions,
     options: TrainerOptions,
     processes: Processes,
@@ -222,7 +221,7 @@ def new_run(
         callbacks.RKHSNorm(per_step=options.norm_every_step),
     ]
     if not options.no_exact:
-        observers.append(callbacks.ExactInterpolation(ridge=exact.ridge, memory=run.memory))
+        observers.append(callbacks.ExactInterpolation(memory=run.memory))
     if solver.stop_when_interpolated or solver.stop_mse is not None:
         observers.append(callbacks.StopWhenInterpolated(mse=solver.stop_mse))
     chooser = callbacks.BestEpoch(solver.patience) if data.validation else None
