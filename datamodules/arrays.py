@@ -149,7 +149,8 @@ def _read_key(path: str | os.PathLike[str], file: Mapping[str, np.ndarray], key:
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """A NumPy array from an array, tensor or nested list, with no copy where possible."""
-    require_dense(name, value)
+    for part in value if isinstance(value, list | tuple) else (value,):
+        require_dense(name, part)
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()

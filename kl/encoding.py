@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -194,6 +194,26 @@ def far_columns(
     before, after = (_rounding_error(values) for values in (sample, away))
     far = (before > TOO_COARSE * spread) & (after <= FEWER_DIGITS_LOST * before)  # False for a spread of NaN
     return torch.where(far, median, 0.0).tolist()
+
+
+def require_encoded(
+    x: Tensor,  # shape: (m, d)
+    origin: Sequence[float] | None,
+) -> None:
+    """Pass features that the origin has been subtracted from.
+
+    Raises:
+        InputError: all of x lies nearer to the origin than to 0, so that it has not been.
+    """
+    if not origin or not len(x):
+        return
+    subtracted = torch.tensor(origin, dtype=torch.float64, device=x.device)
+    near = (x.double() - subtracted).abs() < x.abs()
+    if near[:, subtracted != 0].all():
+        raise InputError(
+            "x must be features as the data module makes them, less an origin, and it lies at that origin: give "
+            "datamodule.encoding.encode(x)"
+        )
 
 
 def say_merged(

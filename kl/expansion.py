@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kl.dense import require_dense
+from kl.encoding import require_encoded
 from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.evaluated import EvaluatedModule
@@ -51,7 +52,8 @@ class KernelExpansion(EvaluatedModule):
         """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
 
         Raises:
-            InputError: the machine has not been fitted, or x has another number of features.
+            InputError: the machine has not been fitted, or x has another number of features, or was not encoded as the
+                training rows were.
         """
         self._require_fitted()
         require_dense("x", x)
@@ -59,6 +61,7 @@ class KernelExpansion(EvaluatedModule):
             raise InputError(
                 f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
             )
+        require_encoded(x, self.data_info.get("encoding", {}).get("origin"))
         centers, weights = self._own_share()
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))

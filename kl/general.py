@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kl.budget import EVALUATED_ROWS
 from kl.centers import CENTERS_FROM, choose_centers
+from kl.dense import require_dense
 from kl.engine import kernel_matmul, kernel_matrix, spans, thin_matmul
 from kl.errors import CheckpointError, InputError
 from kl.general_plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
@@ -108,6 +109,7 @@ class GeneralKernelMachine(PlannedMachine):
         running_metrics: bool = False,
         seed: int = 0,
     ) -> None:
+        require_dense("centers", centers)
         self._given: Tensor | None = None
         self._centers_given = isinstance(centers, Tensor)
         if isinstance(centers, Tensor):

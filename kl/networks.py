@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from kl.dense import require_dense
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import EvaluatedModule, describe_data
 from kl.kernels.base import check_count, check_one_of, check_positive
@@ -84,6 +85,7 @@ class ReluNetwork(EvaluatedModule):
         """
         if not self.is_fitted:
             raise InputError("this network holds no weights: fit it, or load a checkpoint, before predicting")
+        require_dense("x", x)
         if x.ndim != 2 or x.shape[1] != self.data_info["num_features"]:
             d = self.data_info["num_features"]
             raise InputError(f"x must have shape (rows, {d}), as the training data had; got {tuple(x.shape)}")

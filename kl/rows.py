@@ -46,6 +46,7 @@ class Rows:
         """
         if precision not in PRECISIONS:
             raise InputError(f"precision must be high or medium; got {precision!r}")
+        require_dense("x", x)
         codes = encode(x, like.codes if like is not None else None)
         if codes is not None:
             return cls(x, codes.sq_norm(x.shape[1], x.dtype), codes)

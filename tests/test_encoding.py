@@ -195,6 +195,17 @@ def test_iterable_datasets_have_the_origin_of_their_sample():
     assert machine.data_info["encoding"]["origin"] == list(data.encoding.origin)
 
 
+def test_a_machine_refuses_samples_that_have_not_been_encoded():
+    x, y = field()
+    data = ready(x[:40] + UTM, y=y)
+    machine = KernelMachine(Laplacian(20.0))
+    machine.take(data)
+    raw = torch.from_numpy(x[40:50] + UTM)
+    assert machine(data.encoding.encode(raw)).shape == (10, 1)
+    with pytest.raises(InputError, match=r"lies at that origin: give datamodule.encoding.encode\(x\)"):
+        machine(raw)
+
+
 # What float32 cannot hold
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kl.dense import require_dense
 from kl.engine import kernel_matmul, spans
 from kl.errors import InputError
 from kl.kernels.base import Kernel
@@ -34,6 +35,8 @@ def evaluate(
     Raises:
         InputError: a matrix is empty or not finite, or the shapes do not fit together.
     """
+    require_dense("z", z)
+    require_dense("alpha", alpha)
     _check_expansions(x, alpha, z, alpha.new_zeros(len(z), alpha.shape[1]))
     single = Rows.of(x)
     centers, same = single.double(), torch.arange(len(z), device=z.device) if _same_rows(z, x) else None

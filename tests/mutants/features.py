@@ -159,4 +159,25 @@ MUTANTS = [
         "    if not looks:\n",
         "tests/test_targets.py -k guessed",
     ),
+    Mutant(
+        "a machine takes samples that have not been encoded",
+        "kl/expansion.py",
+        'require_encoded(x, self.data_info.get("encoding", {}).get("origin"))',
+        "pass",
+        f"{ENCODING} -k not_been_encoded",
+    ),
+    Mutant(
+        "the mask of an array is dropped",
+        "kl/dense.py",
+        "elif isinstance(x, np.ma.MaskedArray):",
+        "elif False:",
+        "tests/test_dense.py -k array",
+    ),
+    Mutant(
+        "sparse tensors come in",
+        "kl/dense.py",
+        "if x.layout != torch.strided:",
+        "if False:",
+        "tests/test_dense.py",
+    ),
 ]
