@@ -20,7 +20,7 @@ from callbacks.exact_cache import load_solution, save_solution, solution_key
 from kl import Interpolant, KLError, interpolate, least_squares
 from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
 from kl.exact.system import Progress, duration
-from kl.files import cache_folder
+from kl.files import cache_folder, expand_home
 from kl.interpolation import RESIDUAL_ACCEPTED, check_tolerance
 from kl.kernels.base import check_count, check_positive
 from kl.memory import parse_memory
@@ -96,7 +96,7 @@ class ExactInterpolation(pl.Callback):
         self.solver = check_solver(solver)
         parse_memory(memory)  # a mistake shows here, before any data is read
         self.memory = memory
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else cache_folder() / "exact"
+        self.cache_dir = Path(expand_home(cache_dir)) if cache_dir is not None else cache_folder() / "exact"
         self.max_rows = check_count("max_rows", max_rows)
         self.max_seconds = check_positive("max_seconds", max_seconds)
         self.results: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from datamodules.targets import check_task, targets
 from kl.dense import require_dense
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
+from kl.files import expand_home
 
 KEYS = ("x_train", "y_train")
 TEST_KEYS = ("x_test", "y_test")  # optional
@@ -54,7 +55,7 @@ class ArrayDataModule(KernelDataModule):
     def __init__(self, path: str | os.PathLike[str] | None, task: str = "auto", **options: Any) -> None:
         super().__init__(**options)
         self._asked_task = check_task(task)
-        self.path = None if path is None else os.path.expanduser(path)
+        self.path = None if path is None else expand_home(path)
         self.name = "arrays" if self.path is None else Path(self.path).stem
         self._arrays: dict[str, Any] | None = None
 

@@ -23,6 +23,7 @@ from datamodules.stored import restored
 from kl.checkpoints import require_weights_only
 from kl.encoding import FeatureEncoding, say_merged
 from kl.errors import CheckpointError, InputError
+from kl.files import expand_home
 from kl.ranks import Ranks, Share
 from kl.rows import RowDataset, data_key
 from kl.strategy import KernelParallelStrategy
@@ -129,7 +130,7 @@ class KernelDataModule(pl.LightningDataModule):
         check_noise(label_noise, noise_kind)
         self.label_noise, self.noise_kind = float(label_noise), noise_kind
         self.noise_seed, self.seed = check_seed("noise_seed", noise_seed), check_seed("seed", seed)
-        self.data_dir = os.path.expanduser(data_dir or os.environ.get("KL_DATA_DIR") or "data")
+        self.data_dir = expand_home(data_dir or os.environ.get("KL_DATA_DIR") or "data")
         self.download = bool(download)
         self.augmentation = None if augment is None else Augmentation.parse(augment)
         self.validation = check_share("validation", validation)

@@ -22,6 +22,7 @@ from datamodules.modes import check_background
 from datamodules.raw import RawData
 from datamodules.sampling import derive_seed
 from kl.errors import InputError
+from kl.files import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class ImageFolderDataModule(KernelDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.path = os.path.expanduser(path)
+        self.path = expand_home(path)
         self.image_size = _check_size(image_size)
         self.grayscale = bool(grayscale)
         self.background = check_background(background)

@@ -20,6 +20,7 @@ from datamodules.targets import check_targets, check_task, class_index, labels, 
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.evaluated import is_one_hot
+from kl.files import expand_home
 from kl.rows import check_finite_matrix
 
 SAMPLE_SIZE = 20_000
@@ -56,7 +57,7 @@ class StreamDataModule(KernelDataModule):
     ) -> None:
         super().__init__(**options)
         self._asked_task = check_task(task)
-        self.path, self.sample_size = os.path.expanduser(path), check_count("sample_size", sample_size, "20000")
+        self.path, self.sample_size = expand_home(path), check_count("sample_size", sample_size, "20000")
         self.name = Path(self.path).name
         self._form: Form | None = None  # of the first piece read
         for name, value in (("train_size", self.train_size), ("label_noise", self.label_noise or None)):

@@ -18,9 +18,13 @@ from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
 from datamodules.sampling import derive_seed
 from kl.errors import InputError
-from kl.files import written_whole
+from kl.files import expand_home, written_whole
+from kl.signals import signals_wait
 
 NUM_FEATURES = 50
+UNFINISHED = ".unfinished"
+"""Where a set on disk is written before it takes the place of another."""
+
 MEAN_DISTANCE = {1: 10.0, 2: 2.0}
 """Distance of the class means along x_1, in standard deviations."""
 
@@ -96,37 +100,51 @@ def write_synthetic(
 ) -> int:
     """Write training shards train/NNNNN.npz and test.npz, as `StreamDataModule` reads them; returns how many shards.
 
-    Each shard has a seed of its own, so that rows of any number need the memory of one. Shards that an earlier call has
-    written there are replaced, all together, once the new ones are complete.
+    Each shard has a seed of its own, so that rows of any number need the memory of one. What an earlier call has
+    written there is replaced once the new set is complete. Whenever the process is killed, there is the old set or the
+    new one; or, between two renames, no train/, without which no reader takes the folder: never rows of both.
 
     Raises:
         InputError: an argument is out of its range, or the folder cannot be written or holds other files.
     """
     for name, value in (("rows", rows), ("test_rows", test_rows), ("shard_rows", shard_rows)):
         check_count(name, value, or_none="the default")
-    path = Path(folder).expanduser()
+    path = Path(expand_home(folder))
     sizes = [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]
-    train, unfinished = path / "train", path / "train.unfinished"
+    train, unfinished = path / "train", path / UNFINISHED
     try:
         foreign = [file for file in train.glob("*") if not re.fullmatch(r"\d{5,}\.npz", file.name)]
         if foreign:
             raise InputError(f"output {path} must hold no files but its own in train; got {foreign[0]}: give another")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        _write_set(unfinished, kind, sizes, test_rows, seed)
+        with signals_wait():
+            if train.is_dir():
+                os.rename(train, unfinished / "old")
+            os.replace(unfinished / "test.npz", path / "test.npz")
+            os.rename(unfinished / "train", train)
+        shutil.rmtree(unfinished)
+    except OSError as error:
+        raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error
+    return len(sizes)
+
+
+def _write_set(folder: Path, kind: int, sizes: list[int], test_rows: int, seed: int) -> None:
+    """Write a set whole, or leave no folder."""
+    try:
         for i, size in enumerate(sizes):
             drawn = SyntheticDataModule(
                 kind, train_size=size, test_size=1, seed=derive_seed(seed, "shard", i) // 2
             ).load()
-            _write(unfinished / f"{i:05d}.npz", drawn.x_train, drawn.y_train)
+            _write(folder / "train" / f"{i:05d}.npz", drawn.x_train, drawn.y_train)
         drawn = SyntheticDataModule(kind, train_size=1, test_size=test_rows, seed=derive_seed(seed, "test") // 2).load()
         assert drawn.x_test is not None  # these sets have a test set
         assert drawn.y_test is not None
-        _write(path / "test.npz", drawn.x_test, drawn.y_test)
-        if train.is_dir():
-            shutil.rmtree(train)
-        unfinished.rename(train)
-    except OSError as error:
-        raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error
-    return len(sizes)
+        _write(folder / "test.npz", drawn.x_test, drawn.y_test)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _write(path: Path, x: Tensor, y: Tensor) -> None:

@@ -36,6 +36,21 @@ def cache_folder() -> Path:
         ) from error
 
 
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """The path with its leading ~ or ~user replaced by that home folder.
+
+    Raises:
+        InputError: there is no such home folder.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise InputError(
+            f"{os.fspath(path)} lies in a home folder, and there is none: set the environment variable HOME, or give "
+            "the whole path"
+        )
+    return expanded
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` when the block ends, and leaves no trace if it fails.

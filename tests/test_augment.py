@@ -75,6 +75,24 @@ def test_batches_are_a_function_of_seed_and_epoch():
     assert not torch.equal(made(), batches(plain))
 
 
+def test_an_image_is_changed_otherwise_in_another_epoch():
+    """Row by row: batches of one row, so that the order of an epoch does not tell."""
+
+    def rows(epoch):
+        data = DigitsDataModule(train_size=100, batch_size=1, augment="shift:1")
+        data.setup()
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        found = {int(index): x for x, _, index in loader}
+        return torch.cat([found[i] for i in range(100)])
+
+    first = rows(0)
+    assert torch.equal(first, rows(0))
+    for epoch in (1, 2):
+        alike = int((first == rows(epoch)).all(dim=1).sum())
+        assert alike < 35  # one of nine shifts: 11 of 100 are expected, and 35 lie seven deviations above
+
+
 def test_it_helps_where_test_images_are_shifted():
     errors = []
     for augment in (None, "shift:1"):

@@ -1,7 +1,10 @@
 """Training on more rows than memory: pieces on disk, iterable datasets, the command that writes them."""
 
 import json
+import os
+import shutil
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +46,7 @@ def test_files_of_others_are_not_replaced(folder):
     with pytest.raises(InputError, match=r"must hold no files but its own in train; got .*mine.npz: give another"):
         write_synthetic(folder, kind=1, rows=300, test_rows=100)
     assert len(list(folder.glob("train/*"))) == 4
-    assert not (folder / "train.unfinished").exists()
+    assert not (folder / ".unfinished").exists()
 
 
 def test_shards_hold_what_was_asked_for(folder):
@@ -55,6 +58,62 @@ def test_shards_hold_what_was_asked_for(folder):
     assert len(find_pieces(again)) == 1
     write_synthetic(folder, kind=1, rows=300, test_rows=100, shard_rows=400)
     assert len(find_pieces(folder)) == 1  # those of the larger set are gone
+
+
+class Killed(BaseException):
+    """What no handler expects."""
+
+
+def set_of(folder):
+    """The rows of test.npz and of all shards; None where no stream can be read."""
+    if not (folder / "train").exists():
+        with pytest.raises(InputError, match=r"must hold shards train/\*\.npz"):
+            find_pieces(folder)
+        return None
+    pieces = find_pieces(folder)
+    return np.load(folder / "test.npz")["x"], np.concatenate([piece.read()[0] for piece in pieces])
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_kill_while_a_set_is_replaced_leaves_no_mixture(folder, monkeypatch, call):
+    """New test rows beside old training rows were 63% error; here the process dies at each rename in turn."""
+    before = set_of(folder)
+    write_synthetic(folder.with_name("new"), kind=2, rows=700, test_rows=60, shard_rows=300)
+    after = set_of(folder.with_name("new"))
+    calls = 0
+
+    def dying(change):
+        def changed(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        # Renames of shards and of the test set as they are written, three of the swap, and the removal of the old one.
+        patch.setattr("os.replace", dying(os.replace))
+        patch.setattr("os.rename", dying(os.rename))
+        patch.setattr("shutil.rmtree", dying(shutil.rmtree))
+        with pytest.raises(Killed):
+            write_synthetic(folder, kind=2, rows=700, test_rows=60, shard_rows=300)
+    # 1 to 4 write the new set, 5 to 7 swap, 8 removes the old one.
+    found = set_of(folder)
+    if call <= 5:
+        assert same(found, before)
+    elif call == 8:
+        assert same(found, after)
+    else:
+        assert found is None
+    write_synthetic(folder, kind=2, rows=700, test_rows=60, shard_rows=300)
+    assert same(set_of(folder), after)
+    assert sorted(path.name for path in folder.iterdir()) == ["test.npz", "train"]
 
 
 def test_an_epoch_has_every_row_once(folder):
@@ -86,6 +145,39 @@ def test_the_order_is_that_of_seed_and_epoch(folder):
     assert torch.equal(order(0, 0), order(0, 0))
     assert not torch.equal(order(0, 0), order(0, 1))
     assert not torch.equal(order(0, 0), order(1, 0))
+
+
+def stated_order(sizes, seed, epoch):
+    """The rows of an epoch by what is documented: pieces in a random order, and the rows within each."""
+    state = np.random.SeedSequence([seed, zlib.crc32(b"shuffle"), epoch]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0]))
+    starts = np.cumsum([0, *sizes])
+    pieces = torch.randperm(len(sizes), generator=generator).tolist()
+    return [int(starts[i]) + row for i in pieces for row in torch.randperm(sizes[i], generator=generator).tolist()]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_pieces_and_the_rows_within_them_are_shuffled_as_stated(tmp_path, seed):
+    sizes = [5, 9, 7, 4]
+    rows = np.arange(sum(sizes), dtype=np.float32)
+    (tmp_path / "train").mkdir()
+    for i, part in enumerate(np.split(rows, np.cumsum(sizes)[:-1])):
+        np.savez(tmp_path / "train" / f"{i}.npz", x=part[:, None], y=part)
+    data = StreamDataModule(tmp_path, batch_size=6, seed=seed)
+    data.setup()
+    firsts = set()
+    for epoch in range(12):
+        loader = data.train_dataloader()
+        loader.set_epoch(epoch)
+        x, y = rows_of(loader)
+        assert torch.equal(x, y)
+        found = x[:, 0].int().tolist()
+        assert found == stated_order(sizes, seed, epoch)
+        # Whatever the generator: the rows of a piece follow each other, and no piece is always first.
+        pieces = np.searchsorted(np.cumsum(sizes), found, side="right")
+        assert 1 + int(np.count_nonzero(np.diff(pieces))) == len(sizes)
+        firsts.add(int(pieces[0]))
+    assert len(firsts) > 1
 
 
 def test_memory_mapped_arrays(tmp_path, monkeypatch):

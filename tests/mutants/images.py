@@ -182,4 +182,47 @@ MUTANTS = [
         "if False:",
         f"{MNIST} -k not_what_they_claim",
     ),
+    Mutant(
+        "test rows of a new synthetic set lie beside old training rows",
+        "datamodules/synthetic.py",
+        '    _write(folder / "test.npz", drawn.x_test, drawn.y_test)',
+        '    _write(folder.parent / "test.npz", drawn.x_test, drawn.y_test)\n'
+        '        shutil.copy(folder.parent / "test.npz", folder / "test.npz")',
+        "tests/test_stream.py -k kill",
+    ),
+    Mutant(
+        "a synthetic set's test rows are replaced before its training rows are away",
+        "datamodules/synthetic.py",
+        "            if train.is_dir():",
+        '            shutil.copy(unfinished / "test.npz", path / "test.npz")\n            if train.is_dir():',
+        "tests/test_stream.py -k kill",
+    ),
+    Mutant(
+        "augmentation is alike in every epoch",
+        "datamodules/augment.py",
+        "counter = self._sampler.epoch * len(self._rows) + int(index[0])",
+        "counter = int(index[0])",
+        "tests/test_augment.py -k another_epoch",
+    ),
+    Mutant(
+        "a stream's pieces are never shuffled",
+        "datamodules/stream.py",
+        "[self._pieces[i] for i in torch.randperm(len(self._pieces), generator=generator).tolist()]",
+        "list(self._pieces)",
+        "tests/test_stream.py -k stated",
+    ),
+    Mutant(
+        "the rows within a stream's piece are never shuffled",
+        "datamodules/stream.py",
+        "order = torch.randperm(len(x), generator=generator)",
+        "order = torch.arange(len(x))",
+        "tests/test_stream.py -k stated",
+    ),
+    Mutant(
+        "a stream's order is that of the seed alone",
+        "datamodules/stream.py",
+        'derive_seed(self._seed, "shuffle", self.epoch)',
+        'derive_seed(self._seed, "shuffle")',
+        "tests/test_stream.py -k stated",
+    ),
 ]
