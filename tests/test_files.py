@@ -1,4 +1,4 @@
-"""`written_whole`: the new file or the old one, never a part."""
+"""Files that appear whole or not at all, and paths in a home folder."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kl.errors import InputError
-from kl.files import FOREIGN, HOST, _owned, cache_folder, hold, remove_leftovers, written_whole
+from kl.files import FOREIGN, HOST, _owned, cache_folder, expand_home, hold, remove_leftovers, written_whole
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -107,3 +107,43 @@ def test_no_folder_for_the_cache(monkeypatch):
     monkeypatch.setattr(Path, "home", unknown)
     with pytest.raises(InputError, match="HOME is not set and the user is unknown: set XDG_CACHE_HOME to a folder"):
         cache_folder()
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user whom the system does not know, as in a container, without HOME."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_home_folder_its_paths_are_refused(homeless, monkeypatch):
+    match = "lies in a home folder, and there is none: set the environment variable HOME, or give the whole path"
+    for path in ("~", "~/data", "~no-such-user/data"):
+        with pytest.raises(InputError, match=f"^{path} {match}"):
+            expand_home(path)
+    assert expand_home("data/~") == "data/~"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home("~/data") == "/home/me/data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("interpolate", "--data", "digits", "--train-size", 50), "HOME is not set and the user is unknown"),
+        (("fit", "--data", "digits", "--train-size", 50, "--epochs", 1), "HOME is not set and the user is unknown"),
+        (("fit", "--data", "digits", "--data-dir", "~/data"), "~/data lies in a home folder, and there is none"),
+        (("data", "synthetic", "--rows", 10, "--output", "~/set"), "~/set lies in a home folder, and there is none"),
+    ],
+)
+def test_without_a_home_folder_commands_say_so_in_one_line(kl, homeless, arguments, match):
+    result = kl(*arguments)
+    assert result.code == 2
+    assert match in result.err
+    assert "Traceback" not in result.err
+    assert result.err.startswith("error: ")
+    assert not Path("~").exists()

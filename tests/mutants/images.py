@@ -225,4 +225,11 @@ MUTANTS = [
         'derive_seed(self._seed, "shuffle")',
         "tests/test_stream.py -k stated",
     ),
+    Mutant(
+        "without a home folder a folder named ~ is made",
+        "kl/files.py",
+        'if expanded.startswith("~"):',
+        "if False:",
+        "tests/test_files.py -k home",
+    ),
 ]
