@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 
 import numpy as np
 import oracle
@@ -216,6 +217,18 @@ class TestBandwidth:
         assert median_distance(x) == pytest.approx(oracle.naive_median_distance(x.numpy()), rel=1e-12)
         assert Gaussian().resolve(x) == Gaussian(median_distance(x))
         assert Gaussian(2.0).resolve(x) == Gaussian(2.0)
+
+    def test_auto_of_every_part_is_of_the_rows_that_the_seed_draws(self) -> None:
+        x = rows(1101, d=2)
+        for seed in (0, 3):
+            drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:1000]
+            distances = torch.cdist(x[drawn], x[drawn], compute_mode="donot_use_mm_for_euclid_dist")
+            width = float(distances[tuple(torch.triu_indices(1000, 1000, 1))].median())
+            for kernel in (Gaussian() + Laplacian(), Gaussian() * Laplacian(), 2.0 * (Gaussian() + 3.0 * Laplacian())):
+                resolved = kernel.resolve(x, seed=seed)
+                widths = re.findall(r"bandwidth=([0-9.]+)", str(resolved))
+                assert [float(each) for each in widths] == pytest.approx([width] * 2, rel=1e-12)
+        assert Gaussian().resolve(x, seed=0) != Gaussian().resolve(x, seed=3)
 
     def test_auto_is_a_function_of_the_seed(self) -> None:
         x = rows(300)

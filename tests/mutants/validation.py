@@ -217,4 +217,18 @@ MUTANTS = [
         'found.device.type != "cpu" and ',
         f"{PREDICT} -k 'no_array and huge.pt'",
     ),
+    Mutant(
+        "parts of a sum or product have another seed",
+        "kl/kernels/composite.py",
+        "part.resolve(x, seed) for part in",
+        "part.resolve(x) for part in",
+        "tests/test_kernels.py -k every_part_is",
+    ),
+    Mutant(
+        "the part of a scaled kernel has another seed",
+        "kl/kernels/composite.py",
+        "part=self.part.resolve(x, seed)",
+        "part=self.part.resolve(x)",
+        "tests/test_kernels.py -k every_part_is",
+    ),
 ]
