@@ -13,6 +13,9 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 
+from recipes.options import TrainerOptions
+from recipes.training import find_checkpoint
+
 FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100, "--epochs", 2)
 
 FIELDS = {
@@ -137,6 +140,18 @@ def test_resume_last_is_the_newest_by_time(kl):
     more = fit_json(kl, *FAST[:-1], 5, "--name", "mine", "--resume", "last")
     assert more["log_dir"] == older["log_dir"]
     assert len(more["seconds_per_epoch"]) == 3  # from the second epoch of version_0, not the third of version_1
+
+
+@pytest.mark.parametrize("newest", ["version_0", "version_9", "version_10"])
+def test_resume_last_is_the_newest_by_time_of_many_versions(tmp_path, newest):
+    for number in range(12):
+        path = tmp_path / "mine" / f"version_{number}" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9, 1e9 + (100 if path.parts[-3] == newest else number)))
+    (tmp_path / "mine" / "version_12").mkdir()  # has no checkpoint yet
+    found = find_checkpoint(TrainerOptions(resume="last", log_dir=str(tmp_path)), "mine")
+    assert found == tmp_path / "mine" / newest / "checkpoints" / "last.ckpt"
 
 
 def test_resume_from_a_path(kl):
