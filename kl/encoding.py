@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 TOO_COARSE = 1e-5
 """A column is shifted where float32 rounds its values by more than this share of their distance from the median."""
 FEWER_DIGITS_LOST = 0.25  # what a shift must leave of the rounding error, at most
-SAMPLE = 10_000  # training rows that origins are found on
+SAMPLE, FEWEST, VALUES = 10_000, 100, 2_000_000  # rows that origins are found on: at most, and fewer of many columns
 CHUNK = 4096  # rows converted at a time
 MERGED_AMONG = 100_000  # first rows looked at for equal ones
 
@@ -186,7 +186,8 @@ def far_columns(
     and a few values far away, such as zeros for what is missing, change nothing. A column is only shifted where that
     takes most of its rounding error away.
     """
-    sample = rows[:: max(1, len(rows) // SAMPLE)]
+    count = min(SAMPLE, max(FEWEST, VALUES // rows.shape[1]))
+    sample = rows[:: -(-len(rows) // count)]
     median = sample.median(dim=0).values
     away = sample - median
     distance = away.abs()
