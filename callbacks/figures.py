@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.common import tensorboard_loggers
+from kl.files import written_whole
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"
@@ -63,8 +64,8 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
             logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
         if log_dir is not None:
             path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=PRINT_DPI)
+            with written_whole(path) as file:
+                figure.savefig(file, dpi=PRINT_DPI, format="png")
     figure.clear()
 
 

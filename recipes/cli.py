@@ -140,7 +140,8 @@ def _repeats_another() -> bool:
 
     Those that torchrun starts do; tasks of SLURM may have nothing to do with each other.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    if not local_rank.isdecimal() or int(local_rank) == 0:
         return False  # without torch: a mistyped option is answered at once
     import torch.distributed as dist
 

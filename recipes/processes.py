@@ -95,10 +95,23 @@ def check_most(name: str, value: int, on_gpu: bool) -> int:
     return value
 
 
+def _check_numbers() -> None:
+    """InputError where an environment variable that says which process this is, or where the first listens, is bad."""
+    for name in ("MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        text, most = os.environ.get(name, "0"), 65535 if name == "MASTER_PORT" else 10**6
+        if not (text.isascii() and text.isdigit() and int(text) <= most):
+            raise InputError(
+                f"the environment variable {name} must be a whole number from 0 to {most}; got {text!r}: set it "
+                "right, or unset it where one machine trains alone"
+            )
+
+
 def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
     """Where these processes come from, and who has started all of them, if not this command."""
     from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
+    if size > 1 or TorchElasticEnvironment.detect():
+        _check_numbers()
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment(), "torchrun"
     if size == 1:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from kl.watch import Watch
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a disk that takes no more
 GENERAL = ("eigenpro3", "eigenpro4")  # solvers with centres of their own
 SOLVERS = ("eigenpro", *GENERAL, "pcg")
 
@@ -68,6 +73,11 @@ def check_training(data: DataOptions, solver: SolverOptions, run: RunOptions, tr
     if trainer.resume is not None and trainer.fast_dev_run:
         raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
     name = trainer.name
+    if name is not None and any("\udc80" <= each <= "\udcff" for each in name):  # bytes that are no characters
+        raise InputError(
+            f"name must be characters of the locale, whose encoding here is {sys.getfilesystemencoding()}; got "
+            f"{name!r}: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or give an ASCII name"
+        )
     if name is not None and (name.strip() in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200):
         raise InputError(f"name must be the name of a folder in --log-dir, of at most 200 bytes; got {name!r}")
     if solver.stop_mse is not None and not 0 < solver.stop_mse < math.inf:
@@ -99,7 +109,8 @@ class Run:
         try:
             if self.resume is not None:
                 done = self._require_epochs_left(self.resume)
-            self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
+            with quiet_writer():
+                self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
             if datamodule.validation and datamodule.test_set is not None:
                 self._test(machine, datamodule)
         except Exception as error:
@@ -150,6 +161,11 @@ class Run:
         import kl.ranks
         from kl.watch import REMEDY
 
+        if isinstance(error, OSError) and error.filename is None and error.errno in FULL:
+            error = KLError(  # an event file, or a figure
+                f"files of the run in {self.folder} could not be written ({error.strerror}): free some space or give "
+                "another --log-dir; the checkpoints that are there are whole"
+            )
         watch, ranks = self._watch, self.trainer.world_size
         if watch is None or ranks == 1:
             return error
@@ -366,6 +382,22 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
+
+
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """Do not show errors of the thread that writes event files, which the main thread raises again."""
+    usual = threading.excepthook
+
+    def show(found: threading.ExceptHookArgs) -> None:
+        if not (isinstance(found.exc_value, OSError) and type(found.thread).__module__.startswith("tensorboard.")):
+            usual(found)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def silence() -> None:

@@ -134,6 +134,55 @@ def test_a_fault_of_the_program_is_shown_whole(monkeypatch):
         signal.signal(number, handler)
 
 
+@pytest.mark.parametrize("name", ["MASTER_PORT", "LOCAL_RANK"])
+@pytest.mark.parametrize("text", ["abc", "-1", "1e3", "99999999"])
+def test_environment_variables_of_ranks(kl, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    result = kl("fit", "--devices", 2, "--accelerator", "cpu")
+    assert (result.code, result.out) == (2, "")
+    if name == "MASTER_PORT":  # what the other ranks find the first one says
+        assert result.err.startswith(
+            f"error: the environment variable {name} must be a whole number from 0 to 65535; got"
+        )
+
+
+def test_a_disk_that_is_full_for_event_files(tmp_path):
+    """A limit on the size of files stands in for the full disk."""
+    code = (
+        "import resource, callbacks\nfrom tensorboard.compat.tensorflow_stub.io import gfile\n"
+        "def full(*_):\n    raise OSError(28, 'No space left on device')\ngfile.LocalFileSystem.append = full"
+    )
+    arguments = ("fit", "--train-size", "100", "--epochs", "2", "--no-exact", "--name", "run")
+    done = started_with(code, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "error: files of the run in lightning_logs/run/version_0 could not be written (No space left on device): free "
+        "some space or give another --log-dir; the checkpoints that are there are whole"
+    )
+
+
+def test_a_disk_that_is_full_for_a_figure(kl, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def full(self, file, **_):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    result = kl("fit", "--train-size", 100, "--epochs", 1, "--no-exact", "--name", "run")
+    assert (result.code, result.out) == (1, "")
+    assert "error: files of the run in lightning_logs/run/version_0 could not be written (No space left" in result.err
+    assert not list(Path("lightning_logs").rglob("figures/*"))
+
+
+def test_a_name_that_the_locale_cannot_read(kl):
+    result = kl("fit", "--name", os.fsdecode(b"\xc3\xa9") if sys.getfilesystemencoding() == "ascii" else "\udcc3\udca9")
+    assert result.code == 2
+    assert result.err.startswith("error: name must be characters of the locale, whose encoding here is ")
+    assert "set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or give an ASCII name" in result.err
+
+
 def test_characters_that_the_encoding_has_not(tmp_path):
     Path(tmp_path, "out").touch()
     raw = streams._Output(os.open(tmp_path / "out", os.O_WRONLY), "w")

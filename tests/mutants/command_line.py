@@ -227,4 +227,32 @@ MUTANTS = [
         "max(1, before, ",
         "tests/test_crash.py -k counts_its_epoch",
     ),
+    Mutant(
+        "a port may be a word",
+        "recipes/processes.py",
+        "        _check_numbers()\n",
+        "        pass\n",
+        "tests/test_survival.py -k of_ranks",
+    ),
+    Mutant(
+        "a full disk is a traceback of the writer",
+        "recipes/training.py",
+        "    threading.excepthook = show\n",
+        "",
+        "tests/test_survival.py -k event_files",
+    ),
+    Mutant(
+        "half a figure is left",
+        "callbacks/figures.py",
+        "            with written_whole(path) as file:",
+        "            path.parent.mkdir(exist_ok=True)\n            with path.open('wb') as file:",
+        "tests/test_survival.py -k figure",
+    ),
+    Mutant(
+        "a name of lone bytes is too long",
+        "recipes/training.py",
+        'and any("\\udc80" <= each',
+        'and all("x" < each',
+        "tests/test_survival.py -k locale",
+    ),
 ]
