@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import KernelDataModule
+from datamodules.npz_headers import check_members
 from datamodules.raw import RawData
 from datamodules.targets import check_task, targets
 from kl.dense import require_dense
@@ -39,6 +40,9 @@ class ArrayDataModule(KernelDataModule):
         task: "classification", also of whole floats and one-hot rows; "regression", also of integers; or "auto".
         **options: those of `KernelDataModule`.
 
+    Attributes:
+        memory: budget for reading the file: bytes, "8GB", or "auto" (half of what is free).
+
     Raises:
         InputError: the file or a key is missing or damaged, or an array is not as described.
 
@@ -56,6 +60,7 @@ class ArrayDataModule(KernelDataModule):
         super().__init__(**options)
         self._asked_task = check_task(task)
         self.path = None if path is None else expand_home(path)
+        self.memory: str | int = "auto"
         self.name = "arrays" if self.path is None else Path(self.path).stem
         self._arrays: dict[str, Any] | None = None
 
@@ -75,7 +80,7 @@ class ArrayDataModule(KernelDataModule):
     def load(self) -> RawData:
         """Read the arrays and check what they hold."""
         if self.path is not None:
-            arrays = read_npz(self.path, KEYS, TEST_KEYS)
+            arrays = read_npz(self.path, KEYS, TEST_KEYS, self.memory)
         elif self._arrays is not None:
             arrays = {key: as_array(key, value) for key, value in self._arrays.items()}
             for key in KEYS:
@@ -93,20 +98,26 @@ class ArrayDataModule(KernelDataModule):
 
 
 def read_npz(
-    path: str | os.PathLike[str], keys: tuple[str, ...], optional: tuple[str, ...] = ()
+    path: str | os.PathLike[str],
+    keys: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    memory: str | int = "auto",
 ) -> dict[str, np.ndarray]:
     """The named arrays of a .npz file, the optional ones where they are there; others in it are not read.
 
     Raises:
         InputError: no such file, not a .npz file, damaged, a key is missing, or an array holds Python
             objects.
+        MemoryBudgetError: the arrays need more than the budget.
     """
     with _open_npz(path) as file:
         if missing := [key for key in keys if key not in file.files]:
             found = ", ".join(file.files) or "nothing"
             also = f" (and may hold {', '.join(optional)})" if optional else ""
             raise InputError(f"{path} must hold {', '.join(keys)}{also}; {', '.join(missing)} not found among: {found}")
-        return {key: _read_key(path, file, key) for key in (*keys, *optional) if key in file.files}
+        there = [key for key in (*keys, *optional) if key in file.files]
+        check_members(path, file.zip, there, memory)
+        return {key: _read_key(path, file, key) for key in there}
 
 
 def read_first(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str, np.ndarray]:
@@ -118,6 +129,7 @@ def read_first(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str
     with _open_npz(path) as file:
         for key in keys:
             if key in file.files:
+                check_members(path, file.zip, [key])
                 return key, _read_key(path, file, key)
         found = ", ".join(file.files) or "nothing"
         raise InputError(f"{path} must hold {' or '.join(keys)}; it holds: {found}")

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-def build_data(options: DataOptions, seed: int, centers: int = 0, shift: bool = True) -> KernelDataModule:
+def build_data(
+    options: DataOptions, seed: int, centers: int = 0, shift: bool = True, memory: str = "auto"
+) -> KernelDataModule:
     """The data module that --data and the options beside it describe; a stream's sample has as many rows as centres.
 
-    `shift` says whether the kernel is shift-invariant, so that features may be.
+    `shift` says whether the kernel is shift-invariant, so that features may be; `memory` is for reading a .npz file.
 
     Raises:
         InputError: an option is out of its range or does not apply, or the data cannot be had.
     """
-    from datamodules import build_datamodule
+    from datamodules import ArrayDataModule, build_datamodule
 
     import_own_first()
     extra: dict[str, Any] = {}
@@ -45,7 +47,7 @@ def build_data(options: DataOptions, seed: int, centers: int = 0, shift: bool = 
     for name in ("image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
-    return build_datamodule(
+    datamodule = build_datamodule(
         options.data,
         data_dir=options.data_dir,
         train_size=options.train_size,
@@ -58,6 +60,9 @@ def build_data(options: DataOptions, seed: int, centers: int = 0, shift: bool = 
         validation=options.validation,
         **extra,
     )
+    if isinstance(datamodule, ArrayDataModule):
+        datamodule.memory = memory
+    return datamodule
 
 
 def build_kernel(options: KernelOptions) -> Kernel:
@@ -97,7 +102,7 @@ def build_run(
     """
     centers = solver.centers or "2000"
     sampled = int(centers) if solver.solver in ("eigenpro3", "eigenpro4") and centers.isdecimal() else 0
-    datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant)
+    datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant, run.memory)
     return datamodule, build_machine(kernel, solver, exact, run, datamodule)
 
 

@@ -51,7 +51,7 @@ def interpolate(
     check_solver(solver.solver)
     check_tolerance(solver.tolerance)
     chosen = build_kernel(kernel)
-    datamodule = build_data(data, run.seed, shift=chosen.shift_invariant)
+    datamodule = build_data(data, run.seed, shift=chosen.shift_invariant, memory=run.memory)
     datamodule.prepare_data()
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)

@@ -132,4 +132,25 @@ MUTANTS = [
         "if (need := 0) > budget:",
         "tests/test_exact_memory.py -k eigen_decomposition_that",
     ),
+    Mutant(
+        "the header of an array is believed",
+        "datamodules/npz_headers.py",
+        "or found.size != there:",
+        "or there < 0:",
+        "tests/test_npz_headers.py -k other_rows",
+    ),
+    Mutant(
+        "arrays are read whatever they take",
+        "datamodules/npz_headers.py",
+        "if need > budget:",
+        "if need < 0:",
+        "tests/test_npz_headers.py -k refused_before",
+    ),
+    Mutant(
+        "the first of two arrays of one name is read",
+        "datamodules/npz_headers.py",
+        "if len(infos) > 1:",
+        "if len(infos) > 9:",
+        "tests/test_npz_headers.py -k twice",
+    ),
 ]
