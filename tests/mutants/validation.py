@@ -87,8 +87,8 @@ MUTANTS = [
     Mutant(
         "a test set is required again",
         "datamodules/arrays.py",
-        "read_npz(self.path, KEYS, TEST_KEYS)",
-        "read_npz(self.path, KEYS + TEST_KEYS)",
+        "read_npz(self.path, KEYS, TEST_KEYS, self.memory)",
+        "read_npz(self.path, KEYS + TEST_KEYS, (), self.memory)",
         SPLIT,
     ),
     Mutant(
