@@ -164,8 +164,9 @@ def test_folders_below_folders_have_an_end(tmp_path):
         load(tmp_path)
 
 
-def test_a_pipe_named_as_an_image_does_not_hang(tmp_path):
+def test_a_pipe_named_as_an_image_does_not_hang(tmp_path, monkeypatch):
     make(tmp_path, "train")
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened, and waiting for ever"))
     os.mkfifo(tmp_path / "train" / "cat" / "pipe.png")
     with pytest.raises(InputError, match=r"cat/pipe\.png must be a file; it is a folder, pipe, socket or device"):
         load(tmp_path)

@@ -201,7 +201,8 @@ def test_the_number_of_pixels_is_looked_at_before_they_are_decoded(tmp_path, mon
     refused(small, "has 10 x 10 = 100 pixels, more than the limit of 99", max_pixels=99)
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened, and waiting for ever"))
     pipe = tmp_path / "cat.png"
     os.mkfifo(pipe)
     match = "cat.file must be a file; it is a folder, pipe, socket or device: remove or replace it"

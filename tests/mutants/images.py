@@ -96,7 +96,7 @@ MUTANTS = [
         "datamodules/images.py",
         "if not stat.S_ISREG(kind):",
         "if stat.S_ISDIR(kind):",
-        f"{FOLDERS} -k pipe",
+        f"{IMAGES} -k no_file",
     ),
     Mutant(
         "names of parts in their own case only",
