@@ -153,4 +153,32 @@ MUTANTS = [
         "if len(infos) > 9:",
         "tests/test_npz_headers.py -k twice",
     ),
+    Mutant(
+        "the jitter of a direct solve is not reported",
+        "kl/exact/direct.py",
+        "return refine(system, triangle.solve, wanted, jitter)",
+        "return refine(system, triangle.solve, wanted)",
+        "tests/test_exact_reported.py",
+    ),
+    Mutant(
+        "the jitter of a solution is lost",
+        "kl/interpolation.py",
+        "jitter=solved.jitter,",
+        "jitter=0.0,",
+        "tests/test_exact_reported.py",
+    ),
+    Mutant(
+        "the residual of the exact limit is its jitter",
+        "recipes/report.py",
+        '"exact_relative_residual": exact.get("relative_residual"),',
+        '"exact_relative_residual": exact.get("jitter"),',
+        "tests/test_exact_reported.py",
+    ),
+    Mutant(
+        "the jitter of the exact limit is its residual",
+        "recipes/report.py",
+        '"exact_jitter": exact.get("jitter"),',
+        '"exact_jitter": exact.get("relative_residual"),',
+        "tests/test_exact_reported.py",
+    ),
 ]
