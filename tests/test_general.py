@@ -247,7 +247,7 @@ def test_more_centres_than_rows():
     rows = data(n=15)
     centers = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))
     trained = machine(centers, batch_size=3)
-    fit(trained, rows, 300)
+    fit(trained, rows, 350)
     K_XZ, K_ZZ, y = matrices(trained, rows)
     # The least norm in the span of the centres among all that fit: alpha = K_ZZ^-1 K_ZX (K_XZ K_ZZ^-1 K_ZX)^-1 Y.
     half = np.linalg.solve(K_ZZ, K_XZ.T)
