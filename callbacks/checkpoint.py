@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from kl.checkpoints import read_checkpoint
+from kl.checkpoints import errors_name, read_checkpoint, require_lightning
 from kl.errors import KLError
 from kl.files import written_whole
 
@@ -47,8 +47,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint, on the CPU; see `read_checkpoint`."""
-        return read_checkpoint(path)
+        """Read a checkpoint, on the CPU; see `read_checkpoint`.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or was not written by a Trainer.
+        """
+        checkpoint = read_checkpoint(path)
+        with errors_name(path):
+            require_lightning(checkpoint)
+        return checkpoint
 
 
 def last_checkpoint(folder: str | Path) -> ModelCheckpoint:

@@ -7,6 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from callbacks.common import Machine, validation_metrics
+from kl.checkpoints import require_values
+from kl.errors import CheckpointError
 
 Curves = dict[str, list[tuple[int, float]]]  # by tag: epochs trained, value
 
@@ -44,6 +46,14 @@ class History(pl.Callback):
         return {"history": {tag: [list(point) for point in points] for tag, points in self.history.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's history."""
+        """Go on from a checkpoint's history.
+
+        Raises:
+            CheckpointError: it holds none.
+        """
+        require_values("history", state_dict, {"history": dict[str, list]})
         saved = state_dict["history"]
-        self.history = {tag: [(int(epoch), value) for epoch, value in points] for tag, points in saved.items()}
+        try:
+            self.history = {tag: [(int(epoch), float(value)) for epoch, value in saved[tag]] for tag in saved}
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"its history must be of pairs of an epoch and a value: {error}") from error

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from callbacks.common import Machine
 from kl import InputError
+from kl.checkpoints import require_values
 from kl.kernels.base import check_positive
 from kl.wording import counted
 
@@ -48,6 +49,7 @@ class StopWhenInterpolated(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
         """Take over what a checkpoint kept."""
+        require_values("StopWhenInterpolated", state_dict, {"stopped_epoch": int | None})
         self.stopped_epoch = state_dict["stopped_epoch"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:

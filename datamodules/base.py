@@ -20,7 +20,7 @@ from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData, one_hot
 from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
 from datamodules.stored import restored
-from kl.checkpoints import require_weights_only
+from kl.checkpoints import require_values, require_weights_only
 from kl.encoding import FeatureEncoding, say_merged
 from kl.errors import CheckpointError, InputError
 from kl.files import expand_home
@@ -256,6 +256,8 @@ class KernelDataModule(pl.LightningDataModule):
         Raises:
             CheckpointError: it has not.
         """
+        types = {"encoding": dict, "validation": float, "validation_rows": str}
+        require_values("data module", state_dict, types)
         if state_dict["encoding"] != self.encoding.to_dict():
             raise CheckpointError(
                 "the checkpoint was trained on features of another scale or origin: resume with the same --data, in "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,72 @@ def require_arguments(what: str, cls: type, values: Any) -> None:
     require_values(what, values, {name: hints.get(name, Any) for name in values})
 
 
+def require_like(what: str, found: Any, template: Any) -> None:
+    """Check that a part of a checkpoint has the form of a template: in dicts the same names, and values of its types.
+
+    Counts are not negative. What is None in the template may be anything.
+
+    Raises:
+        CheckpointError: it has not.
+    """
+    if isinstance(template, dict):
+        if not isinstance(found, dict) or set(found) != set(template):
+            names = ", ".join(map(str, template)) or "nothing"
+            raise CheckpointError(f"its {what} must hold {names}; got {_brief(found)}: {REMEDY}")
+        for name, value in template.items():
+            require_like(f"{what}: {name}", found[name], value)
+    elif isinstance(template, list):
+        if not isinstance(found, list) or len(found) != len(template):
+            raise CheckpointError(f"its {what} must be a list of {len(template)}; got {_brief(found)}: {REMEDY}")
+        for number, value in enumerate(template):
+            require_like(f"{what}: {number}", found[number], value)
+    elif template is not None and (not _fits(found, type(template)) or (type(template) is int and found < 0)):
+        raise CheckpointError(f"its {what} must be like {template!r}; got {_brief(found)}: {REMEDY}")
+
+
+def is_same(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two tensors have the same type, shape and values, wherever they are."""
+    return ours.dtype == theirs.dtype and torch.equal(ours.cpu(), theirs.cpu())
+
+
+def require_lightning(checkpoint: dict[str, Any]) -> None:
+    """Check what Lightning reads of a checkpoint before anything else.
+
+    Raises:
+        CheckpointError: it is missing, or of a version that wrote other checkpoints.
+    """
+    types = {"epoch": int, "global_step": int, "pytorch-lightning_version": str}
+    require_values("top level", checkpoint, types)
+    version = checkpoint["pytorch-lightning_version"]
+    if not re.fullmatch(r"[2-9]\.\d+(\.\d+)*\w*", version):
+        raise CheckpointError(f"it was written by Lightning {version[:20]!r}, before 2.0 or none: train again")
+    if min(checkpoint["epoch"], checkpoint["global_step"]) < 0:
+        raise CheckpointError(f"its epoch and global_step must be at least 0: {REMEDY}")
+
+
+def require_epoch_end(checkpoint: dict[str, Any]) -> None:
+    """Check that training can go on from a checkpoint: that it was written where an epoch had ended.
+
+    A callback that writes one after a step is called before the step is counted, and before the epoch's end.
+
+    Raises:
+        CheckpointError: it was written inside an epoch, or does not say where.
+    """
+    loops = checkpoint.get("loops")
+    require_values("loops", loops, {"fit_loop": dict})
+    assert isinstance(loops, dict)  # require_values has seen to it
+    require_values("fit_loop", loops["fit_loop"], {"epoch_loop.batch_progress": dict})
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    require_values("batch_progress", progress, {"current": dict, "is_last_batch": bool})
+    current = progress["current"]
+    require_values("batch_progress", current, {"ready": int, "completed": int})
+    if current["ready"] and not (progress["is_last_batch"] and current["completed"] == current["ready"]):
+        raise CheckpointError(
+            "the checkpoint was written inside an epoch, whose remaining batches are unknown: resume from one written "
+            "at the end of an epoch, as `kl fit` and ModelCheckpoint(save_on_train_epoch_end=True) write them"
+        )
+
+
 def require_tensors(state: Any, dimensions: Mapping[str, int]) -> None:
     """Check that weights are plain, finite tensors, and that some are there with so many dimensions.
 
@@ -183,7 +250,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (list, Sequence):
+    if origin in (list, Sequence) and inner:
         return isinstance(value, list | tuple) and all(_fits(each, inner[0]) for each in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kl.budget import TrainingMemory
+from kl.checkpoints import is_same
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
@@ -279,7 +280,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         super()._load_extra_state(extra, state, resuming)
         self._rank_of_direction = extra["rank_of_direction"]
         self._by_factor = extra["by_factor"]
-        if resuming and not torch.equal(state["means"], self.means.cpu()):
+        if resuming and not is_same(self.means, state["means"]):
             raise CheckpointError(
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
                 "--seed"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from kl.checkpoints import is_same
 from kl.errors import CheckpointError, InputError
 from kl.metrics import error, mse
 from kl.ranks import Ranks
@@ -112,7 +113,7 @@ class InterpolatingMachine(TrainedExpansion):
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)
         order = state["order"]
-        if not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+        if not is_same(torch.arange(len(order)), order.sort().values):
             raise CheckpointError("its order must name each training row once; it does not: train again")
 
     def _has_same_data(self, x: Tensor, y: Tensor) -> bool:

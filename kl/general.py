@@ -78,7 +78,7 @@ class GeneralKernelMachine(PlannedMachine):
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
     _shared_rows = ("alpha", "centers")
-    _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "sq_norm": 1}
+    _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
     _extra_types: ClassVar[dict[str, Any]] = {
         **PlannedMachine._extra_types,
         "period": int,

@@ -64,7 +64,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
     _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values", "fitted.pending_on_subsample")
-    _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "vectors": 2}
+    _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "vectors": 2, "weights": 1}
 
     def __init__(
         self,

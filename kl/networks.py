@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from kl.checkpoints import errors_name, require_epoch_end, require_tensors, require_values
 from kl.dense import require_dense
 from kl.errors import CheckpointError, InputError
-from kl.evaluated import EvaluatedModule, describe_data
+from kl.evaluated import EvaluatedModule, describe_data, require_description
 from kl.kernels.base import check_count, check_one_of, check_positive
 from kl.metrics import error, mse
 from kl.rows import RowDataset
@@ -179,14 +180,26 @@ class ReluNetwork(EvaluatedModule):
         Raises:
             CheckpointError: the checkpoint is not of such a network, or belongs to other data.
         """
+        with errors_name(self._trainer.ckpt_path if self._trainer else None):
+            self._take_checkpoint(checkpoint)
+
+    def _take_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         extra = checkpoint.get("relu_network")
         if extra is None:
             raise CheckpointError("the checkpoint holds no ReLU network; give one that a ReluNetwork's Trainer wrote")
+        require_values("relu_network", extra, {"data_info": dict})
+        require_description(extra["data_info"])
+        require_tensors(checkpoint["state_dict"], {})
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            require_epoch_end(checkpoint)
         if not self.is_fitted:
             self.data_info = extra["data_info"]
-            self._make_layers(self.data_info)
-        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-        if saved != {name: tuple(value.shape) for name, value in self.state_dict().items()}:
+            try:
+                self._make_layers(self.data_info)
+            except InputError as error:
+                raise CheckpointError(f"its layers: {error}") from error
+        saved = {name: (value.shape, value.dtype) for name, value in checkpoint["state_dict"].items()}
+        if saved != {name: (value.shape, value.dtype) for name, value in self.state_dict().items()}:
             raise CheckpointError(
                 f"the checkpoint is for {_shapes(extra['data_info'])} or other widths, this network for "
                 f"{_shapes(self.data_info)} and widths {self.hparams['widths']}: resume with the data and the options "

@@ -78,7 +78,7 @@ class PlannedMachine(TrainedExpansion):
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)
         if extra["plan"] is not None:
-            require_arguments("plan", EigenProPlan, extra["plan"])
+            require_plan(extra["plan"], state["vectors"])
         if resuming and len(state["vectors"]) != len(self.vectors):
             raise CheckpointError(
                 f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
@@ -96,6 +96,26 @@ class PlannedMachine(TrainedExpansion):
             ours = self.parameters_chosen.get(name)
             if self.hparams.get(name, "auto") != "auto" and ours != theirs:
                 log.warning("%s %s has no effect: the run goes on with %s, the checkpoint's", name, ours, theirs)
+
+
+def require_plan(
+    plan: Any,
+    vectors: Tensor,  # shape: (s, q)
+) -> None:
+    """Check that a part of a checkpoint holds the fields of the `EigenProPlan` of a preconditioner.
+
+    Raises:
+        CheckpointError: it does not, or one is out of its range.
+    """
+    require_arguments("plan", EigenProPlan, plan)
+    for name, value in plan.items():
+        if not (value >= 0 if name == "top_q" else value > 0):
+            raise CheckpointError(f"its plan must have {name} above 0; got {value}: train again")
+    if vectors.shape != (plan["subsample"], plan["top_q"]):
+        raise CheckpointError(
+            f"its vectors must have shape {(plan['subsample'], plan['top_q'])}, as its plan says; got "
+            f"{tuple(vectors.shape)}: train again"
+        )
 
 
 def check_sizes(**sizes: tuple[Any, int]) -> None:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from kl.budget import TrainingMemory
-from kl.checkpoints import errors_name, require_state, require_tensors, require_values
+from kl.checkpoints import (
+    errors_name,
+    is_same,
+    require_epoch_end,
+    require_like,
+    require_state,
+    require_tensors,
+    require_values,
+)
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import describe_data, require_description
 from kl.kernels import Kernel, build_kernel
@@ -266,6 +274,9 @@ class TrainedExpansion(StatefulExpansion):
         require_description(extra["data_info"])
         if self.ranks.size > 1:
             state |= {name: state[name][self.ranks.own(len(state[name]))].clone() for name in self._shared_rows}
+        training = self._trainer is not None and self._trainer.state.fn == "fit"
+        if training:
+            require_epoch_end(checkpoint)
         if resuming:
             self._require_same_start(checkpoint)
         self.kernel = self._kernel_of(extra["kernel"], resuming)
@@ -273,6 +284,14 @@ class TrainedExpansion(StatefulExpansion):
         self._load_extra_state(extra, state, resuming)
         expected = {name: each for name, each in self.state_dict().items() if name != EXTRA}
         require_state(state, expected, () if resuming else self._kept_in_checkpoints)
+        info, (d, c) = self.data_info, (state["centers"].shape[1], state["alpha"].shape[1])
+        if (info["num_features"], info["num_outputs"]) != (d, c):
+            raise CheckpointError(
+                f"its data_info says d={info['num_features']}, c={info['num_outputs']}, and its weights are for d={d}, "
+                f"c={c}: train again"
+            )
+        if training:
+            self._require_trainable(checkpoint)
         if resuming:
             if getattr(self.trainer, "datamodule", None) is not None:
                 self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
@@ -291,11 +310,9 @@ class TrainedExpansion(StatefulExpansion):
 
     def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
         """Check that the run that goes on is the checkpoint's."""
-        _require_epoch_end(checkpoint)
         state = checkpoint["state_dict"]
         for name in self._same_when_resumed:
-            ours, theirs = getattr(self, name).cpu(), state[name]
-            if theirs.dtype != ours.dtype or not torch.equal(theirs, ours):
+            if not is_same(getattr(self, name), state[name]):
                 raise CheckpointError(
                     f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
                     "--data, --train-size, --label-noise and --seed as the first run"
@@ -308,6 +325,17 @@ class TrainedExpansion(StatefulExpansion):
                 f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
                 "same --precision"
             )
+
+    def _require_trainable(self, checkpoint: dict[str, Any]) -> None:
+        """Check what Lightning will take of the checkpoint beside this machine's part."""
+        optimizer: Any = self.configure_optimizers()
+        require_like("optimizer_states", checkpoint.get("optimizer_states"), [optimizer.state_dict()])
+        found = checkpoint["optimizer_states"][0]["param_groups"][0]
+        if not found.get("lr", 1.0) > 0:
+            raise CheckpointError(f"its optimizer_states must have an lr above 0; got {found['lr']}: train again")
+        loops, template = checkpoint["loops"]["fit_loop"], self.trainer.fit_loop.state_dict()
+        for name in set(loops) & set(template):  # versions of Lightning have others
+            require_like(f"loops: {name}", loops[name], template[name])
 
     @classmethod
     def restored(
@@ -355,12 +383,3 @@ def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
     return value.item() if hasattr(value, "item") else value
-
-
-def _require_epoch_end(checkpoint: dict[str, Any]) -> None:
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
-    if progress.get("current", {}).get("completed", 0) and not progress.get("is_last_batch", True):
-        raise CheckpointError(
-            "the checkpoint was written inside an epoch, whose remaining batches are unknown: resume from one written "
-            "at the end of an epoch, as `kl fit` writes them"
-        )

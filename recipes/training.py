@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kl.errors import InputError, KLError
+from kl.errors import CheckpointError, InputError, KLError
 from kl.files import hold
 from kl.kernels.base import check_one_of
 from kl.signals import INTERRUPTED
@@ -161,6 +161,7 @@ class Run:
         import kl.ranks
         from kl.watch import REMEDY
 
+        error = self._of_checkpoint(error)
         if isinstance(error, OSError) and error.filename is None and error.errno in FULL:
             error = KLError(  # an event file, or a figure
                 f"files of the run in {self.folder} could not be written ({error.strerror}): free some space or give "
@@ -182,6 +183,20 @@ class Run:
             return type(error)(f"{error} (on rank {self.trainer.global_rank} of {ranks})")
         return error
 
+    def _of_checkpoint(self, error: Exception) -> Exception:
+        """The error as one of the checkpoint's, where Lightning meets it on taking its own part out of that."""
+        steps = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+        if not steps & {"_restore_modules_and_callbacks", "restore_training_state"}:
+            return error
+        if isinstance(error, CheckpointError) and not str(error).startswith(str(self.resume)):
+            return CheckpointError(f"{self.resume}: {error}")
+        if isinstance(error, KLError):
+            return error
+        return CheckpointError(
+            f"{self.resume}: Lightning cannot go on from it ({type(error).__name__}: {error}): another version wrote "
+            "it, or it was changed; train again"
+        )
+
     def _started(self) -> bool:
         from callbacks import KeepOptions
 
@@ -196,9 +211,12 @@ class Run:
         return max(1, before, last, self.trainer.current_epoch) if written else 0
 
     def _require_epochs_left(self, resume: Path) -> int:
-        from kl.checkpoints import read_checkpoint
+        from kl.checkpoints import errors_name, read_checkpoint, require_lightning
 
-        done, asked = int(read_checkpoint(resume).get("epoch", -1)) + 1, self.trainer.max_epochs or 0
+        checkpoint = read_checkpoint(resume)
+        with errors_name(resume):
+            require_lightning(checkpoint)
+        done, asked = checkpoint["epoch"] + 1, self.trainer.max_epochs or 0
         if done >= asked:
             raise InputError(f"epochs must be more than the {done} that {resume} has had already; got {asked}")
         return done
@@ -298,9 +316,10 @@ def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
         return None
     if options.resume != "last":
         path = Path(options.resume)
-        if not path.is_file():
-            raise InputError(f"resume must be last or the path of a checkpoint; there is no file {path}")
-        return path
+        with suppress(OSError):  # the name is too long
+            if path.is_file():
+                return path
+        raise InputError(f"resume must be last or the path of a checkpoint; there is no file {path}")
     folder = Path(options.log_dir, name)
     found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
