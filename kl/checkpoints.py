@@ -167,7 +167,8 @@ def require_epoch_end(checkpoint: dict[str, Any]) -> None:
     loops = checkpoint.get("loops")
     require_values("loops", loops, {"fit_loop": dict})
     assert isinstance(loops, dict)  # require_values has seen to it
-    require_values("fit_loop", loops["fit_loop"], {"epoch_loop.batch_progress": dict})
+    counts = ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.manual_optimization.optim_step_progress")
+    require_values("fit_loop", loops["fit_loop"], dict.fromkeys(counts, dict))  # Lightning takes 0 for those missing
     progress = loops["fit_loop"]["epoch_loop.batch_progress"]
     require_values("batch_progress", progress, {"current": dict, "is_last_batch": bool})
     current = progress["current"]

@@ -297,7 +297,7 @@ def test_resume_from_every_change(tmp_path):
     for path in places(content):
         if path[0] in ("lr_schedulers", "callbacks"):
             continue  # Lightning's own, above
-        for change in ("removed", "a text", "a list"):  # History warns of a missing state itself
+        for change in ("removed", "a text", "a list"):
             torch.save(changed(content, path, CHANGES[change]), bad)
             try:
                 fit(
