@@ -24,6 +24,8 @@ from kl.checkpoints import (
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import describe_data, require_description
 from kl.kernels import Kernel, build_kernel
+from kl.kernels.base import kernel_name
+from kl.kernels.configured import own_classes
 from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.memory import parse_memory
 from kl.ranks import Ranks
@@ -87,6 +89,7 @@ class TrainedExpansion(StatefulExpansion):
         own = {"kernel": self.kernel.config(), **options}
         self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
         self.memory: TrainingMemory | None = None
+        self._warned_of_kernels = False
         self._streamed = False
         self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows
         self._augmented = False
@@ -250,11 +253,25 @@ class TrainedExpansion(StatefulExpansion):
 
         What ranks share is made whole on rank 0, which writes it: any number of ranks may go on from there.
         """
+        self._warn_of_unnamed_kernels()
         state = checkpoint["state_dict"]
         state.pop(EXTRA, None)  # files have it readable
         for name in self._shared_rows:
             state[name] = self.ranks.whole_on_first(state[name], self.ranks.total(len(state[name])))
         checkpoint["kernel_machine"] = self.describe_state()
+
+    def _warn_of_unnamed_kernels(self) -> None:
+        """Say once that a class of a script or a notebook cannot be found by the name that checkpoints keep."""
+        names = sorted(kernel_name(cls) for cls in own_classes(self.kernel))
+        unnamed = [name for name in names if name.startswith("__main__:") or "<locals>" in name]
+        if unnamed and not self._warned_of_kernels and self.ranks.rank == 0:
+            self._warned_of_kernels, name = True, unnamed[0].rpartition(".")[2].rpartition(":")[2]
+            log.warning(
+                "checkpoints keep the kernel as %s, a name that no other program finds: put the class into a file such "
+                "as mine.py and take it from there; or load with load_from_checkpoint(path, kernel=%s)",
+                unnamed[0],
+                name,
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes and the kernel of the checkpoint.

@@ -185,6 +185,16 @@ def test_stops_at_an_mse_and_not_before():
     assert stop.stopped_epoch is None
 
 
+def test_a_resumed_run_keeps_the_epoch_it_was_fitted_at(tmp_path):
+    data = {"data": DigitsDataModule(train_size=200, label_noise=0.3)}
+    first, rest = StopWhenInterpolated(), StopWhenInterpolated()
+    trainer, _ = fit([first], epochs=50, **data)
+    trainer.save_checkpoint(tmp_path / "fitted.ckpt")
+    trainer, _ = fit([rest], epochs=first.stopped_epoch + 2, ckpt_path=tmp_path / "fitted.ckpt", **data)
+    assert rest.stopped_epoch == first.stopped_epoch > 1
+    assert trainer.current_epoch == first.stopped_epoch + 2  # it has been said once, and does not stop it again
+
+
 def test_min_epochs_goes_on_but_the_first_epoch_is_kept():
     stop = StopWhenInterpolated(mse=10.0)
     trainer, _ = fit([stop], epochs=5, min_epochs=3)

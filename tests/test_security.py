@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -282,3 +284,44 @@ def test_other_options_take_precedence_and_unknown_ones_are_named(contents, evil
     assert KernelMachine.load_from_checkpoint(path, memory="2GB").hparams["memory"] == "2GB"
     with pytest.raises(CheckpointError, match=r"must be among kernel, .*got 'strict'"):
         KernelMachine.load_from_checkpoint(path, strict=False)
+
+
+SCRIPT = """
+import logging, sys
+from dataclasses import dataclass
+import pytorch_lightning as pl
+import kl
+from datamodules import DigitsDataModule
+
+@dataclass(frozen=True)
+class Mine(kl.Gaussian):
+    pass
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+machine = kl.KernelMachine(Mine(2.0))
+trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                     enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(machine, datamodule=DigitsDataModule(train_size=50, test_size=20))
+for _ in range(2):
+    trainer.save_checkpoint("script.ckpt")
+assert kl.load_machine("script.ckpt", kernel=Mine).kernel == Mine(2.0)
+"""
+
+
+def test_a_kernel_of_a_script_is_kept_with_a_warning(evil, caplog):
+    Path("script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    remedy = "into a file such as mine.py and take it from there; or load with load_from_checkpoint(path, kernel=Mine)"
+    assert (
+        done.stderr.count(f"the kernel as __main__:Mine, a name that no other program finds: put the class {remedy}")
+        == 1
+    )
+    with pytest.raises(CheckpointError, match=r"--kernel mine:Mine, where mine\.py holds that class"):
+        kl.load_machine("script.ckpt")
+    Path(f"{NAME}_2.py").write_text(SCRIPT[: SCRIPT.index("logging.getL")])
+    loaded = kl.load_machine("script.ckpt", kernel=f"{NAME}_2:Mine")  # moved to a file since
+    assert loaded.kernel.bandwidth == 2.0
+    caplog.clear()
+    fit(KernelMachine(Cauchy(2.0)), regression(), 1).save_checkpoint("module.ckpt")
+    assert "no other program" not in caplog.text

@@ -3,6 +3,7 @@
 from mutants import Mutant
 
 SECURITY = "tests/test_security.py"
+BAD = "tests/test_bad_checkpoints.py"
 
 MUTANTS = [
     Mutant(
@@ -110,5 +111,103 @@ MUTANTS = [
         "del sys.modules[name]",
         "pass",
         "tests/test_user_modules.py -k half_made",
+    ),
+    Mutant(
+        "no word of a kernel that no other program finds",
+        "kl/trained.py",
+        "self._warn_of_unnamed_kernels()\n        state",
+        "state",
+        f"{SECURITY} -k of_a_script",
+    ),
+    Mutant(
+        "a run goes on from the first step of an epoch",
+        "kl/checkpoints.py",
+        'if current["ready"] and not (',
+        'if current["completed"] and not (',
+        f"{BAD} -k goes_on_from",
+    ),
+    Mutant(
+        "a run goes on from the last step of an epoch",
+        "kl/checkpoints.py",
+        ' and current["completed"] == current["ready"])',
+        ")",
+        f"{BAD} -k goes_on_from",
+    ),
+    Mutant(
+        "a checkpoint without counts begins again",
+        "kl/checkpoints.py",
+        'counts = ("epoch_progress", ',
+        "counts = (",
+        f"{BAD} -k from_every_change",
+    ),
+    Mutant(
+        "weights of NaN are loaded",
+        "kl/checkpoints.py",
+        "if value.is_floating_point() and not bool(torch.isfinite(value).all()):",
+        "if False:",
+        f"{BAD} -k every_tensor",
+    ),
+    Mutant(
+        "a tensor of one value fills the memory",
+        "kl/checkpoints.py",
+        "if value.untyped_storage().nbytes() < value.numel() * value.element_size():",
+        "if False:",
+        f"{BAD} -k every_tensor",
+    ),
+    Mutant(
+        "tensors of any shape and type are loaded",
+        "kl/checkpoints.py",
+        "if got.shape != want.shape or got.dtype not in allowed:",
+        "if False:",
+        f"{BAD} -k every_tensor",
+    ),
+    Mutant(
+        "an order that is none is loaded",
+        "kl/fitting.py",
+        "if not is_same(torch.arange(len(order)), order.sort().values):",
+        "if False:",
+        f"{BAD} -k every_tensor",
+    ),
+    Mutant(
+        "a part of a checkpoint may lack a value",
+        "kl/checkpoints.py",
+        "if name not in values:",
+        "if False:",
+        f"{BAD} -k every_value",
+    ),
+    Mutant(
+        "a plan that is not the preconditioner's",
+        "kl/planned.py",
+        'if vectors.shape != (plan["subsample"], plan["top_q"]):',
+        "if False:",
+        f"{BAD} -k every_tensor",
+    ),
+    Mutant(
+        "a description of other sizes than the weights",
+        "kl/trained.py",
+        'if (info["num_features"], info["num_outputs"]) != (d, c):',
+        "if False:",
+        f"{BAD} -k description",
+    ),
+    Mutant(
+        "the optimizer's state is not looked at",
+        "kl/trained.py",
+        'require_like("optimizer_states", checkpoint.get("optimizer_states"), [optimizer.state_dict()])',
+        "pass",
+        f"{BAD} -k changed_checkpoint",
+    ),
+    Mutant(
+        "Lightning's errors of a checkpoint are tracebacks",
+        "recipes/training.py",
+        "error = self._of_checkpoint(error)",
+        "pass",
+        f"{BAD} -k changed_checkpoint",
+    ),
+    Mutant(
+        "a resumed run forgets when it was fitted",
+        "callbacks/stop.py",
+        'self.stopped_epoch = state_dict["stopped_epoch"]',
+        "pass",
+        "tests/test_callback_logging.py -k keeps_the_epoch",
     ),
 ]
