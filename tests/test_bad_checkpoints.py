@@ -269,7 +269,7 @@ def test_a_checkpoint_inside_an_epoch_predicts_all_the_same(tmp_path):
         (("callbacks",), [], "Lightning cannot go on from it|must"),
         (("callbacks", "ConvergenceFigure", "history"), {"a": [[1]]}, "its history must be of pairs of an epoch and a"),
         (("callbacks", "ConvergenceFigure"), {"x": 1}, "its history has no history"),
-        (("DigitsDataModule",), {}, "its data module has no validation"),
+        (("DigitsDataModule",), {}, "its data module has no encoding"),
         (("hyper_parameters", "precision"), REMOVED, "its hyper_parameters has no precision"),
         (("state_dict", "alpha"), REMOVED, "it has no alpha"),
     ],
