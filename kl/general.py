@@ -85,6 +85,7 @@ class GeneralKernelMachine(PlannedMachine):
         "projection": str,
         "step_size": float,
         "data_key": str,
+        "centers_given": bool,
     }
     _of_a_run = (*PlannedMachine._of_a_run, "optimizer", "_projection", "_train_rows", "_all_centers")
     _projection: Projection | None = None
@@ -462,5 +463,5 @@ class GeneralKernelMachine(PlannedMachine):
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
-            self._data_key, self._centers_given = extra["data_key"], extra.get("centers_given", False)
+            self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
             self._stepped = False
