@@ -109,7 +109,7 @@ def require_plan(
     """
     require_arguments("plan", EigenProPlan, plan)
     for name, value in plan.items():
-        if not (value >= 0 if name == "top_q" else value > 0):
+        if not (value >= 0 if name in ("top_q", "ridge") else value > 0):
             raise CheckpointError(f"its plan must have {name} above 0; got {value}: train again")
     if vectors.shape != (plan["subsample"], plan["top_q"]):
         raise CheckpointError(
