@@ -56,6 +56,8 @@ def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
             f"devices times num_nodes must be the {environment.world_size()} processes that {starter} has started; "
             f"got {options.devices} and {options.num_nodes}: give both what you told {starter}"
         )
+    if asked.size > 1:
+        _require_open_files(asked.size)
     return Processes(devices, options.num_nodes, environment if asked.size > 1 else None)
 
 
@@ -93,6 +95,21 @@ def check_most(name: str, value: int, on_gpu: bool) -> int:
         what = "the GPUs that torch sees" if on_gpu else f"{PER_CORE} processes a core"
         raise InputError(f"{name} must be at most {most}, {what}; got {value}")
     return value
+
+
+def _require_open_files(size: int) -> None:
+    """InputError where this process may not open as many files as one of `size` ranks does: gloo would end it."""
+    import resource
+
+    (soft, hard), least = resource.getrlimit(resource.RLIMIT_NOFILE), 128 + 8 * size
+    if soft == resource.RLIM_INFINITY or soft >= least:
+        return
+    if hard != resource.RLIM_INFINITY and hard < least:
+        raise InputError(
+            f"each of {size} ranks opens up to {least} files and connections, and the limit here is {hard}: raise it, "
+            f"as by ulimit -n {least}, or use fewer --devices"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
 
 
 def _check_numbers() -> None:

@@ -255,4 +255,11 @@ MUTANTS = [
         'and all("x" < each',
         "tests/test_survival.py -k locale",
     ),
+    Mutant(
+        "ranks begin with too few files",
+        "recipes/processes.py",
+        "        _require_open_files(asked.size)\n",
+        "        pass\n",
+        "tests/test_survival.py -k few_open_files",
+    ),
 ]
