@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from datamodules.modes import check_background, declared_depth, to_eight_bits
+from datamodules.modes import check_background, converted, declared_depth, to_eight_bits
 from kl.errors import InputError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -69,7 +69,7 @@ def decode_image(
             with _at_most(max_pixels):
                 image.load()
             picture = _upright(to_eight_bits(image, depth, name, background), image)
-            picture = picture.convert("L" if grayscale else "RGB")
+            picture = converted(picture, "L" if grayscale else "RGB")
             if size is not None and picture.size != (size[1], size[0]):
                 picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)

@@ -78,11 +78,16 @@ def to_eight_bits(
                 f"{name} declares a transparent colour of 16 bits, of which only 8 are read: save it with an alpha "
                 "channel, or with 8 bits"
             )
-        full = image.convert("RGBA")
+        full = converted(image, "RGBA")
         return _over(full.convert("RGB"), full.getchannel("A"), background)
     if mode in _DIRECT:
-        return image.convert("RGB")
+        return converted(image, "RGB")
     raise _unfaithful(name, mode, "there is no faithful way from there to 8-bit RGB")
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in a mode; itself where it has it, since Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _of_integers(image: Image.Image, depth: int, name: str) -> np.ndarray:
