@@ -103,7 +103,7 @@ class Run:
         Raises:
             InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
         """
-        start, done = time.perf_counter(), 0
+        start, done, trained = time.perf_counter(), 0, False
         if self._watch is not None:
             self._watch.before_end = self._remove_unstarted
         try:
@@ -111,8 +111,9 @@ class Run:
                 done = self._require_epochs_left(self.resume)
             with quiet_writer():
                 self.trainer.fit(machine, datamodule=datamodule, ckpt_path=self.resume)
-            if datamodule.validation and datamodule.test_set is not None:
-                self._test(machine, datamodule)
+                trained = True
+                if datamodule.validation and datamodule.test_set is not None:
+                    self._test(machine, datamodule)
         except Exception as error:
             blamed = self._blamed(error)
             if blamed is error:
@@ -126,6 +127,8 @@ class Run:
             if saved:
                 are = counted(saved, "finished epoch") + (" is" if saved == 1 else " are")
                 said = f"{are} kept; go on with the same command and --resume last"
+                if trained:  # such a run would be told that it has had all its epochs
+                    said = f"{are} kept, and the test set is not evaluated: go on with --resume last and more --epochs"
             print(f"interrupted: {said}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from stop
         finally:

@@ -176,6 +176,16 @@ def test_patience_stops_a_run(kl):
     assert more["epochs"] == found["epochs"] + 1
 
 
+def test_an_interrupt_while_the_test_set_is_evaluated_says_what_is_left(kl, monkeypatch):
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DigitsDataModule, "test_dataloader", interrupt)
+    result = kl("fit", *OPTIONS, "--epochs", 2, "--no-exact")
+    assert result.code != 0
+    assert "interrupted: 2 finished epochs are kept, and the test set is not evaluated: go on with" in result.err
+
+
 @pytest.mark.parametrize("exact", [(), ("--no-exact",)])
 def test_the_table_names_both(kl, exact, caplog):
     with caplog.at_level(logging.INFO, logger="callbacks"):
