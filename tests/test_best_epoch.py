@@ -22,7 +22,7 @@ from kl.errors import CheckpointError, InputError
 DATA = {"train_size": 400, "test_size": 200, "label_noise": 0.3, "validation": 0.25}
 OPTIONS = (
     *("--data", "digits", "--train-size", 400, "--test-size", 200, "--label-noise", 0.3, "--validation", 0.25),
-    *("--kernel", "laplacian", "--bandwidth", 20, "--batch-size", 64, "--step-size", 100),
+    *("--kernel", "laplacian", "--bandwidth", 20, "--batch-size", 64, "--step-size", 100, "--top-q", 14),
 )
 
 
@@ -38,7 +38,7 @@ class Watch(pl.Callback):
 
 
 def machine_of():
-    return kernel_learning.KernelMachine(kernel_learning.Laplacian(20.0), batch_size=64, step_size=100.0)
+    return kernel_learning.KernelMachine(kernel_learning.Laplacian(20.0), batch_size=64, step_size=100.0, top_q=14)
 
 
 def fit_json(kl, *arguments):
