@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import kl
-from kl.exact.plan import direct_memory, eigen_memory, least_pcg_memory
+from kl.exact.plan import direct_memory, eigen_memory, least_pcg_memory, pcg_plan
+from kl.exact.triangle import SIDE, LowerTriangle
 from kl.kernels import Laplacian, Polynomial
+from kl.rows import Rows
 
 MB = 10**6
 CHILD = """
@@ -72,9 +74,16 @@ def test_what_does_not_fit_is_refused_before_the_work(monkeypatch, solver):
 def test_the_least_budget_of_conjugate_gradients_is_the_least():
     x, y = torch.randn(300, 20), torch.randn(300, 1)
     least = least_pcg_memory(300, 20, 1)
+    assert [pcg_plan(300, 20, 1, budget)[0] for budget in (least - 1, least)] == [0, 1]
     assert kl.interpolate(Laplacian(5.0), x, y, memory=least, solver="pcg").converged
     with pytest.raises(kl.MemoryBudgetError, match="the solve by conjugate gradients of n=300 rows needs"):
         kl.interpolate(Laplacian(5.0), x, y, memory=least - 1, solver="pcg")
+
+
+def test_a_tile_of_long_rows_that_are_converted_has_fewer_of_them():
+    rows = Rows.of(torch.zeros(2, 2**20))
+    assert LowerTriangle(Laplacian(1.0), rows).side == SIDE
+    assert LowerTriangle(Laplacian(1.0), rows.double()).side == 8  # 64 MB
 
 
 def test_an_eigen_decomposition_that_does_not_fit_is_refused():

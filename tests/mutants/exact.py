@@ -123,7 +123,7 @@ MUTANTS = [
         "kl/exact/triangle.py",
         "self.side = converted_rows(rows.data.shape[1], self.side)",
         "pass",
-        "tests/test_exact_memory.py -k 20000-1-direct",
+        "tests/test_exact_memory.py -k long_rows",
     ),
     Mutant(
         "an eigen-decomposition takes what it needs",
