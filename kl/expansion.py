@@ -13,6 +13,7 @@ from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.evaluated import EvaluatedModule
 from kl.kernels import Kernel
+from kl.plain import ExportedMachine, differentiable_matmul
 from kl.ranks import Ranks
 from kl.rows import PRECISIONS, Rows
 
@@ -51,6 +52,8 @@ class KernelExpansion(EvaluatedModule):
     ) -> Tensor:
         """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
 
+        Where x requires a gradient there is one, with respect to x and not to the weights.
+
         Raises:
             InputError: the machine has not been fitted, or x has another number of features, or was not encoded as the
                 training rows were.
@@ -63,7 +66,10 @@ class KernelExpansion(EvaluatedModule):
             )
         require_encoded(x, self.data_info.get("encoding", {}).get("origin"))
         centers, weights = self._own_share()
-        rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        x = x.to(self.centers) - self.origin
+        if x.requires_grad and torch.is_grad_enabled():
+            return self._differentiable(x, centers, weights)
+        rows = Rows.of(x, like=centers)
         return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
 
     def kernel_sums(
@@ -76,6 +82,34 @@ class KernelExpansion(EvaluatedModule):
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         ones = weights.new_ones(len(weights), 1)
         return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
+
+    def _differentiable(self, x: Tensor, centers: Rows, weights: Tensor) -> Tensor:
+        """f(x) with its gradient with respect to x."""
+        if self.ranks.size > 1:
+            raise InputError(
+                f"gradients need all centres in one process, and {self.ranks.size} ranks share this machine's: load "
+                "its checkpoint in one"
+            )
+        if centers.rounded:
+            x = x + (x.bfloat16().to(x.dtype) - x).detach()  # the rounding itself has no slope
+        return differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
+
+    def export_module(self) -> ExportedMachine:
+        """f alone as a plain module, for torch.export, ONNX and torch.jit.trace: any number of rows, no other path.
+
+        Raises:
+            InputError: the machine has not been fitted, or several ranks share it.
+
+        Example: `torch.export.export(machine.export_module(), (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))`.
+        """
+        self._require_fitted()
+        if self.ranks.size > 1:
+            raise InputError(
+                f"an exported machine has all centres, and {self.ranks.size} ranks share this one's: load its "
+                "checkpoint in one process"
+            )
+        rows = self._center_rows
+        return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded).eval()
 
     def _own_share(self) -> tuple[Rows, Tensor]:
         """The centres of which this rank adds up the kernels, and their weights."""

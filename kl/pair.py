@@ -22,12 +22,19 @@ class Pair:
             exactly 0.
         uses: how often products will be asked for; all but the last use get a copy of one matrix product.
         workspace: where the last result goes, new memory by default.
+        plain: make a graph of plain operations, for gradients and export (see `kl.plain`).
     """
 
     def __init__(
-        self, x: Rows, z: Rows, same: Tensor | None = None, uses: int = 1, workspace: Workspace | None = None
+        self,
+        x: Rows,
+        z: Rows,
+        same: Tensor | None = None,
+        uses: int = 1,
+        workspace: Workspace | None = None,
+        plain: bool = False,
     ) -> None:
-        self.x, self.z, self._same = x, z, same
+        self.x, self.z, self._same, self.plain = x, z, same, plain
         self._uses, self._workspace = uses, workspace or Workspace()
         self._product: Tensor | None = None
         self._codes = (x.codes, z.codes) if x.codes is not None and z.codes is not None else None
@@ -74,6 +81,8 @@ class Pair:
 
     def _multiply(self) -> Tensor:
         x, z = self.x, self.z
+        if self.plain:
+            return x.data @ z.data.T
         if self._codes is not None:
             return self._codes[0].product(self._codes[1], self._workspace)
         out = self._workspace.take(len(x), len(z), x.data, x.dtype)

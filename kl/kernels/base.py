@@ -206,10 +206,23 @@ class RadialKernel(GramKernel):
 
     def _values(self, pair: Pair) -> Tensor:
         x, z = pair.x, pair.z
+        if pair.plain:
+            return self._plain_values(pair)
         if self.uses_products(x.data.shape[1]):
             return self._profile(pair.sq_dist())
         distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
         return self._profile(distance.square_())
+
+    def _plain_values(self, pair: Pair) -> Tensor:
+        if self.uses_products(pair.x.data.shape[1]):
+            sq_dist = pair.sq_dist()
+        else:
+            columns = zip(pair.x.data.unbind(1), pair.z.data.unbind(1), strict=True)
+            sq_dist = sum((x[:, None] - z[None, :]).square() for x, z in columns)  # type: ignore[assignment]
+        # At distance 0 the root has an infinite slope, which would make the gradient NaN.
+        apart = sq_dist > 0
+        values = self._profile(torch.where(apart, sq_dist, 1.0))
+        return torch.where(apart, values, self._profile(sq_dist.new_zeros(1, 1)))
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))

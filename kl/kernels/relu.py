@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kl.kernels.base import GramKernel, check_count, check_not_negative
+from kl.pair import Pair
 
 # Elements worked on at a time on a CPU, so that the five temporaries of that size stay in its cache. For a
 # tile of 2048 x 1024 this is three to four times faster than taking it whole, which also makes the system
@@ -39,6 +40,13 @@ class _ReluNetwork(GramKernel):
     def __post_init__(self) -> None:
         object.__setattr__(self, "depth", check_count("depth", self.depth))
         object.__setattr__(self, "bias", check_not_negative("bias", self.bias))
+
+    def _values(self, pair: Pair) -> Tensor:
+        if not pair.plain:
+            return super()._values(pair)
+        gram = pair.inner()
+        self._recur(gram, (pair.x.sq_norm[:, None] * pair.z.sq_norm[None, :]).sqrt())
+        return gram
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         rows = max(1, _CACHED // gram.shape[1]) if gram.device.type == "cpu" else len(gram)
