@@ -59,7 +59,8 @@ class Pair:
 
     def _with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
         """Put |x_i|^2 where x_i and z_j are the same row: what is left of their distance by rounding must not show."""
-        if self._same is not None and (p := len(self.z)):
+        p = len(self.z)
+        if self._same is not None and p:
             # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
             inside, column = (self._same >= 0) & (self._same < p), self._same.clamp(0, p - 1)[:, None]
             inner.scatter_(1, column, torch.where(inside[:, None], value[:, None], inner.gather(1, column)))

@@ -70,7 +70,7 @@ def test_other_machines_are_exported(kind):
 
 
 # torch says so of jit.trace itself
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_a_trace_of_two_rows_takes_five():
     machine, x = fitted()
     traced = torch.jit.trace(machine.export_module(), x[:2])
