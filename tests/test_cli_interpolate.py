@@ -43,7 +43,7 @@ def test_the_same_command_goes_on_after_an_interrupt(kl, monkeypatch, caplog):
     monkeypatch.setattr(ConjugateGradients, "step", interrupted)
     command = ("interpolate", *DIGITS, "--solver", "pcg", "--json")
     stopped = kl(*command)
-    assert stopped.code == 1
+    assert stopped.code == 130
     assert "error: interrupted" in stopped.err
     assert "interrupted after 3 iterations, which are kept" in caplog.text
     left[0] = 10**6
