@@ -89,11 +89,17 @@ class EvaluatedModule(pl.LightningModule):
         """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy and val/mse_noisy."""
         self._evaluate(batch, "val_set")
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor, Tensor], part: str) -> None:
-        x, y, index = batch
+    def _evaluate(self, batch: tuple[Tensor, ...], part: str) -> None:
+        x, y, *index = batch
+        scores = self.outputs(x)
+        if y.shape != scores.shape:
+            raise InputError(
+                f"targets of a loader must have the shape of the outputs, {tuple(scores.shape)}, classes as one-hot "
+                f"rows; got {tuple(y.shape)}"
+            )
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         noisy = getattr(getattr(data, part, getattr(data, "test_set", None)), "y_noisy", None)
-        self.metrics.update(self.outputs(x), y, None if noisy is None else noisy[index.cpu()].to(y.device))
+        self.metrics.update(scores, y, noisy[index[0].cpu()].to(y.device) if noisy is not None and index else None)
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch (x, y, index) to the same of test/."""

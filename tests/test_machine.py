@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from sklearn.metrics import accuracy_score
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from training import fit, memory_for, quiet_trainer, regression
 
 import kl
@@ -228,6 +228,20 @@ def test_evaluation_without_a_datamodule(digits):
     (got,) = quiet_trainer().validate(machine, dataloaders=loader, verbose=False)
     assert set(got) == {"val/mse", "val/error"}
     assert len(quiet_trainer().predict(machine, dataloaders=loader)[0]) == 150
+
+
+@pytest.mark.parametrize(("stage", "name"), [("validate", "val"), ("test", "test")])
+def test_evaluation_on_a_plain_loader(digits, stage, name):
+    _, machine, data = digits
+    x, y = data.test_set.x, data.test_set.y
+    (got,) = getattr(quiet_trainer(), stage)(machine, DataLoader(TensorDataset(x, y), batch_size=32), verbose=False)
+    with torch.no_grad():
+        scores = machine(x)
+    assert got[f"{name}/mse"] == pytest.approx(float((scores - y).square().mean()), rel=1e-5)
+    wrong = 1 - accuracy_score(y.argmax(dim=1), scores.argmax(dim=1))
+    assert got[f"{name}/error"] == pytest.approx(wrong, abs=1e-6)
+    with pytest.raises(kl.InputError, match=r"must have the shape of the outputs, \(32, 10\), .* got \(32,\)"):
+        getattr(quiet_trainer(), stage)(machine, DataLoader(TensorDataset(x, y.argmax(1)), batch_size=32))
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,11 @@ MUTANTS = [
         "if True:",
         "tests/test_export.py -k exported_graph",
     ),
+    Mutant(
+        "a loader of (x, y) is refused",
+        "kl/evaluated.py",
+        "x, y, *index = batch",
+        "x, y, index = batch",
+        "tests/test_machine.py -k plain_loader",
+    ),
 ]
