@@ -286,7 +286,7 @@ def test_wrong_use_is_explained(digits):
             fitted(wrong)
     with pytest.raises(kl.InputError, match=r'precision must be "32-true".*got .bf16-mixed'):
         fit(KernelMachine(), regression(), precision="bf16-mixed")
-    with pytest.raises(kl.InputError, match="overfit_batches must be 0, .*; got 1: use a data module with a small"):
+    with pytest.raises(kl.InputError, match=r"overfit_batches must be 0, .*; got 1: use a data module with a small"):
         fit(KernelMachine(), regression(), overfit_batches=1)
     with pytest.raises(kl.InputError, match="is zero on every training row"):
         fit(KernelMachine(kl.Polynomial(1, 0.0)), regression(scale=0.0))
