@@ -103,10 +103,11 @@ class TrainedExpansion(StatefulExpansion):
                 f'precision must be "32-true": kernel values keep the float type of the features, and training '
                 f"diverges where they are rounded further; got {self.trainer.precision!r}"
             )
-        if self.trainer.overfit_batches:
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        if overfit:
             raise InputError(
-                f"overfit_batches must be 0, since it replaces the order of whole batches that training follows; got "
-                f"{self.trainer.overfit_batches}: use a data module with a small train_size"
+                "overfit_batches must be 0, since it replaces the order of whole batches that training follows; got "
+                f"{overfit}: use a data module with a small train_size"
             )
         self._join_ranks()
         if stage != "fit":
