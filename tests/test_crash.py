@@ -20,7 +20,8 @@ from datamodules import DigitsDataModule
 from kl import CheckpointError, KLError
 from kl.checkpoints import read_checkpoint
 from kl.files import HOST, hold
-from kl.signals import ENDING
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path):
@@ -109,13 +110,13 @@ def test_interrupt_keeps_finished_epochs(tmp_path):
 @pytest.fixture
 def interrupts():
     """Ctrl-C and SIGTERM as the command line hears them, also where a shell has started the tests with "&"."""
-    before = {each: signal.signal(each, signal.default_int_handler) for each in ENDING}
+    before = {each: signal.signal(each, signal.default_int_handler) for each in SIGNALS}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_waits_until_the_checkpoint_is_written(interrupts, tmp_path, number):
     class Pressed:
         """Ctrl-C while torch writes this."""

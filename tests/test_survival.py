@@ -34,7 +34,7 @@ def test_a_reader_that_goes_ends_it_quietly():
 
 
 def test_a_full_standard_output():
-    done = run("data list > /dev/full")
+    done = run("data list --json > /dev/full")
     assert (done.returncode, done.stderr) == (
         1,
         "error: standard output cannot be written (No space left on device)\n",
