@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 __all__ = ["load_solution", "save_solution", "solution_key"]
 
 FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # what a solver hands a singular matrix to
+KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers"))
+"""What a file holds; the rest is what was asked for."""
 TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
 
 
@@ -52,7 +54,7 @@ def load_solution(
     if not path.is_file():
         return None
     try:
-        solution = _read(path, key)
+        solution = _read(path, key, kernel, x if centers is None else centers)
         check_solution(solution, kernel, x, y, centers)
         _check_tolerance(solution, tolerance, solver)
     except CheckpointError as error:
@@ -63,21 +65,21 @@ def load_solution(
 
 def save_solution(path: Path, key: str, solution: Interpolant) -> None:
     """Write the solution at once or not at all; a disk that refuses it is only a log line."""
-    values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in vars(solution).items()}
+    kept = {name: getattr(solution, name) for name in KEPT}
+    values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}
     try:
         save_values(path, {"key": key, **values})
     except OSError as error:
         log.warning("the exact solution could not be kept in %s (%s)", path.parent, error)
 
 
-def _read(path: Path, key: str) -> Interpolant:
+def _read(path: Path, key: str, kernel: Kernel, centers: Tensor) -> Interpolant:
     values = load_values(path)
     if values.get("key") != key:
         raise CheckpointError("it belongs to other data, targets, kernel, ridge or centres")
-    names = [field.name for field in fields(Interpolant)]
-    if missing := [name for name in names if name not in values]:
+    if missing := [name for name in KEPT if name not in values]:
         raise CheckpointError(f"{missing[0]} is missing")
-    for name in names:
+    for name in KEPT:
         value = values[name]
         if name in TENSORS:
             good = isinstance(value, Tensor) and value.dtype == torch.float64
@@ -85,7 +87,7 @@ def _read(path: Path, key: str) -> Interpolant:
             good = isinstance(value, str) if name == "solver" else isinstance(value, (int, float)) and value >= 0
         if not good:
             raise CheckpointError(f"{name} is none")
-    return Interpolant(**{name: values[name] for name in names})
+    return Interpolant(kernel=kernel, centers=centers.cpu(), **{name: values[name] for name in KEPT})
 
 
 def _check_tolerance(solution: Interpolant, tolerance: float, solver: str) -> None:

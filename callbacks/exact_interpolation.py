@@ -285,7 +285,7 @@ _TAGS = {
 
 def on_cpu(solution: Interpolant) -> Interpolant:
     """The same with its tensors on the CPU."""
-    names = ("alpha", "fitted", "rkhs_norm_per_class")
+    names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
     return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
 
 

@@ -32,6 +32,7 @@ from kl.kernels import __all__ as _kernels
 from kl.least_squares import least_squares
 from kl.loading import load_machine
 from kl.machine import KernelMachine
+from kl.model import KernelModel
 from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows import RowDataset, Rows
@@ -53,6 +54,7 @@ __all__ = [
     "Interpolant",
     "KLError",
     "KernelMachine",
+    "KernelModel",
     "KernelParallelStrategy",
     "MemoryBudgetError",
     "ReluNetwork",

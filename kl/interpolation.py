@@ -21,6 +21,7 @@ from kl.exact.plan import choose_solver, direct_memory, least_pcg_memory, rows_t
 from kl.exact.system import Progress, Reporter, Solved, System, dot_columns
 from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
+from kl.rkhs import evaluate
 from kl.rows import Rows, check_finite_matrix, far_origin
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class Interpolant:
     and small batches move about.
     """
 
+    kernel: Kernel
+    """With its bandwidth resolved."""
+    centers: Tensor
+    """x_1..x_n as given, shape (n, d), which is no copy; of a least-squares solution the centres, shape (p, d)."""
     alpha: Tensor
     """Weights in the order of the training rows, shape (n, c), float64."""
     fitted: Tensor
@@ -59,6 +64,30 @@ class Interpolant:
     of its range solves; or "eigen" where a direct solve meets a singular one: minimum-norm least squares."""
     iterations: int
     """Of conjugate gradients, or steps of iterative refinement."""
+
+    def predict(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x) = sum_i alpha_i K(x, x_i), shape (m, c), float64.
+
+        Raises:
+            InputError: x is no finite float matrix of d columns.
+
+        Example:
+            >>> import torch, kl
+            >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+            >>> kl.interpolate(kl.Laplacian(1.0), x, y).predict(x).round(decimals=6).flatten().tolist()
+            [1.0, 2.0]
+        """
+        check_finite_matrix("x", x)
+        if x.shape[1] != self.centers.shape[1]:
+            raise InputError(f"x must have shape (rows, {self.centers.shape[1]}); got {tuple(x.shape)}")
+        origin = far_origin(self.centers) if self.kernel.shift_invariant else torch.zeros_like(self.centers[0])
+        centers, x = self.centers, x.to(self.centers)
+        if origin.any():
+            centers, x = centers - origin, x - origin
+        return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
 
     def require_better_than_zero(self) -> None:
         """Raise where the solve came to nothing.
@@ -162,6 +191,8 @@ def interpolate(
         alpha, fitted = (alpha / counts)[group], fitted[group]
     per_class = dot_columns(alpha, fitted).clamp_(min=0)
     return Interpolant(
+        kernel=kernel,
+        centers=x,
         alpha=alpha,
         fitted=fitted,
         relative_residual=solved.relative_residual,

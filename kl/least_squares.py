@@ -112,6 +112,8 @@ def least_squares(
     relative, u, alpha, fitted = best if best is not None else (math.inf, u, alpha, fitted)
     per_class = (u.square().sum(dim=0) - jitter * alpha.square().sum(dim=0)).clamp_(min=0)
     return Interpolant(
+        kernel=kernel,
+        centers=centers,
         alpha=alpha,
         fitted=fitted,
         relative_residual=relative,

@@ -11,17 +11,19 @@ from kl.errors import CheckpointError
 from kl.general import GeneralKernelMachine
 from kl.kernels.registry import GivenKernel
 from kl.machine import KernelMachine
-from kl.trained import TrainedExpansion, machine_part
+from kl.model import KernelModel
+from kl.state import StatefulExpansion
+from kl.trained import machine_part
 
-KINDS: dict[str, type[TrainedExpansion]] = {
-    cls.__name__: cls for cls in (KernelMachine, GeneralKernelMachine, ConjugateGradientMachine)
+KINDS: dict[str, type[StatefulExpansion]] = {
+    cls.__name__: cls for cls in (KernelMachine, GeneralKernelMachine, ConjugateGradientMachine, KernelModel)
 }
 """All that a file can ask for: what it calls itself is looked up here and nowhere else."""
 
 
 def load_machine(
     path: str | os.PathLike[str], kernel: GivenKernel | Sequence[GivenKernel] | None = None
-) -> TrainedExpansion:
+) -> StatefulExpansion:
     """The machine that a checkpoint holds, on the CPU, ready to predict; no code of the file's choice runs.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from recipes import data, fit, interpolate, plan, predict
+from recipes import data, export, fit, interpolate, plan, predict
 from recipes.bench import command as bench
 from recipes.reproduce import command as reproduce
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("fit")(fit.fit)
 app.command("interpolate")(interpolate.interpolate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.options import (
@@ -37,12 +38,14 @@ def interpolate(
     import time
 
     import kl
+    from kl.evaluated import describe_data
     from kl.exact.checkpoint import solution_key
     from kl.exact.plan import check_solver
     from kl.files import cache_folder
     from kl.interpolation import check_tolerance
     from kl.memory import peak_memory
     from recipes.build import build_data, build_kernel, check_run, device_of
+    from recipes.export import check_model_file, save_model
     from recipes.report import kernel_results, kernel_text, print_json, print_table
 
     check_run(run)
@@ -50,6 +53,9 @@ def interpolate(
         raise kl.InputError(f"precision must be high, since the exact solve ends in float64; got {run.precision!r}")
     check_solver(solver.solver)
     check_tolerance(solver.tolerance)
+    save = None if solver.save is None else Path(solver.save).expanduser()
+    if save is not None:
+        check_model_file("save", save)
     chosen = build_kernel(kernel)
     datamodule = build_data(data, run.seed, shift=chosen.shift_invariant, memory=run.memory)
     datamodule.prepare_data()
@@ -68,6 +74,8 @@ def interpolate(
         checkpoint=cache_folder() / "exact" / f"{solution_key(chosen, x, y, exact.ridge)}.partial",
     )
     solved.require_better_than_zero()
+    if save is not None:
+        save_model("save", kl.KernelModel.from_interpolant(solved, describe_data(datamodule)), save)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -89,6 +97,7 @@ def interpolate(
         "converged": solved.converged,
         "ridge": solved.ridge,
         "jitter": solved.jitter,
+        "saved": None if save is None else str(save),
         "seconds_total": time.perf_counter() - start,
         "peak_memory_bytes": peak_memory(device),
     }
@@ -104,6 +113,8 @@ def interpolate(
     rows.append(("tolerance reached", "yes" if solved.converged else "no"))
     rows += [("solver", results["solver"]), ("iterations", str(results["iterations"]))]
     rows += [("seconds", f"{results['seconds_total']:.2f}")]
+    if save is not None:
+        rows.append(("saved", str(save)))
     rows.append(("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB"))
     print_table(
         f"{results['data']}  n={results['n']} d={results['d']} c={results['c']}  {kernel_text(chosen)}", ("", ""), rows

@@ -162,6 +162,9 @@ class ExactSolverOptions:
         ),
     ] = "auto"
     tolerance: Annotated[float, _in_solver(help="Relative residual that conjugate gradients stop at.")] = 1e-6
+    save: Annotated[
+        str | None, _in_solver(help="File to write the solution to, which kl predict reads.", metavar="FILE")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""A fitted function and nothing else: what predicts, whatever found its weights, in the smallest file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from kl.checkpoints import require_state, require_tensors, require_values
+from kl.errors import CheckpointError, InputError
+from kl.evaluated import require_description
+from kl.interpolation import Interpolant
+from kl.kernels import Kernel
+from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.rows import far_origin
+from kl.saved import save_values
+from kl.state import StatefulExpansion
+from kl.trained import machine_part
+
+LEVELS = 256  # of a byte
+
+
+class KernelModel(StatefulExpansion):
+    """f(x) = sum_j alpha_j K(x, z_j) whose weights have been found: it predicts and is evaluated, and trains no more.
+
+    It is made of a fitted machine or of an exact solution. `save` writes weights and centres alone, which
+    `kl.load_machine` and `kl predict` read; centres that are 8-bit pixels take a byte a feature.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        precision: see `KernelExpansion`.
+
+    Example:
+        >>> import torch, kl
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+        >>> model = kl.KernelModel.from_interpolant(kl.interpolate(kl.Laplacian(1.0), x, y))
+        >>> model(x).round(decimals=6).flatten().tolist()
+        [1.0, 2.0]
+    """
+
+    _extra_types: ClassVar[dict[str, Any]] = {**StatefulExpansion._extra_types, "precision": str, "levels": float}
+
+    def __init__(self, kernel: Kernel, precision: str = "high") -> None:
+        super().__init__(kernel, precision)
+
+    @classmethod
+    def from_machine(cls, machine: StatefulExpansion) -> Self:
+        """The function of a fitted machine; its tensors are shared.
+
+        Raises:
+            InputError: the machine has not been fitted, or several ranks share its centres.
+        """
+        machine._require_fitted()
+        if machine.ranks.size > 1:
+            raise InputError(
+                f"the machine's centres are shared among {machine.ranks.size} ranks: save a checkpoint, and load that"
+            )
+        machine._settle()
+        model = cls(machine.kernel, machine.precision)
+        return model._take(machine.alpha.detach(), machine.centers, machine.origin, machine.data_info)
+
+    @classmethod
+    def from_interpolant(cls, solution: Interpolant, data_info: dict[str, Any] | None = None) -> Self:
+        """The function of an exact, ridge or least-squares solution.
+
+        Args:
+            solution: what `kl.interpolate` or `kl.least_squares` returned.
+            data_info: what `kl.evaluated.describe_data` says of the data set; None is a regression on features as they
+                are.
+        """
+        centers, c = solution.centers, solution.alpha.shape[1]
+        origin = far_origin(centers) if solution.kernel.shift_invariant else torch.zeros_like(centers[0])
+        info = {
+            "name": "arrays",
+            "task": "regression",
+            "class_names": [],
+            "image_shape": [],
+            "background": "white",
+            "num_features": centers.shape[1],
+            "num_outputs": c,
+            "encoding": {},
+        }
+        moved = centers - origin if origin.any() else centers
+        return cls(solution.kernel)._take(solution.alpha, moved, origin, info if data_info is None else data_info)
+
+    def _take(
+        self,
+        alpha: Tensor,  # shape: (p, c)
+        centers: Tensor,  # shape: (p, d)
+        origin: Tensor,  # shape: (d,)
+        data_info: dict[str, Any],
+    ) -> Self:
+        require_description(data_info)
+        self.alpha = torch.nn.Parameter(alpha, requires_grad=False)
+        self.register_buffer("centers", centers)
+        self.register_buffer("origin", origin)
+        self.data_info = data_info
+        self._centers_changed()
+        return self
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        self.alpha = torch.nn.Parameter(torch.zeros(state["alpha"].shape, dtype=torch.float64), requires_grad=False)
+        for name in self._kept_in_checkpoints:
+            self.register_buffer(name, torch.zeros(state[name].shape))
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {"precision": self.precision, "levels": 0.0}
+
+    # Files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, centres, kernel and the data's description, whole or not at all.
+
+        Raises:
+            InputError: the model holds no weights.
+            OSError: the file cannot be written.
+        """
+        self._require_fitted()
+        extra, centers = self.describe_state(), self.centers.cpu()
+        levels = levels_of(centers)
+        if levels:
+            extra["levels"], centers = levels, (centers * levels).round_().to(torch.uint8)
+        state = {"alpha": self.alpha.detach().cpu(), "centers": centers, "origin": self.origin.cpu()}
+        save_values(
+            path, {"state_dict": {k: v.contiguous().clone() for k, v in state.items()}, "kernel_machine": extra}
+        )
+
+    @classmethod
+    def restored(
+        cls,
+        checkpoint: dict[str, Any],
+        *,
+        kernel: GivenKernel | Sequence[GivenKernel] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The model that the contents of a file describe.
+
+        Args:
+            checkpoint: what `kl.checkpoints.read_checkpoint` returned.
+            kernel: see `TrainedExpansion.restored`.
+            options: none.
+
+        Raises:
+            CheckpointError: they describe none.
+        """
+        if options:
+            raise InputError(f"a KernelModel takes no options but kernel; got {', '.join(options)}")
+        extra, state = machine_part(checkpoint), dict(checkpoint["state_dict"])
+        if extra["kind"] != cls.__name__:
+            raise CheckpointError(f"the file holds a {extra['kind']}, not a {cls.__name__}: use kl.load_machine")
+        require_values("kernel_machine", extra, cls._extra_types)
+        info, levels = extra["data_info"], extra["levels"]
+        require_description(info)
+        centers = state.get("centers")
+        if levels and isinstance(centers, Tensor) and centers.dtype == torch.uint8:
+            state["centers"] = centers.to(torch.float32) / levels
+        require_tensors(state, {"alpha": 2, "centers": 2, "origin": 1})
+        p, d, c = len(state["centers"]), info["num_features"], info["num_outputs"]
+        dtype = state["centers"].dtype
+        shapes = {"alpha": ((p, c), torch.float64), "centers": ((p, d), dtype), "origin": ((d,), dtype)}
+        expected = {name: torch.empty(shape, dtype=kind, device="meta") for name, (shape, kind) in shapes.items()}
+        require_state(state, expected)
+        try:
+            model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
+        except InputError as error:
+            raise CheckpointError(f"its kernel or precision: {error}") from error
+        return model._take(state["alpha"], state["centers"], state["origin"], info)
+
+
+def levels_of(
+    centers: Tensor,  # shape: (p, d)
+) -> float:
+    """l with centers = k / l to the bit for integers k in 0..255, such as 255 for pixels in [0, 1]; 0 where none is."""
+    if centers.dtype != torch.float32 or not centers.numel() or float(centers.min()) < 0:
+        return 0.0
+    positive = centers[centers > 0]
+    least = float(positive.min()) if positive.numel() else 1.0
+    for levels in dict.fromkeys((1.0, LEVELS - 1.0, float(round(1 / least)) if least <= 1 else 1.0)):
+        k = (centers * levels).round_()
+        if float(k.max()) < LEVELS and torch.equal(k / levels, centers):
+            return levels
+    return 0.0
