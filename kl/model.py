@@ -154,6 +154,8 @@ class KernelModel(StatefulExpansion):
         require_values("kernel_machine", extra, cls._extra_types)
         info, levels = extra["data_info"], extra["levels"]
         require_description(info)
+        if levels < 0:
+            raise CheckpointError(f"its levels must be 0, or above 0 for centres of one byte; got {levels}")
         centers = state.get("centers")
         if levels and isinstance(centers, Tensor) and centers.dtype == torch.uint8:
             state["centers"] = centers.to(torch.float32) / levels

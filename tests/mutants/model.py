@@ -1,0 +1,27 @@
+"""Faults in fitted functions on their own."""
+
+from mutants import Mutant
+
+MUTANTS = [
+    Mutant(
+        "an interpolant far from 0 predicts without its origin",
+        "kl/interpolation.py",
+        "centers, x = centers - origin, x - origin",
+        "centers = centers - origin",
+        "tests/test_model.py -k predicts",
+    ),
+    Mutant(
+        "8-bit centres that are not so to the bit",
+        "kl/model.py",
+        "float(k.max()) < LEVELS and torch.equal(k / levels, centers)",
+        "float(k.max()) < LEVELS",
+        "tests/test_model.py -k 8_bit",
+    ),
+    Mutant(
+        "a saved model loses its origin",
+        "kl/model.py",
+        '"origin": self.origin.cpu()',
+        '"origin": 0 * self.origin.cpu()',
+        "tests/test_model.py -k predicts",
+    ),
+]
