@@ -147,6 +147,11 @@ def require_lightning(checkpoint: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it is missing, or of a version that wrote other checkpoints.
     """
+    if "kernel_machine" in checkpoint and not {"loops", "hyper_parameters"} & checkpoint.keys():
+        raise CheckpointError(
+            "it keeps nothing of its training (kl export and kl interpolate --save write such files): resume from the "
+            "last.ckpt of a run"
+        )
     types = {"epoch": int, "global_step": int, "pytorch-lightning_version": str}
     require_values("top level", checkpoint, types)
     version = checkpoint["pytorch-lightning_version"]

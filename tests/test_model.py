@@ -59,7 +59,7 @@ def test_a_least_squares_solution_predicts():
 
 
 @pytest.mark.parametrize(
-    "kernel, options",
+    ("kernel", "options"),
     [(Laplacian(3.0), {}), (Polynomial(degree=2), {}), (Laplacian(3.0), {"centers": 40})],
     ids=["eigenpro", "polynomial", "eigenpro4"],
 )
@@ -105,7 +105,9 @@ def test_what_cannot_be_exported(tmp_path):
     assert not list(tmp_path.iterdir())
     machine = KernelMachine(Laplacian(2.0))
     fit(machine, regression(), 1).save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(kernel_learning.CheckpointError, match="holds a KernelMachine, not a KernelModel: use kl.load_"):
+    with pytest.raises(
+        kernel_learning.CheckpointError, match=r"holds a KernelMachine, not a KernelModel: use kl\.load_"
+    ):
         KernelModel.load_from_checkpoint(tmp_path / "last.ckpt")
 
 
@@ -121,7 +123,7 @@ def test_models_of_kernels_of_ones_own(tmp_path):
 
 CHANGES = {
     "alpha of another length": (lambda state, extra: state.update(alpha=state["alpha"][:-1]), "its alpha must have sh"),
-    "NaN": (lambda state, extra: state["alpha"].fill_(float("nan")), "alpha must be finite"),
+    "NaN": (lambda state, extra: state["alpha"].fill_(float("nan")), "its 'alpha' must be finite"),
     "no centres": (lambda state, extra: state.pop("centers"), "it has no centers"),
     "an unknown tensor": (lambda state, extra: state.update(more=state["alpha"]), "it has the unknown more"),
     "no levels": (lambda state, extra: extra.pop("levels"), "its kernel_machine has no levels"),
@@ -189,7 +191,8 @@ def test_export(kl):
     with open("whole.csv") as whole, open("small.csv") as small:
         assert whole.read() == small.read()
     resumed = kl("fit", "--data", "digits", "--train-size", 300, "--resume", "model.ckpt")
-    assert (resumed.code, resumed.err.strip().splitlines()[-1][:6]) == (1, "error:")
+    assert resumed.code != 0
+    assert resumed.err.count("error:") == 1
     assert "keeps nothing of its training" in resumed.err
 
 
