@@ -22,6 +22,7 @@ from kl.dense import require_dense
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.files import expand_home
+from kl.pixels import channels_first
 
 KEYS = ("x_train", "y_train")
 TEST_KEYS = ("x_test", "y_test")  # optional
@@ -176,8 +177,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
 def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | None]:
     """Samples ready for a `FeatureEncoding`, shape (n, ...), and the shape (C, H, W) of images, else None.
 
-    uint8 arrays (n, H, W), (n, C, H, W) and (n, H, W, C) with 1, 3 or 4 channels are images; the last kind is
-    turned to channels first. Floats are float32 or float64 rows.
+    uint8 arrays (n, H, W), (n, C, H, W) and (n, H, W, C) with 1, 3 or 4 channels are images. Floats are float32 or
+    float64 rows. Of both, (n, H, W, C) is turned to channels first.
 
     Raises:
         InputError: neither uint8 nor floats, or empty.
@@ -190,13 +191,11 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
         raise InputError(f"{name} must have at least one row and one column; got shape {x.shape}")
     if x.dtype.kind == "f":
         dtype = np.float32 if x.dtype.itemsize <= 4 else np.float64
-        return torch.from_numpy(np.require(x, dtype, ["C", "W"])).reshape(len(x), -1), None
-    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        x = x.transpose(0, 3, 1, 2)
-    pixels = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+        return channels_first(torch.from_numpy(np.require(x, dtype, ["C", "W"]))).reshape(len(x), -1), None
+    pixels = channels_first(torch.from_numpy(np.require(x, requirements=["C", "W"]))).contiguous()
     if x.ndim == 3:
         return pixels, (1, x.shape[1], x.shape[2])
-    return pixels, (x.shape[1], x.shape[2], x.shape[3]) if x.ndim == 4 else None
+    return pixels, (pixels.shape[1], pixels.shape[2], pixels.shape[3]) if x.ndim == 4 else None
 
 
 def features_of(name: str, x: np.ndarray, encoding: FeatureEncoding) -> Tensor:

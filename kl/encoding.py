@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kl.errors import CheckpointError, InputError
 from kl.exact.equal_rows import equal_rows
-from kl.pixels import LEVELS, largest_level, pixel_unit
+from kl.pixels import LEVELS, channels_first, largest_level, pixel_unit
 from kl.rows import check_finite_matrix
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class FeatureEncoding:
         """Features, float32, shape (m, d); float32 values that stay as they are are not copied.
 
         Args:
-            x: uint8, floats, or other integers.
+            x: uint8, floats, or other integers; images (n, H, W, C) are turned to channels first.
             name: what messages call it.
             quiet: say nothing, as of rows that are read again and again.
 
@@ -273,7 +273,7 @@ def _rounded(rows: Tensor, origin: Tensor, name: str, quiet: bool) -> Tensor:
 
 def _rows(x: Tensor) -> Tensor:
     """Each sample as a row, in uint8, float32 or float64, shape (n, d)."""
-    rows = x.reshape(len(x), -1)
+    rows = channels_first(x).reshape(len(x), -1)
     if rows.dtype in (torch.uint8, torch.float32, torch.float64):
         return rows
     return rows.to(torch.float32 if rows.is_floating_point() else torch.float64)

@@ -1,4 +1,4 @@
-"""Whether float values are 8-bit pixels, and on which scale."""
+"""Whether float values are 8-bit pixels, and on which scale; the order of images' channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 LEVELS = 255
 NEAR = 1e-4  # of a level: what rounding to float32 may leave of k / 255
 FIRST, CHUNK = 64, 4096  # rows looked at at a time: other data ends at the first few
+CHANNELS = (1, 3, 4)  # of gray, colour and transparent images
 
 
 def pixel_unit(
@@ -48,3 +49,19 @@ def _levels_of(rows: Tensor, factor: int, near: float) -> list[int] | None:
             return None
         seen[levels.long().flatten()] = True
     return seen.nonzero().flatten().tolist()
+
+
+def channels_first(
+    x: Tensor,  # shape: (n, ...)
+) -> Tensor:
+    """Images (n, H, W, C) of 1, 3 or 4 channels as (n, C, H, W); all else, such as (n, C, H, W), as it is.
+
+    The dtype has no say: pixels of one layout as integers and as floats must become the same features.
+
+    Example:
+        >>> channels_first(torch.zeros(2, 28, 20, 3)).shape, channels_first(torch.zeros(2, 3, 28, 20)).shape
+        (torch.Size([2, 3, 28, 20]), torch.Size([2, 3, 28, 20]))
+    """
+    if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
+        return x.permute(0, 3, 1, 2)
+    return x

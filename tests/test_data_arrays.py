@@ -58,6 +58,18 @@ def test_channels_last_images_become_channels_first():
     assert torch.equal(features_of("x", last, b.encoding), a.train_set.x)
 
 
+@pytest.mark.parametrize("kinds", [("uint8", "float32"), ("float64", "uint8"), ("float64", "float32")])
+def test_channels_last_images_become_channels_first_whatever_their_dtypes(kinds):
+    first = RNG.integers(0, 256, (12, 3, 6, 5), dtype=np.uint8)
+    train, test = (first if kind == "uint8" else (first / 255).astype(kind) for kind in kinds)
+    last = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)) for x in (train, test)]
+    data = set_up(x_train=last[0], x_test=last[1], y_test=LABELS)
+    features = torch.from_numpy(first.reshape(12, -1) / 255).float()
+    assert torch.allclose(data.train_set.x, features)
+    assert torch.allclose(data.test_set.x, features)
+    assert torch.allclose(data.encoding.encode(torch.from_numpy(last[1])), features)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64, bool])
 def test_any_integers_are_classes_named_by_their_values(dtype):
     values = np.array([0, 1] * 6) if dtype is bool else np.array([3, 90, 7] * 4)

@@ -180,4 +180,18 @@ MUTANTS = [
         "if False:",
         "tests/test_dense.py",
     ),
+    Mutant(
+        "images of floats stay channels last",
+        "datamodules/arrays.py",
+        'return channels_first(torch.from_numpy(np.require(x, dtype, ["C", "W"]))).reshape(len(x), -1), None',
+        'return torch.from_numpy(np.require(x, dtype, ["C", "W"])).reshape(len(x), -1), None',
+        "tests/test_data_arrays.py -k channels",
+    ),
+    Mutant(
+        "an encoding keeps images channels last",
+        "kl/encoding.py",
+        "rows = channels_first(x).reshape(len(x), -1)",
+        "rows = x.reshape(len(x), -1)",
+        "tests/test_data_arrays.py -k channels",
+    ),
 ]
