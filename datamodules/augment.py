@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.sampling import BatchIndexSampler, derive_seed
+from kl.batches import BatchIndexSampler, derive_seed
 from kl.errors import InputError
 from kl.rows import RowDataset
 

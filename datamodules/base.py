@@ -17,15 +17,16 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augment import Augmentation, AugmentedRows
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
-from datamodules.raw import RawData, one_hot
-from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
+from datamodules.raw import RawData
+from datamodules.sampling import draw_subset
 from datamodules.stored import restored
+from kl.batches import BatchIndexSampler, derive_seed, indexed_batches
 from kl.checkpoints import require_values, require_weights_only
 from kl.encoding import FeatureEncoding, say_merged
 from kl.errors import CheckpointError, InputError
 from kl.files import expand_home
 from kl.ranks import Ranks, Share
-from kl.rows import RowDataset, data_key
+from kl.rows import RowDataset, data_key, one_hot
 from kl.strategy import KernelParallelStrategy
 
 log = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ class KernelDataModule(pl.LightningDataModule):
         if self.augmentation is not None:
             assert self.image_shape is not None  # setup() has looked
             rows = AugmentedRows(self.train_set, sampler, self.augmentation, self.image_shape, self.seed)
-        return DataLoader(rows, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+        return indexed_batches(rows, sampler)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Of ranks that share a machine each brings its share of a training batch's features to its device."""
@@ -391,8 +392,7 @@ class FeatureRows(Dataset):
 
 def whole_batches(dataset: Any, batch_size: int) -> DataLoader:
     """A loader that indexes `dataset` with one index tensor per batch, in order."""
-    sampler = BatchIndexSampler(len(dataset), batch_size)
-    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+    return indexed_batches(dataset, BatchIndexSampler(len(dataset), batch_size))
 
 
 def check_count(name: str, value: int | None, or_none: str) -> int | None:
@@ -436,7 +436,3 @@ def _plain(value: Any) -> Any:
 def _as_targets(y: Tensor) -> Tensor:
     """Numbers as float32, shape (n, c)."""
     return y.reshape(len(y), -1).to(torch.float32)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

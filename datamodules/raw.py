@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from kl.dense import require_dense
@@ -50,8 +49,3 @@ class RawData:
     def task(self) -> str:
         """ "classification" or "regression"."""
         return "classification" if self.class_names else "regression"
-
-
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Class indices, shape (n,), as one-hot {0, 1} float32 rows, shape (n, c)."""
-    return torch.zeros(len(labels), num_classes).scatter_(1, labels[:, None], 1.0)

@@ -14,14 +14,14 @@ from torch import Tensor
 from datamodules.arrays import read_npz, samples
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
-from datamodules.raw import RawData, one_hot
-from datamodules.sampling import derive_seed
+from datamodules.raw import RawData
 from datamodules.targets import check_targets, check_task, class_index, labels, numbers, targets
+from kl.batches import derive_seed
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
 from kl.evaluated import is_one_hot
 from kl.files import expand_home
-from kl.rows import check_finite_matrix
+from kl.rows import check_finite_matrix, one_hot
 
 SAMPLE_SIZE = 20_000
 

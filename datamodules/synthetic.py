@@ -16,7 +16,7 @@ from torch import Tensor
 from datamodules.base import KernelDataModule, check_count
 from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
-from datamodules.sampling import derive_seed
+from kl.batches import derive_seed
 from kl.errors import InputError
 from kl.files import expand_home, written_whole
 from kl.signals import signals_wait

@@ -13,6 +13,7 @@ from torch import Tensor
 from kl.checkpoints import errors_name, read_checkpoint, require_arguments, require_values, require_weights_only
 from kl.encoding import FeatureEncoding
 from kl.errors import CheckpointError, InputError
+from kl.loaders import label_rows
 from kl.metrics import EvaluationMetrics
 from kl.rows import RowDataset
 
@@ -92,6 +93,7 @@ class EvaluatedModule(pl.LightningModule):
     def _evaluate(self, batch: tuple[Tensor, ...], part: str) -> None:
         x, y, *index = batch
         scores = self.outputs(x)
+        y = self._target_rows(y, scores.shape[1])
         if y.shape != scores.shape:
             raise InputError(
                 f"targets of a loader must have the shape of the outputs, {tuple(scores.shape)}, classes as one-hot "
@@ -100,6 +102,15 @@ class EvaluatedModule(pl.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         noisy = getattr(getattr(data, part, getattr(data, "test_set", None)), "y_noisy", None)
         self.metrics.update(scores, y, noisy[index[0].cpu()].to(y.device) if noisy is not None and index else None)
+
+    def _target_rows(self, y: Tensor, c: int) -> Tensor:
+        """One-hot rows of class labels, shape (m,), and single numbers as rows of one; all else as it is."""
+        if y.ndim != 1:
+            return y
+        names = self.data_info.get("class_names") or []
+        if not y.is_floating_point() and len(names) == c:
+            return label_rows(y, names)
+        return y[:, None] if y.is_floating_point() and c == 1 else y
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch (x, y, index) to the same of test/."""

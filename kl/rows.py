@@ -138,6 +138,14 @@ class RowDataset(Dataset):
         return self.x[index], self.y[index], index
 
 
+def one_hot(
+    labels: Tensor,  # class indices, long, shape (n,)
+    num_classes: int,
+) -> Tensor:
+    """Rows of {0, 1}, float32, shape (n, c)."""
+    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+
+
 def data_key(
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)

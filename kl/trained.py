@@ -27,6 +27,7 @@ from kl.kernels import Kernel, build_kernel
 from kl.kernels.base import kernel_name
 from kl.kernels.configured import own_classes
 from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.loaders import training_data
 from kl.memory import parse_memory
 from kl.ranks import Ranks
 from kl.rows import RowDataset, Rows, far_origin
@@ -112,7 +113,7 @@ class TrainedExpansion(StatefulExpansion):
         self._join_ranks()
         if stage != "fit":
             return
-        data = getattr(self.trainer, "datamodule", None)
+        data = training_data(self.trainer, self._budget("cpu"), self.hparams["seed"])
         self.take(data, self.trainer.strategy.root_device)
         assert data is not None  # take() has seen to it
         data.batch_size = self.batch_rows
@@ -127,7 +128,7 @@ class TrainedExpansion(StatefulExpansion):
         if data is None or not isinstance(train_set, RowDataset):
             raise InputError(
                 f"{type(self).__name__} needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
-                "or ArrayDataModule.from_arrays for arrays of your own"
+                "ArrayDataModule.from_arrays for arrays of your own, or a DataLoader of (x, y)"
             )
         self._streamed = bool(getattr(data, "streamed", False))
         if self._streamed and not self.own_centers:

@@ -71,8 +71,8 @@ def test_only_parts_of_lightning_import_it(path):
     tree = parse(path)
     imports = [module for _, module in modules(ast.walk(tree)) if module.split(".")[0] in LIGHTNING]
     bases = [ast.unparse(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
-    defines = any(base.endswith(("LightningModule", "Strategy", "Launcher")) for base in bases)
-    assert defines or not imports, f"{path.name} imports {imports} but defines no LightningModule, Strategy or launcher"
+    defines = any(base.endswith(("LightningModule", "LightningDataModule", "Strategy", "Launcher")) for base in bases)
+    assert defines or not imports, f"{path.name} imports {imports} but defines no part of Lightning"
 
 
 def test_the_command_line_imports_nothing_heavy_before_a_command_runs():

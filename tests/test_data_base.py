@@ -16,7 +16,8 @@ from datamodules import (
     RawData,
     SyntheticDataModule,
 )
-from datamodules.sampling import BatchIndexSampler, derive_seed, draw_subset
+from datamodules.sampling import draw_subset
+from kl.batches import BatchIndexSampler, derive_seed
 from kl.errors import InputError
 from kl.rows import RowDataset
 
