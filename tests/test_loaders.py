@@ -159,6 +159,13 @@ def test_labels_are_matched_by_name():
     assert got["test/error"] == machine.train_metrics["train/error"] == 0
 
 
+def test_one_hot_rows_are_classes():
+    machine = MACHINES["eigenpro2"]()
+    fit_loader(machine, loader(rows(), torch.eye(3)[labels()]), 1)
+    assert machine.is_classifier
+    assert set(machine.train_metrics) == {"train/mse", "train/error"}
+
+
 # Several fits
 
 

@@ -1,4 +1,4 @@
-"""The README's commands and Python blocks do what they say."""
+"""The README's commands and the Python blocks of README and docs do what they say."""
 
 import re
 import shlex
@@ -6,11 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language, *texts):
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+
+
+BLOCKS = {"bash": blocks("bash", README), "python": blocks("python", README, *DOCS)}
 COMMANDS = [
     line.split("#")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("kl ")
 ]
@@ -23,12 +31,17 @@ def test_commands(kl, command, request, monkeypatch):
         words += ["--fast-dev-run"]
     if words[0] == "reproduce":
         words += ["--scale", "tiny"]
+    if words[0] in ("predict", "export"):
+        assert kl("fit", "--data", "digits", "--epochs", 1).code == 0
+        np.savez("new.npz", x=np.zeros((2, 64), dtype=np.float32))
     if "stream:big" in words:
         assert kl("data", "synthetic", "--rows", 2000, "--output", "big").code == 0
     if "mnist" in words:
         monkeypatch.setenv("KL_DATA_DIR", request.getfixturevalue("data_dir"))
     result = kl(*words)
     assert result.code == 0, result.err
+    for option in {"--save", "--output"} & set(words):
+        assert Path(words[words.index(option) + 1]).exists()
 
 
 @pytest.mark.parametrize("block", BLOCKS["python"], ids=lambda block: block.split("\n")[0])
@@ -51,5 +64,14 @@ def test_named_files_exist():
     tree = README.split("## Files")[1].split("```")[1]
     for name in re.findall(r"^  ([\w/]+(?:\.py)?)", tree, re.MULTILINE):
         assert (ROOT / "kl" / name).exists(), name
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+    for path in re.findall(r"!?\[[^]]*\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).is_file(), path
+
+
+def test_readme_has_every_command():
+    from recipes.app import app
+
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
+    commands |= {each.name for each in app.registered_groups}
+    assert {"fit", "data"} <= commands
+    assert not [name for name in commands if f"\nkl {name} " not in README and f"`kl {name} " not in README]
