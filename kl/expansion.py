@@ -17,6 +17,9 @@ from kl.plain import ExportedMachine, differentiable_matmul
 from kl.ranks import Ranks
 from kl.rows import PRECISIONS, Rows
 
+COARSE = 1e-3
+"""Float32 kernel values may be rounded by this share of the largest score; beyond it they are taken in float64."""
+
 
 class KernelExpansion(EvaluatedModule):
     """f(x) = sum_j alpha_j K(x, z_j): prediction, validation, test and predict steps. A subclass trains it.
@@ -52,6 +55,7 @@ class KernelExpansion(EvaluatedModule):
     ) -> Tensor:
         """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
 
+        Large weights that cancel, as exact solutions of nearly singular systems have, are multiplied in float64.
         Where x requires a gradient there is one, with respect to x and not to the weights.
 
         Raises:
@@ -70,7 +74,20 @@ class KernelExpansion(EvaluatedModule):
         if x.requires_grad and torch.is_grad_enabled():
             return self._differentiable(x, centers, weights)
         rows = Rows.of(x, like=centers)
-        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
+        scores = self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
+        if scores.numel() and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max()):
+            exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
+            return self.ranks.sum(exact).to(scores.dtype)
+        return scores
+
+    def _rounding(self, x: Tensor, centers: Rows, weights: Tensor) -> float:
+        """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), of the output where it is largest.
+
+        That is what rounded kernel values change f(x) by, were their errors independent of one another.
+        """
+        squares = self.kernel.diag(centers.data).double() @ weights.double().square()
+        largest = float(self.ranks.sum(squares).max()) * float(self.kernel.diag(x).max())
+        return torch.finfo(x.dtype).eps * largest**0.5
 
     def kernel_sums(
         self,

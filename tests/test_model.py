@@ -15,7 +15,7 @@ from user_kernels import Cauchy
 
 import kl as kernel_learning
 from datamodules import DigitsDataModule
-from kl import KernelMachine, KernelModel, Laplacian, Polynomial
+from kl import Gaussian, KernelMachine, KernelModel, Laplacian, Polynomial
 from kl.evaluated import describe_data
 from kl.model import levels_of
 
@@ -49,6 +49,16 @@ def test_an_interpolant_predicts(ridge, away, tmp_path):
         solution.predict(z[:, :2])
     with pytest.raises(kernel_learning.InputError, match="finite"):
         solution.predict(z * float("nan"))
+
+
+@pytest.mark.parametrize("kernel", [Gaussian(5.0), Gaussian(100.0), Polynomial(degree=4, bias=1.0)])
+def test_weights_that_cancel_predict_what_the_solution_does(kernel):
+    x, y, z = draw(80, 4), draw(80, 2, seed=1), draw(20, 4, seed=2)
+    solution = kernel_learning.interpolate(kernel, x, y)
+    model = KernelModel.from_interpolant(solution)
+    for rows in (x, z):
+        expected = solution.predict(rows)
+        assert float((model(rows).double() - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_a_least_squares_solution_predicts():

@@ -24,4 +24,11 @@ MUTANTS = [
         '"origin": 0 * self.origin.cpu()',
         "tests/test_model.py -k predicts",
     ),
+    Mutant(
+        "large weights that cancel are multiplied in float32",
+        "kl/expansion.py",
+        "> COARSE * float(scores.abs().max())",
+        "< 0",
+        "tests/test_model.py -k cancel",
+    ),
 ]
