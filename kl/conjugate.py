@@ -127,19 +127,26 @@ class ConjugateGradientMachine(InterpolatingMachine):
         # iterations; relative size of best_residual; checks in a row that found nothing smaller; the last one checked
         self.register_buffer("progress", torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
 
-    def _plan(self, x: Tensor, budget: int) -> None:
-        rows = self._center_rows
-        (n, d), c = rows.data.shape, self.targets.shape[1]
+    def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
+        self._shares(n, d, c, budget)
+
+    def _shares(self, n: int, d: int, c: int, budget: int) -> tuple[int, int, int]:
+        """Bytes beside the solve, rank of the preconditioner, panels of K that are kept, for a budget in bytes."""
         # Beside what a solve counts for itself: the training data, the centres' own copy and the state.
         own = 4 * n * (2 * d + c) + 8 * n * 7 * c
-        size = self.ranks.size
-        rank, panels = pcg_plan(n, d, c, max(0, int(self.ranks.least(budget)) - own), ranks=size)
+        rank, panels = pcg_plan(n, d, c, max(0, budget - own), ranks=self.ranks.size)
         if rank == 0:
             raise MemoryBudgetError(
                 f"conjugate gradients on n={n} rows of d={d} features need "
                 f"{format_memory(own + pcg_memory(n, d, c, 1))} at least, more than the budget of "
                 f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
             )
+        return own, rank, panels
+
+    def _plan(self, x: Tensor, budget: int) -> None:
+        rows, size = self._center_rows, self.ranks.size
+        (n, d), c = rows.data.shape, self.targets.shape[1]
+        own, rank, panels = self._shares(n, d, c, int(self.ranks.least(budget)))
         kept = pcg_memory(n, d, c, 0, panels, ranks=size) - pcg_memory(n, d, c, 0)
         preconditioner = pcg_memory(n, d, c, rank, ranks=size) - pcg_memory(n, d, c, 0)
         items = {

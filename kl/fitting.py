@@ -62,7 +62,10 @@ class InterpolatingMachine(TrainedExpansion):
         """
         if self.is_fitted and not self._has_same_data(x, y):
             self._start_anew()
+        budget = self._budget(device)
         if not self.is_fitted:
+            itemsize, on_gpu = x.element_size(), torch.device(device).type == "cuda"
+            self._require_room(len(x), x.shape[1], y.shape[1], itemsize, int(self.ranks.least(budget)), on_gpu)
             self._resolve_kernel(x)
             n, generator = len(x), torch.Generator().manual_seed(self.hparams["seed"])
             if n < self.owners.size:
@@ -73,7 +76,15 @@ class InterpolatingMachine(TrainedExpansion):
             self.centers, self.targets = x[own] - self.origin, y[own]
         self.to(device)
         self._centers_changed()
-        self._plan(x, self._budget(device))
+        self._plan(x, budget)
+
+    @abstractmethod
+    def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
+        """Refuse, before anything is computed, a run on data of these sizes that the budget in bytes cannot hold.
+
+        Raises:
+            MemoryBudgetError: it does not hold what the run cannot do without.
+        """
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         """Make the parameters and buffers of a run on data of these sizes, all zero."""

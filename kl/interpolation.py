@@ -23,6 +23,7 @@ from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
 from kl.rkhs import evaluate
 from kl.rows import Rows, check_finite_matrix, far_origin
+from kl.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +171,9 @@ def interpolate(
     counts, means = mean_targets(group, y, len(first))
     if len(first) < n and not torch.allclose(means[group], y.double()):
         log.warning(
-            "%d training rows repeat others and some carry different targets; no function fits them all, so the "
-            "exact limit fits their mean",
-            n - len(first),
+            "%s equal to others, and some carry different targets; no function fits them all, so the exact limit fits "
+            "their mean",
+            counted(n - len(first), "training row") + (" is" if n - len(first) == 1 else " are"),
         )
     distinct = x if len(first) == n else x[first]
     rows = Rows.of(distinct - origin if far else distinct).double()
@@ -251,9 +252,9 @@ def _warn(solved: Solved, tolerance: float, need: int) -> None:
         remedy += f", or use --solver direct, which needs up to {format_memory(need)}"
     log.warning(
         "the exact solve stopped at relative residual %.1e, above the tolerance of %.1e, since it fell no further "
-        "after %d iterations: the kernel matrix is near to singular; %s",
+        "after %s: the kernel matrix is near to singular; %s",
         solved.relative_residual,
         tolerance,
-        solved.iterations,
+        counted(solved.iterations, "iteration"),
         remedy,
     )

@@ -88,11 +88,25 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     # Set-up
 
+    def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
+        s, batch, size = self._subsample(n), self._batch_asked(n), self.ranks.size
+        training_memory(n, d, c, s, budget, itemsize, batch_size=batch, gpu=on_gpu, ranks=size)
+
     def _allocate(self, n: int, d: int, c: int) -> None:
-        options = self.hparams
-        s = checked_size("subsample", options["subsample"], 1, n, "the training rows") or default_subsample(n)
+        checked_size("subsample", self.hparams["subsample"], 1, n, "the training rows")  # says where it is clipped
+        self._allocate_with(n, d, c, self._subsample(n), 0)
+
+    def _subsample(self, n: int) -> int:
+        """s for n training rows."""
+        asked = self.hparams["subsample"]
+        s = default_subsample(n) if asked == "auto" else min(asked, n)
         # Plain SGD has no subsample, but its step size is estimated on one.
-        self._allocate_with(n, d, c, min(s, 2000) if options["top_q"] == 0 else s, 0)
+        return min(s, 2000) if self.hparams["top_q"] == 0 else s
+
+    def _batch_asked(self, n: int) -> int | None:
+        """The batch that was asked for, None where it is to be chosen."""
+        asked = self.hparams["batch_size"]
+        return None if asked == "auto" else min(asked, n)
 
     def _allocate_with(self, n: int, d: int, c: int, s: int, q: int) -> None:
         super()._allocate(n, d, c)
@@ -106,8 +120,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         rows, subsample = self._center_rows, head[:s]
         d, c = rows.data.shape[1], self.targets.shape[1]
         itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
-        asked = self.hparams["batch_size"]
-        batch = None if asked == "auto" else min(asked, n)
+        batch = self._batch_asked(n)
         self.memory = training_memory(
             n, d, c, s, int(ranks.least(budget)), itemsize, rows.codes is not None, batch, on_gpu, ranks.size
         )

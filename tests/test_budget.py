@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+import kl
 from kl.budget import LEAST_KEPT, training_memory
 from kl.errors import MemoryBudgetError
 from kl.memory import UNLIMITED, _free_in_groups, _free_in_limits, free_memory
@@ -144,3 +146,10 @@ def test_limits_that_are_not_set_or_not_known_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr("resource.getrlimit", lambda limit: (5 * 1024, 5 * 1024))
     (tmp_path / "status").write_text("VmSize:\t 3 kB\nVmData:\t 9 kB\n")
     assert _free_in_limits(tmp_path / "status") == [2048, 0]
+
+
+@pytest.mark.parametrize("machine", [kl.KernelMachine, kl.ConjugateGradientMachine])
+def test_what_cannot_fit_is_refused_before_any_work(machine, monkeypatch):
+    monkeypatch.setattr(kl.Laplacian, "resolve", lambda *_, **__: pytest.fail("a bandwidth was chosen first"))
+    with pytest.raises(kl.MemoryBudgetError, match="more than the budget of 1 MB"):
+        machine("laplacian", memory="1MB").prepare(torch.randn(60, 5000), torch.randn(60, 2))

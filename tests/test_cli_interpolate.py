@@ -45,7 +45,7 @@ def test_the_same_command_goes_on_after_an_interrupt(kl, monkeypatch, caplog):
     stopped = kl(*command)
     assert stopped.code == 130
     assert "error: interrupted" in stopped.err
-    assert "interrupted after 3 iterations, which are kept" in caplog.text
+    assert "interrupted after 3 iterations, kept on disk" in caplog.text
     left[0] = 10**6
     found = kl(*command)
     assert found.code == 0

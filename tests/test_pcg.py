@@ -80,7 +80,7 @@ def test_the_tolerance_is_kept_and_not_far_exceeded():
 def test_equal_rows(ridge, caplog):
     x, y = draw(60, 3)[torch.tensor([*range(60), 0, 0, 5])], draw(63, 2, seed=1)
     result, direct = solve(x, y, ridge=ridge, tolerance=1e-10), kl.interpolate(Laplacian(2.0), x, y, ridge=ridge)
-    assert "3 training rows repeat others" in caplog.text
+    assert "3 training rows are equal to others" in caplog.text
     torch.testing.assert_close(result.alpha, direct.alpha, atol=1e-6, rtol=0)
     assert result.rkhs_norm == pytest.approx(direct.rkhs_norm, rel=1e-8)
 
@@ -255,7 +255,7 @@ def test_an_interrupted_solve_goes_on(tmp_path, caplog):
     whole = solve(x, y, tolerance=1e-8)
     with pytest.raises(KeyboardInterrupt):
         solve(x, y, tolerance=1e-8, checkpoint=path, progress=Interrupt(5))
-    assert "interrupted after 5 iterations, which are kept" in caplog.text
+    assert "interrupted after 5 iterations, kept on disk" in caplog.text
     rest = Interrupt(None)
     result = solve(x, y, tolerance=1e-8, checkpoint=path, progress=rest)
     assert "going on after 5 iterations" in caplog.text

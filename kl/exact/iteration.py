@@ -14,6 +14,7 @@ from torch import Tensor
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import System, dot_columns
 from kl.exact.triangle import LowerTriangle
+from kl.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ class ConjugateGradients:
         if not (reached or claimed > GROWN * best.relative or state.iterations % CHECK_ITERATIONS == 0):
             return replace(search, state=state)
         state, best = self._check(state, claimed, best)
-        log.info("pcg: after %d iterations the least true relative residual is %.1e", state.iterations, best.relative)
+        done = counted(state.iterations, "iteration")
+        log.info("pcg: after %s the least true relative residual is %.1e", done, best.relative)
         return Search(state, best, self.system.relative(state.residual))
 
     def refine(self, search: Search, solve: Callable[[Tensor], Tensor]) -> Search:

@@ -69,7 +69,7 @@ def solve_pcg(
         if checkpoint and iteration.search.state.iterations:
             checkpoint.save(iteration.search.values(), now=True)
             log.warning(
-                "interrupted after %d iterations, which are kept: the same call goes on",
+                "interrupted after %s, kept on disk: the same call goes on",
                 iteration.search.state.iterations,
             )
         raise
@@ -80,7 +80,8 @@ def solve_pcg(
     del iteration, gradients, preconditioner, matrix, search  # their memory is the factor's now
     if best.relative > tolerance and worth:
         log.info(
-            "pcg: the residual falls no more after %d iterations; looking for a kernel matrix of low rank", iterations
+            "pcg: the residual falls no more after %s; looking for a kernel matrix of low rank",
+            counted(iterations, "iteration"),
         )
         solved = solve_low_rank(system, tolerance, budget)
         if solved is not None and solved.relative_residual < best.relative:

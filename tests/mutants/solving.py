@@ -45,4 +45,11 @@ MUTANTS = [
         "False",
         "tests/test_conjugate.py",
     ),
+    Mutant(
+        "a budget is looked at after a bandwidth is chosen",
+        "kl/fitting.py",
+        "            self._require_room(",
+        "            (lambda *_: None)(",
+        "tests/test_budget.py -k before_any_work",
+    ),
 ]
