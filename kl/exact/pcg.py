@@ -14,6 +14,7 @@ from kl.exact.plan import pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import Progress, Reporter, Solved, System
 from kl.exact.triangle import LowerTriangle
+from kl.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +62,16 @@ def solve_pcg(
         search = gradients.zero()
     else:
         search = gradients.resume(saved)
-        log.info("pcg: going on after %d iterations, from %s", search.state.iterations, checkpoint and checkpoint.path)
+        done = counted(search.state.iterations, "iteration")
+        log.info("pcg: going on after %s, from %s", done, checkpoint and checkpoint.path)
     iteration = _Iteration(gradients, tolerance, report, checkpoint)
     try:
         iteration.run(search)
     except KeyboardInterrupt:
         if checkpoint and iteration.search.state.iterations:
             checkpoint.save(iteration.search.values(), now=True)
-            log.warning(
-                "interrupted after %s, kept on disk: the same call goes on",
-                iteration.search.state.iterations,
-            )
+            done = counted(iteration.search.state.iterations, "iteration")
+            log.warning("interrupted after %s, kept on disk: the same call goes on", done)
         raise
     if checkpoint:
         checkpoint.delete()
