@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zipfile
 import zlib
@@ -92,6 +93,8 @@ class ArrayDataModule(KernelDataModule):
                 "path must name a .npz file; this data module was made from arrays in memory, which "
                 "checkpoints do not keep: make it again with ArrayDataModule.from_arrays"
             )
+        if "x_test" in arrays:
+            require_alike("x_test", arrays["x_test"].shape[1:], "x_train", arrays["x_train"].shape[1:])
         x_train, image_shape = samples("x_train", arrays["x_train"])
         x_test = samples("x_test", arrays["x_test"])[0] if "x_test" in arrays else None
         y = targets(arrays["y_train"], arrays.get("y_test"), self._asked_task)
@@ -196,6 +199,25 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
     if x.ndim == 3:
         return pixels, (1, x.shape[1], x.shape[2])
     return pixels, (pixels.shape[1], pixels.shape[2], pixels.shape[3]) if x.ndim == 4 else None
+
+
+def require_alike(name: str, shape: tuple[int, ...], wanted_name: str, wanted: tuple[int, ...]) -> None:
+    """Check that two shapes of a sample have the same axes, where both have several.
+
+    One channel is as none, and channels may be first or last. Rows that are flat already are trusted.
+
+    Raises:
+        InputError: they have as many values in another order, which would mix the features up.
+    """
+    if len(shape) < 2 or len(wanted) < 2 or math.prod(shape) != math.prod(wanted):
+        return
+    axes = [channels_first(torch.empty(1, *each, device="meta")).shape[1:] for each in (shape, wanted)]
+    first, second = ([size for size in each if size != 1] for each in axes)
+    if first != second:
+        raise InputError(
+            f"{name} must have samples of the shape of {wanted_name}, {tuple(wanted)}; got {tuple(shape)}, as many "
+            "values in another order: transpose them"
+        )
 
 
 def features_of(name: str, x: np.ndarray, encoding: FeatureEncoding) -> Tensor:

@@ -177,6 +177,12 @@ def _classes(given: list[tuple[str, np.ndarray]], guessed: bool) -> Targets:
     found = [labels(name, y) for name, y in given]
     columns = [np.arange(y.shape[1]) for _, y in given if is_one_hot(y)]
     known = np.unique(np.concatenate([*found, *columns]))
+    if len(columns) == 1 and len(found) == 2 and len(known) > len(columns[0]):
+        (ours, _), (theirs, _) = given
+        raise InputError(
+            f"{ours} and {theirs} must name the classes alike; one holds one-hot rows, of the classes 0 to "
+            f"{len(columns[0]) - 1}, and the other labels from {known[0]} to {known[-1]}: store both alike"
+        )
     if guessed:
         name, n = given[0][0], len(found[0])
         if len(known) > max(FEW, n // 2):

@@ -145,7 +145,7 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
 
     import numpy as np
 
-    from datamodules.arrays import features_of
+    from datamodules.arrays import features_of, require_alike
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
     from datamodules.single import ARRAY_FILES, read_array
@@ -162,6 +162,12 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
         given = math.prod(array.shape[1:])
         if array.ndim > 1 and given != width:
             raise InputError(f"input {source}: {key} must have {width} features, as in training; got {given}")
+        require_alike(
+            f"{key} of input {source}",
+            array.shape[1:],
+            "the training images",
+            tuple(machine.data_info.get("image_shape") or ()),
+        )
         x = features_of(f"{key} of input {source}", array, encoding)
         return [str(i) for i in range(len(x))], x
     shape = machine.data_info.get("image_shape")

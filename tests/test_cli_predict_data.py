@@ -41,6 +41,14 @@ def test_predict_arrays(kl, checkpoint):
     assert np.allclose(scores, expected, atol=1e-6)
 
 
+def test_predict_refuses_samples_with_other_axes(kl, checkpoint):
+    np.savez("turned.npz", x=np.zeros((3, 4, 16), dtype=np.float32))
+    result = kl("predict", checkpoint, "--input", "turned.npz", "--output", "out.csv")
+    assert result.code == 2
+    assert "samples of the shape of the training images, (1, 8, 8); got (4, 16)" in result.err
+    assert not Path("out.csv").exists()
+
+
 def test_predict_images_and_folders(kl, checkpoint):
     images = load_digits().images
     Path("images/deep").mkdir(parents=True)

@@ -221,3 +221,26 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 def test_read_npz_reads_the_named_arrays_alone(tmp_path):
     np.savez(tmp_path / "a.npz", x=FLOATS, secret=np.array([object()]))
     assert read_npz(tmp_path / "a.npz", ("x",))["x"].shape == FLOATS.shape
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_samples_of_the_same_size_and_other_axes_are_refused(dtype):
+    images = IMAGES.astype(dtype)
+    with pytest.raises(InputError, match=r"x_test must have .* of x_train, \(4, 5\); got \(5, 4\)"):
+        set_up(x_train=images, x_test=images[:5].transpose(0, 2, 1))
+    for same in (images, images[:, None], images[..., None], images.reshape(12, 20)):
+        data = set_up(x_train=images, x_test=same, y_test=LABELS)
+        assert torch.equal(data.test_set.x, data.train_set.x)
+
+
+def test_one_hot_rows_beside_labels_of_other_classes_are_refused():
+    one_hot = np.eye(3)[LABELS]
+    with pytest.raises(InputError, match="classes 0 to 2, and the other labels from 0 to 3: store both alike"):
+        set_up_classes(one_hot, LABELS[:5] + 1)
+    assert set_up_classes(one_hot, LABELS[:5]).class_names == ["0", "1", "2"]
+
+
+def set_up_classes(y_train, y_test):
+    data = ArrayDataModule.from_arrays(**good(y_train=y_train, y_test=y_test), task="classification")
+    data.setup()
+    return data

@@ -194,4 +194,18 @@ MUTANTS = [
         "rows = x.reshape(len(x), -1)",
         "tests/test_data_arrays.py -k channels",
     ),
+    Mutant(
+        "samples with other axes are flattened",
+        "datamodules/arrays.py",
+        "    if first != second:\n",
+        "    if False:\n",
+        "tests/test_data_arrays.py -k other_axes",
+    ),
+    Mutant(
+        "one-hot rows beside labels that begin at 1",
+        "datamodules/targets.py",
+        "if len(columns) == 1 and len(found) == 2 and len(known) > len(columns[0]):",
+        "if False:",
+        "tests/test_data_arrays.py -k one_hot_rows_beside",
+    ),
 ]
