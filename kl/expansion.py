@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -13,12 +14,15 @@ from kl.engine import kernel_matmul
 from kl.errors import InputError
 from kl.evaluated import EvaluatedModule
 from kl.kernels import Kernel
-from kl.plain import ExportedMachine, differentiable_matmul
+from kl.plain import ExportedMachine, differentiable_matmul, plain_rows
 from kl.ranks import Ranks
 from kl.rows import PRECISIONS, Rows
 
 COARSE = 1e-3
 """Float32 kernel values may be rounded by this share of the largest score; beyond it they are taken in float64."""
+
+PROBED = 64  # centres at which an exported machine is compared
+log = logging.getLogger(__name__)
 
 
 class KernelExpansion(EvaluatedModule):
@@ -75,10 +79,14 @@ class KernelExpansion(EvaluatedModule):
             return self._differentiable(x, centers, weights)
         rows = Rows.of(x, like=centers)
         scores = self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
-        if scores.numel() and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max()):
+        if self._is_coarse(scores, x, centers, weights):
             exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
             return self.ranks.sum(exact).to(scores.dtype)
         return scores
+
+    def _is_coarse(self, scores: Tensor, x: Tensor, centers: Rows, weights: Tensor) -> bool:
+        """Whether the rounding of kernel values shows in these scores of x."""
+        return scores.numel() > 0 and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max())
 
     def _rounding(self, x: Tensor, centers: Rows, weights: Tensor) -> float:
         """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), of the output where it is largest.
@@ -109,7 +117,11 @@ class KernelExpansion(EvaluatedModule):
             )
         if centers.rounded:
             x = x + (x.bfloat16().to(x.dtype) - x).detach()  # the rounding itself has no slope
-        return differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
+        scores = differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
+        if self._is_coarse(scores.detach(), x.detach(), centers, weights):
+            double = plain_rows(centers.data.double())
+            return differentiable_matmul(self.kernel, x.double(), double, weights.double()).to(x.dtype)
+        return scores
 
     def export_module(self) -> ExportedMachine:
         """f alone as a plain module, for torch.export, ONNX and torch.jit.trace: any number of rows, no other path.
@@ -126,6 +138,13 @@ class KernelExpansion(EvaluatedModule):
                 "checkpoint in one process"
             )
         rows = self._center_rows
+        some = rows.data[:PROBED]
+        if self._is_coarse(self(some + self.origin), some, rows, self.alpha.detach()):
+            log.warning(
+                "the exported machine computes in %s, too coarse for these weights, which are large and cancel: its "
+                "values will differ from the machine's. Train with a ridge or a smaller bandwidth",
+                str(rows.data.dtype).removeprefix("torch."),
+            )
         return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded).eval()
 
     def _own_share(self) -> tuple[Rows, Tensor]:

@@ -59,6 +59,16 @@ def test_weights_that_cancel_predict_what_the_solution_does(kernel):
     for rows in (x, z):
         expected = solution.predict(rows)
         assert float((model(rows).double() - expected).norm() / expected.norm()) < 1e-3
+        watched = model(rows.clone().requires_grad_())
+        assert float((watched.detach().double() - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_an_exported_machine_whose_weights_cancel_says_so(caplog):
+    x, y = draw(80, 4), draw(80, 2, seed=1)
+    for bandwidth, said in ((100.0, True), (1.0, False)):
+        caplog.clear()
+        KernelModel.from_interpolant(kernel_learning.interpolate(Gaussian(bandwidth), x, y)).export_module()
+        assert ("too coarse for these weights" in caplog.text) is said
 
 
 def test_a_least_squares_solution_predicts():
