@@ -24,7 +24,11 @@ REACH = 1e-6  # of K(x, x): kernel values that add up to less say nothing of a r
 
 def predict(
     checkpoint: Annotated[
-        Path, typer.Argument(help="The best.ckpt or last.ckpt of a run of kl fit.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A best.ckpt or last.ckpt of kl fit, or a file of kl export or kl interpolate --save.",
+            show_default=False,
+        ),
     ],
     source: Annotated[
         Path,

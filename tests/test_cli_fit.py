@@ -332,6 +332,6 @@ def test_termination_is_a_failure(tmp_path):
         time.sleep(0.05)
     child.terminate()
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 1
+    assert child.returncode == 130
     assert out == b""
     assert b"interrupted" in err
