@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recipes.options import OwnKernels
+
 if TYPE_CHECKING:
     from kl import KernelModel
 
@@ -16,13 +18,7 @@ def export(
         Path, typer.Argument(help="The best.ckpt or last.ckpt of a run of kl fit.", show_default=False)
     ],
     output: Annotated[Path, typer.Option("--output", help="The file to write, which kl predict reads.")],
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A kernel of your own in the checkpoint, whose code runs, package.module:Class; again for another.",
-            metavar="NAME",
-        ),
-    ] = None,
+    kernel: OwnKernels = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Write the weights and centres of a checkpoint, and nothing of its training.

@@ -223,6 +223,14 @@ class OutputOptions:
     ] = False
 
 
+OwnKernels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A kernel of your own in the checkpoint, whose code runs, package.module:Class; again for another.",
+        metavar="NAME",
+    ),
+]
+
 ConfigFile = Annotated[
     str | None,
     _in_output(

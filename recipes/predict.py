@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recipes.options import MAX_PIXELS_HELP
+from recipes.options import MAX_PIXELS_HELP, OwnKernels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,13 +40,7 @@ def predict(
     output: Annotated[
         Path, typer.Option("--output", help="The .csv, .json or .npz file to write; - is CSV on standard output.")
     ],
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A kernel of your own in the checkpoint, whose code runs, package.module:Class; again for another.",
-            metavar="NAME",
-        ),
-    ] = None,
+    kernel: OwnKernels = None,
     max_pixels: Annotated[int | None, typer.Option(help=MAX_PIXELS_HELP)] = None,
     accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
