@@ -46,6 +46,8 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "plain").mkdir()  # no __init__.py
     (tmp_path / "plain" / "kernels.py").write_text(KERNEL)
     monkeypatch.chdir(tmp_path)
+    for name in ("mine", "models", "plain", "helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # those of another test
     path, modules = list(sys.path), set(sys.modules)
     monkeypatch.setattr(sys, "path", [entry for entry in path if entry])
     yield tmp_path
