@@ -113,6 +113,7 @@ def two_nodes(command, folder, environment=lambda node: {}):
     return out
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes(alone, tmp_path):
     port = free_port()
 
@@ -253,7 +254,7 @@ def test_a_stopped_rank_ends_all(tmp_path, second):
     assert REMEDY in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_ctrl_c_and_sighup_stop_all_ranks(tmp_path, number):
     code, [message] = lose(tmp_path, number, second=False)
     assert code == 130

@@ -40,7 +40,9 @@ def budgets():
     return {"none": least, "some": least + columns + 2 * n * n, "all": least + 4 * n * n}
 
 
-@pytest.mark.parametrize(("kept", "rows"), [("none", 0), ("some", 3000), ("all", 6000)])
+@pytest.mark.parametrize(
+    ("kept", "rows"), [("none", 0), pytest.param("some", 3000, marks=pytest.mark.slow), ("all", 6000)]
+)
 def test_peak_is_within_the_budget(kept, rows):
     budget = budgets()[kept]
     arguments = [sys.executable, "-W", "ignore", "-c", CHILD, "6000", "300", str(budget)]

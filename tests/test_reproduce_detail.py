@@ -62,6 +62,7 @@ def test_what_is_added_is_of_the_size_of_what_jpeg_takes_from_noise():
     assert 255 * added == pytest.approx(np.sqrt((taken**2).mean()), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_point(data_dir):
     sample = Sample(data="cifar10", n=400, test_size=200, grayscale=True)
     context = Context(data_dir=data_dir, accelerator="cpu")
