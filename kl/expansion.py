@@ -79,23 +79,23 @@ class KernelExpansion(EvaluatedModule):
             return self._differentiable(x, centers, weights)
         rows = Rows.of(x, like=centers)
         scores = self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
-        if self._is_coarse(scores, x, centers, weights):
+        if self._is_coarse(scores, rows, centers, weights):
             exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
             return self.ranks.sum(exact).to(scores.dtype)
         return scores
 
-    def _is_coarse(self, scores: Tensor, x: Tensor, centers: Rows, weights: Tensor) -> bool:
+    def _is_coarse(self, scores: Tensor, x: Rows, centers: Rows, weights: Tensor) -> bool:
         """Whether the rounding of kernel values shows in these scores of x."""
         return scores.numel() > 0 and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max())
 
-    def _rounding(self, x: Tensor, centers: Rows, weights: Tensor) -> float:
+    def _rounding(self, x: Rows, centers: Rows, weights: Tensor) -> float:
         """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), of the output where it is largest.
 
         That is what rounded kernel values change f(x) by, were their errors independent of one another.
         """
-        squares = self.kernel.diag(centers.data).double() @ weights.double().square()
-        largest = float(self.ranks.sum(squares).max()) * float(self.kernel.diag(x).max())
-        return torch.finfo(x.dtype).eps * largest**0.5
+        squares = self.kernel.block_diag(centers).double() @ weights.double().square()
+        largest = float(self.ranks.sum(squares).max()) * float(self.kernel.block_diag(x).max())
+        return torch.finfo(x.data.dtype).eps * largest**0.5
 
     def kernel_sums(
         self,
@@ -118,7 +118,7 @@ class KernelExpansion(EvaluatedModule):
         if centers.rounded:
             x = x + (x.bfloat16().to(x.dtype) - x).detach()  # the rounding itself has no slope
         scores = differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
-        if self._is_coarse(scores.detach(), x.detach(), centers, weights):
+        if self._is_coarse(scores.detach(), Rows.of(x.detach(), like=centers), centers, weights):
             double = plain_rows(centers.data.double())
             return differentiable_matmul(self.kernel, x.double(), double, weights.double()).to(x.dtype)
         return scores
@@ -138,8 +138,8 @@ class KernelExpansion(EvaluatedModule):
                 "checkpoint in one process"
             )
         rows = self._center_rows
-        some = rows.data[:PROBED]
-        if self._is_coarse(self(some + self.origin), some, rows, self.alpha.detach()):
+        some = rows[:PROBED]
+        if self._is_coarse(self(some.data + self.origin), some, rows, self.alpha.detach()):
             log.warning(
                 "the exported machine computes in %s, too coarse for these weights, which are large and cancel: its "
                 "values will differ from the machine's. Train with a ridge or a smaller bandwidth",
