@@ -25,7 +25,6 @@ from kl.interpolation import RESIDUAL_ACCEPTED, check_tolerance
 from kl.kernels.base import check_count, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
-from kl.rkhs import evaluate
 from kl.rows import RowDataset
 
 log = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class ExactInterpolation(pl.Callback):
                 level = logging.INFO if trainer.fast_dev_run else logging.WARNING  # type: ignore[attr-defined]
                 log.log(level, "exact interpolation: left out: %s", self.skipped)
             return
-        self._points = data.train_set.x if centers is None else centers
+        self.solution = replace(self.solution, centers=data.train_set.x if centers is None else centers)
         device = pl_module.alpha.device  # once: the distance is asked for at every epoch
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
         self.results["distance_to_exact"] = self.distance(pl_module)
@@ -145,8 +144,8 @@ class ExactInterpolation(pl.Callback):
         test = getattr(trainer.datamodule, "test_set", None)  # type: ignore[attr-defined]
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
-        solution, points = self.solution, self._points
-        self.results |= pl_module.ranks.from_first(lambda: _errors("test", test, solution, pl_module, points))
+        solution, classifier = self.solution, pl_module.is_classifier
+        self.results |= pl_module.ranks.from_first(lambda: _errors("test", test, solution, classifier))
 
     @torch.no_grad()
     def distance(self, machine: Machine) -> float:
@@ -178,13 +177,13 @@ class ExactInterpolation(pl.Callback):
             except KLError as reason:  # beyond the budget, or singular: the run itself can do without
                 return _Outcome(skipped=str(reason))
             save_solution(path, key, solution)
-        rows, test, points = val_rows(data), getattr(data, "test_set", None), x if centers is None else centers
-        validated = _errors("val", rows, solution, machine, points)
+        rows, test = val_rows(data), getattr(data, "test_set", None)
+        validated = _errors("val", rows, solution, machine.is_classifier)
         results = {
             "exact_train_mse": mse(solution.fitted, y),
             "exact_train_error": error(solution.fitted, y) if machine.is_classifier else None,
             **validated,
-            **_errors("test", None, solution, machine, points),
+            **_errors("test", None, solution, machine.is_classifier),
             **({name.replace("val", "test"): value for name, value in validated.items()} if rows is test else {}),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
@@ -195,7 +194,7 @@ class ExactInterpolation(pl.Callback):
             "seconds": solution.seconds,
             "cached": cached,
         }
-        return _Outcome(solution, results)
+        return _Outcome(replace(solution, centers=solution.centers[:0]), results)  # all ranks have the rows
 
     def _solve(self, machine: Machine, x: Tensor, y: Tensor, device: torch.device, checkpoint: Path) -> Interpolant:
         kernel, (n, d), c = machine.kernel, x.shape, y.shape[1]
@@ -302,17 +301,16 @@ def _errors(
     part: str,  # "val" or "test"
     rows: RowDataset | None,
     solution: Interpolant,
-    machine: Machine,
-    points: Tensor,  # shape: (p, d)
+    classifier: bool,
 ) -> dict[str, float | None]:
-    """Errors of f*, the expansion on `points`, on a set of rows, in float64: large weights of both signs cancel."""
+    """Errors of f* on a set of rows, in float64: large weights of both signs cancel."""
     names = mean, wrong, noisy = tuple(f"exact_{part}_{name}" for name in ("mse", "error", "error_noisy"))
     results: dict[str, float | None] = dict.fromkeys(names, None)
     if rows is None:
         return results
-    scores = evaluate(machine.kernel, points, solution.alpha, rows.x)
+    scores = solution.predict(rows.x)
     results[mean] = mse(scores, rows.y)
-    if machine.is_classifier:
+    if classifier:
         results[wrong] = error(scores, rows.y)
         if rows.y_noisy is not None:
             results[noisy] = error(scores, rows.y_noisy)

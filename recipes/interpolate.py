@@ -16,7 +16,7 @@ from recipes.options import (
 )
 
 if TYPE_CHECKING:
-    from kl import Interpolant, Kernel
+    from kl import Interpolant
     from kl.rows import RowDataset
 
 
@@ -86,8 +86,8 @@ def interpolate(
         "label_noise": datamodule.label_noise,
         "validation": datamodule.validation,
         **train_errors(solved, y, datamodule.task == "classification"),
-        **errors("val", datamodule.validation_set, chosen, solved, x, datamodule.task == "classification"),
-        **errors("test", datamodule.test_set, chosen, solved, x, datamodule.task == "classification"),
+        **errors("val", datamodule.validation_set, solved, datamodule.task == "classification"),
+        **errors("test", datamodule.test_set, solved, datamodule.task == "classification"),
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,
@@ -131,16 +131,13 @@ def train_errors(solved: Interpolant, y: Any, classifier: bool) -> dict[str, flo
     return {"train_mse": mse(solved.fitted, y), "train_error": error(solved.fitted, y) if classifier else None}
 
 
-def errors(
-    part: str, rows: RowDataset | None, kernel: Kernel, solved: Interpolant, x: Any, classifier: bool
-) -> dict[str, float | None]:
-    """mse and errors of an interpolant of the rows `x` on a validation or test set; None where there is none."""
+def errors(part: str, rows: RowDataset | None, solved: Interpolant, classifier: bool) -> dict[str, float | None]:
+    """mse and errors of an interpolant on a validation or test set; None where there is none."""
     from kl.metrics import error, mse
-    from kl.rkhs import evaluate
 
     if rows is None:
         return dict.fromkeys(ERRORS[part])
-    scores = evaluate(kernel, x, solved.alpha, rows.x.to(x.device)).cpu()
+    scores = solved.predict(rows.x).cpu()
     noisy = rows.y_noisy if classifier else None
     values = (
         mse(scores, rows.y),

@@ -14,6 +14,7 @@ from callbacks.exact_cache import load_solution, save_solution, solution_key
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl.exact.pcg import ConjugateGradients
 from kl.exact.plan import estimate_seconds
+from kl.ranks import Ranks
 
 
 def fit(exact, *, epochs=2, kernel="laplacian", data=None, more=(), ridge=0.0, **options):
@@ -362,3 +363,14 @@ def test_an_interrupted_solve_goes_on_in_the_next_run(tmp_path, monkeypatch, cap
     assert steps[4] == 3
     assert exact.results["relative_residual"] <= 1e-6
     assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]
+
+
+def test_the_training_rows_are_not_sent_with_the_solution(tmp_path, monkeypatch):
+    sent, first = [], Ranks.from_first
+    monkeypatch.setattr(Ranks, "from_first", lambda self, work: sent.append(first(self, work)) or sent[-1])
+    exact = ExactInterpolation(cache_dir=tmp_path)
+    _, _, data = fit(exact)
+    [outcome] = [each for each in sent if hasattr(each, "solution")]
+    assert outcome.solution.centers.numel() == 0
+    assert exact.solution.centers is data.train_set.x
+    torch.testing.assert_close(exact.solution.predict(data.train_set.x), exact.solution.fitted, atol=1e-9, rtol=0)
