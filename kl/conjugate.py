@@ -15,7 +15,7 @@ from kl.checkpoints import is_same
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
-from kl.exact.low_rank import LowRankSolver, find_low_rank, low_rank_worth
+from kl.exact.low_rank import LowRankSolver, find_low_rank
 from kl.exact.plan import pcg_memory, pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import System, warn_inconsistent
@@ -212,7 +212,6 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._by_factor = bool(self.ranks.least(float(found is not None)))
         if found is not None and self._by_factor:
             self._low_rank = found
-            log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(self.means), found.rank)
 
     # Training
 
@@ -236,7 +235,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         relative, began = search.best.relative, self._by_factor
         if began and relative > CONSISTENT:
             warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
-        if not began and relative > CONSISTENT and low_rank_worth(self._gradients.preconditioner):
+        if not began and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
             self._gradients.matrix.panels.clear()  # their memory is the factor's now
             self._find_low_rank()
         if self._by_factor and not began:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kl.engine import kernel_matrix
 from kl.exact.plan import low_rank_affordable
-from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.refinement import RESIDUAL_WANTED, refine
 from kl.exact.system import Solved, System, warn_inconsistent
 
@@ -17,7 +16,6 @@ log = logging.getLogger(__name__)
 
 FIRST, LARGEST = 32, 512  # pivots of the first block and of the largest; each block has twice those of the one before
 RESOLVED = 1e-8  # directions of a block below this share of its largest are left to later pivots
-LEFT = 1e-3  # of K's diagonal; where a preconditioner leaves more, the rank is far above the preconditioner's
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 
 
@@ -92,16 +90,15 @@ class LowRankSolver:
         return self._scale * (r + self._basis @ (top / (self._values + 1) - top))
 
 
-def low_rank_worth(preconditioner: LowRankPreconditioner) -> bool:
-    """Whether K may be of a rank that a factor can have, by what the preconditioner left of its diagonal."""
-    return preconditioner.left <= LEFT
-
-
 def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver | None:
     """The solver of a system whose kernel matrix has a rank that the budget can factorise; None where it has not."""
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     factor = range_factor(system, low_rank_affordable(n, d, c, budget), seed)
-    return None if factor is None or not len(factor) else LowRankSolver(factor, system.ridge)
+    if factor is None or not len(factor):
+        return None
+    solver = LowRankSolver(factor, system.ridge)
+    log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(system), solver.rank)
+    return solver
 
 
 def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | None:
@@ -113,7 +110,6 @@ def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | No
     solver = find_low_rank(system, budget)
     if solver is None:
         return None
-    log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(system), solver.rank)
     name = "low-rank" if solver.rank < len(system) else "pcg"
     solved = refine(system, solver.solve, min(RESIDUAL_WANTED, tolerance), solver=name)
     if solved.relative_residual > tolerance and solver.rank < len(system):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kl.exact.checkpoint import Checkpoint
 from kl.exact.iteration import MARGIN, STALLS, ConjugateGradients, Search
-from kl.exact.low_rank import low_rank_worth, solve_low_rank
+from kl.exact.low_rank import solve_low_rank
 from kl.exact.plan import pcg_plan
 from kl.exact.preconditioner import LowRankPreconditioner
 from kl.exact.system import Progress, Reporter, Solved, System
@@ -76,7 +76,7 @@ def solve_pcg(
     if checkpoint:
         checkpoint.delete()
     best, iterations = iteration.search.best, iteration.search.state.iterations
-    worth = low_rank_worth(preconditioner) and not singular
+    worth = preconditioner.nearly_exhausted and not singular
     del iteration, gradients, preconditioner, matrix, search  # their memory is the factor's now
     if best.relative > tolerance and worth:
         log.info(

@@ -13,6 +13,7 @@ from kl.rows import Rows
 BLOCKS = 10  # rounds in which pivots are drawn
 SLACK = 1e-6  # relative, for the pivots' own block: what float32 leaves of it may not be positive definite
 ROUNDING = 4 * torch.finfo(torch.float32).eps
+NEARLY = 1e-3  # of K's diagonal; where more is left, the rank of K is far above the number of pivots
 SINGULAR = 5 * ROUNDING  # of K's diagonal; what is left below it may be the factor's own rounding error
 
 
@@ -130,6 +131,11 @@ class LowRankPreconditioner:
     def exhausted(self) -> bool:
         """Whether K has no more directions than were drawn, as float32 sees it."""
         return self.rank < min(self.asked, self._n) or self.left <= SINGULAR * self._n**0.5
+
+    @property
+    def nearly_exhausted(self) -> bool:
+        """Whether so little is left that K may be of a rank that a factor of it can have."""
+        return self.left <= NEARLY
 
     def solve(
         self,
