@@ -71,7 +71,7 @@ class InterpolatingMachine(TrainedExpansion):
             if n < self.owners.size:
                 raise InputError(f"{n} training rows are fewer than the {self.owners.size} ranks: use fewer --devices")
             self._allocate(n, x.shape[1], y.shape[1])
-            self.origin, self.order = self._origin_of(x), torch.randperm(n, generator=generator)
+            self.origin, self.order = self.kernel.origin_of(x), torch.randperm(n, generator=generator)
             own = self.order[self.owners.own(n)]
             self.centers, self.targets = x[own] - self.origin, y[own]
         self.to(device)

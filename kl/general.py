@@ -206,7 +206,7 @@ class GeneralKernelMachine(PlannedMachine):
         # The subsample is the first s of them.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
         self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
-        self.origin = self._origin_of(x)
+        self.origin = self.kernel.origin_of(x)
         self._num_centers = len(centers)
         self.centers = centers[order.to(centers.device)].to(x) - self.origin
         if self.ranks.size > 1:

@@ -22,7 +22,7 @@ from kl.exact.system import Progress, Reporter, Solved, System, dot_columns
 from kl.kernels.base import Kernel, check_not_negative, check_positive
 from kl.memory import format_memory, parse_memory
 from kl.rkhs import evaluate
-from kl.rows import Rows, check_finite_matrix, far_origin
+from kl.rows import Rows, check_finite_matrix
 from kl.wording import counted
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,7 @@ class Interpolant:
         check_finite_matrix("x", x)
         if x.shape[1] != self.centers.shape[1]:
             raise InputError(f"x must have shape (rows, {self.centers.shape[1]}); got {tuple(x.shape)}")
-        origin = far_origin(self.centers) if self.kernel.shift_invariant else torch.zeros_like(self.centers[0])
-        centers, x = self.centers, x.to(self.centers)
+        origin, centers, x = self.kernel.origin_of(self.centers), self.centers, x.to(self.centers)
         if origin.any():
             centers, x = centers - origin, x - origin
         return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
@@ -162,7 +161,7 @@ def interpolate(
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
     # Distances of rows far from 0 lose their digits.
-    origin = far_origin(x) if kernel.shift_invariant else torch.zeros_like(x[0])
+    origin = kernel.origin_of(x)
     far = bool(origin.any())
     first, group = equal_rows(x, origin if far else None)
     chosen = choose_solver(solver, len(first), d, c, budget, x.device)

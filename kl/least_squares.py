@@ -16,7 +16,7 @@ from kl.exact.system import Progress, Reporter
 from kl.interpolation import Interpolant
 from kl.kernels.base import Kernel, check_not_negative
 from kl.memory import format_memory, parse_memory
-from kl.rows import Rows, check_finite_matrix, far_origin
+from kl.rows import Rows, check_finite_matrix
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class _Problem:
     """Passes over the data, a few rows at a time."""
 
     def __init__(self, kernel: Kernel, centers: Tensor, x: Tensor, y: Tensor, report: Reporter) -> None:
-        self._origin = far_origin(x) if kernel.shift_invariant else torch.zeros_like(x[0])
+        self._origin = kernel.origin_of(x)
         self._kernel, self._x, self._y, self._report = kernel, x, y.double(), report
         self._single = Rows.of(centers.to(x) - self._origin)
         self._centers = self._single.double()

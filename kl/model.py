@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,11 +12,10 @@ from torch import Tensor
 
 from kl.checkpoints import require_state, require_tensors, require_values
 from kl.errors import CheckpointError, InputError
-from kl.evaluated import require_description
+from kl.evaluated import describe_data, require_description
 from kl.interpolation import Interpolant
 from kl.kernels import Kernel
 from kl.kernels.registry import GivenKernel, stored_kernel
-from kl.rows import far_origin
 from kl.saved import save_values
 from kl.state import StatefulExpansion
 from kl.trained import machine_part
@@ -71,20 +71,13 @@ class KernelModel(StatefulExpansion):
             data_info: what `kl.evaluated.describe_data` says of the data set; None is a regression on features as they
                 are.
         """
-        centers, c = solution.centers, solution.alpha.shape[1]
-        origin = far_origin(centers) if solution.kernel.shift_invariant else torch.zeros_like(centers[0])
-        info = {
-            "name": "arrays",
-            "task": "regression",
-            "class_names": [],
-            "image_shape": [],
-            "background": "white",
-            "num_features": centers.shape[1],
-            "num_outputs": c,
-            "encoding": {},
-        }
+        centers = solution.centers
+        origin = solution.kernel.origin_of(centers)
+        if data_info is None:
+            rows = SimpleNamespace(x=centers, y=solution.alpha)  # of so many columns
+            data_info = describe_data(SimpleNamespace(train_set=rows, name="arrays", task="regression"))
         moved = centers - origin if origin.any() else centers
-        return cls(solution.kernel)._take(solution.alpha, moved, origin, info if data_info is None else data_info)
+        return cls(solution.kernel)._take(solution.alpha, moved, origin, data_info)
 
     def _take(
         self,

@@ -30,7 +30,7 @@ from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.loaders import training_data
 from kl.memory import parse_memory
 from kl.ranks import Ranks
-from kl.rows import RowDataset, Rows, far_origin
+from kl.rows import RowDataset, Rows
 from kl.state import EXTRA, StatefulExpansion, encode_description
 from kl.strategy import KernelParallelStrategy
 
@@ -183,13 +183,6 @@ class TrainedExpansion(StatefulExpansion):
         given, self.kernel = self.kernel, self.kernel.resolve(x, seed=self.hparams["seed"])
         if self.kernel != given:
             log.info("bandwidth auto: the median distance between training rows")
-
-    def _origin_of(
-        self,
-        x: Tensor,  # shape: (n, d)
-    ) -> Tensor:
-        """What is subtracted from every row, shape (d,)."""
-        return far_origin(x) if self.kernel.shift_invariant else torch.zeros_like(x[0])
 
     def _encode_like(
         self,

@@ -12,7 +12,7 @@ from kl.errors import CheckpointError
 from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.kernels.base import Kernel
 from kl.rkhs import rkhs_norm_per_class
-from kl.rows import Rows, far_origin
+from kl.rows import Rows
 
 if TYPE_CHECKING:
     from kl.interpolation import Interpolant
@@ -59,7 +59,7 @@ def check_solution(
     tensors = (solution.alpha, solution.fitted, solution.rkhs_norm_per_class)
     if solution.rkhs_norm_per_class.shape != y.shape[1:] or not all(bool(t.isfinite().all()) for t in tensors):
         raise CheckpointError("some of its numbers are not finite, or the norms are not of its outputs")
-    if kernel.shift_invariant and (origin := far_origin(x)).any():
+    if (origin := kernel.origin_of(x)).any():
         x, centers = x - origin, None if centers is None else centers - origin
     if centers is None:
         _check_interpolant(solution, kernel, x, y)

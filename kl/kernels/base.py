@@ -15,7 +15,7 @@ from torch import Tensor
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
 from kl.pair import Pair
-from kl.rows import Rows, check_finite_matrix
+from kl.rows import Rows, check_finite_matrix, far_origin
 from kl.workspace import Workspace
 
 Bandwidth = float | Literal["auto"]
@@ -70,6 +70,10 @@ class Kernel(ABC):
         """K(x_i, x_i) for rows whose norms are known, shape (n,), in the dtype of the kernel values."""
         self._require_resolved()
         return self._diag(x)
+
+    def origin_of(self, x: Tensor) -> Tensor:
+        """What to subtract from all rows, shape (d,): `far_origin`, and 0 where that would change the values."""
+        return far_origin(x) if self.shift_invariant else torch.zeros_like(x[0])
 
     def block(self, x: Rows, z: Rows, same: Tensor | None = None, workspace: Workspace | None = None) -> Tensor:
         """K(x_i, z_j), shape (m, p), for rows whose norms are known: what the engine calls on every tile.
