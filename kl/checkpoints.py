@@ -74,6 +74,17 @@ def errors_name(path: Any) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+@contextmanager
+def faults_in(what: str) -> Iterator[None]:
+    """Let what a part of a checkpoint is refused for be the checkpoint's fault, a `CheckpointError`."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except InputError as error:
+        raise CheckpointError(f"its {what}: {error}") from error
+
+
 def require_values(what: str, values: Any, types: Mapping[str, Any]) -> None:
     """Check that a part of a checkpoint holds values of these names and types, as type hints; it may hold more.
 

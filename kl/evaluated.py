@@ -10,7 +10,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from kl.checkpoints import errors_name, read_checkpoint, require_arguments, require_values, require_weights_only
+from kl.checkpoints import (
+    errors_name,
+    faults_in,
+    read_checkpoint,
+    require_arguments,
+    require_values,
+    require_weights_only,
+)
 from kl.encoding import FeatureEncoding
 from kl.errors import CheckpointError, InputError
 from kl.loaders import label_rows
@@ -169,12 +176,8 @@ class EvaluatedModule(pl.LightningModule):
         require_values("hyper_parameters", stored, {})
         arguments = {**stored, **options}
         require_arguments("hyper_parameters", cls, arguments)
-        try:
+        with faults_in("hyper_parameters"):
             model = cls(**arguments)
-        except CheckpointError:
-            raise
-        except InputError as error:
-            raise CheckpointError(f"its hyper_parameters: {error}") from error
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         return model

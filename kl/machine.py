@@ -234,12 +234,12 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.fitted.flush()
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        theirs = (extra["plan"] or {}).get("ridge", 0.0)
+        super()._load_extra_state(extra, state, resuming)
+        theirs = self.plan.ridge if self.plan is not None else 0.0
         if resuming and theirs != self.ridge:
             raise CheckpointError(
                 f"the checkpoint was trained with ridge {theirs:g}; got {self.ridge:g}: resume with the same --ridge"
             )
-        super()._load_extra_state(extra, state, resuming)
         if resuming:
             self.fitted.set_basis(self.vectors)
         else:

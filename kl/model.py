@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from kl.checkpoints import require_state, require_tensors, require_values
+from kl.checkpoints import faults_in, require_state, require_tensors, require_values
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import describe_data, require_description
 from kl.interpolation import Interpolant
@@ -73,7 +73,9 @@ class KernelModel(StatefulExpansion):
         """
         centers = solution.centers
         origin = solution.kernel.origin_of(centers)
-        if data_info is None:
+        if data_info is not None:
+            require_description(data_info)
+        else:
             rows = SimpleNamespace(x=centers, y=solution.alpha)  # of so many columns
             data_info = describe_data(SimpleNamespace(train_set=rows, name="arrays", task="regression"))
         moved = centers - origin if origin.any() else centers
@@ -86,7 +88,6 @@ class KernelModel(StatefulExpansion):
         origin: Tensor,  # shape: (d,)
         data_info: dict[str, Any],
     ) -> Self:
-        require_description(data_info)
         self.alpha = torch.nn.Parameter(alpha, requires_grad=False)
         self.register_buffer("centers", centers)
         self.register_buffer("origin", origin)
@@ -158,10 +159,9 @@ class KernelModel(StatefulExpansion):
         shapes = {"alpha": ((p, c), torch.float64), "centers": ((p, d), dtype), "origin": ((d,), dtype)}
         expected = {name: torch.empty(shape, dtype=kind, device="meta") for name, (shape, kind) in shapes.items()}
         require_state(state, expected)
-        try:
+        with faults_in("kernel or precision"):
             model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
-        except InputError as error:
-            raise CheckpointError(f"its kernel or precision: {error}") from error
+        model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # one that was given must be the file's
         return model._take(state["alpha"], state["centers"], state["origin"], info)
 
 

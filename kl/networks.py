@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kl.checkpoints import errors_name, require_epoch_end, require_tensors, require_values
+from kl.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
 from kl.dense import require_dense
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import EvaluatedModule, describe_data, require_description
@@ -194,10 +194,8 @@ class ReluNetwork(EvaluatedModule):
             require_epoch_end(checkpoint)
         if not self.is_fitted:
             self.data_info = extra["data_info"]
-            try:
+            with faults_in("layers"):
                 self._make_layers(self.data_info)
-            except InputError as error:
-                raise CheckpointError(f"its layers: {error}") from error
         saved = {name: (value.shape, value.dtype) for name, value in checkpoint["state_dict"].items()}
         if saved != {name: (value.shape, value.dtype) for name, value in self.state_dict().items()}:
             raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.checkpoints import require_values
+from kl.checkpoints import faults_in, is_same, require_values
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import require_description
 from kl.expansion import KernelExpansion
@@ -131,10 +131,8 @@ class StatefulExpansion(KernelExpansion):
     def _kernel_of(self, config: dict[str, Any], resuming: bool) -> Kernel:
         """The kernel of a checkpoint or state, of kl's classes and those that this machine's kernel has already."""
         ours = self.kernel if resuming else self._given_kernel
-        try:
+        with faults_in("kernel"):
             theirs = kernel_from_config(config, own_classes(ours))
-        except InputError as error:
-            raise CheckpointError(f"its kernel: {error}") from error
         if theirs != ours and (resuming or not comes_from(theirs, ours)):
             raise CheckpointError(
                 f"the checkpoint was trained with kernel {theirs}; got {ours}: "
@@ -143,8 +141,7 @@ class StatefulExpansion(KernelExpansion):
         return theirs
 
     def _has_same_meaning(self, state: dict[str, Tensor]) -> bool:
-        ours = ((getattr(self, name), state[name]) for name in self._kept_in_checkpoints)
-        return all(a.dtype == b.dtype and torch.equal(a, b.to(a.device)) for a, b in ours)
+        return all(is_same(getattr(self, name), state[name]) for name in self._kept_in_checkpoints)
 
     def _centers_changed(self) -> None:
         """Forget what follows from the centres and so is not part of a state."""

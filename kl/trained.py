@@ -14,6 +14,7 @@ from torch import Tensor
 from kl.budget import TrainingMemory
 from kl.checkpoints import (
     errors_name,
+    faults_in,
     is_same,
     require_epoch_end,
     require_like,
@@ -336,7 +337,8 @@ class TrainedExpansion(StatefulExpansion):
                 )
         hyper_parameters = checkpoint.get("hyper_parameters")
         require_values("hyper_parameters", hyper_parameters, {"precision": str})
-        precision = checkpoint["hyper_parameters"]["precision"]
+        assert isinstance(hyper_parameters, dict)  # require_values has seen to it
+        precision = hyper_parameters["precision"]
         if precision != self.precision:  # rounded and unrounded kernel values would be mixed in one f
             raise CheckpointError(
                 f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
@@ -377,10 +379,8 @@ class TrainedExpansion(StatefulExpansion):
         cls._require_kind(machine_part(checkpoint))
         require_values("hyper_parameters", hyper_parameters, {"kernel": dict})
         assert isinstance(hyper_parameters, dict)  # require_values has seen to it
-        try:
+        with faults_in("kernel"):
             found = stored_kernel(hyper_parameters["kernel"], kernel)
-        except InputError as error:
-            raise CheckpointError(f"its kernel: {error}") from error
         return super().restored(checkpoint, kernel=found, **options)
 
 

@@ -75,8 +75,7 @@ def _load(asked: str, name: str, file: Path) -> None:
 
 
 def _reason(name: str, here: str, error: Exception) -> str:
-    absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
-    if absent and isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
         reason = f"there is no module {error.name!r} in the current directory or the installed packages"
     else:
         reason = f"importing it failed with {type(error).__name__}: {' '.join(str(error).split())}"

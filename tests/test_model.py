@@ -141,6 +141,18 @@ def test_models_of_kernels_of_ones_own(tmp_path):
     torch.testing.assert_close(loaded(x), y, atol=1e-4, rtol=0)
 
 
+def test_a_kernel_that_is_given_must_be_the_files(tmp_path):
+    x, y = draw(20, 2), draw(20, 1, seed=1)
+    KernelModel.from_interpolant(kernel_learning.interpolate(Laplacian(1.0), x, y)).save(tmp_path / "model.ckpt")
+    with pytest.raises(
+        kernel_learning.CheckpointError, match=r"trained with kernel Laplacian\(bandwidth=1.0\); got Lap"
+    ):
+        kernel_learning.load_machine(tmp_path / "model.ckpt", Laplacian(5.0))
+    for kernel in (Laplacian(1.0), Laplacian("auto"), Laplacian):
+        loaded = kernel_learning.load_machine(tmp_path / "model.ckpt", kernel)
+        torch.testing.assert_close(loaded(x), y, atol=1e-4, rtol=0)
+
+
 CHANGES = {
     "alpha of another length": (lambda state, extra: state.update(alpha=state["alpha"][:-1]), "its alpha must have sh"),
     "NaN": (lambda state, extra: state["alpha"].fill_(float("nan")), "its 'alpha' must be finite"),

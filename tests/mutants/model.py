@@ -4,6 +4,13 @@ from mutants import Mutant
 
 MUTANTS = [
     Mutant(
+        "a kernel of other parameters takes the place of a saved model's",
+        "kl/model.py",
+        'model._kernel_of(extra["kernel"], resuming=False)',
+        "model.kernel",
+        "tests/test_model.py -k must_be_the_files",
+    ),
+    Mutant(
         "an interpolant far from 0 predicts without its origin",
         "kl/interpolation.py",
         "centers, x = centers - origin, x - origin",
