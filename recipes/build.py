@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kl.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from datamodules import KernelDataModule
@@ -38,13 +40,11 @@ def build_data(
         from datamodules.stream import SAMPLE_SIZE
 
         extra["sample_size"] = max(SAMPLE_SIZE, centers)
-    if options.augment is not None:
-        extra["augment"] = options.augment
     if options.task != "auto":
         extra["task"] = options.task
     if not shift:
         extra["shift"] = False
-    for name in ("image_size", "background", "max_pixels"):
+    for name in ("augment", "image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
     datamodule = build_datamodule(
@@ -195,6 +195,19 @@ def _parse(name: str, text: str, kind: type[Number], what: str) -> Number | str:
         return kind(text)  # type: ignore[call-arg]
     except ValueError as error:
         raise InputError(f"{name} must be {what} or auto; got {text!r}") from error
+
+
+def check_new_file(option: str, path: Path) -> None:
+    """Check where a file is to be written, before there is what to write.
+
+    Raises:
+        InputError: the folder is missing, or something that is no file is there.
+    """
+    if (path.exists() and not path.is_file()) or path.is_symlink():
+        raise InputError(f"{option} must be the path of a file to write; {str(path)!r} is something else")
+    if not path.parent.is_dir():
+        what = "is no folder" if path.parent.exists() else "does not exist"
+        raise InputError(f"{option}'s folder {str(path.parent)!r} {what}: make it, or give another --{option}")
 
 
 def check_run(options: RunOptions) -> None:

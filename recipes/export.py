@@ -26,10 +26,10 @@ def export(
     Centres that are 8-bit pixels take a byte a feature. kl predict gives the same scores; kl fit cannot resume from it.
     """
     import kl
-    from recipes.build import import_own_first
+    from recipes.build import check_new_file, import_own_first
     from recipes.report import print_json
 
-    check_model_file("output", output)
+    check_new_file("output", output)
     import_own_first()
     model = kl.KernelModel.from_machine(kl.load_machine(checkpoint, kernel or None))
     save_model("output", model, output)
@@ -39,21 +39,6 @@ def export(
         print_json({"output": str(output), "bytes": after, "bytes_before": before, "p": p, "d": d, "c": c})
     else:
         typer.echo(f"p={p} d={d} c={c}: {after / 1e6:.2f} MB written to {output} ({before / 1e6:.2f} MB before)")
-
-
-def check_model_file(option: str, path: Path) -> None:
-    """Check where a model is to go, before there is one.
-
-    Raises:
-        InputError: the folder is missing, or something that is no file is there.
-    """
-    from kl import InputError
-
-    if (path.exists() and not path.is_file()) or path.is_symlink():
-        raise InputError(f"{option} must be the path of a file to write; {str(path)!r} is something else")
-    if not path.parent.is_dir():
-        what = "is no folder" if path.parent.exists() else "does not exist"
-        raise InputError(f"{option}'s folder {str(path.parent)!r} {what}: make it, or give another --{option}")
 
 
 def save_model(option: str, model: KernelModel, path: Path) -> None:

@@ -41,11 +41,11 @@ def interpolate(
     from kl.evaluated import describe_data
     from kl.exact.checkpoint import solution_key
     from kl.exact.plan import check_solver
-    from kl.files import cache_folder
+    from kl.files import cache_folder, expand_home
     from kl.interpolation import check_tolerance
     from kl.memory import peak_memory
-    from recipes.build import build_data, build_kernel, check_run, device_of
-    from recipes.export import check_model_file, save_model
+    from recipes.build import build_data, build_kernel, check_new_file, check_run, device_of
+    from recipes.export import save_model
     from recipes.report import kernel_results, kernel_text, print_json, print_table
 
     check_run(run)
@@ -53,9 +53,9 @@ def interpolate(
         raise kl.InputError(f"precision must be high, since the exact solve ends in float64; got {run.precision!r}")
     check_solver(solver.solver)
     check_tolerance(solver.tolerance)
-    save = None if solver.save is None else Path(solver.save).expanduser()
+    save = None if solver.save is None else Path(expand_home(solver.save))
     if save is not None:
-        check_model_file("save", save)
+        check_new_file("save", save)
     chosen = build_kernel(kernel)
     datamodule = build_data(data, run.seed, shift=chosen.shift_invariant, memory=run.memory)
     datamodule.prepare_data()

@@ -79,16 +79,13 @@ def check_output(path: Path) -> None:
         InputError: the extension is of no known format, the folder is missing, or something else is there.
     """
     from kl import InputError
+    from recipes.build import check_new_file
 
     if path == STANDARD_OUTPUT:
         return
     if path.suffix.lower() not in WRITERS:
         raise InputError(f"output must be a {known_formats()} file, or - for standard output; got {str(path)!r}")
-    if (path.exists() and not path.is_file()) or path.is_symlink():
-        raise InputError(f"output must be the path of a file to write; {str(path)!r} is something else")
-    if not path.parent.is_dir():
-        what = "is no folder" if path.parent.exists() else "does not exist"
-        raise InputError(f"output's folder {str(path.parent)!r} {what}: make it, or give another --output")
+    check_new_file("output", path)
 
 
 def write(path: Path, predictions: Predictions) -> None:

@@ -140,9 +140,10 @@ class Run:
     def _test(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> None:
         """The one pass over the test set of a run with a validation part, by the weights of its best epoch."""
         from callbacks import BestCheckpoint
+        from callbacks.common import find_callback
         from kl.checkpoints import read_checkpoint
 
-        kept = next((each for each in self.trainer.callbacks if isinstance(each, BestCheckpoint)), None)  # type: ignore[attr-defined]
+        kept = find_callback(self.trainer, BestCheckpoint)
         if kept is not None and kept.chooser.best != kept.chooser.last:
             # Not by the Trainer, which would give the callbacks their states of that epoch, too.
             checkpoint = machine.ranks.from_first(lambda: read_checkpoint(kept.path))
@@ -214,11 +215,7 @@ class Run:
         return max(1, before, last, self.trainer.current_epoch) if written else 0
 
     def _require_epochs_left(self, resume: Path) -> int:
-        from kl.checkpoints import errors_name, read_checkpoint, require_lightning
-
-        checkpoint = read_checkpoint(resume)
-        with errors_name(resume):
-            require_lightning(checkpoint)
+        checkpoint = self.trainer.strategy.checkpoint_io.load_checkpoint(resume)
         done, asked = checkpoint["epoch"] + 1, self.trainer.max_epochs or 0
         if done >= asked:
             raise InputError(f"epochs must be more than the {done} that {resume} has had already; got {asked}")

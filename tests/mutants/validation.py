@@ -184,7 +184,7 @@ MUTANTS = [
     ),
     Mutant(
         "a missing folder is made",
-        "recipes/predictions.py",
+        "recipes/build.py",
         "if not path.parent.is_dir():",
         "if path.parent.is_file():",
         f"{PREDICT} -k before_any_work",
