@@ -2,39 +2,17 @@
 
 import pytest
 import torch
+from every_kernel import KERNELS
 from training import fit, regression
-from user_kernels import Cauchy
 
 from datamodules import ArrayDataModule
 from kl import (
     ConjugateGradientMachine,
-    ExponentialPower,
-    Gaussian,
     GeneralKernelMachine,
     InputError,
-    InverseMultiquadric,
     KernelMachine,
     Laplacian,
-    Matern32,
-    Matern52,
-    Polynomial,
-    ReluNNGP,
-    ReluNTK,
 )
-
-KERNELS = [
-    Gaussian(3.0),
-    Laplacian(3.0),
-    ExponentialPower(3.0, 0.7),
-    Matern32(3.0),
-    Matern52(3.0),
-    InverseMultiquadric(3.0),
-    Polynomial(2, 1.0, 0.2),
-    ReluNTK(3, 0.5),
-    ReluNNGP(3),
-    2.0 * Gaussian(2.0) + Laplacian(4.0) * ReluNTK(2),
-    Cauchy(2.0),
-]
 
 
 def fitted(kernel=None, d=20, kind=KernelMachine, **options):

@@ -2,24 +2,21 @@
 
 import pytest
 import torch
+from every_kernel import KERNELS
 from torch import nn
 from training import fit, regression
-from user_kernels import Cauchy, ManhattanLaplacian
+from user_kernels import ManhattanLaplacian
 
 import kl
 from datamodules import ArrayDataModule
 from kl import (
     ConjugateGradientMachine,
-    ExponentialPower,
     Gaussian,
     GeneralKernelMachine,
     InputError,
-    InverseMultiquadric,
     KernelMachine,
     KLError,
     Laplacian,
-    Matern32,
-    Matern52,
     Polynomial,
     ReluNNGP,
     ReluNTK,
@@ -28,22 +25,7 @@ from kl.plain import differentiable_matmul
 from kl.ranks import Ranks
 from kl.rows import Rows
 
-KERNELS = [
-    Gaussian(3.0),
-    Laplacian(3.0),
-    ExponentialPower(3.0, 0.7),
-    Matern32(3.0),
-    Matern52(3.0),
-    InverseMultiquadric(3.0),
-    Polynomial(3, 1.0, 0.2),
-    Polynomial(1, 0.0),
-    ReluNTK(3, 0.5),
-    ReluNTK(1, 0.5),
-    ReluNNGP(4),
-    2.0 * Gaussian(2.0) + Laplacian(4.0) * ReluNTK(2),
-    Cauchy(2.0),
-    ManhattanLaplacian(3.0),
-]
+MORE = [Polynomial(3, 1.0, 0.2), Polynomial(1, 0.0), ReluNTK(1, 0.5), ReluNNGP(4), ManhattanLaplacian(3.0)]
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -51,7 +33,7 @@ def normal(*shape, seed=0, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("d", [3, 20])  # few features are summed directly
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("kernel", [*KERNELS, *MORE], ids=str)
 def test_gradients_are_those_of_differences(kernel, d):
     x, z, v = normal(4, d).requires_grad_(), Rows.of(normal(5, d, seed=1)), normal(5, 2, seed=2)
     assert torch.autograd.gradcheck(lambda x: differentiable_matmul(kernel, x, z, v), (x,))
@@ -59,7 +41,7 @@ def test_gradients_are_those_of_differences(kernel, d):
 
 
 @pytest.mark.parametrize("d", [3, 20])
-@pytest.mark.parametrize("kernel", [each for each in KERNELS if each.shift_invariant and each != KERNELS[-1]], ids=str)
+@pytest.mark.parametrize("kernel", [each for each in KERNELS if each.shift_invariant], ids=str)
 def test_a_centre_adds_nothing_to_the_gradient_at_itself(kernel, d):
     z, v = normal(5, d), normal(5, 2, seed=2)
     x = z[2:3].clone().requires_grad_()
