@@ -19,9 +19,8 @@ from datamodules.targets import check_targets, check_task, class_index, labels, 
 from kl.batches import derive_seed
 from kl.encoding import FeatureEncoding
 from kl.errors import InputError
-from kl.evaluated import is_one_hot
 from kl.files import expand_home
-from kl.rows import check_finite_matrix, one_hot
+from kl.rows import check_finite_matrix, is_one_hot, one_hot
 
 SAMPLE_SIZE = 20_000
 
@@ -113,6 +112,8 @@ class StreamDataModule(KernelDataModule):
         parts = []
         for i in chosen:
             x, y = self._read(self.pieces[i])
+            if x.is_floating_point():
+                check_finite_matrix(f"x in {self.pieces[i].path}", x)
             rows = generator.permutation(len(x))[: -(-self.sample_size // len(chosen))]
             # Integers of different dtypes would meet in float64.
             parts.append((x[rows], y[rows] if y.dtype.kind == "f" or y.ndim == 2 else labels("y", y[rows])))
@@ -134,8 +135,7 @@ class StreamDataModule(KernelDataModule):
         self._form = self._form or form
         if form != self._form:
             raise InputError(f"{piece.path} must hold {self._form}, as the other pieces do; got {form}")
-        rows = pixels.flatten(1)
-        return rows if form.pixels else check_finite_matrix(f"x in {piece.path}", rows), y
+        return pixels.flatten(1), y
 
     def _features(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """Features and targets of a piece."""

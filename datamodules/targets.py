@@ -12,7 +12,7 @@ from torch import Tensor
 from kl.encoding import far_columns
 from kl.errors import InputError
 from kl.kernels.base import check_one_of
-from kl.rows import check_finite_matrix
+from kl.rows import check_finite_matrix, is_one_hot
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +111,6 @@ def labels(name: str, y: np.ndarray) -> np.ndarray:
     if y.dtype.kind == "b" or abs(int(y.max())) < 2**63 > abs(int(y.min())):
         return y.astype(np.int64)
     return np.array([int(value) for value in y], dtype=object)
-
-
-def is_one_hot(y: np.ndarray) -> bool:
-    """Whether every row has one 1 among zeros."""
-    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def class_index(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

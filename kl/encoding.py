@@ -15,6 +15,7 @@ from kl.errors import CheckpointError, InputError
 from kl.exact.equal_rows import equal_rows
 from kl.pixels import LEVELS, channels_first, largest_level, pixel_unit
 from kl.rows import check_finite_matrix
+from kl.workspace import rows_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ TOO_COARSE = 1e-5
 """A column is shifted where float32 rounds its values by more than this share of their distance from the median."""
 FEWER_DIGITS_LOST = 0.25  # what a shift must leave of the rounding error, at most
 SAMPLE, FEWEST, VALUES = 10_000, 100, 2_000_000  # rows that origins are found on: at most, and fewer of many columns
-CHUNK = 4096  # rows converted at a time
 MERGED_AMONG = 100_000  # first rows looked at for equal ones
 
 
@@ -209,8 +209,8 @@ def require_encoded(
     if not origin or not len(x):
         return
     subtracted = torch.tensor(origin, dtype=torch.float64, device=x.device)
-    near = (x.double() - subtracted).abs() < x.abs()
-    if near[:, subtracted != 0].all():
+    x, subtracted = x[:, subtracted != 0], subtracted[subtracted != 0]
+    if ((x.double() - subtracted).abs() < x.abs()).all():
         raise InputError(
             "x must be features as the data module makes them, less an origin, and it lies at that origin: give "
             "datamodule.encoding.encode(x)"
@@ -226,11 +226,13 @@ def say_merged(
     rows = _rows(x)[:MERGED_AMONG]
     if rows.dtype != torch.float64:
         return
-    before, after = (equal_rows(values) for values in (rows, features[:MERGED_AMONG]))
-    lost = len(before[0]) - len(after[0])
+    kept, group = equal_rows(features[:MERGED_AMONG])
+    if len(kept) == len(rows):
+        return
+    lost = len(equal_rows(rows)[0]) - len(kept)
     if lost <= 0:
         return
-    first = after[0][after[1]]  # of each row the first that has its features
+    first = kept[group]  # of each row the first that has its features
     columns = (rows != rows[first]).sum(dim=0)
     log.warning(
         "%s: %d rows that differ become equal in float32, most by column %d: subtract a common value from it, or "
@@ -249,7 +251,7 @@ def _rounding_error(values: Tensor) -> Tensor:
 def _rounded(rows: Tensor, origin: Tensor, name: str, quiet: bool) -> Tensor:
     """float32(rows - origin), with what float32 cannot hold refused or said."""
     parts, vanished = [], torch.zeros(rows.shape[1], dtype=torch.long, device=rows.device)
-    for part in rows.split(CHUNK):
+    for part in rows.split(rows_at_a_time(rows.shape[1])):
         exact = part.double() - origin if len(origin) else part
         parts.append(exact.float())
         if (beyond := parts[-1].isinf() & part.isfinite()).any():
@@ -258,8 +260,9 @@ def _rounded(rows: Tensor, origin: Tensor, name: str, quiet: bool) -> Tensor:
                 f"{name} holds {float(part[row, column]):g} in column {column}, and float32 ends at 3.4e+38: divide "
                 "the column by a power of ten"
             )
-        vanished += ((parts[-1].abs() < torch.finfo(torch.float32).tiny) & (exact != 0)).sum(dim=0)
-    if vanished.any() and not quiet:
+        if not quiet:
+            vanished += ((parts[-1].abs() < torch.finfo(torch.float32).tiny) & (exact != 0)).sum(dim=0)
+    if vanished.any():
         columns = vanished.nonzero().flatten().tolist()
         log.warning(
             "%s: values of %s (%d in all) are too small for float32 and become 0 or lose digits: multiply the column "

@@ -22,7 +22,7 @@ from kl.encoding import FeatureEncoding
 from kl.errors import CheckpointError, InputError
 from kl.loaders import label_rows
 from kl.metrics import EvaluationMetrics
-from kl.rows import RowDataset
+from kl.rows import RowDataset, is_one_hot
 
 
 class EvaluatedModule(pl.LightningModule):
@@ -222,10 +222,3 @@ def require_description(info: Any) -> None:
         raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
     if names and len(names) != c:
         raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
-
-
-def is_one_hot(
-    y: Tensor,  # shape: (n, c)
-) -> bool:
-    """Whether every row has one 1 among zeros: classes, not regression values."""
-    return y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())

@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from kl.workspace import rows_at_a_time
+
 LEVELS = 255
 NEAR = 1e-4  # of a level: what rounding to float32 may leave of k / 255
-FIRST, CHUNK = 64, 4096  # rows looked at at a time: other data ends at the first few
+FIRST = 64  # rows looked at first: other data ends there
 CHANNELS = (1, 3, 4)  # of gray, colour and transparent images
 
 
@@ -42,7 +44,7 @@ def largest_level(
 def _levels_of(rows: Tensor, factor: int, near: float) -> list[int] | None:
     """The levels k that occur, where all values are k / factor with k in 0..255."""
     seen = torch.zeros(LEVELS + 1, dtype=torch.bool, device=rows.device)
-    for part in (rows[:FIRST], *rows[FIRST:].split(CHUNK)):
+    for part in (rows[:FIRST], *rows[FIRST:].split(rows_at_a_time(rows.shape[1]))):
         scaled = part.double() * factor
         levels = scaled.round()
         if not ((levels >= 0) & (levels <= LEVELS) & ((scaled - levels).abs() <= near)).all():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -144,6 +145,13 @@ def one_hot(
 ) -> Tensor:
     """Rows of {0, 1}, float32, shape (n, c)."""
     return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+
+
+def is_one_hot(
+    y: Tensor | np.ndarray,  # shape: (n, c)
+) -> bool:
+    """Whether every row has one 1 among zeros: classes, not regression values."""
+    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
 
 
 def data_key(

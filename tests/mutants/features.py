@@ -106,14 +106,14 @@ MUTANTS = [
     Mutant(
         "values become 0 unsaid",
         "kl/encoding.py",
-        "if vanished.any() and not quiet:",
+        "if vanished.any():",
         "if False:",
         f"{ENCODING} -k below",
     ),
     Mutant(
         "rows become equal unsaid",
         "kl/encoding.py",
-        "lost = len(before[0]) - len(after[0])",
+        "lost = len(equal_rows(rows)[0]) - len(kept)",
         "lost = 0",
         f"{ENCODING} -k become_equal",
     ),
