@@ -26,6 +26,7 @@ from kl.kernels.base import check_count, check_positive
 from kl.memory import parse_memory
 from kl.metrics import error, mse
 from kl.rows import RowDataset
+from kl.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ class ExactInterpolation(pl.Callback):
             if progress.solver == "pcg" and time.monotonic() - start > self.max_seconds:
                 raise KLError(
                     f"conjugate gradients took more than max_seconds={self.max_seconds:g} (relative residual "
-                    f"{progress.relative_residual:.1e} after {progress.done:.0f} iterations): go on with "
+                    f"{progress.relative_residual:.1e} after {counted(int(progress.done), 'iteration')}): go on with "
                     "`kl interpolate` and the same options, or give a ridge"
                 )
 

@@ -32,6 +32,15 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _levels_of_loggers() -> Iterator[None]:
+    """A command that runs in this process sets levels, which a process of its own would take with it."""
+    levels = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
 class Result(NamedTuple):
     """What a command left: exit code, standard output, standard error."""
 
@@ -41,12 +50,9 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def kl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Result]]:
+def kl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Run `kl` with the given arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    levels = {name: logging.getLogger(name).level for name in list(logging.root.manager.loggerDict)}
 
     def run(*arguments: object) -> Result:
         from recipes.cli import main
@@ -62,6 +68,4 @@ def kl(
         out, err = capsys.readouterr()
         return Result(int(stop.value.code or 0), out, err)
 
-    yield run
-    for name in list(logging.root.manager.loggerDict):  # a process of its own would take its levels with it
-        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+    return run

@@ -136,7 +136,6 @@ def test_the_jpeg_stand_in_is_read_cached_and_named(tmp_path, cache, caplog):
     data = CIFAR10DataModule(data_dir=tmp_path)
     data.prepare_data()
     (kept,) = cache.iterdir()
-    caplog.clear()
     with caplog.at_level(logging.WARNING, "datamodules"):
         data.setup()
     assert [record.message.count("lossy JPEG stand-in") for record in caplog.records] == [1]
