@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from callbacks.common import Machine
 from kl import InputError
 from kl.checkpoints import require_values
-from kl.kernels.base import check_positive
+from kl.checks import check_positive
 from kl.wording import counted
 
 log = logging.getLogger(__name__)

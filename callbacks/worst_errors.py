@@ -13,7 +13,7 @@ from torch import Tensor
 from callbacks.common import Machine, val_name, val_rows
 from callbacks.figures import figure_style, log_figure, new_figure
 from callbacks.scores import class_names, val_labels, val_scores
-from kl.kernels.base import check_count
+from kl.checks import check_count
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kl.codes import FEWEST, MOST, MULTIPLE
 from kl.engine import PADDED, TILE, TILE_ON_GPU
 from kl.errors import MemoryBudgetError
-from kl.memory import format_memory
+from kl.memory import TrainingMemory, format_memory
 
 LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
@@ -15,26 +13,6 @@ COLUMNS_SHARE = 4  # K(X, X_S) is kept where it takes at most one part in this m
 CHUNK_ROWS = 2048  # rows that `encode` and `row_sq_norm` turn to float64 at a time
 FEWEST_SUBSAMPLE = 100  # rows: fewer show too little of the spectrum to be worth proposing
 EVALUATED_ROWS = 4096  # rows of a batch of test data
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes by item, and what is kept of the kernel.
-
-    What Python, its libraries and the test set take, about 1 GB for all three, is not in it.
-    """
-
-    budget: int
-    items: dict[str, int]
-    keep_columns: bool
-    """Whether K(X, X_S) is kept."""
-    kept_rows: int
-    """Rows of K(X, X) that are kept."""
-
-    @property
-    def total(self) -> int:
-        """Bytes of all items."""
-        return sum(self.items.values())
 
 
 def training_memory(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kl.checks import check_one_of
 from kl.errors import InputError
 from kl.exact.preconditioner import pivoted_cholesky
-from kl.kernels.base import Kernel, check_one_of
+from kl.kernels.kernel import Kernel
 from kl.rows import Rows
 
 CENTERS_FROM = ("random", "kmeans", "rpcholesky")

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kl.budget import TrainingMemory
 from kl.checkpoints import is_same
+from kl.equal_rows import equal_rows, mean_targets
 from kl.errors import CheckpointError, MemoryBudgetError
-from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
 from kl.exact.low_rank import LowRankSolver, find_low_rank
 from kl.exact.plan import pcg_memory, pcg_plan
@@ -22,7 +21,7 @@ from kl.exact.system import System, warn_inconsistent
 from kl.exact.triangle import LowerTriangle
 from kl.fitting import InterpolatingMachine
 from kl.kernels import Kernel
-from kl.memory import format_memory
+from kl.memory import TrainingMemory, format_memory
 from kl.ranks import Ranks
 from kl.rows import Rows
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kl.equal_rows import equal_rows
 from kl.errors import CheckpointError, InputError
-from kl.exact.equal_rows import equal_rows
 from kl.pixels import LEVELS, channels_first, largest_level, pixel_unit
 from kl.rows import check_finite_matrix
 from kl.workspace import rows_at_a_time

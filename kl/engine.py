@@ -7,24 +7,17 @@ enough to keep every unit busy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.rows import Rows
-from kl.workspace import Workspace
+from kl.workspace import Workspace, spans
 
 TILE = 2**20  # values of a tile on a CPU: 4 MB in float32, as much again for inner products of 8-bit features
 TILE_ON_GPU = 2**25
 LONG_SIDE = 1024  # rows of x in a tile, where z has more rows than a tile has columns
 PADDED = 16  # columns of weights in float32: narrower products run at half the speed on AVX-512 (measured, c = 10)
-
-
-def spans(n: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` that cover 0..n-1."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def tile_shape(m: int, p: int, device: torch.device) -> tuple[int, int]:

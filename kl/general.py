@@ -11,13 +11,13 @@ from torch import Tensor
 
 from kl.budget import EVALUATED_ROWS
 from kl.centers import CENTERS_FROM, choose_centers
+from kl.checks import check_count, check_not_negative, check_one_of
 from kl.dense import require_dense
-from kl.engine import kernel_matmul, kernel_matrix, spans, thin_matmul
+from kl.engine import kernel_matmul, kernel_matrix, thin_matmul
 from kl.errors import CheckpointError, InputError
 from kl.general_plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.guard import LossGuard
 from kl.kernels import Kernel
-from kl.kernels.base import check_count, check_not_negative, check_one_of
 from kl.metrics import EvaluationMetrics
 from kl.plan import checked_size, default_subsample, head_rows
 from kl.planned import PlannedMachine, check_sizes, check_step_size
@@ -27,6 +27,7 @@ from kl.projection import EigenProProjection, FactorProjection, FirstRankProject
 from kl.ranks import Share
 from kl.rows import Rows, check_finite_matrix, data_key
 from kl.trained import plain
+from kl.workspace import spans
 
 log = logging.getLogger(__name__)
 

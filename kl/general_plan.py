@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from kl.budget import CHECK_ROWS, TrainingMemory
+from kl.budget import CHECK_ROWS
 from kl.engine import TILE, TILE_ON_GPU, kernel_matrix, symmetric_kernel_matrix
 from kl.errors import InputError, MemoryBudgetError
 from kl.exact.triangle import triangle_bytes
-from kl.kernels.base import Kernel
-from kl.memory import format_memory
+from kl.kernels.kernel import Kernel
+from kl.memory import TrainingMemory, format_memory
 from kl.plan import (
     Auto,
     EigenProPlan,

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.checks import check_not_negative, check_positive
+from kl.equal_rows import equal_rows, mean_targets
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.exact.checkpoint import Checkpoint, solution_key
 from kl.exact.direct import RESIDUAL_ACCEPTED, solve_direct
-from kl.exact.equal_rows import equal_rows, mean_targets
 from kl.exact.pcg import solve_pcg
 from kl.exact.plan import choose_solver, direct_memory, least_pcg_memory, rows_that_fit
 from kl.exact.system import Progress, Reporter, Solved, System, dot_columns
-from kl.kernels.base import Kernel, check_not_negative, check_positive
+from kl.kernels.kernel import Kernel
 from kl.memory import format_memory, parse_memory
 from kl.rkhs import evaluate
 from kl.rows import Rows, check_finite_matrix

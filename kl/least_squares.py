@@ -10,13 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matrix, spans, symmetric_kernel_matrix
+from kl.checks import check_not_negative
+from kl.engine import kernel_matrix, symmetric_kernel_matrix
 from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.exact.system import Progress, Reporter
 from kl.interpolation import Interpolant
-from kl.kernels.base import Kernel, check_not_negative
+from kl.kernels.kernel import Kernel
 from kl.memory import format_memory, parse_memory
 from kl.rows import Rows, check_finite_matrix
+from kl.workspace import spans
 
 log = logging.getLogger(__name__)
 

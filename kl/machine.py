@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kl.budget import training_memory
+from kl.checks import check_not_negative
 from kl.eigenpro import EigenPro
 from kl.engine import kernel_matrix
 from kl.errors import CheckpointError
@@ -17,7 +18,6 @@ from kl.fitted import FittedValues
 from kl.fitting import InterpolatingMachine
 from kl.guard import DivergenceGuard
 from kl.kernels import Kernel
-from kl.kernels.base import check_not_negative
 from kl.matrix import KernelMatrix
 from kl.plan import checked_size, default_subsample, head_rows, plan_eigenpro, require_usable_diagonal
 from kl.planned import PlannedMachine, check_sizes, check_step_size

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kl.engine import TILE, kernel_matmul, kernel_matrix, spans, symmetric_kernel_matrix, thin_matmul
-from kl.kernels.base import Kernel
+from kl.engine import TILE, kernel_matmul, kernel_matrix, symmetric_kernel_matrix, thin_matmul
+from kl.kernels.kernel import Kernel
 from kl.ranks import Batch, Ranks
 from kl.rows import Rows
-from kl.workspace import Workspace
+from kl.workspace import Workspace, spans
 
 FILLED = 4096  # rows of K that several ranks compute at a time, for which they gather features
 

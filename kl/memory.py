@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,26 @@ from kl.errors import InputError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNLIMITED = 2**60  # bytes; control groups without a limit state a number beyond this
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes by item, and what is kept of the kernel.
+
+    What Python, its libraries and the test set take, about 1 GB for all three, is not in it.
+    """
+
+    budget: int
+    items: dict[str, int]
+    keep_columns: bool
+    """Whether K(X, X_S) is kept."""
+    kept_rows: int
+    """Rows of K(X, X) that are kept."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all items."""
+        return sum(self.items.values())
 
 
 def parse_memory(text: str | int, device: torch.device | str = "cpu", sharing: int = 1) -> int:

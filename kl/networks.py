@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kl.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
+from kl.checks import check_count, check_one_of, check_positive
 from kl.dense import require_dense
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import EvaluatedModule, describe_data, require_description
-from kl.kernels.base import check_count, check_one_of, check_positive
 from kl.metrics import error, mse
 from kl.rows import RowDataset
 

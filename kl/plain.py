@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kl.errors import KLError
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.pair import Pair
 from kl.rows import Rows
 

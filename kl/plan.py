@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from kl.budget import CHECK_ROWS
+from kl.checks import check_positive
 from kl.engine import kernel_matrix, symmetric_kernel_matrix
 from kl.errors import InputError
-from kl.kernels.base import Kernel, check_positive
+from kl.kernels.kernel import Kernel
 from kl.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.ranks import Ranks
 from kl.rows import Rows

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from kl.checkpoints import require_arguments
+from kl.checks import check_positive
 from kl.errors import CheckpointError
-from kl.kernels.base import check_positive
 from kl.metrics import error
 from kl.plan import EigenProPlan, checked_size
 from kl.step_rules import optimal_step_size

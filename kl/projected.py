@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kl.engine import kernel_matmul, thin_matmul
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.preconditioner import Preconditioner
 from kl.projection import Projection
 from kl.ranks import Ranks

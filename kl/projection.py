@@ -14,7 +14,7 @@ from kl.eigenpro import EigenPro
 from kl.errors import DivergenceError, InputError
 from kl.exact.triangle import LowerTriangle
 from kl.fitted import FittedValues
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.matrix import KernelMatrix
 from kl.plan import plan_eigenpro
 from kl.ranks import Batch, Ranks

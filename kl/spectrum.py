@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matrix, spans, symmetric_kernel_matrix
-from kl.kernels.base import Kernel
+from kl.engine import kernel_matrix, symmetric_kernel_matrix
+from kl.kernels.kernel import Kernel
 from kl.rows import Rows
+from kl.workspace import spans
 
 
 @dataclass(frozen=True)

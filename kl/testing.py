@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel, kernel_name
 from kl.kernels.configured import kernel_from_config, own_classes
+from kl.kernels.kernel import Kernel, kernel_name
 from kl.rows import Rows
 
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from kl.budget import TrainingMemory
 from kl.checkpoints import (
     errors_name,
     faults_in,
@@ -25,11 +24,11 @@ from kl.checkpoints import (
 from kl.errors import CheckpointError, InputError
 from kl.evaluated import describe_data, require_description
 from kl.kernels import Kernel, build_kernel
-from kl.kernels.base import kernel_name
 from kl.kernels.configured import own_classes
+from kl.kernels.kernel import kernel_name
 from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.loaders import training_data
-from kl.memory import parse_memory
+from kl.memory import TrainingMemory, parse_memory
 from kl.ranks import Ranks
 from kl.rows import RowDataset, Rows
 from kl.state import EXTRA, StatefulExpansion, encode_description

@@ -1,6 +1,8 @@
-"""Memory for tiles, used again and again."""
+"""Passes over rows in pieces, and memory for tiles, used again and again."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -18,6 +20,11 @@ def rows_at_a_time(d: int) -> int:
 def converted_rows(d: int, most: int) -> int:
     """Rows of d features on a side of a tile that is computed in another dtype: `most` but where they are long."""
     return max(1, min(most, CONVERTED_VALUES // max(d, 1)))
+
+
+def spans(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover 0..n-1."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 class Workspace:

@@ -121,7 +121,7 @@ def build_machine(
         InputError: an option is out of its range.
     """
     import kl
-    from kl.kernels.base import check_not_negative
+    from kl.checks import check_not_negative
 
     common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
     ridge = check_not_negative("ridge", exact.ridge)

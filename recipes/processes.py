@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kl.checks import check_one_of
 from kl.errors import InputError
-from kl.kernels.base import check_one_of
 from recipes.build import device_of
 from recipes.options import RunOptions, TrainerOptions
 

@@ -125,7 +125,7 @@ def stability(options: StabilityOptions, output: OutputOptions) -> None:
 
     An interrupted experiment goes on where it was. For example: kl bench stability --scale full
     """
-    from kl.kernels.base import check_one_of
+    from kl.checks import check_one_of
     from recipes.bench.record import SCALES
     from recipes.report import print_json
     from recipes.training import quiet_lightning, require_writable

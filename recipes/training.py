@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kl.checks import check_one_of
 from kl.errors import CheckpointError, InputError, KLError
 from kl.files import hold
-from kl.kernels.base import check_one_of
 from kl.signals import INTERRUPTED
 from kl.wording import counted
 from recipes.config import dump_config

@@ -10,8 +10,8 @@ import kl
 from kl.codes import encode
 from recipes.bench import epochs, exact, general, growth, memory, memory_child, peer_script, peers
 from recipes.bench.child import Outcome, run_child
-from recipes.bench.command import BenchOptions
 from recipes.bench.limit import Limits, mm_limit
+from recipes.bench.options import BenchOptions
 from recipes.bench.output import TITLES
 from recipes.bench.record import PARTS, Measurement, Task, one_line
 from recipes.bench.runner import limit_rows, limit_tasks, run_task

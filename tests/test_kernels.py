@@ -33,7 +33,7 @@ from kl.kernels import (
     kernel_names,
     median_distance,
 )
-from kl.kernels.base import DIRECT_FEATURES
+from kl.kernels.radial import DIRECT_FEATURES
 from kl.pair import Pair
 from kl.testing import check_kernel
 

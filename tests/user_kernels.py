@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.checks import check_positive
 from kl.kernels import Kernel, RadialKernel
-from kl.kernels.base import check_positive
 from kl.rows import Rows
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kl.errors import CheckpointError
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.saved import load_values, save_values
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.checks import check_one_of
 from kl.engine import LONG_SIDE, PADDED, TILE
 from kl.exact.triangle import SIDE, LowerTriangle, triangle_bytes
-from kl.kernels.base import Kernel, check_one_of
+from kl.kernels.kernel import Kernel
 from kl.memory import parse_memory
 from kl.rows import Rows
 from kl.workspace import converted_rows

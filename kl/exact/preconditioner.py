@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kl.engine import kernel_matrix, pad_columns
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.ranks import Ranks
 from kl.rows import Rows
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from kl.engine import LONG_SIDE, spans
+from kl.engine import LONG_SIDE
 from kl.exact.triangle import SIDE_ON_GPU, LowerTriangle
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.ranks import Ranks
 from kl.rows import Rows
+from kl.workspace import spans
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kl.engine import pad_columns, spans
-from kl.kernels.base import Kernel
+from kl.engine import pad_columns
+from kl.kernels.kernel import Kernel
 from kl.pair import Workspace
 from kl.ranks import Ranks
 from kl.rows import Rows
-from kl.workspace import converted_rows
+from kl.workspace import converted_rows, spans
 
 SIDE = 512  # columns of a panel: a tile stays in cache and a product of two is fast
 SIDE_ON_GPU = 4096

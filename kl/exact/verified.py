@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kl.engine import kernel_matmul
+from kl.equal_rows import equal_rows, mean_targets
 from kl.errors import CheckpointError
-from kl.exact.equal_rows import equal_rows, mean_targets
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.rkhs import rkhs_norm_per_class
 from kl.rows import Rows
 

@@ -1,18 +1,19 @@
 """Kernels: a formula and a thin class each."""
 
 from kl.kernels.bandwidth import median_distance
-from kl.kernels.base import Bandwidth, GramKernel, Kernel, RadialKernel
-from kl.kernels.composite import Product, Scaled, Sum
 from kl.kernels.configured import kernel_from_config
 from kl.kernels.inner_product import Polynomial
+from kl.kernels.kernel import GramKernel, Kernel, Product, Scaled, Sum
 from kl.kernels.names import kernel_names
 from kl.kernels.radial import (
+    Bandwidth,
     ExponentialPower,
     Gaussian,
     InverseMultiquadric,
     Laplacian,
     Matern32,
     Matern52,
+    RadialKernel,
 )
 from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK

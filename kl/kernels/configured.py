@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel, is_ours, kernel_name
+from kl.kernels.kernel import Kernel, is_ours, kernel_name
 from kl.kernels.names import check_parameters, named_class
 
 # More than anybody writes. A file can hold a list that holds itself, or 2^30 kernels in a few lines.

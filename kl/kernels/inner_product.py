@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kl.kernels.base import GramKernel, check_count, check_not_negative, check_positive
+from kl.checks import check_count, check_not_negative, check_positive
+from kl.kernels.kernel import GramKernel
 
 
 @dataclass(frozen=True)

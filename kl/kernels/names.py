@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel
-from kl.kernels.composite import Product, Scaled, Sum
 from kl.kernels.inner_product import Polynomial
+from kl.kernels.kernel import Kernel, Product, Scaled, Sum
 from kl.kernels.radial import (
     ExponentialPower,
     Gaussian,

@@ -6,13 +6,87 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
+from kl.checks import check_positive
 from kl.errors import InputError
-from kl.kernels.base import RadialKernel, check_positive
+from kl.kernels.kernel import GramKernel
+from kl.pair import Pair
+
+Bandwidth = float | Literal["auto"]
+
+# Up to this many features distances are summed coordinate by coordinate: as fast as by inner products, and without
+# their cancellation, which smooth kernels of few features amplify.
+DIRECT_FEATURES = 16
+
+
+@dataclass(frozen=True)
+class RadialKernel(GramKernel):
+    """A kernel that is a function of the squared Euclidean distance |x - z|^2. A subclass gives `_profile`.
+
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the
+            data.
+
+    Raises:
+        InputError: the bandwidth is neither "auto" nor a number above 0 whose square float32 can hold.
+    """
+
+    shift_invariant: ClassVar[bool] = True
+
+    bandwidth: Bandwidth = "auto"
+
+    def __post_init__(self) -> None:
+        if self.bandwidth != "auto":
+            bandwidth = check_positive("bandwidth", self.bandwidth, 'or "auto"')
+            if not 1e-15 <= bandwidth <= 1e15:
+                raise InputError(
+                    f"bandwidth must lie between 1e-15 and 1e15, so that float32 holds its square; "
+                    f"got {bandwidth!r}: rescale the features"
+                )
+            object.__setattr__(self, "bandwidth", bandwidth)
+
+    @property
+    def _bandwidth(self) -> float:
+        self._require_resolved()
+        assert not isinstance(self.bandwidth, str)
+        return self.bandwidth
+
+    @abstractmethod
+    def _profile(self, sq_dist: Tensor) -> Tensor:
+        """Kernel values from squared distances of shape (m, p), which may be overwritten."""
+
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`; distances between rows of few features are summed directly."""
+        return int(d > DIRECT_FEATURES)
+
+    def _values(self, pair: Pair) -> Tensor:
+        x, z = pair.x, pair.z
+        if pair.plain:
+            return self._plain_values(pair)
+        if self.uses_products(x.data.shape[1]):
+            return self._profile(pair.sq_dist())
+        distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
+        return self._profile(distance.square_())
+
+    def _plain_values(self, pair: Pair) -> Tensor:
+        if self.uses_products(pair.x.data.shape[1]):
+            sq_dist = pair.sq_dist()
+        else:
+            columns = zip(pair.x.data.unbind(1), pair.z.data.unbind(1), strict=True)
+            sq_dist = sum((x[:, None] - z[None, :]).square() for x, z in columns)  # type: ignore[assignment]
+        # At distance 0 the root has an infinite slope, which would make the gradient NaN.
+        apart = sq_dist > 0
+        values = self._profile(torch.where(apart, sq_dist, 1.0))
+        return torch.where(apart, values, self._profile(sq_dist.new_zeros(1, 1)))
+
+    def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
+        return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))
 
 
 @dataclass(frozen=True)

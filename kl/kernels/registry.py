@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from kl.errors import InputError
-from kl.kernels.base import Kernel, kernel_name
 from kl.kernels.configured import is_named, kernel_from_config, names_in, own_classes
+from kl.kernels.kernel import Kernel, kernel_name
 from kl.kernels.names import check_parameters, named_class
 from kl.user_modules import import_user_module
 

@@ -23,7 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kl.kernels.base import GramKernel, check_count, check_not_negative
+from kl.checks import check_count, check_not_negative
+from kl.kernels.kernel import GramKernel
 from kl.pair import Pair
 
 # Elements worked on at a time on a CPU, so that the five temporaries of that size stay in its cache. For a

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from kl.dense import require_dense
-from kl.engine import kernel_matmul, spans
+from kl.engine import kernel_matmul
 from kl.errors import InputError
-from kl.kernels.base import Kernel
+from kl.kernels.kernel import Kernel
 from kl.rows import Rows, check_finite_matrix
+from kl.workspace import spans
 
 
 def evaluate(

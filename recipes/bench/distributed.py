@@ -117,8 +117,8 @@ def parse_ranks(options: DistributedOptions, device: str) -> list[int]:
     """
     import torch
 
+    from kl.checks import check_one_of
     from kl.errors import InputError
-    from kl.kernels.base import check_one_of
     from recipes.bench.record import SCALES
     from recipes.processes import check_most
 

@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 import torch
 
 import kl
-from kl.engine import spans
 from kl.ranks import Ranks
 from kl.trained import TrainedExpansion
+from kl.workspace import spans
 from recipes.bench.limit import now, seconds_of
 from recipes.bench.training import fit
 

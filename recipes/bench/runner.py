@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recipes.bench.command import BenchOptions
 from recipes.bench.epochs import epoch_tasks
 from recipes.bench.exact import exact_tasks
 from recipes.bench.general import general_tasks
 from recipes.bench.growth import growth_tasks
 from recipes.bench.limit import MM, Limits, mm_rate
 from recipes.bench.memory import memory_tasks
+from recipes.bench.options import BenchOptions
 from recipes.bench.peers import check_python, peer_tasks
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench, choose_parts, choose_sizes, chosen_kernels, read_data

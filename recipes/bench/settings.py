@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kl.checks import check_one_of
 from kl.errors import InputError
-from kl.kernels.base import check_one_of
 from recipes.bench.limit import Limits
 from recipes.bench.record import PARTS, SCALES
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
-    from recipes.bench.command import BenchOptions
+    from recipes.bench.options import BenchOptions
 
 FULL_GROWTH = (5_000, 10_000, 20_000, 40_000, 60_000)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kl.kernels.base import check_one_of
+from kl.checks import check_one_of
 from recipes.reproduce.point import Context
 from recipes.reproduce.sample import ROWS, KernelSpec, Sample, gaussian, laplacian
 

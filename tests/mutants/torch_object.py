@@ -92,7 +92,7 @@ MUTANTS = [
     ),
     Mutant(
         "the gradient at a centre is NaN",
-        "kl/kernels/base.py",
+        "kl/kernels/radial.py",
         "values = self._profile(torch.where(apart, sq_dist, 1.0))",
         "values = self._profile(sq_dist.clone())",
         "tests/test_gradients.py -k at_itself",

@@ -219,14 +219,14 @@ MUTANTS = [
     ),
     Mutant(
         "parts of a sum or product have another seed",
-        "kl/kernels/composite.py",
+        "kl/kernels/kernel.py",
         "part.resolve(x, seed) for part in",
         "part.resolve(x) for part in",
         "tests/test_kernels.py -k every_part_is",
     ),
     Mutant(
         "the part of a scaled kernel has another seed",
-        "kl/kernels/composite.py",
+        "kl/kernels/kernel.py",
         "part=self.part.resolve(x, seed)",
         "part=self.part.resolve(x)",
         "tests/test_kernels.py -k every_part_is",

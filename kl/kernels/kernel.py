@@ -1,28 +1,25 @@
-"""What a kernel is: the class every kernel extends, and the two families that need only a formula."""
+"""What a kernel is: the class that every kernel extends, kernels of inner products, and sums, products and multiples.
+
+Source of the combinations: Schoelkopf and Smola 2002, Learning with Kernels, Propositions 13.1 and 13.2.
+"""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from functools import reduce
+from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from kl.checks import check_positive
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
 from kl.pair import Pair
 from kl.rows import Rows, check_finite_matrix, far_origin
 from kl.workspace import Workspace
-
-Bandwidth = float | Literal["auto"]
-
-# Up to this many features distances are summed coordinate by coordinate: as fast as by inner products, and without
-# their cancellation, which smooth kernels of few features amplify.
-DIRECT_FEATURES = 16
 
 
 class Kernel(ABC):
@@ -109,13 +106,9 @@ class Kernel(ABC):
         return {"kernel": kernel_name(type(self)), **values}
 
     def __add__(self, other: Kernel) -> Kernel:
-        from kl.kernels.composite import Sum  # not at the top: composite extends this module
-
         return Sum((self, other)) if isinstance(other, Kernel) else NotImplemented
 
     def __mul__(self, other: Kernel | float) -> Kernel:
-        from kl.kernels.composite import Product, Scaled
-
         if isinstance(other, Kernel):
             return Product((self, other))
         return Scaled(self, other) if isinstance(other, Real) else NotImplemented
@@ -168,70 +161,6 @@ class GramKernel(Kernel):
         return self._evaluate(sq.clone(), sq, sq).squeeze(1)
 
 
-@dataclass(frozen=True)
-class RadialKernel(GramKernel):
-    """A kernel that is a function of the squared Euclidean distance |x - z|^2. A subclass gives `_profile`.
-
-    Args:
-        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the
-            data.
-
-    Raises:
-        InputError: the bandwidth is neither "auto" nor a number above 0 whose square float32 can hold.
-    """
-
-    shift_invariant: ClassVar[bool] = True
-
-    bandwidth: Bandwidth = "auto"
-
-    def __post_init__(self) -> None:
-        if self.bandwidth != "auto":
-            bandwidth = check_positive("bandwidth", self.bandwidth, 'or "auto"')
-            if not 1e-15 <= bandwidth <= 1e15:
-                raise InputError(
-                    f"bandwidth must lie between 1e-15 and 1e15, so that float32 holds its square; "
-                    f"got {bandwidth!r}: rescale the features"
-                )
-            object.__setattr__(self, "bandwidth", bandwidth)
-
-    @property
-    def _bandwidth(self) -> float:
-        self._require_resolved()
-        assert not isinstance(self.bandwidth, str)
-        return self.bandwidth
-
-    @abstractmethod
-    def _profile(self, sq_dist: Tensor) -> Tensor:
-        """Kernel values from squared distances of shape (m, p), which may be overwritten."""
-
-    def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`; distances between rows of few features are summed directly."""
-        return int(d > DIRECT_FEATURES)
-
-    def _values(self, pair: Pair) -> Tensor:
-        x, z = pair.x, pair.z
-        if pair.plain:
-            return self._plain_values(pair)
-        if self.uses_products(x.data.shape[1]):
-            return self._profile(pair.sq_dist())
-        distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
-        return self._profile(distance.square_())
-
-    def _plain_values(self, pair: Pair) -> Tensor:
-        if self.uses_products(pair.x.data.shape[1]):
-            sq_dist = pair.sq_dist()
-        else:
-            columns = zip(pair.x.data.unbind(1), pair.z.data.unbind(1), strict=True)
-            sq_dist = sum((x[:, None] - z[None, :]).square() for x, z in columns)  # type: ignore[assignment]
-        # At distance 0 the root has an infinite slope, which would make the gradient NaN.
-        apart = sq_dist > 0
-        values = self._profile(torch.where(apart, sq_dist, 1.0))
-        return torch.where(apart, values, self._profile(sq_dist.new_zeros(1, 1)))
-
-    def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
-        return self._profile(gram.mul_(-2).add_(x_sq).add_(z_sq).clamp_(min=0))
-
-
 def is_ours(cls: type[Kernel]) -> bool:
     """Whether a kernel's class is one of kl's."""
     return cls.__module__.startswith("kl.kernels.")
@@ -245,41 +174,150 @@ def kernel_name(cls: type[Kernel]) -> str:
     return cls.name if is_ours(cls) else f"{cls.__module__}:{cls.__qualname__}"
 
 
-def check_positive(name: str, value: Any, more: str = "") -> float:
-    """`value` as a float; InputError unless it is a finite number above 0."""
-    if not _is_finite(value) or value <= 0:
-        raise InputError(f"{name} must be a finite number above 0 {more}".rstrip() + f"; got {value!r}")
-    return float(value)  # numpy's floats would not load from a checkpoint with weights_only=True
-
-
-def check_not_negative(name: str, value: Any) -> float:
-    """`value` as a float; InputError unless it is a finite number, 0 or above."""
-    if not _is_finite(value) or value < 0:
-        raise InputError(f"{name} must be a finite number, 0 or above; got {value!r}")
-    return float(value)
-
-
-def check_one_of(name: str, value: str, allowed: Iterable[str]) -> str:
-    """`value`; InputError unless it is one of those allowed."""
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-    return value
-
-
-def check_count(name: str, value: Any) -> int:
-    """`value` as an int; InputError unless it is a whole number, 1 or above."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number, 1 or above; got {value!r}")
-    return int(value)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Kernel):
         return value.config()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+@dataclass(frozen=True)
+class _Combination(Kernel):
+    parts: tuple[Kernel, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, list | tuple) or not self.parts:
+            raise InputError(f"parts must be a list or tuple of kernels; got {self.parts!r}")
+        flat: list[Kernel] = []
+        for part in self.parts:
+            _check_kernel("parts", part)
+            flat.extend(part.parts if type(part) is type(self) else [part])  # (a + b) + c is a + b + c
+        object.__setattr__(self, "parts", tuple(flat))
+
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`: the sum over the parts."""
+        return sum(part.uses_products(d) for part in self.parts)
+
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """Whether all parts are."""
+        return all(part.shift_invariant for part in self.parts)
+
+    def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
+        """See `Kernel.resolve`."""
+        return replace(self, parts=tuple(part.resolve(x, seed) for part in self.parts))
+
+    def _require_resolved(self) -> None:
+        for part in self.parts:
+            part._require_resolved()
+
+
+@dataclass(frozen=True)
+class Sum(_Combination):
+    """K_1(x, z) + K_2(x, z) + ..., usually written `k1 + k2`. All parts share the inner products.
+
+    Args:
+        parts: the kernels; sums among them are merged into this one.
+
+    Raises:
+        InputError: parts is empty or holds something that is no kernel.
+
+    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+
+    Example:
+        >>> from kl.kernels import Gaussian, Laplacian
+        >>> Gaussian(2.0) + 0.5 * Laplacian(10.0)
+        Sum(parts=(Gaussian(bandwidth=2.0), Scaled(part=Laplacian(bandwidth=10.0), scale=0.5)))
+    """
+
+    name: ClassVar[str] = "sum"
+
+    def _values(self, pair: Pair) -> Tensor:
+        return reduce(torch.Tensor.add_, (part._values(pair) for part in self.parts))
+
+    def _diag(self, x: Rows) -> Tensor:
+        return reduce(torch.add, (part._diag(x) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Product(_Combination):
+    """K_1(x, z) K_2(x, z) ..., usually written `k1 * k2`. All parts share the inner products.
+
+    Args:
+        parts: the kernels; products among them are merged into this one.
+
+    Raises:
+        InputError: parts is empty or holds something that is no kernel.
+
+    Source: Schoelkopf and Smola 2002, Proposition 13.2.
+
+    Example:
+        >>> from kl.kernels import Gaussian, Laplacian
+        >>> Gaussian(2.0) * Laplacian(10.0)
+        Product(parts=(Gaussian(bandwidth=2.0), Laplacian(bandwidth=10.0)))
+    """
+
+    name: ClassVar[str] = "product"
+
+    def _values(self, pair: Pair) -> Tensor:
+        return reduce(torch.Tensor.mul_, (part._values(pair) for part in self.parts))
+
+    def _diag(self, x: Rows) -> Tensor:
+        return reduce(torch.mul, (part._diag(x) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Scaled(Kernel):
+    """scale K(x, z), usually written `scale * k`.
+
+    Args:
+        part: the kernel.
+        scale: a finite number above 0; with another the function would not be positive semi-definite.
+
+    Raises:
+        InputError: part is no kernel, or scale is out of its range.
+
+    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+
+    Example:
+        >>> from kl.kernels import Gaussian
+        >>> 2.0 * Gaussian(1.0)
+        Scaled(part=Gaussian(bandwidth=1.0), scale=2.0)
+    """
+
+    name: ClassVar[str] = "scaled"
+
+    part: Kernel
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_kernel("part", self.part)
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
+
+    def uses_products(self, d: int) -> int:
+        """See `Kernel.uses_products`."""
+        return self.part.uses_products(d)
+
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """Whether the part is."""
+        return self.part.shift_invariant
+
+    def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
+        """See `Kernel.resolve`."""
+        return replace(self, part=self.part.resolve(x, seed))
+
+    def _require_resolved(self) -> None:
+        self.part._require_resolved()
+
+    def _values(self, pair: Pair) -> Tensor:
+        return self.part._values(pair).mul_(self.scale)
+
+    def _diag(self, x: Rows) -> Tensor:
+        return self.part._diag(x) * self.scale
+
+
+def _check_kernel(name: str, value: object) -> None:
+    if not isinstance(value, Kernel):
+        raise InputError(f"{name} must hold kernels, such as Gaussian(1.0); got {value!r}")

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kl.engine import spans
-from kl.workspace import rows_at_a_time
+from kl.workspace import rows_at_a_time, spans
 
 
 def equal_rows(
