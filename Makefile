@@ -19,7 +19,7 @@ test-cpus: $(READY)    ## the numeric tests under several instruction sets and t
 	$(BIN)/python tests/cpus.py $(CORE)
 
 mutants: $(READY)      ## plants known faults one by one; each must make a test fail
-	cd tests && ../$(BIN)/python -m mutants
+	PYTHONPATH=.:tests $(BIN)/python -m mutants
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

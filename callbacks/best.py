@@ -13,10 +13,10 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.common import Machine, find_callback, validation_metrics
 from callbacks.exact_interpolation import ExactInterpolation
-from kl.checkpoints import read_checkpoint, require_values
 from kl.checks import check_count
 from kl.errors import CheckpointError, InputError
-from kl.files import written_whole
+from kl.machines.checkpoints import read_checkpoint, require_values
+from kl.system.files import written_whole
 
 log = logging.getLogger(__name__)
 

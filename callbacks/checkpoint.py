@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from kl.checkpoints import errors_name, read_checkpoint, require_lightning
 from kl.errors import KLError
-from kl.files import written_whole
+from kl.machines.checkpoints import errors_name, read_checkpoint, require_lightning
+from kl.system.files import written_whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from kl.rows import RowDataset
+from kl.rows.rows import RowDataset
 
 Machine: TypeAlias = Any
 """A kl.KernelMachine; Lightning's own signatures say LightningModule, which has none of its attributes."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from kl import CheckpointError, Interpolant, Kernel
 from kl.exact.checkpoint import solution_key
 from kl.exact.verified import check_solution
-from kl.saved import load_values, save_values
+from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 

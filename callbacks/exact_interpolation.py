@@ -19,14 +19,14 @@ from callbacks.common import Machine, val_rows, validation_metrics
 from callbacks.exact_cache import load_solution, save_solution, solution_key
 from kl import Interpolant, KLError, interpolate, least_squares
 from kl.checks import check_count, check_positive
-from kl.exact.plan import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
-from kl.exact.system import Progress, duration
-from kl.files import cache_folder, expand_home
-from kl.interpolation import RESIDUAL_ACCEPTED, check_tolerance
-from kl.memory import parse_memory
+from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
+from kl.exact.equations import Progress, duration
+from kl.exact.interpolate import RESIDUAL_ACCEPTED, check_tolerance
 from kl.metrics import error, mse
-from kl.rows import RowDataset
-from kl.wording import counted
+from kl.rows.rows import RowDataset
+from kl.system.files import cache_folder, expand_home
+from kl.system.memory import parse_memory
+from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from callbacks.common import tensorboard_loggers
-from kl.files import written_whole
+from kl.system.files import written_whole
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"

@@ -7,8 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from callbacks.common import Machine, validation_metrics
-from kl.checkpoints import require_values
 from kl.errors import CheckpointError
+from kl.machines.checkpoints import require_values
 
 Curves = dict[str, list[tuple[int, float]]]  # by tag: epochs trained, value
 

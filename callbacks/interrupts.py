@@ -7,13 +7,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from kl.signals import LastingInterrupt, in_main_thread
+from kl.system.signals import LastingInterrupt, in_main_thread
 
 
 class Interrupts(pl.Callback):
     """Raises KeyboardInterrupt again at the next step where the one that Ctrl-C raised has been swallowed.
 
-    See `kl.signals.LastingInterrupt`. SIGHUP is taken as Ctrl-C where Python has a handler for it.
+    See `kl.system.signals.LastingInterrupt`. SIGHUP is taken as Ctrl-C where Python has a handler for it.
     """
 
     def __init__(self) -> None:

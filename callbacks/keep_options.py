@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from callbacks.common import Machine
-from kl.files import written_whole
+from kl.system.files import written_whole
 
 # Options that a resumed run takes from its checkpoint, whatever is asked for, or clips to what there is.
 PLANNED = ("batch_size", "step_size", "top_q", "subsample", "projection_period")

@@ -10,7 +10,7 @@ from callbacks.common import Machine
 class RKHSNorm(pl.Callback):
     """Logs rkhs/norm = |f|_H = sqrt(trace(alpha^T K alpha)) and rkhs/norm_class_k = |f_k|_H (k from 0) every epoch.
 
-    The machine carries the norm through its steps, so it is exact and costs nothing; see `kl.fitted`.
+    The machine carries the norm through its steps, so it is exact and costs nothing; see `kl.eigenpro.fitted`.
 
     Args:
         per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.

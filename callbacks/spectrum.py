@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from callbacks.common import Machine
 from callbacks.figures import BLACK, BLUE, GREY, ORANGE, figure_style, log_figure, new_figure
-from kl.preconditioner import DAMPING
+from kl.eigenpro.preconditioner import DAMPING
 
 
 class Spectrum(pl.Callback):

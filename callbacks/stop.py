@@ -8,9 +8,9 @@ import pytorch_lightning as pl
 
 from callbacks.common import Machine
 from kl import InputError
-from kl.checkpoints import require_values
 from kl.checks import check_positive
-from kl.wording import counted
+from kl.machines.checkpoints import require_values
+from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
 

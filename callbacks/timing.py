@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from callbacks.common import Machine
-from kl.memory import peak_memory
+from kl.system.memory import peak_memory
 
 
 class Timing(pl.Callback):

@@ -19,11 +19,11 @@ from datamodules.base import KernelDataModule
 from datamodules.npz_headers import check_members
 from datamodules.raw import RawData
 from datamodules.targets import check_task, targets
-from kl.dense import require_dense
-from kl.encoding import FeatureEncoding
 from kl.errors import InputError
-from kl.files import expand_home
-from kl.pixels import channels_first
+from kl.rows.dense import require_dense
+from kl.rows.encoding import FeatureEncoding
+from kl.rows.pixels import channels_first
+from kl.system.files import expand_home
 
 KEYS = ("x_train", "y_train")
 TEST_KEYS = ("x_test", "y_test")  # optional
@@ -33,8 +33,8 @@ class ArrayDataModule(KernelDataModule):
     """The arrays x_train, y_train and, optionally, x_test, y_test of a .npz file, in their order.
 
     x: uint8 images (n, ...), divided by 255, or floats (n, ...), in their units; each sample is flattened, images
-    channels first. Both sets are encoded alike (see `kl.encoding.FeatureEncoding`). y: integers are classes, named by
-    their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, unless `task` says
+    channels first. Both sets are encoded alike (see `kl.rows.encoding.FeatureEncoding`). y: integers are classes, named
+    by their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, unless `task` says
     otherwise. Nothing is shuffled or drawn unless train_size or test_size asks for it.
 
     Args:

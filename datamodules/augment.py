@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kl.batches import BatchIndexSampler, derive_seed
 from kl.errors import InputError
-from kl.rows import RowDataset
+from kl.rows.batches import BatchIndexSampler, derive_seed
+from kl.rows.rows import RowDataset
 
 SHIFT = 2  # pixels, where nothing else is said
 

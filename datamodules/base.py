@@ -20,14 +20,14 @@ from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData
 from datamodules.sampling import draw_subset
 from datamodules.stored import restored
-from kl.batches import BatchIndexSampler, derive_seed, indexed_batches
-from kl.checkpoints import require_values, require_weights_only
-from kl.encoding import FeatureEncoding, say_merged
+from kl.distributed.ranks import Ranks, Share
+from kl.distributed.strategy import KernelParallelStrategy
 from kl.errors import CheckpointError, InputError
-from kl.files import expand_home
-from kl.ranks import Ranks, Share
-from kl.rows import RowDataset, data_key, one_hot
-from kl.strategy import KernelParallelStrategy
+from kl.machines.checkpoints import require_values, require_weights_only
+from kl.rows.batches import BatchIndexSampler, derive_seed, indexed_batches
+from kl.rows.encoding import FeatureEncoding, say_merged
+from kl.rows.rows import RowDataset, data_key, one_hot
+from kl.system.files import expand_home
 
 log = logging.getLogger(__name__)
 

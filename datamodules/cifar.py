@@ -21,7 +21,7 @@ from datamodules.download import DownloadedDataModule, download
 from datamodules.images import decode_image, luma
 from datamodules.raw import RawData
 from kl.errors import InputError
-from kl.files import cache_folder, written_whole
+from kl.system.files import cache_folder, written_whole
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
 from datamodules.listing import class_folders, image_files
 from datamodules.modes import check_background
 from datamodules.raw import RawData
-from kl.batches import derive_seed
 from kl.errors import InputError
-from kl.files import expand_home
+from kl.rows.batches import derive_seed
+from kl.system.files import expand_home
 
 log = logging.getLogger(__name__)
 

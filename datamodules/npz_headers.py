@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kl.errors import InputError, MemoryBudgetError
-from kl.memory import format_memory, parse_memory
+from kl.system.memory import format_memory, parse_memory
 
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

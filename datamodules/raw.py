@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from kl.dense import require_dense
 from kl.errors import InputError
+from kl.rows.dense import require_dense
 
 
 @dataclass(frozen=True)
 class RawData:
     """A training set and, optionally, a test set as they were read, before subsampling, scaling and label noise.
 
-    Pixels are uint8 0..255, channels first, and are divided by 255; floats keep their units (see `kl.encoding`).
+    Pixels are uint8 0..255, channels first, and are divided by 255; floats keep their units (see `kl.rows.encoding`).
     """
 
     x_train: Tensor  # shape: (n, ...), uint8 or float

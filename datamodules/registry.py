@@ -15,7 +15,7 @@ from datamodules.stored import option_names
 from datamodules.stream import StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
-from kl.user_modules import import_user_module
+from kl.system.user_modules import import_user_module
 
 # Name: class and the arguments that make the class that set.
 NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {

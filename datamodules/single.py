@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules.arrays import as_array, read_first
 from kl.errors import CheckpointError, InputError
-from kl.saved import load_plain
+from kl.system.saved import load_plain
 
 ARRAY_FILES = (".npz", ".npy", ".pt")
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 
-from kl.checkpoints import errors_name, read_checkpoint, require_values
 from kl.errors import CheckpointError, InputError
+from kl.machines.checkpoints import errors_name, read_checkpoint, require_values
 
 Module = TypeVar("Module", bound=pl.LightningDataModule)
 

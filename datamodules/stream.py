@@ -16,11 +16,11 @@ from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData
 from datamodules.targets import check_targets, check_task, class_index, labels, numbers, targets
-from kl.batches import derive_seed
-from kl.encoding import FeatureEncoding
 from kl.errors import InputError
-from kl.files import expand_home
-from kl.rows import check_finite_matrix, is_one_hot, one_hot
+from kl.rows.batches import derive_seed
+from kl.rows.encoding import FeatureEncoding
+from kl.rows.rows import check_finite_matrix, is_one_hot, one_hot
+from kl.system.files import expand_home
 
 SAMPLE_SIZE = 20_000
 

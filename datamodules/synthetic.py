@@ -16,10 +16,10 @@ from torch import Tensor
 from datamodules.base import KernelDataModule, check_count
 from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
-from kl.batches import derive_seed
 from kl.errors import InputError
-from kl.files import expand_home, written_whole
-from kl.signals import signals_wait
+from kl.rows.batches import derive_seed
+from kl.system.files import expand_home, written_whole
+from kl.system.signals import signals_wait
 
 NUM_FEATURES = 50
 UNFINISHED = ".unfinished"

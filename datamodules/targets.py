@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_one_of
-from kl.encoding import far_columns
 from kl.errors import InputError
-from kl.rows import check_finite_matrix, is_one_hot
+from kl.rows.encoding import far_columns
+from kl.rows.rows import check_finite_matrix, is_one_hot
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i th
 
 from importlib.metadata import PackageNotFoundError, version
 
-from kl.conjugate import ConjugateGradientMachine
-from kl.eigenpro import EigenPro
+from kl.distributed.strategy import KernelParallelStrategy
+from kl.eigenpro.machine import KernelMachine
+from kl.eigenpro.optimizer import EigenPro
 from kl.errors import (
     CheckpointError,
     DataNotFoundError,
@@ -25,18 +26,17 @@ from kl.errors import (
     MemoryBudgetError,
     SingularKernelError,
 )
-from kl.general import GeneralKernelMachine
-from kl.interpolation import Interpolant, interpolate
+from kl.exact.interpolate import Interpolant, interpolate
+from kl.exact.least_squares import least_squares
+from kl.exact.machine import ConjugateGradientMachine
+from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
-from kl.least_squares import least_squares
-from kl.loading import load_machine
-from kl.machine import KernelMachine
+from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
-from kl.networks import ReluNetwork
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
-from kl.rows import RowDataset, Rows
-from kl.strategy import KernelParallelStrategy
+from kl.rows.rows import RowDataset, Rows
+from kl.solvers import load_machine
 
 try:
     __version__ = version("kl")

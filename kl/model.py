@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from kl.checkpoints import faults_in, require_state, require_tensors, require_values
 from kl.errors import CheckpointError, InputError
-from kl.evaluated import describe_data, require_description
-from kl.interpolation import Interpolant
+from kl.exact.interpolate import Interpolant
 from kl.kernels import Kernel
 from kl.kernels.registry import GivenKernel, stored_kernel
-from kl.saved import save_values
-from kl.state import StatefulExpansion
-from kl.trained import machine_part
+from kl.machines.checkpoints import faults_in, require_state, require_tensors, require_values
+from kl.machines.evaluated import describe_data, require_description
+from kl.machines.machine import machine_part
+from kl.machines.state import StatefulExpansion
+from kl.system.saved import save_values
 
 LEVELS = 256  # of a byte
 
@@ -68,8 +68,8 @@ class KernelModel(StatefulExpansion):
 
         Args:
             solution: what `kl.interpolate` or `kl.least_squares` returned.
-            data_info: what `kl.evaluated.describe_data` says of the data set; None is a regression on features as they
-                are.
+            data_info: what `kl.machines.evaluated.describe_data` says of the data set; None is a regression on features
+                as they are.
         """
         centers = solution.centers
         origin = solution.kernel.origin_of(centers)
@@ -133,7 +133,7 @@ class KernelModel(StatefulExpansion):
         """The model that the contents of a file describe.
 
         Args:
-            checkpoint: what `kl.checkpoints.read_checkpoint` returned.
+            checkpoint: what `kl.machines.checkpoints.read_checkpoint` returned.
             kernel: see `TrainedExpansion.restored`.
             options: none.
 

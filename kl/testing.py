@@ -13,7 +13,7 @@ from torch import Tensor
 from kl.errors import InputError
 from kl.kernels.configured import kernel_from_config, own_classes
 from kl.kernels.kernel import Kernel, kernel_name
-from kl.rows import Rows
+from kl.rows.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from recipes import data, export, fit, interpolate, plan, predict
 from recipes.bench import command as bench
+from recipes.commands import data, export, fit, interpolate, plan, predict
 from recipes.reproduce import command as reproduce
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from recipes.streams import OutputLost, check_streams
+from recipes.output.streams import OutputLost, check_streams
 
 if TYPE_CHECKING:
     import typer
@@ -145,6 +145,6 @@ def _repeats_another() -> bool:
         return False  # without torch: a mistyped option is answered at once
     import torch.distributed as dist
 
-    from kl.launcher import PARENT
+    from kl.distributed.launcher import PARENT
 
     return PARENT not in os.environ and not dist.is_initialized()

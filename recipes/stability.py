@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from recipes.options import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
+from recipes.options.groups import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
@@ -127,8 +127,8 @@ def stability(options: StabilityOptions, output: OutputOptions) -> None:
     """
     from kl.checks import check_one_of
     from recipes.bench.record import SCALES
-    from recipes.report import print_json
-    from recipes.training import quiet_lightning, require_writable
+    from recipes.output.report import print_json
+    from recipes.run.trainer import quiet_lightning, require_writable
 
     check_one_of("scale", options.scale, SCALES)
     quiet_lightning()
@@ -354,7 +354,7 @@ def print_summary(runs: list[dict[str, Any]], folder: Path) -> None:
     """A table of the groups, and the runs that were not steady."""
     import typer
 
-    from recipes.report import print_table
+    from recipes.output.report import print_table
 
     rows = []
     for group in [*dict.fromkeys(run["case"]["group"] for run in runs), "all"]:
@@ -385,7 +385,7 @@ def write_results(runs: list[dict[str, Any]], folder: Path) -> None:
     """results.json, results.csv and stability.png, each whole or not at all."""
     import io
 
-    from kl.files import written_whole
+    from kl.system.files import written_whole
 
     with written_whole(folder / "results.json") as file:
         file.write(json.dumps({**summary(runs), "runs": runs}, indent=1).encode())

@@ -66,13 +66,88 @@ def test_imports_point_one_way(path):
         assert top != "click", f"{path.name}:{line}: typer has no click dependency any more"
 
 
+# From top to bottom: what stands in a line imports from lines below it, and from its own folder. Names without a slash
+# after them are single files; estimators, tuning and features do not exist yet and have their place.
+FLOORS = {
+    "kl": (
+        "testing",
+        "estimators tuning",
+        "features",
+        "solvers",
+        "general",
+        "eigenpro",
+        "model",
+        "exact",
+        "rkhs",
+        "machines",
+        "products",
+        "kernels",
+        "distributed",
+        "rows",
+        "system",
+        "checks metrics",
+        "errors",
+    ),
+    "recipes": ("__main__", "cli", "app stability", "commands bench reproduce", "run", "options", "output"),
+}
+
+
+def floor_of(package, room):
+    (found,) = [i for i, rooms in enumerate(FLOORS[package]) if room in rooms.split()] or [None]
+    assert found is not None, f"{package}.{room} has no floor: give it one in {Path(__file__).name}"
+    return found
+
+
+def is_module(name):
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def imported_modules(path):
+    """(line, module) of all imports of our own modules, those inside functions included."""
+    for node in ast.walk(parse(path)):
+        for line, module in modules([node]):
+            if module.split(".")[0] not in OURS:
+                continue
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            for name in {f"{module}.{name}" if is_module(f"{module}.{name}") else module for name in names} or {module}:
+                yield line, name
+
+
+@pytest.mark.parametrize("path", each(*FLOORS))
+def test_rooms_import_downwards(path):
+    package, room, *_ = path.relative_to(ROOT).with_suffix("").parts
+    if room == "__init__":
+        return
+    for line, module in imported_modules(path):
+        parts = module.split(".")
+        if parts[0] != package or parts[1:2] == [room]:
+            continue
+        assert len(parts) > 1, f"{path.name}:{line}: import from the room, not from {package}"
+        above, below = floor_of(package, room), floor_of(package, parts[1])
+        assert above < below, f"{path.name}:{line}: {package}.{room} lies below {module}, or beside it"
+
+
+@pytest.mark.xfail(reason="recipes.reproduce.parts.synthetic_claims and its experiment name each other")
+def test_no_import_circle():
+    """Of files, in the whole tree, imports inside functions included."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in OURS
+        for path in FILES[package]
+    }
+    left = {name: {module for _, module in imported_modules(path)} - {name} for name, path in paths.items()}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left, f"import circles among {sorted(left)}"
+
+
 @pytest.mark.parametrize("path", each("kl"))
-def test_only_parts_of_lightning_import_it(path):
-    tree = parse(path)
-    imports = [module for _, module in modules(ast.walk(tree)) if module.split(".")[0] in LIGHTNING]
-    bases = [ast.unparse(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
-    defines = any(base.endswith(("LightningModule", "LightningDataModule", "Strategy", "Launcher")) for base in bases)
-    assert defines or not imports, f"{path.name} imports {imports} but defines no part of Lightning"
+def test_only_machines_and_distributed_import_lightning(path):
+    _, *folders, file = path.relative_to(ROOT).parts
+    imports = [module for _, module in modules(ast.walk(parse(path))) if module.split(".")[0] in LIGHTNING]
+    allowed = folders in (["machines"], ["distributed"]) or file == "machine.py"
+    assert allowed or not imports, f"{path.name} imports {imports}: put what needs Lightning into a machine.py"
 
 
 def test_the_command_line_imports_nothing_heavy_before_a_command_runs():

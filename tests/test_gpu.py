@@ -7,10 +7,10 @@ from training import fit, quiet_trainer, regression
 import kl
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
-from kl.memory import free_memory, parse_memory, peak_memory
-from kl.pair import Pair
-from kl.ranks import Batch, Ranks
-from kl.rows import Rows
+from kl.distributed.ranks import Batch, Ranks
+from kl.rows.pair import Pair
+from kl.rows.rows import Rows
+from kl.system.memory import free_memory, parse_memory, peak_memory
 
 pytestmark = [
     pytest.mark.gpu,

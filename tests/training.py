@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules import ArrayDataModule
-from kl.budget import training_memory
+from kl.eigenpro.memory import training_memory
 
 QUIET = {
     "accelerator": "cpu",

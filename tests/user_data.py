@@ -4,11 +4,11 @@ import os
 import time
 from datetime import timedelta
 
-import kl.strategy
+import kl.distributed.strategy
 from callbacks import ExactInterpolation
 from datamodules import DigitsDataModule
 
-kl.strategy.TIMEOUT = timedelta(seconds=8)  # of a collective, for Hanging, HangingStep and SlowLimit
+kl.distributed.strategy.TIMEOUT = timedelta(seconds=8)  # of a collective, for Hanging, HangingStep and SlowLimit
 
 
 def on_second():
@@ -71,7 +71,7 @@ class SlowLimit(DigitsDataModule):
         find = ExactInterpolation._find
 
         def slow(*args):
-            time.sleep(kl.strategy.TIMEOUT.total_seconds() + 4)
+            time.sleep(kl.distributed.strategy.TIMEOUT.total_seconds() + 4)
             return find(*args)
 
         ExactInterpolation._find = slow

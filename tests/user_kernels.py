@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kl.checks import check_positive
 from kl.kernels import Kernel, RadialKernel
-from kl.rows import Rows
+from kl.rows.rows import Rows
 
 
 @dataclass(frozen=True)

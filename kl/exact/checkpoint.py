@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kl.errors import CheckpointError
 from kl.kernels.kernel import Kernel
-from kl.saved import load_values, save_values
+from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 

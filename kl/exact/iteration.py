@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl.exact.preconditioner import LowRankPreconditioner
-from kl.exact.system import System, dot_columns
-from kl.exact.triangle import LowerTriangle
-from kl.wording import counted
+from kl.exact.equations import System, dot_columns
+from kl.products.low_rank import LowRankPreconditioner
+from kl.products.triangle import LowerTriangle
+from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import logging
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matrix
-from kl.exact.plan import low_rank_affordable
+from kl.exact.cost import low_rank_affordable
+from kl.exact.equations import Solved, System, warn_inconsistent
 from kl.exact.refinement import RESIDUAL_WANTED, refine
-from kl.exact.system import Solved, System, warn_inconsistent
+from kl.products.blocks import kernel_matrix
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def range_factor(
 ) -> Tensor | None:
     """F of shape (k, n), float64, with F^T F = K(X, X) up to rounding; None where K has a rank above `most`.
 
-    Pivots are drawn as in `kl.exact.preconditioner.pivoted_cholesky`, a block at a time. Of a block, R = (K - F^T F)
+    Pivots are drawn as in `kl.products.low_rank.pivoted_cholesky`, a block at a time. Of a block, R = (K - F^T F)
     at the pivots, shape (m, n), and its corner C = V diag(w) V^T, shape (m, m), the rows diag(w)^(-1/2) V^T R of the
     resolved directions join F: pivots that depend on one another do no harm.
 

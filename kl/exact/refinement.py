@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from kl.exact.system import Solved, System
+from kl.exact.equations import Solved, System
 
 RESIDUAL_WANTED = 1e-9  # refine while the relative residual is above this
 REFINEMENTS = 5

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kl.engine import kernel_matmul
-from kl.equal_rows import equal_rows, mean_targets
 from kl.errors import CheckpointError
 from kl.kernels.kernel import Kernel
+from kl.products.blocks import kernel_matmul
 from kl.rkhs import rkhs_norm_per_class
-from kl.rows import Rows
+from kl.rows.equal_rows import equal_rows, mean_targets
+from kl.rows.rows import Rows
 
 if TYPE_CHECKING:
-    from kl.interpolation import Interpolant
+    from kl.exact.interpolate import Interpolant
 
 CHECKED_ROWS = 64  # drawn anew every time
 SLACK = 1e-6  # relative; far above float64 rounding, far below the effect of another formula or of other labels

@@ -17,9 +17,9 @@ from torch import Tensor
 from kl.checks import check_positive
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
-from kl.pair import Pair
-from kl.rows import Rows, check_finite_matrix, far_origin
-from kl.workspace import Workspace
+from kl.rows.pair import Pair
+from kl.rows.rows import Rows, check_finite_matrix, far_origin
+from kl.rows.workspace import Workspace
 
 
 class Kernel(ABC):

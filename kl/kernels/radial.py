@@ -16,7 +16,7 @@ from torch import Tensor
 from kl.checks import check_positive
 from kl.errors import InputError
 from kl.kernels.kernel import GramKernel
-from kl.pair import Pair
+from kl.rows.pair import Pair
 
 Bandwidth = float | Literal["auto"]
 

@@ -11,13 +11,13 @@ from kl.errors import InputError
 from kl.kernels.configured import is_named, kernel_from_config, names_in, own_classes
 from kl.kernels.kernel import Kernel, kernel_name
 from kl.kernels.names import check_parameters, named_class
-from kl.user_modules import import_user_module
+from kl.system.user_modules import import_user_module
 
 
 def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> Kernel:
     """Make a kernel from a name, from "package.module:Class", or from what `Kernel.config` returned.
 
-    A module is looked for in the current directory first; see `kl.user_modules`. Its code runs, so give no
+    A module is looked for in the current directory first; see `kl.system.user_modules`. Its code runs, so give no
     "package.module:Class" that a file holds. A configuration runs no code: see `kl.kernels.configured`.
 
     Args:

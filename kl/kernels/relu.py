@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
 from kl.kernels.kernel import GramKernel
-from kl.pair import Pair
+from kl.rows.pair import Pair
 
 # Elements worked on at a time on a CPU, so that the five temporaries of that size stay in its cache. For a
 # tile of 2048 x 1024 this is three to four times faster than taking it whole, which also makes the system

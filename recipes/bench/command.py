@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
-from recipes.bench.distributed import distributed
+from recipes.bench.distributed.command import distributed
 from recipes.bench.options import BenchOptions
-from recipes.options import OutputOptions, takes
+from recipes.options.groups import OutputOptions, takes
 
 app = typer.Typer(help="Measure this machine: the limit, epochs, exact solves, other libraries, growth, memory.")
 

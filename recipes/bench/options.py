@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from recipes.options import Accelerator, Data, DataDir, _in_data, _in_output, _in_run
+from recipes.options.groups import Accelerator, Data, DataDir, _in_data, _in_output, _in_run
 
 
 @dataclass(frozen=True)

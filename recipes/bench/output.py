@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from kl.files import written_whole
+from kl.system.files import written_whole
 from recipes.bench.record import PARTS
-from recipes.report import plain_values, print_table
+from recipes.output.report import plain_values, print_table
 
 TITLES = {
     "limit": "limit: plain products of the flops of an epoch, 2 n^2 d",

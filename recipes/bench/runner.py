@@ -8,17 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recipes.bench.epochs import epoch_tasks
-from recipes.bench.exact import exact_tasks
-from recipes.bench.general import general_tasks
-from recipes.bench.growth import growth_tasks
-from recipes.bench.limit import MM, Limits, mm_rate
-from recipes.bench.memory import memory_tasks
 from recipes.bench.options import BenchOptions
-from recipes.bench.peers import check_python, peer_tasks
+from recipes.bench.parts.epochs import epoch_tasks
+from recipes.bench.parts.exact import exact_tasks
+from recipes.bench.parts.general import general_tasks
+from recipes.bench.parts.growth import growth_tasks
+from recipes.bench.parts.limit import MM, Limits, mm_rate
+from recipes.bench.parts.memory import memory_tasks
+from recipes.bench.parts.peers import check_python, peer_tasks
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench, choose_parts, choose_sizes, chosen_kernels, read_data
-from recipes.machine import machine, origin
+from recipes.output.hardware import machine, origin
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
         InputError: an option is not what it may be, the data cannot be had, or the folder cannot be written.
     """
     from recipes.bench.output import print_results, write_figure, write_results
-    from recipes.build import check_run
-    from recipes.options import RunOptions
-    from recipes.report import print_json, readable_seconds
-    from recipes.training import new_version, require_writable
+    from recipes.options.groups import RunOptions
+    from recipes.output.report import print_json, readable_seconds
+    from recipes.run.build import check_run
+    from recipes.run.trainer import new_version, require_writable
 
     choose_parts(options)
     check_run(RunOptions(accelerator=options.accelerator, seed=options.seed))
@@ -85,8 +85,8 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
 
 def prepare(options: BenchOptions) -> Bench:
     """Read the data and choose sizes and kernels."""
-    from recipes.build import device_of
-    from recipes.options import RunOptions
+    from recipes.options.groups import RunOptions
+    from recipes.run.build import device_of
 
     data = read_data(options)
     sizes = choose_sizes(options, len(data.x))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kl.checks import check_one_of
 from kl.errors import InputError
-from recipes.bench.limit import Limits
+from recipes.bench.parts.limit import Limits
 from recipes.bench.record import PARTS, SCALES
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def read_data(options: BenchOptions) -> BenchData:
     Raises:
         InputError: the data cannot be had.
     """
-    from recipes.build import build_data
-    from recipes.options import DataOptions
+    from recipes.options.groups import DataOptions
+    from recipes.run.build import build_data
 
     size = options.train_size
     if size is None and options.scale == "quick" and options.data in ("mnist", "fashion-mnist", "cifar10"):

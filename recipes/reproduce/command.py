@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recipes.options import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
+from recipes.options.groups import Accelerator, DataDir, OutputOptions, _in_output, _in_run, takes
 
 LOG_DIR = "lightning_logs/reproduce"
 
@@ -47,14 +47,14 @@ def reproduce(options: ReproduceOptions, output: OutputOptions) -> None:
     """
     from pathlib import Path
 
-    from recipes.build import check_run
-    from recipes.options import RunOptions
-    from recipes.report import print_json, print_table
+    from recipes.options.groups import RunOptions
+    from recipes.output.report import print_json, print_table
     from recipes.reproduce.experiments import EXPERIMENTS
-    from recipes.reproduce.point import Context
     from recipes.reproduce.runner import choose, run_named
     from recipes.reproduce.setting import Setting
-    from recipes.training import quiet_lightning, require_writable
+    from recipes.reproduce.sweep.point import Context
+    from recipes.run.build import check_run
+    from recipes.run.trainer import quiet_lightning, require_writable
 
     setting = Setting(options.scale, Context(options.data_dir, options.accelerator, options.memory))
     if options.name is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from recipes.reproduce.point import Point, Results
-from recipes.reproduce.presentation import Presentation
+from recipes.reproduce.page.presentation import Presentation
 from recipes.reproduce.setting import Setting
+from recipes.reproduce.sweep.point import Point, Results
 
 
 class Experiment(ABC):

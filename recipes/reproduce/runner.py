@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kl.errors import InputError, KLError
-from recipes.machine import origin
+from recipes.output.hardware import origin
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.experiments import EXPERIMENTS
-from recipes.reproduce.point import Point, Result
-from recipes.reproduce.presentation import Presentation
+from recipes.reproduce.page.presentation import Presentation
 from recipes.reproduce.setting import Setting
-from recipes.reproduce.store import Store
-from recipes.reproduce.sweep import Sweep
+from recipes.reproduce.sweep.point import Point, Result
+from recipes.reproduce.sweep.store import Store
+from recipes.reproduce.sweep.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Runner:
             KLError: a point cannot be computed; those before it are kept.
         """
         from callbacks.figures import figure_style
-        from recipes.reproduce.output import write_experiment
+        from recipes.reproduce.page.output import write_experiment
 
         results = self.compute(experiment)
         with figure_style():
@@ -96,9 +96,9 @@ def run_named(name: str, setting: Setting, log_dir: Path, as_json: bool = False)
         InputError: there is no experiment of that name.
         KLError: a point cannot be computed.
     """
-    from recipes.report import print_json
-    from recipes.reproduce.html import write_report
-    from recipes.reproduce.output import print_experiment
+    from recipes.output.report import print_json
+    from recipes.reproduce.page.html import write_report
+    from recipes.reproduce.page.output import print_experiment
 
     runner = Runner(setting, log_dir)
     done: list[tuple[dict[str, Any], Presentation]] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kl.checks import check_one_of
-from recipes.reproduce.point import Context
-from recipes.reproduce.sample import ROWS, KernelSpec, Sample, gaussian, laplacian
+from recipes.reproduce.points.sample import ROWS, KernelSpec, Sample, gaussian, laplacian
+from recipes.reproduce.sweep.point import Context
 
 SCALES = ("tiny", "quick", "full")
 TITLES = {

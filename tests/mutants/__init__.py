@@ -18,7 +18,7 @@ class Mutant:
     old: str
     new: str
     tests: str
-    """Arguments of pytest, such as "tests/test_matrix.py -k same"."""
+    """Arguments of pytest, such as "tests/kl/products/test_kept.py -k same"."""
 
     def planted(self) -> str:
         """The file's text with the fault."""

@@ -1,6 +1,6 @@
 """Plant each fault in a copy of the project and run the tests that must find it.
 
-`python -m mutants` in tests/, or with names (or parts of names) of faults or areas: `python -m mutants exact`.
+`PYTHONPATH=.:tests python -m mutants`, or with names (or parts of names) of faults or areas: `python -m mutants exact`.
 """
 
 import argparse

@@ -2,13 +2,13 @@
 
 from mutants import Mutant
 
-CACHE = "tests/test_exact_cache.py"
-RESUMED = "tests/test_resumed_solve.py"
+CACHE = "tests/kl/exact/test_cache.py"
+RESUMED = "tests/kl/exact/test_checkpoint.py"
 
 MUTANTS = [
     Mutant(
         "the checksums of a kept solution are not looked at",
-        "kl/saved.py",
+        "kl/system/saved.py",
         "if (damaged := archive.testzip()) is not None:",
         "if (damaged := None) is not None:",
         CACHE,
@@ -99,86 +99,86 @@ MUTANTS = [
     ),
     Mutant(
         "a machine resumed with another preconditioner keeps its direction",
-        "kl/conjugate.py",
+        "kl/exact/machine.py",
         'self._rank_of_direction = extra["rank_of_direction"]',
         "self._rank_of_direction = self.rank",
-        "tests/test_conjugate.py -k less_memory",
+        "tests/kl/exact/test_machine.py -k less_memory",
     ),
     Mutant(
         "an exact solve that does not fit is refused after the work",
-        "kl/interpolation.py",
+        "kl/exact/interpolate.py",
         "    _check_budget(chosen, len(first), d, c, budget)\n    kernel = kernel.resolve(x)\n",
         "    kernel = kernel.resolve(x)\n    _check_budget(chosen, len(first), d, c, budget)\n",
-        "tests/test_exact_memory.py -k refused_before",
+        "tests/kl/exact/test_cost.py -k refused_before",
     ),
     Mutant(
         "the least budget of conjugate gradients is not enough for them",
-        "kl/exact/plan.py",
+        "kl/exact/cost.py",
         "return 2 * pcg_memory(n, d, c, 1) - pcg_memory(n, d, c, 0)",
         "return pcg_memory(n, d, c, 1)",
-        "tests/test_exact_memory.py -k least_budget_of",
+        "tests/kl/exact/test_cost.py -k least_budget_of",
     ),
     Mutant(
         "rows of a tile are converted without regard to their length",
-        "kl/exact/triangle.py",
+        "kl/products/triangle.py",
         "self.side = converted_rows(rows.data.shape[1], self.side)",
         "pass",
-        "tests/test_exact_memory.py -k long_rows",
+        "tests/kl/exact/test_cost.py -k long_rows",
     ),
     Mutant(
         "an eigen-decomposition takes what it needs",
-        "kl/exact/direct.py",
+        "kl/exact/cholesky.py",
         "if (need := eigen_memory(n, d, c)) > budget:",
         "if (need := 0) > budget:",
-        "tests/test_exact_memory.py -k eigen_decomposition_that",
+        "tests/kl/exact/test_cost.py -k eigen_decomposition_that",
     ),
     Mutant(
         "the header of an array is believed",
         "datamodules/npz_headers.py",
         "or found.size != there:",
         "or there < 0:",
-        "tests/test_npz_headers.py -k other_rows",
+        "tests/datamodules/test_npz_headers.py -k other_rows",
     ),
     Mutant(
         "arrays are read whatever they take",
         "datamodules/npz_headers.py",
         "if need > budget:",
         "if need < 0:",
-        "tests/test_npz_headers.py -k refused_before",
+        "tests/datamodules/test_npz_headers.py -k refused_before",
     ),
     Mutant(
         "the first of two arrays of one name is read",
         "datamodules/npz_headers.py",
         "if len(infos) > 1:",
         "if len(infos) > 9:",
-        "tests/test_npz_headers.py -k twice",
+        "tests/datamodules/test_npz_headers.py -k twice",
     ),
     Mutant(
         "the jitter of a direct solve is not reported",
-        "kl/exact/direct.py",
+        "kl/exact/cholesky.py",
         "return refine(system, triangle.solve, wanted, jitter)",
         "return refine(system, triangle.solve, wanted)",
-        "tests/test_exact_reported.py",
+        "tests/kl/exact/test_reported.py",
     ),
     Mutant(
         "the jitter of a solution is lost",
-        "kl/interpolation.py",
+        "kl/exact/interpolate.py",
         "jitter=solved.jitter,",
         "jitter=0.0,",
-        "tests/test_exact_reported.py",
+        "tests/kl/exact/test_reported.py",
     ),
     Mutant(
         "the residual of the exact limit is its jitter",
-        "recipes/report.py",
+        "recipes/output/report.py",
         '"exact_relative_residual": exact.get("relative_residual"),',
         '"exact_relative_residual": exact.get("jitter"),',
-        "tests/test_exact_reported.py",
+        "tests/kl/exact/test_reported.py",
     ),
     Mutant(
         "the jitter of the exact limit is its residual",
-        "recipes/report.py",
+        "recipes/output/report.py",
         '"exact_jitter": exact.get("jitter"),',
         '"exact_jitter": exact.get("relative_residual"),',
-        "tests/test_exact_reported.py",
+        "tests/kl/exact/test_reported.py",
     ),
 ]

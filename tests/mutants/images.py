@@ -2,9 +2,9 @@
 
 from mutants import Mutant
 
-IMAGES = "tests/test_images.py"
-FOLDERS = "tests/test_image_folders.py"
-MNIST = "tests/test_mnist_files.py"
+IMAGES = "tests/datamodules/test_decoding.py"
+FOLDERS = "tests/datamodules/test_folders.py"
+MNIST = "tests/datamodules/test_mnist.py"
 
 MUTANTS = [
     Mutant(
@@ -156,7 +156,7 @@ MUTANTS = [
     ),
     Mutant(
         "predict lays images over white, whatever training did",
-        "recipes/predict.py",
+        "recipes/commands/predict.py",
         'background = machine.data_info["background"]',
         'background = "white"',
         f"{FOLDERS} -k as_training_did",
@@ -188,48 +188,48 @@ MUTANTS = [
         '    _write(folder / "test.npz", drawn.x_test, drawn.y_test)',
         '    _write(folder.parent / "test.npz", drawn.x_test, drawn.y_test)\n'
         '        shutil.copy(folder.parent / "test.npz", folder / "test.npz")',
-        "tests/test_stream.py -k kill",
+        "tests/datamodules/test_stream.py -k kill",
     ),
     Mutant(
         "a synthetic set's test rows are replaced before its training rows are away",
         "datamodules/synthetic.py",
         "            if train.is_dir():",
         '            shutil.copy(unfinished / "test.npz", path / "test.npz")\n            if train.is_dir():',
-        "tests/test_stream.py -k kill",
+        "tests/datamodules/test_stream.py -k kill",
     ),
     Mutant(
         "augmentation is alike in every epoch",
         "datamodules/augment.py",
         "counter = self._sampler.epoch * len(self._rows) + int(index[0])",
         "counter = int(index[0])",
-        "tests/test_augment.py -k another_epoch",
+        "tests/datamodules/test_augment.py -k another_epoch",
     ),
     Mutant(
         "a stream's pieces are never shuffled",
         "datamodules/stream.py",
         "[self._pieces[i] for i in torch.randperm(len(self._pieces), generator=generator).tolist()]",
         "list(self._pieces)",
-        "tests/test_stream.py -k stated",
+        "tests/datamodules/test_stream.py -k stated",
     ),
     Mutant(
         "the rows within a stream's piece are never shuffled",
         "datamodules/stream.py",
         "order = torch.randperm(len(x), generator=generator)",
         "order = torch.arange(len(x))",
-        "tests/test_stream.py -k stated",
+        "tests/datamodules/test_stream.py -k stated",
     ),
     Mutant(
         "a stream's order is that of the seed alone",
         "datamodules/stream.py",
         'derive_seed(self._seed, "shuffle", self.epoch)',
         'derive_seed(self._seed, "shuffle")',
-        "tests/test_stream.py -k stated",
+        "tests/datamodules/test_stream.py -k stated",
     ),
     Mutant(
         "without a home folder a folder named ~ is made",
-        "kl/files.py",
+        "kl/system/files.py",
         'if expanded.startswith("~"):',
         "if False:",
-        "tests/test_files.py -k home",
+        "tests/kl/system/test_files.py -k home",
     ),
 ]

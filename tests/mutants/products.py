@@ -5,9 +5,9 @@ from mutants import Mutant
 MUTANTS = [
     Mutant(
         "equal rows are not at distance 0",
-        "kl/pair.py",
+        "kl/rows/pair.py",
         "inner.scatter_(1, column,",
         "inner.clone().scatter_(1, column,",
-        "tests/test_rows_engine.py tests/test_kernels.py tests/test_matrix.py",
+        "tests/kl/products/test_blocks.py tests/kl/kernels/test_kernels.py tests/kl/products/test_kept.py",
     ),
 ]

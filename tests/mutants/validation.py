@@ -2,9 +2,9 @@
 
 from mutants import Mutant
 
-SPLIT = "tests/test_validation_split.py"
-BEST = "tests/test_best_epoch.py"
-PREDICT = "tests/test_predict_output.py"
+SPLIT = "tests/datamodules/test_holdout.py"
+BEST = "tests/callbacks/test_best.py"
+PREDICT = "tests/recipes/commands/test_predictions.py"
 
 MUTANTS = [
     Mutant(
@@ -12,21 +12,21 @@ MUTANTS = [
         "datamodules/sampling.py",
         "to_integral_value(ROUND_HALF_UP)",
         "to_integral_value()",
-        "tests/test_data_noise.py",
+        "tests/datamodules/test_noise.py",
     ),
     Mutant(
         "the noise count is of the binary fraction",
         "datamodules/sampling.py",
         "Decimal(str(float(share)))",
         "Decimal(float(share))",
-        "tests/test_data_noise.py",
+        "tests/datamodules/test_noise.py",
     ),
     Mutant(
         "training and test noise are of one seed",
         "datamodules/base.py",
         'f"{part} noise"',
         '"noise"',
-        "tests/test_data_noise.py",
+        "tests/datamodules/test_noise.py",
     ),
     Mutant(
         "the validation part is not stratified",
@@ -107,7 +107,7 @@ MUTANTS = [
     ),
     Mutant(
         "the test set is evaluated with the last weights",
-        "recipes/training.py",
+        "recipes/run/trainer.py",
         "if kept is not None and kept.chooser.best != kept.chooser.last:",
         "if kept is None:",
         f"{BEST} -k evaluated_once",
@@ -149,63 +149,63 @@ MUTANTS = [
     ),
     Mutant(
         "class names are numbers",
-        "recipes/predict.py",
+        "recipes/commands/predict.py",
         'machine.data_info.get("class_names") or [str',
         "[str",
         f"{PREDICT} -k have_the_names",
     ),
     Mutant(
         "rows without scores are written",
-        "recipes/predict.py",
+        "recipes/commands/predict.py",
         "    require_finite(source, names, x, scores, machine)\n",
         "",
         f"{PREDICT} -k without_scores",
     ),
     Mutant(
         "formulas are written to CSV",
-        "recipes/predictions.py",
+        "recipes/commands/predictions.py",
         'return "\'" + value',
         "return value",
         f"{PREDICT} -k 'escaped or formulas'",
     ),
     Mutant(
         "numbers in texts are escaped",
-        "recipes/predictions.py",
+        "recipes/commands/predictions.py",
         " and not _NUMBER.fullmatch(value)",
         "",
         f"{PREDICT} -k escaped",
     ),
     Mutant(
         "a tab does not begin a formula",
-        "recipes/predictions.py",
+        "recipes/commands/predictions.py",
         "=+-@\\t",
         "=+-@",
         f"{PREDICT} -k escaped",
     ),
     Mutant(
         "a missing folder is made",
-        "recipes/build.py",
+        "recipes/run/build.py",
         "if not path.parent.is_dir():",
         "if path.parent.is_file():",
         f"{PREDICT} -k before_any_work",
     ),
     Mutant(
         "every format is CSV",
-        "recipes/predictions.py",
+        "recipes/commands/predictions.py",
         '".json": write_json',
         '".json": write_csv',
         f"{PREDICT} -k test_formats",
     ),
     Mutant(
         "rows far away are not marked",
-        "recipes/predict.py",
+        "recipes/commands/predict.py",
         "far[small] |=",
         "far[small] &=",
         f"{PREDICT} -k too_small",
     ),
     Mutant(
         "small scores are taken for rows far away",
-        "recipes/predict.py",
+        "recipes/commands/predict.py",
         "far = (scores == 0).all(dim=1)",
         "far = (scores.abs() < 1e-2).all(dim=1)",
         f"{PREDICT} -k too_small",
@@ -222,13 +222,13 @@ MUTANTS = [
         "kl/kernels/kernel.py",
         "part.resolve(x, seed) for part in",
         "part.resolve(x) for part in",
-        "tests/test_kernels.py -k every_part_is",
+        "tests/kl/kernels/test_kernels.py -k every_part_is",
     ),
     Mutant(
         "the part of a scaled kernel has another seed",
         "kl/kernels/kernel.py",
         "part=self.part.resolve(x, seed)",
         "part=self.part.resolve(x)",
-        "tests/test_kernels.py -k every_part_is",
+        "tests/kl/kernels/test_kernels.py -k every_part_is",
     ),
 ]

@@ -8,14 +8,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from recipes.reproduce.drawing import OF_KERNEL, log_axis, panels, seconds_axis, style_of
+from recipes.reproduce.analysis.reached import epochs_of, seconds_of
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.parts.reached import epochs_of, seconds_of
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import OF_KERNEL, log_axis, panels, seconds_axis, style_of
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.presentation import Claim, Presentation, Table
-from recipes.reproduce.sample import KernelSpec
+from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 SOURCE = "[MB17] section 4"
 AUTO = "auto"

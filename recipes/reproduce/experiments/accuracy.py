@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from recipes.reproduce.common import whole, whole_fit, whole_points
-from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
+from recipes.reproduce.page.presentation import Comparison, Presentation, Table
 from recipes.reproduce.points.detail import LostDetail
 from recipes.reproduce.points.exact import Exact
-from recipes.reproduce.presentation import Comparison, Presentation, Table
+from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import (
     EIGENPRO_2_MNIST,
     EIGENPRO_2_MNIST_PLAN,
@@ -21,8 +20,9 @@ from recipes.reproduce.published import (
     TEST_ERROR_SOURCE,
     TRAIN_ERROR,
 )
-from recipes.reproduce.sample import KernelSpec
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import whole, whole_fit, whole_points
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 DATA = ("mnist", "cifar10", "fashion-mnist")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the detail that JPEG may have taken

@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from callbacks.figures import BLUE, ORANGE
-from recipes.reproduce.drawing import log_axis, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.page.drawing import log_axis, panels, percent_axis
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.parts.bandwidth_case import HEADER, TRAIN_MSE, Case, percent
-from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.fit import Fit
+from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.points.search import BandwidthSearch, at_an_end
 from recipes.reproduce.points.solvable import ExactWhereSolvable
-from recipes.reproduce.presentation import Claim, Presentation, Table
 from recipes.reproduce.published import B18
-from recipes.reproduce.sample import KernelSpec, Sample
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 CLAIMED = (0.5, 1.0, 2.0)  # of the best bandwidth: those that [B18] speaks of
 FRACTIONS = (0.25, *CLAIMED, 4.0)

@@ -9,16 +9,16 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from recipes.reproduce.drawing import panels, style_of
+from recipes.reproduce.analysis.reached import epochs_of, seconds_of
+from recipes.reproduce.analysis.scaling import Curve
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.parts.reached import epochs_of, seconds_of
-from recipes.reproduce.parts.scaling import Curve
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import panels, style_of
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.presentation import Claim, Presentation, Table
+from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import MB19
-from recipes.reproduce.sample import KernelSpec
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 SOURCE = f"{MB19} section 2"
 # Where epochs are E (1 + m/m_c), the slope of steps against m is -1/(1 + m/m_c): -0.8 at m*/4, -0.25 at 3 m*.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from recipes.reproduce.common import whole, whole_fit, whole_points
-from recipes.reproduce.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Results
-from recipes.reproduce.presentation import Claim, Presentation, Table
+from recipes.reproduce.page.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.published import B18
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import whole, whole_fit, whole_points
+from recipes.reproduce.sweep.point import Point, Results
 
 DATA = ("mnist", "fashion-mnist")
 

@@ -9,7 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recipes.reproduce.drawing import (
+from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.experiments import kernels as kernels_experiment
+from recipes.reproduce.page.drawing import (
     CYCLE,
     curve,
     epochs_axis,
@@ -21,15 +23,13 @@ from recipes.reproduce.drawing import (
     seconds_axis,
     short_count,
 )
-from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.experiments import kernels as kernels_experiment
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.general import GeneralFit
-from recipes.reproduce.presentation import Claim, Presentation, Table
+from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import EIGENPRO_4, EIGENPRO_4_SOURCE, REPORT
-from recipes.reproduce.sample import KernelSpec
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 DATA = ("cifar10", "fashion-mnist")
 AUGMENT = {"cifar10": "shift:1,flip", "fashion-mnist": "shift:1"}  # shoes all point to the left

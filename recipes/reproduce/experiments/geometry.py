@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from callbacks.figures import BLACK, GREY
-from recipes.reproduce.drawing import OF_KERNEL, legend_below, panels
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import OF_KERNEL, legend_below, panels
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.outlier import Outlier
-from recipes.reproduce.presentation import Claim, Presentation, Table
-from recipes.reproduce.sample import KernelSpec, gaussian, laplacian
+from recipes.reproduce.points.sample import KernelSpec, gaussian, laplacian
 from recipes.reproduce.setting import Setting
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 SPACING = 1 / (Outlier.n - 1)
 # On regular points the condition number of the Gaussian is about exp(pi^2 c^2 / 2) / 2 at c spacings: 2e8 at 2,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recipes.reproduce.drawing import (
+from recipes.reproduce.analysis.course import HEADER, Course, course
+from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.page.drawing import (
     curve,
     epochs_axis,
     legend_below,
@@ -20,15 +22,13 @@ from recipes.reproduce.drawing import (
     seconds_axis,
     style_of,
 )
-from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.parts.course import HEADER, Course, course
-from recipes.reproduce.point import Point, Results
+from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.points.fit import Fit
+from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.points.search import BandwidthSearch, at_an_end
-from recipes.reproduce.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.published import MB19, NTK_CIFAR_ACCURACY, NTK_CIFAR_EPOCHS, NTK_CIFAR_SOURCE, REPORT
-from recipes.reproduce.sample import KernelSpec, Sample
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.sweep.point import Point, Results
 
 if TYPE_CHECKING:
     from kl import Kernel

@@ -9,15 +9,15 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from recipes.reproduce.common import exact
-from recipes.reproduce.drawing import OF_KERNEL, band, legend_below, panels, rows_axis, style_of
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Results
+from recipes.reproduce.page.drawing import OF_KERNEL, band, legend_below, panels, rows_axis, style_of
+from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table, mean_and_spread
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.neighbours import Neighbours as NeighboursPoint
-from recipes.reproduce.presentation import Claim, Comparison, Presentation, Table, mean_and_spread
 from recipes.reproduce.published import B18, NEIGHBOURS, NEIGHBOURS_COLUMNS, NEIGHBOURS_SOURCE, TEST_ERROR
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import exact
+from recipes.reproduce.sweep.point import Point, Results
 
 DATA = "mnist"
 NOISES = tuple(NEIGHBOURS)

@@ -9,16 +9,25 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from recipes.reproduce.common import exact, whole, whole_fit
-from recipes.reproduce.drawing import CYCLE, MARKERS, OF_KERNEL, curve, legend_below, panels, percent_axis, seconds_axis
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import (
+    CYCLE,
+    MARKERS,
+    OF_KERNEL,
+    curve,
+    legend_below,
+    panels,
+    percent_axis,
+    seconds_axis,
+)
+from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.network import Network
-from recipes.reproduce.presentation import Claim, Presentation, Table
+from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.published import B18
-from recipes.reproduce.sample import KernelSpec, Sample
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import exact, whole, whole_fit
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 DATA = ("mnist", "fashion-mnist")
 NOISES = (0.0, 0.1, 0.4)

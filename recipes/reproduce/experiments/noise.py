@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from recipes.reproduce.common import whole
-from recipes.reproduce.drawing import OF_KERNEL, curve, legend_below, log_axis, panels, percent_axis, rows_axis
+from recipes.reproduce.analysis.growth import GROWTH_NOISES, grouped, growth_points, growth_records
+from recipes.reproduce.analysis.norm_figures import draw_against_n
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.parts.growth import GROWTH_NOISES, grouped, growth_points, growth_records
-from recipes.reproduce.parts.norm_figures import draw_against_n
-from recipes.reproduce.point import Point, Results
-from recipes.reproduce.presentation import Claim, Presentation, Table, mean_and_spread
+from recipes.reproduce.page.drawing import OF_KERNEL, curve, legend_below, log_axis, panels, percent_axis, rows_axis
+from recipes.reproduce.page.presentation import Claim, Presentation, Table, mean_and_spread
+from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import B18
-from recipes.reproduce.sample import KernelSpec
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import whole
+from recipes.reproduce.sweep.point import Point, Results
 
 CLASSES = 10
 NEAR = 0.05  # an error counts as near to the Bayes error within five points

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recipes.reproduce.common import exact
-from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.parts.growth import GROWTH_NOISES, exact_records, growth_draws, growth_points, growth_records
-from recipes.reproduce.parts.norm_claims import (
+from recipes.reproduce.analysis.growth import GROWTH_NOISES, exact_records, growth_draws, growth_points, growth_records
+from recipes.reproduce.analysis.norm_claims import (
     coincide,
     fit_laws,
     identity_sentence,
@@ -16,14 +14,16 @@ from recipes.reproduce.parts.norm_claims import (
     law_sentences,
     noise_raises,
 )
-from recipes.reproduce.parts.norm_figures import draw_classes, draw_laws, draw_norms, draw_spectra
-from recipes.reproduce.point import Point, Results
+from recipes.reproduce.analysis.norm_figures import draw_classes, draw_laws, draw_norms, draw_spectra
+from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.page.presentation import Presentation, Table
 from recipes.reproduce.points.eigenvalues import Eigenvalues
 from recipes.reproduce.points.exact import Exact
-from recipes.reproduce.presentation import Presentation, Table
+from recipes.reproduce.points.sample import KernelSpec, gaussian, laplacian
 from recipes.reproduce.published import B18
-from recipes.reproduce.sample import KernelSpec, gaussian, laplacian
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import exact
+from recipes.reproduce.sweep.point import Point, Results
 
 
 class NormGrowth(Experiment):

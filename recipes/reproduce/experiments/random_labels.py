@@ -8,13 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from recipes.reproduce.common import whole
-from recipes.reproduce.drawing import CYCLE, OF_KERNEL, legend_below, panels
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.point import Point, Result, Results
+from recipes.reproduce.page.drawing import CYCLE, OF_KERNEL, legend_below, panels
+from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.network import Network
-from recipes.reproduce.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.published import (
     B18,
     EPOCHS_TO_FIT,
@@ -23,6 +21,8 @@ from recipes.reproduce.published import (
     NETWORK_RATIO_SOURCE,
 )
 from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.shared_points import whole
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 NOISES = (0.0, 1.0)  # original and fully random
 # Line, and the marker where no error is left: the random labels' is hollow, so that both are seen where they meet.

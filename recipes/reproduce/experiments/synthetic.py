@@ -7,16 +7,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from recipes.reproduce.drawing import band, legend_below, noise_style, panels, percent_axis, rows_axis
 from recipes.reproduce.experiment import Experiment
+from recipes.reproduce.page.drawing import band, legend_below, noise_style, panels, percent_axis, rows_axis
+from recipes.reproduce.page.presentation import Comparison, Presentation, Table, mean_and_spread
 from recipes.reproduce.parts.synthetic_claims import claims_of, factor_sentence
-from recipes.reproduce.point import Point, Result, Results
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.presentation import Comparison, Presentation, Table, mean_and_spread
+from recipes.reproduce.points.sample import KernelSpec, Sample, gaussian, laplacian
 from recipes.reproduce.published import B18, SYNTHETIC_2_BAYES, SYNTHETIC_2_SOURCE
-from recipes.reproduce.sample import KernelSpec, Sample, gaussian, laplacian
 from recipes.reproduce.setting import Setting
+from recipes.reproduce.sweep.point import Point, Result, Results
 
 KINDS = (1, 2)
 NOISES = (0.0, 0.01, 0.1)

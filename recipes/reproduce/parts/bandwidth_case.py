@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.reproduce.point import Result
-from recipes.reproduce.presentation import number
-from recipes.reproduce.sample import KernelSpec
+from recipes.reproduce.page.presentation import number
+from recipes.reproduce.points.sample import KernelSpec
+from recipes.reproduce.sweep.point import Result
 
 TRAIN_MSE = 0.01  # a tenth of that of f = 0 with ten classes; reached before the last training error is gone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recipes.reproduce.presentation import Claim, mean_and_spread
+from recipes.reproduce.page.presentation import Claim, mean_and_spread
 from recipes.reproduce.published import B18, SYNTHETIC_2_SOURCE
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.sample import KernelSpec, Sample
+from recipes.reproduce.points.sample import KernelSpec, Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ class LostDetail(Point):
         import kl
         from kl.metrics import error
         from kl.rkhs import evaluate
-        from recipes.build import device_of
-        from recipes.options import RunOptions
+        from recipes.options.groups import RunOptions
+        from recipes.run.build import device_of
 
         device = device_of(RunOptions(accelerator=context.accelerator))
         data = self.sample.datamodule(context)

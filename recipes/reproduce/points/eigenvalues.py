@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.sample import KernelSpec, Sample
+from recipes.reproduce.points.sample import KernelSpec, Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Eigenvalues(Point):
         import torch
 
         from kl import Rows
-        from kl.engine import symmetric_kernel_matrix
+        from kl.products.blocks import symmetric_kernel_matrix
 
         data = self.sample.datamodule(context)
         matrix = symmetric_kernel_matrix(self.kernel.build(), Rows.of(data.train_set.x).double())

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
+from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.points.training import train
-from recipes.reproduce.sample import KernelSpec, Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.sample import Sample
+from recipes.reproduce.points.sample import Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 if TYPE_CHECKING:
     import numpy as np

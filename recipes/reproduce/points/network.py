@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
+from recipes.reproduce.points.sample import Sample
 from recipes.reproduce.points.training import train
-from recipes.reproduce.sample import Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 SECONDS_PER_ROW = {"mlp": 8e-5, "cnn": 3e-4}  # of an epoch on images of 28x28 pixels, its training error included
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.sample import KernelSpec
+from recipes.reproduce.points.sample import KernelSpec
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from kl.errors import SingularKernelError
-from recipes.reproduce.point import Context, Point, Result
-from recipes.reproduce.sample import KernelSpec, Sample
+from recipes.reproduce.points.sample import KernelSpec, Sample
+from recipes.reproduce.sweep.point import Context, Point, Result
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -46,8 +46,8 @@ class BandwidthSearch(Point):
         import kl
         from kl.metrics import error
         from kl.rkhs import evaluate
-        from recipes.build import device_of
-        from recipes.options import RunOptions
+        from recipes.options.groups import RunOptions
+        from recipes.run.build import device_of
 
         rows = self.sample.datamodule(context).train_set
         generator = torch.Generator().manual_seed(self.sample.seed)  # a whole set comes in its own order

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kl.errors import SingularKernelError
-from recipes.reproduce.point import Context, Result
 from recipes.reproduce.points.exact import Exact
+from recipes.reproduce.sweep.point import Context, Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from recipes.reproduce.point import Context, Result
+from recipes.reproduce.sweep.point import Context, Result
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from callbacks import History, Timing
     from datamodules import KernelDataModule
-    from kl.evaluated import EvaluatedModule
+    from kl.machines.evaluated import EvaluatedModule
 
 
 def train(

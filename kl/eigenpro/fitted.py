@@ -1,0 +1,185 @@
+"""The fitted values f(X) and the RKHS norm of f, carried through every EigenPro step.
+
+A step changes the weights on the batch B and on the subsample S, so f(X) changes by K(X, X_B) w_B + K(X, X_S) w_S. The
+first product is the kernel work of the step, the same n m entries that predicting f(X_B) from scratch would need. The
+second is left pending (w_S is summed up) and is added where values are asked for. So each step predicts its batch
+exactly, the training error over all rows is known after each epoch, and the norm after each step, without one kernel
+evaluation more. Sums are kept in float64: a long run does not drift.
+
+Several ranks share the rows (see `kl.distributed.ranks`): each carries f at its own, and all know the subsample X_S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kl.distributed.ranks import Batch, Ranks
+from kl.eigenpro.optimizer import Update
+from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
+from kl.products.kept import KernelMatrix
+from kl.rkhs import norm_increment
+from kl.rows.rows import Rows
+
+
+class FittedValues(nn.Module):
+    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after every step and `settle`.
+
+    Args:
+        n: training rows of all ranks.
+        s: subsample rows, the first s of the training rows.
+        c: outputs.
+        ranks: who owns which.
+    """
+
+    values: Tensor
+    pending: Tensor
+    pending_on_subsample: Tensor
+    sq_norm: Tensor
+    _vectors: Tensor
+
+    def __init__(self, n: int, s: int, c: int, ranks: Ranks | None = None) -> None:
+        super().__init__()
+        self.ranks = ranks or Ranks()
+        self._n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
+        # f(X_r) without the pending part, shape: (n_r, c)
+        self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
+        # subsample weights whose effect on f(X_r) is still to be added, shape: (s, c)
+        self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
+        # their effect on this rank's part of f(X_S), shape: (s_r, c)
+        self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
+        # |f_k|_H^2, shape: (c,)
+        self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
+        self._matrix: KernelMatrix | None = None
+        self._subsample: Rows | None = None
+        self._columns: Tensor | None = None  # K(X_r, X_S), shape: (n_r, s)
+        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
+        # What other ranks send while this one computes: features of the batch's rows, and the last change of sq_norm.
+        self._features: Callable[[], tuple[Batch, Rows]] | None = None
+        self._increment: Callable[[], Tensor] | None = None
+
+    def attach(
+        self,
+        matrix: KernelMatrix,
+        subsample: Rows,  # X_S, s rows
+        columns: Tensor | None,  # K(X_r, X_S), shape: (n_r, s)
+    ) -> None:
+        """Give the kernel matrix, the subsample and, where memory allows to keep it, K(X_r, X_S)."""
+        self._matrix, self._subsample, self._columns = matrix, subsample, columns
+
+    def set_basis(
+        self,
+        vectors: Tensor,  # E of the preconditioner, shape: (s, q)
+    ) -> None:
+        """Say what subsample updates are combinations of; K(X_S, X_S) E is all that is needed of K(X_S, X_S)."""
+        self._vectors = vectors
+        self._square_vectors = None
+
+    def keep_rows(self, count: int) -> None:
+        """Compute and keep the first rows of K(X, X), which later steps read."""
+        part_of_it = count == self._n and self.ranks.size == 1
+        if part_of_it:
+            self._columns = None
+        self.matrix.keep(count)
+        if part_of_it:
+            self._columns = self.matrix.kept[:, : len(self.pending)]
+
+    @property
+    def matrix(self) -> KernelMatrix:
+        """K(X, X_r)."""
+        assert self._matrix is not None  # attach() has run
+        return self._matrix
+
+    @property
+    def subsample(self) -> Rows:
+        """X_S."""
+        assert self._subsample is not None  # attach() has run
+        return self._subsample
+
+    def begin(self, batch: Batch) -> None:
+        """Start to gather what `advance` on this batch will need."""
+        self._features = self.matrix.begin_features(batch)
+
+    def block(
+        self,
+        local: Tensor,  # rows of this rank, shape: (m_r,)
+    ) -> Tensor:
+        """K(X_B, X_S) for rows of this rank, shape (m_r, s), read where it is kept and computed where not."""
+        if self._columns is not None:
+            return self._columns[local]
+        same = local * self.ranks.size + self.ranks.rank
+        return kernel_matrix(self.matrix.kernel, self.matrix.rows[local], self.subsample, same)
+
+    def at(
+        self,
+        local: Tensor,  # rows of this rank, shape: (m_r,)
+        block: Tensor,  # K(X_B, X_S), shape: (m_r, s)
+    ) -> Tensor:
+        """f(X_B) for rows of this rank, shape (m_r, c), float64."""
+        return self.values[local] + thin_matmul(block, self.pending)
+
+    def advance(
+        self,
+        batch: Batch,
+        before: Tensor,  # f(X_B) before the update, this rank's rows, shape: (m_r, c)
+        update: Update,
+    ) -> None:
+        """Follow one update of the weights."""
+        features, self._features = self._features, None
+        s, own_s = len(self.pending), len(self.pending_on_subsample)
+        swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
+        if self._square_vectors is None:
+            self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
+        on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
+        # The two parts one after the other: w_S comes to a function that w_B has changed already.
+        subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
+        increment = norm_increment(update.batch[batch.own], before, swept[batch.local])
+        increment += norm_increment(update.subsample[self.ranks.own(s)], subsample_before, on_subsample)
+        self.settle()
+        self._increment = self.ranks.begin_sum(increment)
+        if self.ranks.size == 1:
+            self.settle()
+        self.values += swept
+        self.pending += update.subsample
+        self.pending_on_subsample += on_subsample
+
+    def flush(self) -> Tensor:
+        """f(X_r) on all training rows of this rank, shape (n_r, c), with nothing pending any more."""
+        self.settle()
+        if self.pending.any():
+            if self._columns is not None:
+                added = thin_matmul(self._columns, self.pending)
+            else:
+                same = self.ranks.positions(self._n, self.values.device)
+                added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
+            self.values += added
+            self.pending.zero_()
+            self.pending_on_subsample.zero_()
+        return self.values
+
+    def settle(self) -> None:
+        """Add to `sq_norm` what the other ranks have sent since the last update; to be called before it is read."""
+        if self._increment is not None:
+            self.sq_norm += self._increment()
+            self._increment = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
+        self.settle()
+        run = ("_matrix", "_subsample", "_columns", "_square_vectors", "_features", "_increment")
+        return {name: value for name, value in self.__dict__.items() if name != "_vectors"} | dict.fromkeys(run)
+
+    def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*args, **options)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self.settle()
+        super()._load_from_state_dict(*args, **options)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the state, to go back to with `load_state_dict`."""
+        return {name: value.clone() for name, value in self.state_dict().items()}

@@ -1,0 +1,122 @@
+"""What a training run keeps in memory, and what of the kernel matrix the budget lets it keep."""
+
+from __future__ import annotations
+
+from kl.errors import MemoryBudgetError
+from kl.products.blocks import PADDED, TILE, TILE_ON_GPU
+from kl.rows.int8 import FEWEST, MOST, MULTIPLE
+from kl.system.memory import TrainingMemory, format_memory
+
+LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
+CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
+COLUMNS_SHARE = 4  # K(X, X_S) is kept where it takes at most one part in this many of the budget
+CHUNK_ROWS = 2048  # rows that `encode` and `row_sq_norm` turn to float64 at a time
+FEWEST_SUBSAMPLE = 100  # rows: fewer show too little of the spectrum to be worth proposing
+EVALUATED_ROWS = 4096  # rows of a batch of test data
+
+
+def training_memory(
+    n: int,
+    d: int,
+    c: int,
+    s: int,
+    budget: int,
+    itemsize: int = 4,
+    coded: bool = False,
+    batch_size: int | None = None,
+    gpu: bool = False,
+    ranks: int = 1,
+) -> TrainingMemory:
+    """The memory of a training run and of its training data, and how much of K fits beside them.
+
+    Args:
+        n: training rows.
+        d: features.
+        c: outputs.
+        s: subsample rows.
+        budget: bytes.
+        itemsize: bytes of a kernel value.
+        coded: whether the features are kept as 8-bit integers, too.
+        batch_size: m; None for one that the plan chooses, which is at most s.
+        gpu: whether this is a GPU's memory. There K is kept whole or not at all: to find out which rows of a batch are
+            kept, every step would wait for the device.
+        ranks: R, among which the centres are shared; the bytes are of one of them. The training data are on all.
+
+    Raises:
+        MemoryBudgetError: the budget does not hold what a run cannot do without.
+    """
+    items, own = _needed(n, d, c, s, itemsize, coded, batch_size, ranks), -(-n // ranks)
+    if gpu:
+        items["tiles"] = 4 * min(TILE_ON_GPU, n * n) * itemsize
+    least = sum(items.values())
+    if least > budget:
+        raise MemoryBudgetError(
+            f"training on n={n} rows of d={d} features needs {format_memory(least)} at least, more than the budget of "
+            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, coded, batch_size, ranks)}"
+        )
+    columns, room = own * s * itemsize, budget - least
+    keep_columns = columns <= min(budget // COLUMNS_SHARE, room)
+    # Where one rank keeps all of K, K(X, X_S) is part of it.
+    if keep_columns and (ranks > 1 or room < n * n * itemsize):
+        items["K(X, X_S), kept"] = columns
+        room -= columns
+    rows = room // (own * itemsize)
+    rows = min(n, rows) if rows >= (1 if gpu else LEAST_KEPT) * n else 0
+    if rows:
+        items["K(X, X), kept rows"] = rows * own * itemsize
+    return TrainingMemory(budget, items, keep_columns, rows)
+
+
+def _needed(
+    n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+) -> dict[str, int]:
+    """Bytes by item of what a run cannot do without."""
+    own = -(-n // ranks)
+    held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
+    padded = -(-c // PADDED) * PADDED
+    width = -(-d // MULTIPLE) * MULTIPLE if coded and FEWEST <= d <= MOST else 0
+    return {
+        "training data": n * d * itemsize + n * c * 4,
+        "centres": held * (d * itemsize + width + (32 if width else 4)),
+        # alpha and f(X) in float64, the state to go back to, sums of a step
+        "weights and fitted values": own * (7 * 8 * c + 2 * itemsize * padded),
+        "set-up, a step or an evaluation": _largest_phase(n, d, s, batch_size or s, itemsize, width),
+        "tiles": 4 * min(TILE, n * n) * itemsize,
+    }
+
+
+def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) -> int:
+    """What the largest of the phases that follow one another takes while it lasts.
+
+    Before training, the mean of the features in float64; then K(X_S, X_S) with its eigenvectors and LAPACK's copies,
+    all in float64, beside K_P on the second sample. In training, a batch with its part of K(X, X_S), and an index of
+    the rows. In an evaluation of as many rows as there are to train on, a batch before and after a shift, and the
+    float64 rows that it is encoded from.
+    """
+    check, m, evaluated = min(n, CHECK_ROWS), min(n, m), min(n, EVALUATED_ROWS)
+    mean = 16 * n * d
+    preconditioner = 5 * 8 * s * s + itemsize * check * (check + 2 * s)
+    step = m * ((2 * d + s) * itemsize + width) + 24 * n
+    evaluation = evaluated * (2 * d * itemsize + width) + min(n, CHUNK_ROWS) * 4 * 8 * d
+    return max(mean, preconditioner, step, evaluation)
+
+
+def _remedies(
+    n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+) -> str:
+    """The options that bring a run within the budget, each alone, with the values that do."""
+
+    def least(n: int, s: int) -> int:
+        return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size, ranks).values())
+
+    rows, subsample = n, s
+    while rows > 1 and least(rows, s) > budget:
+        rows = rows * 49 // 50
+    while subsample > 1 and least(n, subsample) > budget:
+        subsample //= 2
+    options = [f"raise --memory to {format_memory(least(n, s) * 101 // 100)}"]
+    if least(rows, s) <= budget:
+        options.append(f"use --train-size {rows} or less")
+    if subsample >= min(s, FEWEST_SUBSAMPLE) and least(n, subsample) <= budget:
+        options.append(f"use --subsample {subsample} or less")
+    return ", or ".join(options)

@@ -1,0 +1,79 @@
+"""EigenPro 2 as a torch optimizer: preconditioned SGD in the RKHS, written in terms of the weights alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kl.distributed.ranks import Batch
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.products.blocks import thin_matmul
+
+
+class Update(NamedTuple):
+    """The weights that one step added, on the batch and on the subsample."""
+
+    batch: Tensor  # w_B, of all ranks' rows, shape: (m, c)
+    subsample: Tensor  # w_S = E t, shape: (s, c)
+    coefficients: Tensor  # t, shape: (q, c)
+
+
+class EigenPro(Optimizer):
+    """One step on a batch B of m rows with residual g = f(X_B) - Y_B:
+
+        alpha_B -= (eta / m) g
+        alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
+
+    With q = 0 the second line is absent and the step is plain kernel SGD; with a ridge g = f(X_B) + ridge alpha_B - Y_B
+    and D is that of `kl.eigenpro.preconditioner.damping_weights`. The first s rows of alpha belong to the
+    subsample S. Several ranks hold the rows of alpha that they own: of a step they exchange m c + q c numbers here.
+
+    Args:
+        alpha: the weights, a parameter of shape (n_r, c); float64 keeps every small update.
+        preconditioner: E and D.
+        lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
+        batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
+            row: at eta / (its rows) it would step beyond the edge of stability, which falls with the batch.
+
+    Source: [MB19], the EigenPro iteration in terms of the weights.
+    """
+
+    def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
+        super().__init__([alpha], {"lr": lr, "batch_size": batch_size})
+        self.preconditioner = preconditioner
+
+    @property
+    def step_size(self) -> float:
+        """eta."""
+        return self.param_groups[0]["lr"]
+
+    @step_size.setter
+    def step_size(self, value: float) -> None:
+        self.param_groups[0]["lr"] = value
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        batch: Batch,  # m rows, m_r of them this rank's
+        residual: Tensor,  # g, this rank's rows, shape: (m_r, c)
+        block: Tensor,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
+    ) -> Update:
+        """Apply one step to the batch's rows of alpha and to the subsample."""
+        if closure is not None:  # Lightning passes one that only runs its hooks
+            with torch.enable_grad():
+                closure()
+        alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)
+        scale = self.step_size / max(len(batch), self.param_groups[0]["batch_size"])
+        residual = residual.to(block.dtype)
+        weights = residual * -scale
+        alpha.index_add_(0, batch.local, weights.to(alpha.dtype))
+        coefficients = ranks.sum(self.preconditioner.coefficients(block, residual).mul_(scale))
+        subsample = thin_matmul(self.preconditioner.vectors, coefficients)
+        alpha[: ranks.count(s)] += subsample[ranks.own(s)]
+        return Update(batch.gather(weights), subsample, coefficients)

@@ -1,0 +1,354 @@
+"""EigenPro's parameters, each by its own rule: subsample s, rank q, batch m, step size eta.
+
+The rules adapt the kernel to the machine [MB19]: q is the largest rank whose critical batch size still fits the batch
+that memory allows, so that the largest batch the device can hold is also a useful one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_positive
+from kl.distributed.ranks import Ranks
+from kl.eigenpro.memory import CHECK_ROWS
+from kl.eigenpro.preconditioner import DAMPING, Preconditioner, make_preconditioner
+from kl.eigenpro.rules import SMALLEST_BATCH, critical_batch_size, default_batch_size, optimal_step_size
+from kl.eigenpro.spectrum import Eigensystem, nystrom_eigensystem
+from kl.eigenpro.top_q import NO_RIDGE, STEP_FLOPS, Ridge, rank_candidates, resolved_eigenvalues
+from kl.errors import InputError
+from kl.kernels.kernel import Kernel
+from kl.products.blocks import kernel_matrix, symmetric_kernel_matrix
+from kl.rows.rows import Rows
+
+log = logging.getLogger(__name__)
+
+FAR_ABOVE = 4  # batches this many times the critical one are worth a message
+Auto = int | str
+_NOT_FINITE = (
+    "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
+    "rescale the features"
+)
+
+
+@dataclass(frozen=True)
+class EigenProPlan:
+    """The parameters of an EigenPro run and the estimates they follow from."""
+
+    subsample: int  # s
+    top_q: int  # q
+    batch_size: int  # m
+    memory_batch_size: int  # m_G
+    critical_batch_size: int  # m*
+    step_size: float  # eta
+    beta: float  # max_x K_P(x, x)
+    lambda_1: float  # lambda_1 of K(X_S, X_S)/s
+    lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
+    lambda_1_subsample: float  # the estimate on the subsample that P was built from
+    lambda_1_check: float  # the estimate on a second, independent sample
+    ridge: float = 0.0  # beta contains it, and the three estimates of lambda_1(K_P) its n-th part
+
+    def describe(self) -> str:
+        """The parameters on one line."""
+        return (
+            f"s {self.subsample}, q {self.top_q} (lambda_1 {self.lambda_1:.3g} -> {self.lambda_1_damped:.3g}), "
+            f"batch {self.batch_size} (critical {self.critical_batch_size}), step size {self.step_size:.4g}"
+        )
+
+
+def default_subsample(n: int) -> int:
+    """s: 2000 rows for n up to 10^5 [MB19], 5000 beyond, never more than n."""
+    return min(n, 2000 if n <= 100_000 else 5000)
+
+
+def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks: int = 1) -> int:
+    """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers of `itemsize` bytes; 1 to n.
+
+    Each of several ranks has its share of the n numbers and a memory of its own.
+
+    Source: [MB19], step 1 of its main algorithm: m_G.
+    """
+    return max(1, min(n, memory // (itemsize * -(-n // ranks)) - d - c))
+
+
+def plan_eigenpro(
+    kernel: Kernel,
+    head: Rows,  # the first centres, as many as `head_rows` says
+    n: int,
+    num_outputs: int,
+    memory: int,
+    subsample: int,
+    top_q: Auto = "auto",
+    batch_size: Auto = "auto",
+    step_size: float | str = "auto",
+    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
+    ranks: Ranks | None = None,
+    ridge: float = 0.0,
+) -> tuple[EigenProPlan, Preconditioner, Tensor]:
+    """Choose q, m and eta where they are "auto", and build the preconditioner; also returns the eigenvalues.
+
+    Rank 0 builds it and tells the others.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        head: of the n training rows in their order the first, `subsample` of which are the Nystrom subsample.
+        n: training rows of all ranks.
+        num_outputs: c.
+        memory: bytes that a step may use.
+        subsample: s.
+        top_q: q; more than s, or than the eigenvalues that s rows resolve, is clipped with a message; 0 is plain kernel
+            SGD.
+        batch_size: m; more than n is clipped with a message.
+        step_size: eta.
+        whole: diagonal and K(X, X_S) of all rows that this rank owns, where the caller keeps them.
+        ranks: who owns which.
+        ridge: what training adds to the diagonal of K(X, X), not multiplied by n. EigenPro on K + ridge I has
+            beta + ridge in place of beta, and lambda_i + ridge/n in place of lambda_i.
+
+    Raises:
+        InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
+    """
+    ranks, d, added = ranks or Ranks(), head.data.shape[1], Ridge(ridge, n)
+    asked = checked_size("batch_size", batch_size, 1, n, "the training rows")
+    itemsize = head.sq_norm.element_size()
+    memory_m = int(ranks.least(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
+
+    def build() -> Preconditioned:
+        first, check = head[:subsample], _check_rows(n, subsample)
+        every = torch.arange(len(head), device=head.data.device)
+        block = kernel_matrix(kernel, head[check], first, same=every[check])
+        diagonal = require_usable_diagonal(kernel, head[check])
+        probe = Probe(diagonal, block, symmetric_kernel_matrix(kernel, head[check]))
+        system = nystrom_eigensystem(kernel, first)
+        return precondition(kernel, system, probe, memory_m, asked, top_q, n, num_outputs, d, added).to("cpu")
+
+    built = ranks.from_first(build).to(head.data.device)
+    return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks, added)
+
+
+def head_rows(n: int, subsample: int) -> int:
+    """How many centres `plan_eigenpro` wants to see."""
+    return _check_rows(n, subsample).stop
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Kernel values on t rows of data that P is checked on, where possible none of those that it was built from."""
+
+    diagonal: Tensor  # K(x_i, x_i), shape: (t,)
+    block: Tensor  # K(X_T, X_S), shape: (t, s)
+    matrix: Tensor  # K(X_T, X_T), shape: (t, t)
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """A preconditioner with what its plan follows from."""
+
+    preconditioner: Preconditioner
+    eigenvalues: Tensor  # of the subsample, shape: (s,)
+    beta: float  # max K_P(x, x) over the probe, with the ridge
+    own: float  # lambda_1(K_P) on the subsample, with the ridge over n
+    independent: float  # the same on the probe
+
+    @property
+    def critical_batch_size(self) -> int:
+        """m*."""
+        lambda_1 = max(self.own, self.independent)
+        return critical_batch_size(max(self.beta, lambda_1), lambda_1)
+
+    def to(self, device: torch.device | str) -> Preconditioned:
+        """The same with its tensors on a device."""
+        vectors, weights = self.preconditioner.vectors.to(device), self.preconditioner.weights.to(device)
+        return replace(self, preconditioner=Preconditioner(vectors, weights), eigenvalues=self.eigenvalues.to(device))
+
+
+def precondition(
+    kernel: Kernel,
+    system: Eigensystem,
+    probe: Probe,
+    memory_batch: int,
+    batch_size: int | None,
+    top_q: Auto,
+    p: int,
+    c: int,
+    d: int,
+    ridge: Ridge = NO_RIDGE,
+) -> Preconditioned:
+    """q and the preconditioner from what is known of the spectrum.
+
+    Without a batch size q is the largest rank whose critical batch size fits the batch that memory allows. A larger
+    rank than that is never needed, and a smaller one only where a batch below the automatic one was asked for: then it
+    is the one that needs the least time with this batch.
+
+    Args:
+        kernel: the kernel, for messages.
+        system: the estimated spectrum.
+        probe: rows of data to check on.
+        memory_batch: m_G, the largest batch that memory allows.
+        batch_size: m; None where it is to be chosen.
+        top_q: as of `plan_eigenpro`.
+        p: centres.
+        c: outputs.
+        d: features.
+        ridge: what training adds to the kernel.
+
+    Raises:
+        InputError: as `plan_eigenpro`.
+    """
+    s = len(system.eigenvectors)
+    q = checked_size("top_q", top_q, 0, s, "the subsample")
+    if q is not None:
+        return _with_rank(system, q, probe, ridge)
+    wanted = _wanted(memory_batch, s)
+    candidates = rank_candidates(system, probe.diagonal, probe.block, ridge)
+    built = _with_rank(system, candidates.largest_for(max(batch_size or 0, wanted)), probe, ridge)
+    # The smaller of the two automatic batches, so that to name the automatic batch is to leave it.
+    if batch_size is None or batch_size >= default_batch_size(built.critical_batch_size, wanted, parallel=False):
+        return built
+    q, rank_flops = built.preconditioner.top_q, 6.0 * s * c
+    step_flops = STEP_FLOPS + batch_size * (2.0 * p * (d + c) + 4 * s * c)
+    fastest = candidates.fastest_for(batch_size, q, step_flops, rank_flops)
+    return built if fastest == q else _with_rank(system, fastest, probe, ridge)
+
+
+def _with_rank(system: Eigensystem, q: int, probe: Probe, ridge: Ridge) -> Preconditioned:
+    """The preconditioner of a rank, clipped with a message to what the subsample resolves."""
+    dtype, eigenvalues = probe.block.dtype, system.eigenvalues
+    resolved = len(resolved_eigenvalues(eigenvalues, dtype))
+    if q > resolved:
+        log.warning("top_q %d is more than the subsample resolves; using %d", q, resolved)
+        q = resolved
+    precond = make_preconditioner(system, q, dtype, ridge.shift)
+    return Preconditioned(
+        precond,
+        eigenvalues,
+        beta=float(precond.damped_diagonal(probe.diagonal, probe.block).max()) + ridge.value,
+        own=_damped_top(eigenvalues + ridge.shift, q),
+        independent=precond.largest_eigenvalue(probe.matrix, probe.block) + ridge.shift,
+    )
+
+
+def finish_plan(
+    kernel: Kernel,
+    built: Preconditioned,
+    memory_batch: int,
+    batch_size: int | None,
+    step_size: float | str,
+    parallel: bool,
+    whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
+    ranks: Ranks | None = None,
+    ridge: Ridge = NO_RIDGE,
+) -> tuple[EigenProPlan, Preconditioner, Tensor]:
+    """m and eta for a preconditioner.
+
+    Args:
+        kernel: the kernel, for messages.
+        built: the preconditioner.
+        memory_batch: m_G, the largest batch that memory allows.
+        batch_size: m; None chooses it.
+        step_size: as of `plan_eigenpro`.
+        parallel: whether the device is a GPU.
+        whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
+        ranks: who owns which of these.
+        ridge: what training adds to the kernel.
+
+    Raises:
+        InputError: as `plan_eigenpro`.
+    """
+    precond = built.preconditioner
+    s = len(precond.vectors)
+    beta, lambda_1 = built.beta, max(built.own, built.independent)
+    if whole is not None:
+        beta = (ranks or Ranks()).largest(float(precond.damped_diagonal(*whole).max())) + ridge.value
+    beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
+    if not (math.isfinite(beta) and math.isfinite(lambda_1)):
+        raise InputError(_NOT_FINITE.format(kernel))
+    critical = critical_batch_size(beta, lambda_1)
+    m = batch_size or default_batch_size(critical, _wanted(memory_batch, s), parallel)
+    if batch_size and m > FAR_ABOVE * critical:
+        log.warning(
+            "batch_size %d is far above the critical batch size %d, beyond which larger batches hardly save steps: a "
+            "batch_size of %d, or auto, takes less time",
+            m,
+            critical,
+            max(critical, min(m, SMALLEST_BATCH)),
+        )
+    if step_size == "auto":
+        eta = optimal_step_size(m, beta, lambda_1)
+    else:
+        check_positive("step_size", step_size, 'or "auto"')
+        eta = float(step_size)
+    plan = EigenProPlan(
+        subsample=s,
+        top_q=precond.top_q,
+        batch_size=m,
+        memory_batch_size=memory_batch,
+        critical_batch_size=critical,
+        step_size=eta,
+        beta=beta,
+        lambda_1=float(built.eigenvalues[0]),
+        lambda_1_damped=lambda_1,
+        lambda_1_subsample=built.own,
+        lambda_1_check=built.independent,
+        ridge=ridge.value,
+    )
+    return plan, precond, built.eigenvalues
+
+
+def _wanted(memory_batch: int, s: int) -> int:
+    """The largest batch to adapt to: beyond s rows one would ask for eigenvalues that the subsample does not show."""
+    return min(memory_batch, s)
+
+
+def require_usable_diagonal(
+    kernel: Kernel,
+    rows: Rows,  # n_r rows
+    ranks: Ranks | None = None,
+) -> Tensor:
+    """K(x_i, x_i), shape (n_r,).
+
+    Raises:
+        InputError: on some rank a value is not finite, or on all of them all are zero.
+    """
+    diagonal = kernel.diag(rows.data)
+    largest = (ranks or Ranks()).largest(float(diagonal.max()) if torch.isfinite(diagonal).all() else math.inf)
+    if math.isinf(largest):
+        raise InputError(_NOT_FINITE.format(kernel))
+    if largest <= 0:
+        raise InputError(
+            f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
+        )
+    return diagonal
+
+
+def checked_size(name: str, value: Auto | None, low: int, high: int, limit: str) -> int | None:
+    """An integer option in low..high: None where it is "auto", clipped with a message where it is above high.
+
+    Raises:
+        InputError: the value is not an integer of at least `low`.
+    """
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} must be auto or an integer of at least {low}; got {value!r}")
+    if value > high:
+        log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
+        return high
+    return value
+
+
+def _check_rows(n: int, subsample: int) -> slice:
+    """Rows outside the subsample where there are enough of them, else all rows: then P is exact and needs no check."""
+    outside = n - subsample
+    if outside >= max(1, min(subsample, CHECK_ROWS) // 2):
+        return slice(subsample, min(n, subsample + CHECK_ROWS))
+    return slice(0, min(n, CHECK_ROWS))
+
+
+def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:
+    """max_i lambda_i (lambda_q / lambda_i)^a = lambda_1^(1-a) lambda_q^a; lambda_1 where nothing is damped."""
+    return float(eigenvalues[0] ** (1 - damping) * eigenvalues[max(q, 1) - 1] ** damping)

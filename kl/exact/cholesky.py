@@ -1,0 +1,128 @@
+"""The direct solve: a Cholesky factor, in float32 where that serves, and iterative refinement in float64."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kl.errors import InputError, MemoryBudgetError, SingularKernelError
+from kl.exact.cost import SINGLE_ROWS, direct_memory, eigen_memory
+from kl.exact.equations import Progress, Reporter, Solved, System, warn_inconsistent
+from kl.exact.refinement import RESIDUAL_WANTED, refine
+from kl.products.triangle import LowerTriangle
+from kl.system.memory import format_memory
+
+log = logging.getLogger(__name__)
+
+RESIDUAL_ACCEPTED = 1e-6  # above this the factorisation counts as failed
+EIGEN_LIMIT = 5000  # rows up to which a singular kernel matrix is solved by its eigen-decomposition
+
+Solve = Callable[[Tensor], Tensor]
+
+
+def solve_direct(system: System, scale: float, tolerance: float, budget: int, report: Reporter) -> Solved:
+    """Factorise with as little jitter as it takes, then refine with true residuals.
+
+    Args:
+        system: the equations.
+        scale: the mean of K's diagonal.
+        tolerance: the relative residual to reach; 1e-9 is tried for in any case.
+        budget: bytes.
+        report: is told of the progress.
+
+    Raises:
+        MemoryBudgetError: float32 did not serve, and a factor in float64, or what a singular matrix needs, does not fit
+            the budget.
+        SingularKernelError: no factor gave a solution, and there are too many rows for an eigen-decomposition.
+        InputError: the kernel is not finite.
+
+    Source: Cholesky with iterative refinement; the factor in a lower precision than the residuals as in Carson and
+    Higham 2018, Accelerating the solution of linear systems by iterative refinement in three precisions.
+    """
+    wanted = min(RESIDUAL_WANTED, tolerance)
+    if len(system) > SINGLE_ROWS:
+        found = _attempt(system, wanted, 0.0, torch.float32, report)
+        if found is not None and found.relative_residual <= wanted:
+            return found
+        log.info("a factor in float32 does not serve here; factorising in float64")
+        (n, d), c = system.rows.data.shape, system.y.shape[1]
+        need = direct_memory(n, d, c, 8)
+        if need > budget:
+            raise MemoryBudgetError(
+                f"the kernel matrix of n={n} rows is too near to singular for float32, and float64 needs "
+                f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise --memory, give a ridge "
+                "(--ridge 1e-6), or use --solver pcg"
+            )
+    floor = scale * max(len(system) * torch.finfo(torch.float64).eps, 1e-14)
+    best = None
+    for jitter in (0.0, floor, 1e2 * floor, 1e4 * floor):
+        found = _attempt(system, wanted, jitter, torch.float64, report)
+        if found is not None:
+            if best is None or found.relative_residual < best.relative_residual:
+                best = found
+            if best.relative_residual <= RESIDUAL_ACCEPTED:
+                break
+    if best is None or best.relative_residual > RESIDUAL_ACCEPTED:
+        return _least_squares(system, budget)
+    if best.jitter > 0:
+        log.warning(
+            "the kernel matrix is not positive definite in float64; added jitter %.1e to its diagonal (relative "
+            "residual %.1e)",
+            best.jitter,
+            best.relative_residual,
+        )
+    return best
+
+
+def _attempt(system: System, wanted: float, jitter: float, dtype: torch.dtype, report: Reporter) -> Solved | None:
+    """A solution by a factor of K + diag(ridge + jitter) in this dtype; None where there is none."""
+    triangle = LowerTriangle(system.kernel, system.single() if dtype == torch.float32 else system.rows)
+    triangle.keep(len(triangle.columns))
+    start = time.perf_counter()
+
+    def progress(done: float) -> None:
+        seconds = time.perf_counter() - start
+        report(Progress("direct", done, None, seconds * (1 - done) / done))
+
+    if not triangle.factorise((system.ridge + jitter).to(dtype), progress):
+        return None
+    return refine(system, triangle.solve, wanted, jitter)
+
+
+def _least_squares(system: System, budget: int) -> Solved:
+    """The least-squares solution of minimum norm, by an eigen-decomposition."""
+    if len(system) > EIGEN_LIMIT:
+        raise SingularKernelError(
+            f"the kernel matrix of n={len(system)} rows is singular to working precision and its system could not be "
+            "solved: give a small ridge (--ridge 1e-6), a smaller bandwidth, or fewer rows (--train-size)"
+        )
+    (n, d), c = system.rows.data.shape, system.y.shape[1]
+    if (need := eigen_memory(n, d, c)) > budget:
+        raise MemoryBudgetError(
+            f"the kernel matrix of n={n} rows is singular to working precision, and its eigen-decomposition needs "
+            f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise --memory, give a ridge "
+            "(--ridge 1e-6), or use --solver pcg"
+        )
+    alpha = _eigen(system)(system.y)
+    fitted, _, relative = system.check(alpha)
+    if not math.isfinite(relative):
+        raise InputError(f"kernel {system.kernel} is not finite on some pairs of training rows: rescale the features")
+    warn_inconsistent(relative, "the kernel matrix is singular")
+    return Solved(alpha, fitted, relative, "eigen", 0)
+
+
+def _eigen(system: System) -> Solve:
+    """Pseudo-inverse of K + diag(ridge): directions below the rounding error of the largest are left out."""
+    triangle = LowerTriangle(system.kernel, system.rows, len(system))
+    triangle.keep(1)
+    matrix = triangle.panels[0]
+    matrix.diagonal().add_(system.ridge)
+    values, vectors = torch.linalg.eigh(matrix, UPLO="L")
+    keep = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
+    values, vectors = values[keep], vectors[:, keep]
+    return lambda rhs: vectors @ ((vectors.T @ rhs) / values[:, None])

@@ -1,0 +1,135 @@
+"""The equations of the exact limit, what solves them, and how far a solver has come."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from kl.distributed.ranks import Ranks
+from kl.kernels.kernel import Kernel
+from kl.products.blocks import LONG_SIDE
+from kl.products.triangle import SIDE_ON_GPU, LowerTriangle
+from kl.rows.rows import Rows
+from kl.rows.workspace import spans
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 5.0  # between two lines of progress
+DOT_VALUES = 2**20  # multiplied at a time
+
+
+@dataclass(frozen=True)
+class System:
+    """(K(X, X) + diag(ridge)) alpha = Y, in float64."""
+
+    kernel: Kernel
+    rows: Rows  # x_1..x_n, no two of them equal, with kernel values in float64
+    y: Tensor  # float64, shape: (n, c)
+    ridge: Tensor  # float64, shape: (n,)
+    ranks: Ranks = field(default_factory=Ranks)
+    """They share the products; each has all of the rest."""
+    _product: LowerTriangle = field(init=False)
+
+    def __post_init__(self) -> None:
+        side = SIDE_ON_GPU if self.y.is_cuda else LONG_SIDE
+        object.__setattr__(self, "_product", LowerTriangle(self.kernel, self.rows, side, self.ranks))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def single(self) -> Rows:
+        """The same rows, for kernel values in float32."""
+        rows, dtype = self.rows, torch.float32
+        if rows.codes is not None:
+            return replace(rows, sq_norm=rows.codes.sq_norm(rows.data.shape[1], dtype))
+        return replace(rows, sq_norm=rows.sq_norm.to(dtype))
+
+    def check(
+        self,
+        alpha: Tensor,  # shape: (n, c)
+    ) -> tuple[Tensor, Tensor, float]:
+        """K alpha and Y - K alpha - ridge alpha, both (n, c), from the kernel in float64, and |residual| / |Y|."""
+        fitted = self._product.matmul(alpha)
+        residual = (self.y - fitted).addcmul_(self.ridge[:, None], alpha, value=-1)
+        return fitted, residual, self.relative(residual)
+
+    def relative(self, residual: Tensor) -> float:
+        """|residual|_F / |Y|_F; infinite where it is not finite."""
+        relative = float(residual.norm()) / max(float(self.y.norm()), torch.finfo(torch.float64).tiny)
+        return relative if math.isfinite(relative) else math.inf
+
+
+def dot_columns(
+    a: Tensor,  # shape: (n, c)
+    b: Tensor,  # shape: (n, c)
+) -> Tensor:
+    """<a_k, b_k> of every column, shape (c,), without a product of the size of a."""
+    parts = (a[rows] * b[rows] for rows in spans(len(a), max(1, DOT_VALUES // a.shape[1])))
+    return torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Weights and how well they solve a `System`."""
+
+    alpha: Tensor  # shape: (n, c)
+    fitted: Tensor  # K alpha, shape: (n, c)
+    relative_residual: float
+    solver: str
+    iterations: int
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a solver has come."""
+
+    solver: str
+    done: float
+    """The share of the work that is done, 0 to 1; iterations of conjugate gradients."""
+    relative_residual: float | None
+    """As the recursion of conjugate gradients has it; None for other solvers."""
+    seconds_left: float
+    """Estimated; infinite where nothing is known yet."""
+
+    def __str__(self) -> str:
+        left = f", about {duration(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
+        if self.relative_residual is None:
+            return f"{self.solver}: {self.done:.0%} done{left}"
+        return f"{self.solver}: iteration {self.done:.0f}, relative residual {self.relative_residual:.1e}{left}"
+
+
+class Reporter:
+    """Hands every report to `listener`, and logs one every few seconds."""
+
+    def __init__(self, listener: Callable[[Progress], object] | None = None) -> None:
+        self._listener, self._logged = listener, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Report; whatever the listener raises ends the solve."""
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            log.info("%s", progress)
+            self._logged = time.monotonic()
+        if self._listener is not None:
+            self._listener(progress)
+
+
+def warn_inconsistent(relative: float, cause: str) -> None:
+    """Say that the targets cannot all be fitted, and what the solution is then."""
+    log.warning(
+        "%s, so the targets cannot all be fitted (relative residual %.1e); the exact limit is the least-squares "
+        "solution of minimum norm. A ridge or a kernel of full rank avoids this",
+        cause,
+        relative,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as users read them."""
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,260 @@
+"""The exact limit of training: the minimum-norm interpolant, solved for directly or by conjugate gradients."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_not_negative, check_positive
+from kl.errors import InputError, MemoryBudgetError, SingularKernelError
+from kl.exact.checkpoint import Checkpoint, solution_key
+from kl.exact.cholesky import RESIDUAL_ACCEPTED, solve_direct
+from kl.exact.conjugate_gradients import solve_pcg
+from kl.exact.cost import choose_solver, direct_memory, least_pcg_memory, rows_that_fit
+from kl.exact.equations import Progress, Reporter, Solved, System, dot_columns
+from kl.kernels.kernel import Kernel
+from kl.rkhs import evaluate
+from kl.rows.equal_rows import equal_rows, mean_targets
+from kl.rows.rows import Rows, check_finite_matrix
+from kl.system.memory import format_memory, parse_memory
+from kl.system.wording import counted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Interpolant:
+    """f = sum_i alpha_i K(., x_i) with (K + ridge I) alpha = Y, and how well that was solved.
+
+    `kl.least_squares` gives one too, whose weights are on its centres.
+
+    Rows that are equal to the bit share one equation, whose target is the mean of theirs. Where their targets differ no
+    function fits them all; the mean is then the least-squares limit, which gradient descent on all rows converges to
+    and small batches move about.
+    """
+
+    kernel: Kernel
+    """With its bandwidth resolved."""
+    centers: Tensor
+    """x_1..x_n as given, shape (n, d), which is no copy; of a least-squares solution the centres, shape (p, d)."""
+    alpha: Tensor
+    """Weights in the order of the training rows, shape (n, c), float64."""
+    fitted: Tensor
+    """f(X) = K alpha, shape (n, c), float64."""
+    relative_residual: float
+    """|K alpha + ridge alpha - Y|_F / |Y|_F, recomputed from the kernel in float64 (Y: the means for equal rows)."""
+    tolerance: float
+    """The relative residual that was asked for."""
+    jitter: float
+    """What was added to the diagonal beside the ridge; 0 unless the factorisation failed without it."""
+    ridge: float
+    rkhs_norm: float
+    """|f|_H = sqrt(trace(alpha^T K alpha))."""
+    rkhs_norm_per_class: Tensor
+    """|f_k|_H, shape (c,), float64."""
+    seconds: float
+    """Of this call, without those before an interruption."""
+    solver: str
+    """"direct" (Cholesky), "pcg"; "low-rank" where conjugate gradients meet a kernel matrix of low rank, which a factor
+    of its range solves; or "eigen" where a direct solve meets a singular one: minimum-norm least squares."""
+    iterations: int
+    """Of conjugate gradients, or steps of iterative refinement."""
+
+    def predict(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x) = sum_i alpha_i K(x, x_i), shape (m, c), float64.
+
+        Raises:
+            InputError: x is no finite float matrix of d columns.
+
+        Example:
+            >>> import torch, kl
+            >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+            >>> kl.interpolate(kl.Laplacian(1.0), x, y).predict(x).round(decimals=6).flatten().tolist()
+            [1.0, 2.0]
+        """
+        check_finite_matrix("x", x)
+        if x.shape[1] != self.centers.shape[1]:
+            raise InputError(f"x must have shape (rows, {self.centers.shape[1]}); got {tuple(x.shape)}")
+        origin, centers, x = self.kernel.origin_of(self.centers), self.centers, x.to(self.centers)
+        if origin.any():
+            centers, x = centers - origin, x - origin
+        return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
+
+    def require_better_than_zero(self) -> None:
+        """Raise where the solve came to nothing.
+
+        Raises:
+            SingularKernelError: f = 0 leaves no larger residual.
+        """
+        if self.relative_residual >= 1:
+            raise SingularKernelError(
+                f"the {self.solver} solve of n={len(self.alpha)} rows found nothing better than f = 0: in float32 the "
+                "kernel does not tell them apart; use --solver direct, give a ridge (--ridge 1e-6), or rescale the "
+                "features"
+            )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the tolerance was reached."""
+        return self.relative_residual <= self.tolerance
+
+
+def interpolate(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    ridge: float = 0.0,
+    memory: str | int = "auto",
+    solver: str = "auto",
+    tolerance: float = RESIDUAL_ACCEPTED,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> Interpolant:
+    """Solve (K(X, X) + ridge I) alpha = Y for all outputs at once; with ridge = 0 the minimum-norm interpolant.
+
+    Args:
+        kernel: the kernel; `bandwidth="auto"` is resolved on x.
+        x: training features, shape (n, d).
+        y: targets, shape (n, c).
+        ridge: lambda >= 0 (not multiplied by n).
+        memory: budget in bytes, "8GB", or "auto" (half of what is free). A direct solve needs about 2 n^2 bytes, 4 n^2
+            where the matrix is near to singular; conjugate gradients are fastest with as much and do with far less.
+        solver: "direct" (n^3 / 3 flops), "pcg" (n^2 a step), or "auto": direct where 4 n^2 bytes fit and, on a CPU, up
+            to 30,000 rows.
+        tolerance: the relative residual that conjugate gradients stop at; a direct solve goes to 1e-9 or as far as it
+            gets. One that is not reached is a warning.
+        checkpoint: file in which conjugate gradients keep their state every half a minute and when interrupted, and
+            from which the same call goes on; it is deleted in the end.
+        progress: called with a `Progress` now and then; what it raises ends the solve.
+
+    Returns:
+        The weights with residual, jitter, norm and time.
+
+    Raises:
+        InputError: x or y is no finite float matrix, their lengths differ, or an argument is out of its range.
+        CheckpointError: the checkpoint is damaged, or belongs to other data, another kernel or ridge.
+        MemoryBudgetError: the solve does not fit the budget.
+        SingularKernelError: no factorisation gave a solution; the message says what to do.
+
+    Source: [B18] section 2; the solvers have their own.
+
+    Example:
+        >>> import torch, kl
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+        >>> kl.interpolate(kl.Laplacian(1.0), x, y).fitted.round(decimals=6).flatten().tolist()
+        [1.0, 2.0]
+    """
+    start = time.perf_counter()
+    check_finite_matrix("x", x)
+    check_finite_matrix("y", y)
+    if len(x) != len(y):
+        raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
+    ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
+    (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
+    # Distances of rows far from 0 lose their digits.
+    origin = kernel.origin_of(x)
+    far = bool(origin.any())
+    first, group = equal_rows(x, origin if far else None)
+    chosen = choose_solver(solver, len(first), d, c, budget, x.device)
+    _check_budget(chosen, len(first), d, c, budget)
+    kernel = kernel.resolve(x)
+    counts, means = mean_targets(group, y, len(first))
+    if len(first) < n and not torch.allclose(means[group], y.double()):
+        log.warning(
+            "%s equal to others, and some carry different targets; no function fits them all, so the exact limit fits "
+            "their mean",
+            counted(n - len(first), "training row") + (" is" if n - len(first) == 1 else " are"),
+        )
+    distinct = x if len(first) == n else x[first]
+    rows = Rows.of(distinct - origin if far else distinct).double()
+    del distinct
+    # A row that stands k times weighs k times in the loss: (K + ridge/k) on its diagonal.
+    system = System(kernel, rows, means, ridge / counts.squeeze(1))
+    scale, report = _scale(kernel, rows), Reporter(progress)
+    if chosen == "direct":
+        solved = solve_direct(system, scale, tolerance, budget, report)
+    else:
+        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge))
+        solved = solve_pcg(system, tolerance, budget, report, state)
+    _warn(solved, tolerance, direct_memory(len(first), d, c, 8))
+    alpha, fitted = solved.alpha, solved.fitted
+    if len(first) < n:
+        alpha, fitted = (alpha / counts)[group], fitted[group]
+    per_class = dot_columns(alpha, fitted).clamp_(min=0)
+    return Interpolant(
+        kernel=kernel,
+        centers=x,
+        alpha=alpha,
+        fitted=fitted,
+        relative_residual=solved.relative_residual,
+        tolerance=tolerance,
+        jitter=solved.jitter,
+        ridge=ridge,
+        rkhs_norm=float(per_class.sum().sqrt()),
+        rkhs_norm_per_class=per_class.sqrt(),
+        seconds=time.perf_counter() - start,
+        solver=solved.solver,
+        iterations=solved.iterations,
+    )
+
+
+def check_tolerance(value: float) -> float:
+    """The value as a float; InputError unless it is above 0 and below 1, which f = 0 has."""
+    if not check_positive("tolerance", value) < 1:
+        raise InputError(f"tolerance must be a relative residual above 0 and below 1; got {value!r}: try 1e-6")
+    return float(value)
+
+
+def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
+    """Refuse before the work what will not fit; n counts equal rows once."""
+    memory = direct_memory if solver == "direct" else least_pcg_memory
+    if (need := memory(n, d, c)) > budget:
+        name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
+        fits = rows_that_fit(n, budget, lambda rows: memory(rows, d, c))
+        remedy = ", use --solver pcg" if least_pcg_memory(n, d, c) <= budget else ""
+        raise MemoryBudgetError(
+            f"{name} n={n} rows needs {format_memory(need)}, more than the budget of {format_memory(budget)}: raise "
+            f"--memory{remedy}, or use --train-size {fits} or less"
+        )
+
+
+def _scale(kernel: Kernel, rows: Rows) -> float:
+    """The mean of K's diagonal."""
+    scale = float(kernel.diag(rows.data).mean())
+    if not math.isfinite(scale):
+        raise InputError(
+            f"kernel {kernel} is not finite on the training rows, whose values are too large or too small for their "
+            "float type: rescale the features"
+        )
+    if scale <= 0:
+        raise SingularKernelError(
+            f"kernel {kernel} is zero on every training row: choose another kernel, or give it a bias"
+        )
+    return scale
+
+
+def _warn(solved: Solved, tolerance: float, need: int) -> None:
+    """Say that the tolerance was not reached; a least-squares solution has said so itself."""
+    if solved.relative_residual <= tolerance or solved.solver in ("eigen", "low-rank"):
+        return
+    remedy = "give a ridge (--ridge 1e-6)"
+    if solved.solver == "pcg":
+        remedy += f", or use --solver direct, which needs up to {format_memory(need)}"
+    log.warning(
+        "the exact solve stopped at relative residual %.1e, above the tolerance of %.1e, since it fell no further "
+        "after %s: the kernel matrix is near to singular; %s",
+        solved.relative_residual,
+        tolerance,
+        counted(solved.iterations, "iteration"),
+        remedy,
+    )

@@ -1,0 +1,295 @@
+"""The kernel machine fitted by preconditioned conjugate gradients instead of EigenPro."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kl.distributed.ranks import Ranks
+from kl.errors import CheckpointError, MemoryBudgetError
+from kl.exact.cost import pcg_memory, pcg_plan
+from kl.exact.equations import System, warn_inconsistent
+from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
+from kl.exact.low_rank import LowRankSolver, find_low_rank
+from kl.kernels import Kernel
+from kl.machines.checkpoints import is_same
+from kl.machines.interpolating import InterpolatingMachine
+from kl.products.low_rank import LowRankPreconditioner
+from kl.products.triangle import LowerTriangle
+from kl.rows.equal_rows import equal_rows, mean_targets
+from kl.rows.rows import Rows
+from kl.system.memory import TrainingMemory, format_memory
+
+log = logging.getLogger(__name__)
+
+CONSISTENT = 1e-6  # a larger relative residual on the whole range of K means that the targets are outside of it
+
+
+class ConjugateGradient(Optimizer):
+    """Sets the weights to those of a state, so that Lightning counts one step an iteration.
+
+    Args:
+        alpha: the weights, a parameter of shape (n, c).
+    """
+
+    def __init__(self, alpha: torch.nn.Parameter) -> None:
+        super().__init__([alpha], {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None, *, alpha: Tensor) -> None:  # type: ignore[override]
+        """Take the weights of an iteration."""
+        if closure is not None:  # Lightning passes one that only runs its hooks
+            with torch.enable_grad():
+                closure()
+        self.param_groups[0]["params"][0].copy_(alpha)
+
+
+class ConjugateGradientMachine(InterpolatingMachine):
+    """f(x) = sum_i alpha_i K(x, x_i), fitted by preconditioned conjugate gradients: an epoch is one iteration.
+
+    An iteration is one product with the whole kernel matrix, as much kernel work as an epoch of EigenPro. All outputs
+    share it. The residual Y - f(X) is part of the method, so the training error and the RKHS norm cost nothing more.
+    Float32 kernel products make the recursion drift; whenever it has fallen by 1e-3 its residual is replaced by the
+    true one, in float64. Training stops by itself where that falls no more. Rows that are equal to the bit are fitted
+    to the mean of their targets. Where K has a low rank, an iteration is instead a solve by a float64 factor of its
+    range (`kl.exact.low_rank`), from the best weights so far; targets outside the range are fitted in least squares.
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        memory: bytes, "8GB", or "auto" (half of what is free): as much of K as fits is kept.
+        precision: see `kl.KernelMachine`; the true residuals are of the features as that leaves them.
+        seed: of the preconditioner's pivots and of `bandwidth="auto"`.
+
+    Attributes:
+        relative_residual: |Y - f(X)|_F / |Y|_F, as the recursion has it.
+
+    Source: as `kl.exact.conjugate_gradients`.
+    """
+
+    method = "conjugate gradients"
+
+    means: Tensor
+    residual: Tensor
+    direction: Tensor
+    energy: Tensor
+    best_alpha: Tensor
+    best_residual: Tensor
+    progress: Tensor
+    _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "means")
+    _shared_rows = ()
+    _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "means": 2}
+    _extra_types: ClassVar[dict[str, Any]] = {
+        **InterpolatingMachine._extra_types,
+        "rank_of_direction": int,
+        "by_factor": bool,
+    }
+    _of_a_run = (*InterpolatingMachine._of_a_run, "_gradients")
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any] = "laplacian",
+        *,
+        memory: int | str = "auto",
+        precision: str = "high",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(kernel, memory, precision, seed, {})
+        self.rank = 0
+        self._rank_of_direction = 0
+        self._by_factor = False  # of K's range; else by conjugate gradients
+        self._low_rank: LowRankSolver
+
+    # Set-up
+
+    @property
+    def owners(self) -> Ranks:
+        """Every rank holds all centres and weights; what they share is K, its preconditioner and the products."""
+        return Ranks()
+
+    def _own_share(self) -> tuple[Rows, Tensor]:
+        rows, alpha = super()._own_share()
+        if self.ranks.size == 1:
+            return rows, alpha
+        own = self.ranks.positions(len(rows), alpha.device)
+        return rows[own], alpha[own]
+
+    def _allocate(self, n: int, d: int, c: int) -> None:
+        super()._allocate(n, d, c)
+        for name in ("means", "residual", "direction", "best_alpha", "best_residual"):
+            self.register_buffer(name, torch.zeros(n, c, dtype=torch.float64))
+        self.register_buffer("energy", torch.zeros(c, dtype=torch.float64))
+        # iterations; relative size of best_residual; checks in a row that found nothing smaller; the last one checked
+        self.register_buffer("progress", torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
+
+    def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
+        self._shares(n, d, c, budget)
+
+    def _shares(self, n: int, d: int, c: int, budget: int) -> tuple[int, int, int]:
+        """Bytes beside the solve, rank of the preconditioner, panels of K that are kept, for a budget in bytes."""
+        # Beside what a solve counts for itself: the training data, the centres' own copy and the state.
+        own = 4 * n * (2 * d + c) + 8 * n * 7 * c
+        rank, panels = pcg_plan(n, d, c, max(0, budget - own), ranks=self.ranks.size)
+        if rank == 0:
+            raise MemoryBudgetError(
+                f"conjugate gradients on n={n} rows of d={d} features need "
+                f"{format_memory(own + pcg_memory(n, d, c, 1))} at least, more than the budget of "
+                f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
+            )
+        return own, rank, panels
+
+    def _plan(self, x: Tensor, budget: int) -> None:
+        rows, size = self._center_rows, self.ranks.size
+        (n, d), c = rows.data.shape, self.targets.shape[1]
+        own, rank, panels = self._shares(n, d, c, int(self.ranks.least(budget)))
+        kept = pcg_memory(n, d, c, 0, panels, ranks=size) - pcg_memory(n, d, c, 0)
+        preconditioner = pcg_memory(n, d, c, rank, ranks=size) - pcg_memory(n, d, c, 0)
+        items = {
+            "training data, centres and state": own,
+            "products and residuals": pcg_memory(n, d, c, 0),
+            "preconditioner": preconditioner,
+            "K(X, X), kept part of its lower triangle": kept,
+        }
+        self.memory = TrainingMemory(budget, items, False, 0)
+        self._panels, self.rank = panels, rank
+        if not self.is_started:
+            first, group = equal_rows(self.centers)
+            self.means = mean_targets(group, self.targets, len(first))[1][group]
+            self.residual, self.best_residual = self.means.clone(), self.means.clone()
+        log.info("%s; conjugate gradients: preconditioner of rank %d", self.kernel, rank)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether an iteration has been made."""
+        return bool(self.progress[0] > 0)
+
+    @property
+    def batch_rows(self) -> int:
+        """All rows: a step is one iteration on all of them."""
+        return len(self.centers)
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The parameters of the run, plain values."""
+        return {"batch_size": self.batch_rows, "preconditioner_rank": self.rank}
+
+    def describe(self) -> str:
+        """The parameters on one line."""
+        return f"preconditioner of rank {self.rank}, relative residual {self.relative_residual:.1e}"
+
+    def configure_optimizers(self) -> ConjugateGradient:
+        """The optimizer that takes the weights of each iteration."""
+        return ConjugateGradient(self.alpha)
+
+    def on_train_start(self) -> None:
+        """Keep K and build the preconditioner; callbacks' exact solves are over now."""
+        rows = self._center_rows.double()
+        ridge = self.means.new_zeros(len(rows))
+        system = System(self.kernel, rows, self.means, ridge, self.ranks)
+        matrix = LowerTriangle(self.kernel, system.single(), ranks=self.ranks)
+        seed = self.hparams["seed"]
+        preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=seed, ranks=self.ranks)
+        self.rank = preconditioner.rank
+        self._gradients = ConjugateGradients(system, matrix, preconditioner)
+        if preconditioner.exhausted or self._by_factor:
+            self._find_low_rank()
+        if not self._by_factor and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            matrix.keep(self._panels)
+        if self.is_started:
+            self._take(self._gradients.resume(self._search()))
+
+    def _find_low_rank(self) -> None:
+        """Go on by a factor of K's range, where all ranks can have one."""
+        assert self.memory is not None  # training has planned it
+        items = self.memory.items
+        taken = items["training data, centres and state"] + items["preconditioner"]
+        found = find_low_rank(self._gradients.system, int(self.ranks.least(self.memory.budget - taken)))
+        self._by_factor = bool(self.ranks.least(float(found is not None)))
+        if found is not None and self._by_factor:
+            self._low_rank = found
+
+    # Training
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One iteration."""
+        search = self._search() if self.is_started else self._gradients.zero()
+        search = (
+            self._gradients.refine(search, self._correction) if self._by_factor else self._gradients.advance(search)
+        )
+        if search.best.stalls >= STALLS:
+            search = self._stalled(search)
+        self._take(search)
+        self.optimizers().step(alpha=search.state.alpha)  # type: ignore[union-attr, call-arg]
+
+    def _correction(self, residual: Tensor) -> Tensor:
+        """What a factor of K's range solves, shape (n, c), the same on all ranks."""
+        return self.ranks.from_first(lambda: self._low_rank.solve(residual)).to(residual.device)
+
+    def _stalled(self, search: Search) -> Search:
+        """The true residual falls no more: go on by a factor of K's range where there is one, or stop."""
+        relative, began = search.best.relative, self._by_factor
+        if began and relative > CONSISTENT:
+            warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
+        if not began and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
+            self._gradients.matrix.panels.clear()  # their memory is the factor's now
+            self._find_low_rank()
+        if self._by_factor and not began:
+            return replace(search, best=replace(search.best, stalls=0))
+        log.info("%s lead no further: training stops", "refinements" if began else "float32 kernel products")
+        self.trainer.should_stop = True
+        return search
+
+    def _take(self, search: Search) -> None:
+        """Keep all but the weights, which are the optimizer's to set."""
+        state, best = search.state, search.best
+        self.best_alpha, self.best_residual = best.alpha, best.residual
+        self.residual, self.direction, self.energy = state.residual, state.direction, state.energy
+        self.progress = self.progress.new_tensor([state.iterations, best.relative, best.stalls, search.checked])
+        self._rank_of_direction = state.rank
+
+    def _search(self) -> Search:
+        iterations, least, stalls, checked = self.progress.tolist()
+        alpha = self.alpha.detach().clone()
+        state = State(alpha, self.residual, self.direction, self.energy, int(iterations), self._rank_of_direction)
+        return Search(state, Best(self.best_alpha, self.best_residual, least, int(stalls)), checked)
+
+    @property
+    def relative_residual(self) -> float:
+        """|Y - f(X)|_F / |Y|_F, as the recursion has it."""
+        return float(self.residual.norm()) / max(float(self.means.norm()), torch.finfo(torch.float64).tiny)
+
+    def fitted_values(self) -> Tensor:
+        """f(X) on the training rows, shape (n, c), float64, in the order of `centers`."""
+        return self.means - self.residual
+
+    @property
+    def sq_norm_per_class(self) -> Tensor:
+        """|f_k|_H^2 = sum_i alpha_ik f_k(x_i), shape (c,), float64."""
+        return (self.alpha.detach() * self.fitted_values()).sum(dim=0)
+
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error over all training rows after the last epoch; None where there is none."""
+        return self.train_metrics.get("train/error")
+
+    # Checkpoints
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {"rank_of_direction": self._rank_of_direction, "by_factor": self._by_factor}
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        super()._load_extra_state(extra, state, resuming)
+        self._rank_of_direction = extra["rank_of_direction"]
+        self._by_factor = extra["by_factor"]
+        if resuming and not is_same(self.means, state["means"]):
+            raise CheckpointError(
+                "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
+                "--seed"
+            )
+        if not resuming:
+            (n, d), c = state["centers"].shape, state["targets"].shape[1]
+            self._allocate(n, d, c)

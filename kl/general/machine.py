@@ -1,0 +1,468 @@
+"""A general kernel model as a LightningModule: p centres, any data, trained by EigenPro 3 and 4."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_count, check_not_negative, check_one_of
+from kl.distributed.ranks import Share
+from kl.eigenpro.divergence import LossGuard
+from kl.eigenpro.memory import EVALUATED_ROWS
+from kl.eigenpro.plan import checked_size, default_subsample, head_rows
+from kl.eigenpro.planned import PlannedMachine, check_sizes, check_step_size
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.errors import CheckpointError, InputError
+from kl.general.centers import CENTERS_FROM, choose_centers
+from kl.general.optimizer import ProjectedEigenPro
+from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
+from kl.general.projection import EigenProProjection, FactorProjection, FirstRankProjection, Projection
+from kl.kernels import Kernel
+from kl.machines.machine import plain
+from kl.metrics import EvaluationMetrics
+from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
+from kl.rows.dense import require_dense
+from kl.rows.rows import Rows, check_finite_matrix, data_key
+from kl.rows.workspace import spans
+
+log = logging.getLogger(__name__)
+
+
+class GeneralKernelMachine(PlannedMachine):
+    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
+
+    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
+    by n. Where the targets cannot all be met the weights come near the least-squares solution and fluctuate about it
+    with the batches; so the step size falls to 0 towards the end of the run.
+
+    Several ranks share the centres, each with its rows of them (see `kl.distributed.ranks`).
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        centers: p, or the centres themselves, shape (p, d).
+        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.general.centers`. Where
+            training rows are augmented so are these, and there may be more of them than training rows.
+        projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
+            rows between two.
+        projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
+            centres; "auto" the factor where it fits.
+        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
+        step_size: eta, or "auto".
+        decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
+            it constant; "auto" is 0.5 where p < n or rows are augmented, and 0 else, since targets that can be met
+            leave no fluctuation.
+        top_q: eigendirections to damp, or "auto"; 0 is plain projected SGD.
+        subsample: s, the centres that the preconditioner lives on, or "auto".
+        memory: bytes, "8GB", or "auto" (half of what is free).
+        precision: see `kl.KernelMachine`.
+        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to
+            two fifths of the time of the epoch's steps, and give means over the batches instead.
+        seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
+
+    Attributes:
+        plan: the `EigenProPlan` of the run.
+        alpha: weights, shape (p_r, c), float64.
+        centers: those of z_1..z_p, in random order, that this rank owns, shape (p_r, d). Where the data lie far from 0
+            and the kernel is shift-invariant, `origin` has been subtracted.
+        train_metrics: train/mse and, of classifiers, train/error: of one more pass over all training rows after each
+            epoch (augmented images as they are). Of a stream, and with `running_metrics`, they are train/mse_running
+            and train/error_running instead: means over the epoch's batches, each before its step.
+
+    Source: [ABP23] and [A24]; see `kl.general.optimizer.ProjectedEigenPro`.
+    """
+
+    own_centers, norm_is_free = True, False
+    sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
+    _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
+    _shared_rows = ("alpha", "centers")
+    _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
+    _extra_types: ClassVar[dict[str, Any]] = {
+        **PlannedMachine._extra_types,
+        "period": int,
+        "projection": str,
+        "step_size": float,
+        "data_key": str,
+        "centers_given": bool,
+    }
+    _of_a_run = (*PlannedMachine._of_a_run, "optimizer", "_projection", "_train_rows", "_all_centers")
+    _projection: Projection | None = None
+    _train_rows: Rows | None = None  # where they are encoded once
+    _all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any] = "laplacian",
+        centers: int | Tensor = 2000,
+        *,
+        centers_from: str = "random",
+        projection_period: int | str = "auto",
+        projection: str = "auto",
+        batch_size: int | str = "auto",
+        step_size: float | str = "auto",
+        decay: float | str = "auto",
+        top_q: int | str = "auto",
+        subsample: int | str = "auto",
+        memory: int | str = "auto",
+        precision: str = "high",
+        running_metrics: bool = False,
+        seed: int = 0,
+    ) -> None:
+        require_dense("centers", centers)
+        self._given: Tensor | None = None
+        self._centers_given = isinstance(centers, Tensor)
+        if isinstance(centers, Tensor):
+            self._given, centers = check_finite_matrix("centers", centers), len(centers)
+        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
+        check_sizes(projection_period=(projection_period, 1))
+        centers = check_count("centers", plain(centers))
+        step_size = check_step_size(step_size)
+        if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
+            raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
+        check_one_of("centers_from", centers_from, CENTERS_FROM)
+        check_one_of("projection", projection, PROJECTIONS)
+        options = {
+            "centers": centers,
+            "centers_from": centers_from,
+            "projection_period": projection_period,
+            "projection": projection,
+            "batch_size": batch_size,
+            "step_size": step_size,
+            "decay": decay,
+            "top_q": top_q,
+            "subsample": subsample,
+            "running_metrics": bool(running_metrics),
+        }
+        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
+        self.period = 0  # T, known while fitting
+        self._num_centers = 0  # of all ranks, known while fitting
+        self._data_key = ""  # of the training rows, or of the sample of a stream
+        self._stepped = False  # since `sq_norm` was computed
+        self._running: EvaluationMetrics | None = None  # of the epoch's batches, where that is all that is measured
+
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        """What reports call it."""
+        return "EigenPro 3" if self.period == 1 else "EigenPro 4"
+
+    # Set-up
+
+    def prepare(
+        self,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Choose the centres and plan the run on training rows, or on a sample of them.
+
+        Weights that there are are kept where they are of the same rows, and on any stream of their shape; else they are
+        forgotten.
+
+        Raises:
+            InputError: an option does not fit the data.
+            MemoryBudgetError: the budget does not hold the run.
+        """
+        key = data_key(x, y)
+        if self.is_fitted:
+            same_shape = (x.shape[1], y.shape[1]) == (self.centers.shape[1], self.alpha.shape[1])
+            if not (same_shape and (self._streamed or key == self._data_key)):
+                self._start_anew()
+        if not self.is_fitted:
+            self._choose(x, y)
+        self._data_key = key
+        self.to(device)
+        self._centers_changed()
+        self._plan(x, self._budget(device))
+
+    def _start_anew(self) -> None:
+        if self._centers_given:
+            self._given = self.ranks.whole(self.centers + self.origin, self._num_centers)
+        super()._start_anew()
+
+    def _choose(self, x: Tensor, y: Tensor) -> None:
+        """Resolve the kernel, take the centres, and make the parameters."""
+        seed, c = self.hparams["seed"], y.shape[1]
+        self._resolve_kernel(x)
+        if self._given is None:
+            rows, asked = x, self.hparams["centers"]
+            if self._augmented:
+                draws = math.ceil(asked / len(x))
+                rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
+            p = checked_size("centers", asked, 1, len(rows), "the training rows")
+            assert p is not None  # __init__ refuses "auto"
+            centers_from = self.hparams["centers_from"]
+            centers = self.ranks.from_first(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
+        else:
+            centers = self._given
+            if centers.shape[1] != x.shape[1]:
+                raise InputError(
+                    f"centers must have as many columns as the data has features, {x.shape[1]}; got {centers.shape[1]}"
+                )
+        if len(centers) < self.ranks.size:
+            raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer --devices")
+        # The subsample is the first s of them.
+        order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
+        self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
+        self.origin = self.kernel.origin_of(x)
+        self._num_centers = len(centers)
+        self.centers = centers[order.to(centers.device)].to(x) - self.origin
+        if self.ranks.size > 1:
+            self._all_centers = self.centers
+            self.centers = self.centers[self.ranks.own(len(centers))].clone()
+
+    def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
+        self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
+        self.register_buffer("centers", torch.zeros(p, d))
+        self.register_buffer("origin", torch.zeros(d))
+        self.register_buffer("vectors", torch.zeros(s, q))
+        self.register_buffer("weights", torch.zeros(q))
+        self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
+
+    def _plan(self, x: Tensor, budget: int) -> None:
+        options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
+        p = self._num_centers
+        s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
+        s = min(s, 2000) if options["top_q"] == 0 else s
+        head = self._head(head_rows(p, s))
+        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
+        room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
+        sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
+        rows = sample.to(self.centers) - self.origin
+        asked = options["batch_size"]
+        self.plan, precond, self.eigenvalues = plan_general(
+            self.kernel,
+            head[:s],
+            Rows.of(rows, like=head),
+            room.batch_rows,
+            None if asked == "auto" else asked,
+            options["top_q"],
+            options["step_size"],
+            p,
+            c,
+            ranks,
+        )
+        m, self.step_size = self.plan.batch_size, self.plan.step_size
+        others = self._streamed or self._augmented  # rows without end
+        self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
+        self.period = choose_period(options["projection_period"], p, m, room.temporary_rows, self._epoch_rows or len(x))
+        temporary = (self.period - 1) * -(-m // ranks.size)
+        self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
+        self.vectors, self.weights = precond.vectors, precond.weights
+        self._projection = self._make_projection(room.keep_factor, head, budget)
+        self.guard = LossGuard(self.alpha)
+        log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
+
+    def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
+        """Training rows as some epoch has them, augmented or not."""
+        return rows if self._as_trained is None else self._as_trained(rows, draw)
+
+    def _head(self, count: int) -> Rows:
+        """The first centres of all ranks."""
+        ranks = self.ranks
+        if ranks.size == 1:
+            return self._center_rows[:count]
+        if self._all_centers is None:
+            return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+        first, self._all_centers = self._all_centers[:count], None
+        return self._encode_like(first.to(self.centers))
+
+    def _make_projection(self, keep_factor: bool, head: Rows, budget: int) -> Projection:
+        ranks, p, c, s = self.ranks, self._num_centers, self.alpha.shape[1], len(self.vectors)
+        if not keep_factor:
+            return EigenProProjection(self.kernel, self._center_rows, head, p, c, s, budget // 4, ranks=ranks)
+        if ranks.size == 1:
+            return FactorProjection(self.kernel, self._center_rows)
+        centers = ranks.whole_on_first(self.centers, p).to(self.centers)
+        made: list[Projection] = []
+
+        def make() -> None:
+            made.append(FactorProjection(self.kernel, Rows.of(centers, like=head)))
+
+        ranks.from_first(make)
+        return FirstRankProjection(made[0] if made else None, p, ranks)
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The plan's parameters, with the step size as it is now, and those of the projection."""
+        own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
+        return {**super().parameters_chosen, **own}
+
+    @property
+    def _projection_name(self) -> str:
+        return "eigenpro" if isinstance(self._projection, EigenProProjection) else "factor"
+
+    def describe(self) -> str:
+        """The parameters on one line, with the step size as it is now."""
+        return f"p {self._num_centers}, {super().describe()}, T {self.period} ({self._projection_name})"
+
+    def configure_optimizers(self) -> ProjectedEigenPro:
+        """EigenPro 3 or 4 with the planned step size."""
+        assert self.plan is not None  # setup() ran before
+        assert self._projection is not None
+        self.optimizer = ProjectedEigenPro(
+            self.alpha,
+            self.kernel,
+            Preconditioner(self.vectors, self.weights),
+            self._projection,
+            lr=self.plan.step_size,
+            batch_size=self.plan.batch_size,
+            projection_period=self.period,
+            ranks=self.ranks,
+        )
+        return self.optimizer
+
+    # Training
+
+    def on_train_start(self) -> None:
+        """Encode the training rows once, where they are 8-bit and the same in every epoch."""
+        super().on_train_start()
+        self._train_rows = None
+        fixed = not (self._streamed or self._augmented)
+        if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
+            x = self.trainer.datamodule.train_set.x  # type: ignore[attr-defined]
+            self._train_rows = Rows.of(x - self.origin if self.origin.any() else x, like=self._center_rows)
+
+    def on_train_epoch_start(self) -> None:
+        """Remember the state that a diverging epoch goes back to; start the sums of running metrics."""
+        super().on_train_epoch_start()
+        self.guard.remember()
+        self._running = EvaluationMetrics(self.is_classifier).to(self.device) if self.has_running_metrics else None
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """One step on a batch (x, y, ...)."""
+        y, centers = batch[1], self._center_rows
+        if self._train_rows is not None:
+            rows = self._train_rows[batch[2]]
+        else:
+            x = batch[0]
+            x = self.ranks.whole(x.own, x.total) if isinstance(x, Share) else x
+            rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        block = kernel_matrix(self.kernel, rows, centers)
+        values = self._values(rows, block)
+        if self.guard.loss_exploded(values - y, y):
+            self._recover()
+            values = self._values(rows, block)
+        if self._running is not None:
+            self._running.update(values, y)
+        self.optimizer.param_groups[0]["lr"] = self.step_size * self._left_of_decay(batch_idx)
+        self.optimizers().step(x=rows, residual=values - y, block=block)  # type: ignore[union-attr, call-arg]
+        self._last_batch, self._stepped = (values, y), True
+
+    def _left_of_decay(self, batch_idx: int) -> float:
+        """What share of the step size is left at this batch."""
+        trainer = self.trainer
+        if not self.decay or not trainer.max_epochs or trainer.max_epochs < 0:
+            return 1.0
+        batches = float(trainer.num_training_batches)  # infinite for a stream of unknown length
+        done = (self.current_epoch + (batch_idx / batches if math.isfinite(batches) else 0.0)) / trainer.max_epochs
+        return min(1.0, (1 - done) / self.decay) ** 2
+
+    def _values(self, rows: Rows, block: Tensor) -> Tensor:
+        """f(X_B), temporary centres included, shape (m, c)."""
+        return self.ranks.sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows))
+
+    def _finish_epoch(self) -> None:
+        assert self._projection is not None  # setup() made it
+        self.optimizer.project()
+        if self.guard.epoch_diverged():
+            self._recover()
+        self.sq_norm = self._projection.sq_norm(self.alpha.detach())
+        self._stepped = False
+        super()._finish_epoch()
+        self.log("precond/step_size", self.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+
+    @property
+    def has_running_metrics(self) -> bool:
+        """Whether training metrics are means over the epoch's batches."""
+        return self._streamed or self.hparams["running_metrics"]
+
+    def _measure_training(self) -> dict[str, float]:
+        if self._running is not None:
+            return {f"train/{name}_running": value for name, value in self._running.compute().items()}
+        metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+        rows = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+        for some in spans(len(rows), EVALUATED_ROWS):
+            metrics.update(self._scores(some, rows.x), rows.y[some].to(self.device))
+        return {f"train/{name}": value for name, value in metrics.compute().items()}
+
+    @torch.no_grad()
+    def _scores(
+        self,
+        some: slice,
+        x: Tensor,  # all training rows, shape: (n, d)
+    ) -> Tensor:
+        """f at some training rows, shape (m, c)."""
+        if self._train_rows is None:
+            return self(x[some])
+        return self.ranks.sum(kernel_matmul(self.kernel, self._train_rows[some], *self._own_share()))
+
+    @property
+    def sq_norm_per_class(self) -> Tensor:
+        """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64; of the weights on the centres, without temporary ones."""
+        return self.sq_norm_of(self.alpha.detach()) if self._stepped else self.sq_norm
+
+    def sq_norm_of(
+        self,
+        weights: Tensor,  # shape: (p, c)
+    ) -> Tensor:
+        """|sum_j weights_jk K(., z_j)|_H^2 for every output k, shape (c,), float64."""
+        assert self._projection is not None  # setup() made it
+        return self._projection.sq_norm(weights)
+
+    def limit_centers(self) -> Tensor:
+        """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
+        return self.ranks.whole_on_first(self.centers + self.origin, self._num_centers).cpu()
+
+    def own_rows(
+        self,
+        per_center: Tensor,  # shape: (p, ...)
+    ) -> Tensor:
+        """The rows of this rank's centres."""
+        return per_center[self.ranks.own(len(per_center))]
+
+    @property
+    def num_centers(self) -> int:
+        """p."""
+        return self._num_centers
+
+    def _recover(self) -> None:
+        self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
+        self.optimizer.clear()
+
+    # Checkpoints
+
+    def _require_same_run(self, extra: dict[str, Any]) -> None:
+        if not self._streamed and extra["data_key"] != self._data_key:
+            raise CheckpointError(
+                "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
+                "--label-noise and --seed as the first run"
+            )
+        self._warn_of_other_options({"projection_period": extra["period"]})
+        if self._projection_name != extra["projection"]:
+            raise CheckpointError(
+                f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "
+                f"{self._projection_name} now: resume with the same --memory, not auto"
+            )
+
+    def _extra_state(self) -> dict[str, Any]:
+        own = {"period": self.period, "projection": self._projection_name, "step_size": self.step_size}
+        return {**super()._extra_state(), **own, "data_key": self._data_key, "centers_given": self._centers_given}
+
+    def _settle(self) -> None:
+        self.sq_norm, self._stepped = self.sq_norm_per_class, False
+
+    def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
+        if resuming:
+            self._require_same_run(extra)
+        super()._load_extra_state(extra, state, resuming)
+        self.period, self.step_size = extra["period"], extra["step_size"]
+        if not resuming:
+            (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
+            self._allocate(p, d, c, s, q)
+            self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
+            self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
+            self._stepped = False

@@ -1,0 +1,135 @@
+"""EigenPro 3 and 4 as one torch optimizer: projected, doubly preconditioned SGD for p centres and any data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kl.distributed.ranks import Ranks
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.general.projection import Projection
+from kl.kernels.kernel import Kernel
+from kl.products.blocks import kernel_matmul, thin_matmul
+from kl.rows.rows import Rows
+
+
+class ProjectedEigenPro(Optimizer):
+    """SGD in the RKHS whose iterate returns to span{K(., z_1), ..., K(., z_p)} every T steps.
+
+    A step on a batch of m rows with residual g = f(X_B) - Y_B makes every row a temporary centre and corrects on the
+    subsample Z_S, the first s centres:
+
+        w = -(eta / m) g                                             weights of the temporary centres X_B
+        alpha_S += (eta / m) E diag(D) E^T K(Z_S, X_B) g
+        h += K(Z, X_B) w
+
+    After T steps the temporary centres are projected onto the span of the centres and let go:
+
+        alpha += theta with K(Z, Z) theta = h
+
+    An iterative projection starts from minus what the T steps have added on the subsample. Temporary centres and
+    correction nearly cancel on the top eigendirections, where both are large, and what an inexact projection misses of
+    the temporary centres alone would make training diverge; so it misses as much of both.
+
+    T = 1 is EigenPro 3, which needs no temporary centres; T > 1 is EigenPro 4. The subsample is one of centres, so that
+    the correction lies in the span, P commutes with the projection, and at T = 1 the mean of a step is zero at
+    the least-squares solution alone. At T > 1 what a row adds beyond the span is seen by the next batches until the
+    projection, and the limit is near that solution.
+
+    Args:
+        alpha: the weights of this rank, a parameter of shape (p_r, c), float64.
+        kernel: the kernel.
+        preconditioner: E and D, on the first s centres.
+        projection: solves K(Z, Z) theta = h.
+        lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
+        batch_size: m, which eta was chosen for; smaller batches keep the weight eta / m per row.
+        projection_period: T, in steps.
+        ranks: who owns which centres; they share the temporary ones, too.
+
+    Attributes:
+        h: the values on the centres of what is to be projected, shape (p_r, c), float64.
+        corrected: what has been added on the subsample since the last projection, shape (s, c), float64.
+
+    Source: [ABP23] (T = 1), [A24] (T > 1); the subsample of centres is ours.
+    """
+
+    def __init__(
+        self,
+        alpha: torch.nn.Parameter,
+        kernel: Kernel,
+        preconditioner: Preconditioner,
+        projection: Projection,
+        lr: float,
+        batch_size: int,
+        projection_period: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        super().__init__([alpha], {"lr": lr, "batch_size": batch_size, "projection_period": projection_period})
+        self.kernel, self.preconditioner, self.projection = kernel, preconditioner, projection
+        self.ranks, vectors = ranks or Ranks(), preconditioner.vectors
+        self.h = torch.zeros_like(alpha, requires_grad=False)
+        self.corrected = self.h.new_zeros(len(vectors), alpha.shape[1])
+        self._own = Preconditioner(vectors[self.ranks.own(len(vectors))], preconditioner.weights)
+        self._temporary: list[tuple[Rows, Tensor]] = []
+        self._steps = 0  # since the last projection
+
+    def temporary_values(
+        self,
+        x: Rows,  # m rows
+    ) -> Tensor | float:
+        """sum_i w_i K(x, x_i) over the temporary centres of this rank, shape (m, c); 0 where there are none."""
+        return sum(kernel_matmul(self.kernel, x, rows, weights) for rows, weights in self._temporary)
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        x: Rows,  # m rows, the same on all ranks
+        residual: Tensor,  # g, shape: (m, c)
+        block: Tensor,  # K(X_B, Z_r), shape: (m, p_r)
+    ) -> None:
+        """Apply one step; every T of them end with a projection."""
+        if closure is not None:  # Lightning passes one that only runs its hooks
+            with torch.enable_grad():
+                closure()
+        group = self.param_groups[0]
+        alpha, scale = group["params"][0], group["lr"] / max(len(x), group["batch_size"])
+        residual = residual.to(block.dtype)
+        weights = residual * -scale
+        s, own_s = len(self.preconditioner.vectors), len(self._own.vectors)
+        coefficients = self.ranks.sum(self._own.coefficients(block[:, :own_s], residual).mul_(scale))
+        correction = thin_matmul(self.preconditioner.vectors, coefficients)
+        alpha[:own_s] += correction[self.ranks.own(s)]
+        self.corrected += correction
+        self.h += (weights.T @ block).T
+        self._steps += 1
+        if self._steps >= group["projection_period"]:
+            self.project()
+        else:
+            own = self.ranks.positions(len(x), weights.device)
+            self._append(*((x, weights) if self.ranks.size == 1 else (x[own], weights[own])))
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Replace the temporary centres by weights on the centres; a period ends."""
+        if self._steps == 0:
+            return
+        self.param_groups[0]["params"][0] += self.projection.solve(self.h, -self.corrected)
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of the temporary centres."""
+        self._temporary, self._steps = [], 0
+        self.h.zero_()
+        self.corrected.zero_()
+
+    def _append(self, x: Rows, weights: Tensor) -> None:
+        """Add temporary centres; groups are merged like digits of a binary counter, so that there are few of them."""
+        self._temporary.append((x, weights))
+        while len(self._temporary) > 1 and len(self._temporary[-1][0]) >= len(self._temporary[-2][0]):
+            (first, first_weights), (second, second_weights) = self._temporary[-2:]
+            self._temporary[-2:] = [(Rows.cat([first, second]), torch.cat([first_weights, second_weights]))]

@@ -1,0 +1,209 @@
+"""The parameters of a general kernel model: EigenPro's, the projection, its period, and what they keep in memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from kl.distributed.ranks import Ranks
+from kl.eigenpro.memory import CHECK_ROWS
+from kl.eigenpro.plan import (
+    Auto,
+    EigenProPlan,
+    Preconditioned,
+    Probe,
+    finish_plan,
+    precondition,
+    require_usable_diagonal,
+)
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.eigenpro.rules import SMALLEST_BATCH
+from kl.eigenpro.spectrum import projected_eigensystem
+from kl.errors import InputError, MemoryBudgetError
+from kl.general.projection import DOUBLE_CENTERS
+from kl.kernels.kernel import Kernel
+from kl.products.blocks import TILE, TILE_ON_GPU, kernel_matrix, symmetric_kernel_matrix
+from kl.products.triangle import triangle_bytes
+from kl.rows.rows import Rows
+from kl.system.memory import TrainingMemory, format_memory
+
+SPECTRUM_ROWS = 10_000  # rows of data that the spectrum is estimated on
+PROJECTIONS = ("auto", "factor", "eigenpro")
+
+
+@dataclass(frozen=True)
+class GeneralMemory:
+    """Bytes of a run with p centres, and what its batches may take."""
+
+    budget: int
+    items: dict[str, int]
+    keep_factor: bool
+    """Whether the projection keeps a factor of K(Z, Z)."""
+    batch_rows: int
+    """m_G: rows of a batch for whose block K(X_B, Z) there is memory."""
+    temporary_rows: int
+    """Temporary centres for which there is memory."""
+
+    def with_run(self, p: int, d: int, c: int, m: int, temporary: int, itemsize: int) -> TrainingMemory:
+        """The bytes by item once m and the temporary centres are known."""
+        steps = m * _batch_row(p, d, c, itemsize) + temporary * _temporary_row(d, c, itemsize)
+        return TrainingMemory(self.budget, {**self.items, "a batch and temporary centres": steps}, False, 0)
+
+
+def general_memory(
+    p: int,
+    d: int,
+    c: int,
+    s: int,
+    budget: int,
+    itemsize: int = 4,
+    projection: str = "auto",
+    gpu: bool = False,
+    ranks: int = 1,
+) -> GeneralMemory:
+    """What p centres take, whether a factor of K(Z, Z) fits in half of what is left, and the room for batches.
+
+    n is not in it: rows come in batches. The training data itself, where it is in memory, is not counted.
+
+    Args:
+        p: centres.
+        d: features.
+        c: outputs.
+        s: subsample rows.
+        budget: bytes.
+        itemsize: bytes of a kernel value.
+        projection: "auto", "factor" or "eigenpro".
+        gpu: whether this is a GPU's memory.
+        ranks: R, among which the centres are shared; the bytes are of the first, which alone has the factor.
+
+    Raises:
+        MemoryBudgetError: the budget does not hold what a run cannot do without.
+    """
+    probe, own = min(CHECK_ROWS, SPECTRUM_ROWS), -(-p // ranks)
+    held = own + (min(p, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
+    items = {
+        "centres": held * (2 * d * itemsize + 32),
+        "weights": 8 * 8 * own * c,
+        "set-up": 6 * 8 * s * s + itemsize * probe * (probe + 2 * s),
+        "tiles": 4 * itemsize * (TILE_ON_GPU if gpu else TILE),
+    }
+    factor = triangle_bytes(p, 8 if p <= DOUBLE_CENTERS else itemsize)
+    factor += p * (2 * d * itemsize + 32) + 8 * 3 * p * c if ranks > 1 else 0
+    smallest = SMALLEST_BATCH * (_batch_row(own, d, c, itemsize) + _temporary_row(d, c, itemsize))
+    least = sum(items.values()) + smallest + (factor if projection == "factor" else 0)
+    if least > budget:
+        raise MemoryBudgetError(
+            f"training with p={p} centres of d={d} features needs {format_memory(least)} at least, more than the "
+            f"budget of {format_memory(budget)}: raise --memory, or use fewer --centers"
+        )
+    left = budget - sum(items.values()) - smallest
+    keep = projection == "factor" or (projection == "auto" and factor <= left // 2)
+    if keep:
+        items["factor of K(Z, Z)"] = factor
+        left -= factor
+    half = left // 2
+    return GeneralMemory(
+        budget,
+        items,
+        keep,
+        SMALLEST_BATCH + half // _batch_row(own, d, c, itemsize),
+        ranks * (SMALLEST_BATCH + half // _temporary_row(d, c, itemsize)),
+    )
+
+
+def plan_general(
+    kernel: Kernel,
+    subsample: Rows,  # z_1..z_s
+    data: Rows,  # rows of data, in random order
+    memory_batch: int,
+    batch_size: int | None,
+    top_q: Auto,
+    step_size: float | str,
+    p: int,
+    c: int,
+    ranks: Ranks | None = None,
+) -> tuple[EigenProPlan, Preconditioner, torch.Tensor]:
+    """q, m and eta for data that are not the centres; also returns the eigenvalues.
+
+    The preconditioner comes from `projected_eigensystem` on the first half of the rows (at most 10,000), and is checked
+    on others (at most 4,096); of few rows all serve both ends.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        subsample: the first s centres.
+        data: rows of data.
+        memory_batch: m_G.
+        batch_size: m; None chooses it.
+        top_q: as of `kl.eigenpro.plan.plan_eigenpro`.
+        step_size: as of `kl.eigenpro.plan.plan_eigenpro`.
+        p: centres of all ranks.
+        c: outputs.
+        ranks: of these the first does it, and tells the others.
+
+    Raises:
+        InputError: as `kl.eigenpro.plan.plan_eigenpro`.
+    """
+    ranks, t = ranks or Ranks(), len(data)
+    memory_batch = int(ranks.least(memory_batch))
+    few = t < 2 * CHECK_ROWS
+    spectrum = data if few else data[: min(SPECTRUM_ROWS, t - CHECK_ROWS)]
+    check = data[: min(t, CHECK_ROWS)] if few else data[t - CHECK_ROWS :]
+
+    def build() -> Preconditioned:
+        require_usable_diagonal(kernel, subsample)
+        diagonal = require_usable_diagonal(kernel, check)
+        probe = Probe(diagonal, kernel_matrix(kernel, check, subsample), symmetric_kernel_matrix(kernel, check))
+        system = projected_eigensystem(kernel, subsample, spectrum)
+        d = subsample.data.shape[1]
+        return precondition(kernel, system, probe, memory_batch, batch_size, top_q, p, c, d).to("cpu")
+
+    built = ranks.from_first(build).to(check.data.device)
+    return finish_plan(kernel, built, memory_batch, batch_size, step_size, check.data.is_cuda)
+
+
+def choose_period(
+    period: Auto,
+    p: int,
+    m: int,
+    temporary_rows: int,
+    epoch_rows: int,
+) -> int:
+    """T: where it is "auto", as many steps as take about p rows in all, at most what there is memory for.
+
+    Never more than the steps of an epoch, which ends with a projection.
+
+    A row costs p kernel values for its block, half the temporary centres' number for theirs, and a share of the
+    projection that falls with T; with T m = p all three are of one size.
+
+    Raises:
+        InputError: the period is neither "auto" nor a whole number of at least 1, or there is no memory for it.
+    """
+    most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
+    if period == "auto":
+        return max(1, min(most, epoch, math.ceil(p / m)))
+    if isinstance(period, bool) or not isinstance(period, int) or period < 1:
+        raise InputError(f"projection_period must be auto or an integer of at least 1; got {period!r}")
+    if min(period, epoch) > most:
+        raise InputError(
+            f"projection_period must be at most {most}, for whose temporary centres there is memory; got {period}: "
+            "raise --memory, or use a smaller one"
+        )
+    return min(period, epoch)
+
+
+def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:
+    """Bytes of a row of a batch: of K(X_B, Z), its features twice and as codes, its outputs."""
+    return itemsize * (p + 2 * d + 8 * c) + d
+
+
+def _temporary_row(d: int, c: int, itemsize: int) -> int:
+    """Bytes of a temporary centre, counted twice, since groups of them are merged."""
+    return 2 * (itemsize * (d + c) + d + 32)
+
+
+def sample_rows(n: int, seed: int) -> torch.Tensor:
+    """Which of n rows the spectrum is estimated and checked on, in random order."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 1))
+    return order[: SPECTRUM_ROWS + CHECK_ROWS]

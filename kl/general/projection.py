@@ -1,0 +1,195 @@
+"""The projection onto span{K(., z_1), ..., K(., z_p)}, in terms of weights.
+
+The projection of a function g is sum_j theta_j K(., z_j) with K(Z, Z) theta = h, h = g(Z): no more of g is needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from kl.distributed.ranks import Batch, Ranks
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.optimizer import EigenPro
+from kl.eigenpro.plan import plan_eigenpro
+from kl.errors import DivergenceError, InputError
+from kl.kernels.kernel import Kernel
+from kl.products.kept import KernelMatrix
+from kl.products.triangle import LowerTriangle
+from kl.rows.rows import Rows
+
+DOUBLE_CENTERS = 2048  # up to which the factor is of float64
+ROUNDING = 4.0  # the shift of a factor's diagonal in units of eps |K|
+GROWTH, TRIES = 10.0, 6  # of the shift, while K + shift has no factor
+
+
+class Projection(ABC):
+    """Solves K(Z, Z) theta = h, more or less exactly.
+
+    It may be inexact: as long as theta is linear in h and 0 for h = 0 alone, training has the same limit, where the h
+    of an epoch add up to 0. What it leaves is not carried on to the next: f has not moved there, so that the next
+    residuals hold it once more, and training on both diverges.
+    """
+
+    @abstractmethod
+    def solve(
+        self,
+        h: Tensor,  # shape: (p, c)
+        start: Tensor,  # shape: (s, c)
+    ) -> Tensor:
+        """theta, shape (p, c), float64; `start` is where an iteration starts on the first s centres, with 0 beyond."""
+
+    @abstractmethod
+    def sq_norm(
+        self,
+        alpha: Tensor,  # shape: (p, c)
+    ) -> Tensor:
+        """alpha_k^T K(Z, Z) alpha_k for every output k, shape (c,), float64."""
+
+
+class FactorProjection(Projection):
+    """By a Cholesky factor of K(Z, Z) + shift I: p^2 / 2 values are kept, a solve takes 2 p^2 c flops.
+
+    The shift is 4 eps |K| with the eps of the kernel values that h is summed from. It keeps the matrix positive
+    definite whatever their rounding; and where centres repeat, or nearly do, it splits their weight between them
+    instead of blowing up the rounding of h.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        centers: z_1..z_p.
+
+    Attributes:
+        shift: what was added to the diagonal.
+
+    Raises:
+        InputError: the kernel is not finite on some pairs of centres, or not positive semi-definite.
+    """
+
+    def __init__(self, kernel: Kernel, centers: Rows) -> None:
+        rows = centers.double() if len(centers) <= DOUBLE_CENTERS else centers
+        self._triangle = LowerTriangle(kernel, rows)
+        self._triangle.keep(len(self._triangle.columns))
+        self.shift = ROUNDING * torch.finfo(centers.dtype).eps * _largest_eigenvalue(self._triangle)
+        for _ in range(TRIES):
+            if self._triangle.factorise(rows.sq_norm.new_full((len(rows),), self.shift)):
+                return
+            self.shift *= GROWTH
+            self._triangle.panels.clear()  # before as much is taken again
+            self._triangle.keep(len(self._triangle.columns))
+        raise InputError(
+            f"kernel {kernel} must be finite and positive semi-definite on the centres; K(Z, Z) is not: rescale the "
+            "features, or correct a kernel of your own (see kl.testing.check_kernel)"
+        )
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`."""
+        return self._triangle.solve(h)
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`."""
+        squares = self._triangle.transposed_matmul(alpha).square_().sum(dim=0)
+        return (squares - self.shift * alpha.double().square().sum(dim=0)).clamp_(min=0)
+
+
+class FirstRankProjection(Projection):
+    """By another projection that only rank 0 has, of the centres of all ranks.
+
+    Args:
+        projection: that one; None on the other ranks.
+        p: centres of all ranks.
+        ranks: who owns which.
+    """
+
+    def __init__(self, projection: Projection | None, p: int, ranks: Ranks) -> None:
+        self._projection, self._p, self._ranks = projection, p, ranks
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`; h and theta are of this rank's centres."""
+        h = self._ranks.whole(h.double(), self._p)
+        theta = h if self._projection is None else self._projection.solve(h, start)
+        return self._ranks.same_as_first(theta)[self._ranks.own(self._p)]
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`; alpha is of this rank's centres."""
+        alpha = self._ranks.whole(alpha.double(), self._p)
+        found = alpha.new_empty(alpha.shape[1]) if self._projection is None else self._projection.sq_norm(alpha)
+        return self._ranks.same_as_first(found)
+
+
+class EigenProProjection(Projection):
+    """By a few epochs of EigenPro 2 on the centres: little memory, p^2 kernel values an epoch.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        centers: those of z_1..z_p that this rank owns.
+        head: the first of all ranks', as many as `kl.eigenpro.plan.head_rows` says, the subsample of EigenPro 2 first.
+        p: centres of all ranks.
+        num_outputs: c.
+        subsample: s, of EigenPro 2 and of what an iteration starts from.
+        memory: bytes.
+        epochs: of EigenPro 2 in a solve.
+        ranks: who owns which centres.
+
+    Source: [ABP23] and [A24], which project by EigenPro 2.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        centers: Rows,
+        head: Rows,
+        p: int,
+        num_outputs: int,
+        subsample: int,
+        memory: int,
+        epochs: int = 1,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._ranks = ranks or Ranks()
+        self.plan, self._preconditioner, _ = plan_eigenpro(
+            kernel, head, p, num_outputs, memory, subsample, ranks=self._ranks
+        )
+        self._matrix = KernelMatrix(kernel, centers, p, self._ranks)
+        self._fitted = FittedValues(p, subsample, num_outputs, self._ranks).to(centers.data.device)
+        self._fitted.attach(self._matrix, head[:subsample], None)
+        self._fitted.set_basis(self._preconditioner.vectors)
+        self._zero = self._fitted.snapshot()
+        self._epochs = epochs
+
+    def solve(self, h: Tensor, start: Tensor) -> Tensor:
+        """See `Projection`; the batches are the same every time, so that theta is linear in h and start."""
+        self._fitted.load_state_dict(self._zero)
+        self._fitted.pending += start
+        theta = torch.nn.Parameter(torch.zeros_like(h, dtype=torch.float64))
+        theta.data[: self._ranks.count(len(start))] = start[self._ranks.own(len(start))]
+        optimizer = EigenPro(theta, self._preconditioner, self.plan.step_size, self.plan.batch_size)
+        p = len(self._matrix)
+        order = torch.randperm(p, generator=torch.Generator().manual_seed(0)).to(h.device)
+        for rows in order.split(self.plan.batch_size) * self._epochs:
+            batch = Batch(rows, self._ranks)
+            block = self._fitted.block(batch.local)
+            before = self._fitted.at(batch.local, block)
+            update = optimizer.step(batch=batch, residual=before - h[batch.local], block=block)
+            self._fitted.advance(batch, before, update)
+        if not bool(torch.isfinite(self._ranks.sum(theta.detach().sum()))):
+            raise DivergenceError(
+                f"the projection onto {p} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
+                "so that a factor of K(Z, Z) fits, or look for extreme values in the features"
+            )
+        return theta.detach()
+
+    def sq_norm(self, alpha: Tensor) -> Tensor:
+        """See `Projection`."""
+        return self._ranks.sum((alpha.double() * self._matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
+
+
+def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:
+    """|K| nearly, by power iteration."""
+    v = torch.ones(len(triangle), 1, dtype=torch.float64, device=triangle.rows.data.device)
+    size = 0.0
+    for _ in range(iterations):
+        v = triangle.matmul(v / v.norm())
+        size = float(v.norm())
+    return size

@@ -1,0 +1,1 @@
+"""What every LightningModule of kl shares: evaluation, checkpoints, state; and the ReLU network to compare with."""

@@ -1,0 +1,224 @@
+"""What every model that trains under Lightning has: its data's description, and metrics over all rows."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from kl.errors import CheckpointError, InputError
+from kl.machines.checkpoints import (
+    errors_name,
+    faults_in,
+    read_checkpoint,
+    require_arguments,
+    require_values,
+    require_weights_only,
+)
+from kl.machines.loaders import label_rows
+from kl.metrics import EvaluationMetrics
+from kl.rows.encoding import FeatureEncoding
+from kl.rows.rows import RowDataset, is_one_hot
+
+
+class EvaluatedModule(pl.LightningModule):
+    """A module whose batches are (x, y, index), evaluated as sums over a pass.
+
+    A subclass gives `outputs`, and `_measure_training` if it trains.
+
+    Attributes:
+        data_info: see `describe_data`; empty before there is data.
+        train_metrics: train/* of the last epoch, over all training rows with the weights at its end; of a stream means
+            over the epoch's batches, each before its step, whose names end in _running. They are there
+            before validation and before the callbacks' epoch end; not where `max_steps` ended the epoch early.
+        eval_metrics: val/* or test/* of the last pass over validation or test data.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_info: dict[str, Any] = {}
+        self.train_metrics: dict[str, float] = {}
+        self.eval_metrics: dict[str, float] = {}
+        self._epoch_finished = True
+
+    @abstractmethod
+    def outputs(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """What is compared with the targets, shape (m, c)."""
+
+    def _measure_training(self) -> dict[str, float]:
+        """train/* over all training rows."""
+        raise NotImplementedError
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs are of classes rather than regression values."""
+        return self.data_info.get("task") != "regression"
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        """An epoch begins."""
+        self._epoch_finished = False
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the last batch: the metrics over all rows, before validation and the callbacks' epoch end."""
+        if self.trainer.is_last_batch:
+            self._finish_epoch()
+
+    def on_train_epoch_end(self) -> None:
+        """The same where `max_steps` ended the epoch before its last batch."""
+        if not self._epoch_finished:
+            self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        self._epoch_finished = True
+        self.train_metrics = self._measure_training()
+        for name, value in self.train_metrics.items():
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=True)
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums over the validation batches."""
+        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the sums over the test batches."""
+        self.on_validation_epoch_start()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy and val/mse_noisy."""
+        self._evaluate(batch, "val_set")
+
+    def _evaluate(self, batch: tuple[Tensor, ...], part: str) -> None:
+        x, y, *index = batch
+        scores = self.outputs(x)
+        y = self._target_rows(y, scores.shape[1])
+        if y.shape != scores.shape:
+            raise InputError(
+                f"targets of a loader must have the shape of the outputs, {tuple(scores.shape)}, classes as one-hot "
+                f"rows; got {tuple(y.shape)}"
+            )
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        noisy = getattr(getattr(data, part, getattr(data, "test_set", None)), "y_noisy", None)
+        self.metrics.update(scores, y, noisy[index[0].cpu()].to(y.device) if noisy is not None and index else None)
+
+    def _target_rows(self, y: Tensor, c: int) -> Tensor:
+        """One-hot rows of class labels, shape (m,), and single numbers as rows of one; all else as it is."""
+        if y.ndim != 1:
+            return y
+        names = self.data_info.get("class_names") or []
+        if not y.is_floating_point() and len(names) == c:
+            return label_rows(y, names)
+        return y[:, None] if y.is_floating_point() and c == 1 else y
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Add a batch (x, y, index) to the same of test/."""
+        self._evaluate(batch, "test_set")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/mse, val/error, val/error_noisy, val/mse_noisy."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/mse, test/error, test/error_noisy, test/mse_noisy."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        self.eval_metrics = {f"{stage}/{name}": value for name, value in self.metrics.compute().items()}
+        for name, value in self.eval_metrics.items():
+            self.log(name, value, batch_size=1)
+
+    # Checkpoints
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: torch.device | str | None = None,
+        *,
+        weights_only: bool | None = True,
+        **options: Any,
+    ) -> Self:
+        """The model that a checkpoint file holds; needs no datamodule, and runs no code of the file's choice.
+
+        Lightning's own way to read one can unpickle, download, and import what a file names.
+
+        Args:
+            checkpoint_path: a file on disk.
+            map_location: the device of the model; None is the CPU.
+            weights_only: True, or None.
+            options: arguments of the class that take precedence over the file's.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of something else.
+        """
+        require_weights_only(weights_only)
+        checkpoint = read_checkpoint(checkpoint_path)
+        with errors_name(checkpoint_path):
+            return cls.restored(checkpoint, **options).to(map_location or "cpu")
+
+    @classmethod
+    def restored(cls, checkpoint: dict[str, Any], **options: Any) -> Self:
+        """The model that the contents of a checkpoint describe; see `load_from_checkpoint`.
+
+        Raises:
+            CheckpointError: they describe none.
+        """
+        stored = checkpoint.get("hyper_parameters", {})
+        require_values("hyper_parameters", stored, {})
+        arguments = {**stored, **options}
+        require_arguments("hyper_parameters", cls, arguments)
+        with faults_in("hyper_parameters"):
+            model = cls(**arguments)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        return model
+
+
+def describe_data(data: Any) -> dict[str, Any]:
+    """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
+
+    name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
+    background (behind transparent images), num_features (d), num_outputs (c), and encoding, as
+    `FeatureEncoding.to_dict` has it; empty where there is none.
+    """
+    rows: RowDataset = data.train_set
+    encoding = getattr(data, "encoding", None)
+    return {
+        "name": str(getattr(data, "name", type(data).__name__)),
+        "task": str(getattr(data, "task", "classification" if is_one_hot(rows.y) else "regression")),
+        "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
+        "image_shape": list(getattr(data, "image_shape", None) or []),
+        "background": str(getattr(data, "background", "white")),
+        "num_features": rows.x.shape[1],
+        "num_outputs": rows.y.shape[1],
+        "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
+    }
+
+
+def require_description(info: Any) -> None:
+    """Check that a part of a checkpoint is what `describe_data` has returned.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    texts = {"name": str, "task": str, "class_names": list[str], "background": str}
+    counts = {"image_shape": list[int], "num_features": int, "num_outputs": int}
+    require_values("data_info", info, {**texts, **counts, "encoding": dict})
+    d, c, shape, names = (info[key] for key in ("num_features", "num_outputs", "image_shape", "class_names"))
+    if info["task"] not in ("classification", "regression") or min(d, c) < 1:
+        raise CheckpointError(f"its data_info must be of a task with features and outputs; got {info['task']!r}")
+    if shape and (min(shape) < 1 or len(shape) != 3 or math.prod(shape) != d):
+        raise CheckpointError(f"its data_info must have the image_shape of {d} features; got {shape}")
+    if len(FeatureEncoding.from_dict(info["encoding"]).origin) not in (0, d):
+        raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
+    if names and len(names) != c:
+        raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")

@@ -1,0 +1,178 @@
+"""A kernel expansion as a LightningModule: what predicts and is evaluated, however its weights were found."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.distributed.ranks import Ranks
+from kl.errors import InputError
+from kl.kernels import Kernel
+from kl.machines.evaluated import EvaluatedModule
+from kl.products.blocks import kernel_matmul
+from kl.products.differentiable import ExportedMachine, differentiable_matmul, plain_rows
+from kl.rows.dense import require_dense
+from kl.rows.encoding import require_encoded
+from kl.rows.rows import PRECISIONS, Rows
+
+COARSE = 1e-3
+"""Float32 kernel values may be rounded by this share of the largest score; beyond it they are taken in float64."""
+
+PROBED = 64  # centres at which an exported machine is compared
+log = logging.getLogger(__name__)
+
+
+class KernelExpansion(EvaluatedModule):
+    """f(x) = sum_j alpha_j K(x, z_j): prediction, validation, test and predict steps. A subclass trains it.
+
+    Args:
+        kernel: the kernel.
+        precision: of features that are not 8-bit: "high" is float32, "medium" rounds them to bfloat16 (see `Rows.of`).
+
+    Attributes:
+        alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
+        centers: z_1..z_p less `origin`, shape (p, d).
+        origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
+        ranks: the processes that share the centres, each with its rows of `alpha` and `centers`; one if nothing else
+            is said.
+        data_info, eval_metrics: see `EvaluatedModule`.
+    """
+
+    alpha: torch.nn.Parameter
+    centers: Tensor
+    origin: Tensor
+    _rows: Rows | None = None  # the centres as the kernel products want them; made when needed
+
+    def __init__(self, kernel: Kernel, precision: str = "high") -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be high or medium; got {precision!r}")
+        self.kernel, self.precision = kernel, precision
+        self.ranks = Ranks()
+
+    def forward(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
+
+        Large weights that cancel, as exact solutions of nearly singular systems have, are multiplied in float64.
+        Where x requires a gradient there is one, with respect to x and not to the weights.
+
+        Raises:
+            InputError: the machine has not been fitted, or x has another number of features, or was not encoded as the
+                training rows were.
+        """
+        self._require_fitted()
+        require_dense("x", x)
+        if x.ndim != 2 or x.shape[1] != self.centers.shape[1]:
+            raise InputError(
+                f"x must have shape (rows, {self.centers.shape[1]}), as the training data had; got {tuple(x.shape)}"
+            )
+        require_encoded(x, self.data_info.get("encoding", {}).get("origin"))
+        centers, weights = self._own_share()
+        x = x.to(self.centers) - self.origin
+        if x.requires_grad and torch.is_grad_enabled():
+            return self._differentiable(x, centers, weights)
+        rows = Rows.of(x, like=centers)
+        scores = self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
+        if self._is_coarse(scores, rows, centers, weights):
+            exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
+            return self.ranks.sum(exact).to(scores.dtype)
+        return scores
+
+    def _is_coarse(self, scores: Tensor, x: Rows, centers: Rows, weights: Tensor) -> bool:
+        """Whether the rounding of kernel values shows in these scores of x."""
+        return scores.numel() > 0 and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max())
+
+    def _rounding(self, x: Rows, centers: Rows, weights: Tensor) -> float:
+        """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), of the output where it is largest.
+
+        That is what rounded kernel values change f(x) by, were their errors independent of one another.
+        """
+        squares = self.kernel.block_diag(centers).double() @ weights.double().square()
+        largest = float(self.ranks.sum(squares).max()) * float(self.kernel.block_diag(x).max())
+        return torch.finfo(x.data.dtype).eps * largest**0.5
+
+    def kernel_sums(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """sum_j K(x_i, z_j), shape (m,): how much the centres have to say of x; called on all ranks with the same x."""
+        self._require_fitted()
+        centers, weights = self._own_share()
+        rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        ones = weights.new_ones(len(weights), 1)
+        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
+
+    def _differentiable(self, x: Tensor, centers: Rows, weights: Tensor) -> Tensor:
+        """f(x) with its gradient with respect to x."""
+        if self.ranks.size > 1:
+            raise InputError(
+                f"gradients need all centres in one process, and {self.ranks.size} ranks share this machine's: load "
+                "its checkpoint in one"
+            )
+        if centers.rounded:
+            x = x + (x.bfloat16().to(x.dtype) - x).detach()  # the rounding itself has no slope
+        scores = differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
+        if self._is_coarse(scores.detach(), Rows.of(x.detach(), like=centers), centers, weights):
+            double = plain_rows(centers.data.double())
+            return differentiable_matmul(self.kernel, x.double(), double, weights.double()).to(x.dtype)
+        return scores
+
+    def export_module(self) -> ExportedMachine:
+        """f alone as a plain module, for torch.export, ONNX and torch.jit.trace: any number of rows, no other path.
+
+        Raises:
+            InputError: the machine has not been fitted, or several ranks share it.
+
+        Example: `torch.export.export(machine.export_module(), (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))`.
+        """
+        self._require_fitted()
+        if self.ranks.size > 1:
+            raise InputError(
+                f"an exported machine has all centres, and {self.ranks.size} ranks share this one's: load its "
+                "checkpoint in one process"
+            )
+        rows = self._center_rows
+        some = rows[:PROBED]
+        if self._is_coarse(self(some.data + self.origin), some, rows, self.alpha.detach()):
+            log.warning(
+                "the exported machine computes in %s, too coarse for these weights, which are large and cancel: its "
+                "values will differ from the machine's. Train with a ridge or a smaller bandwidth",
+                str(rows.data.dtype).removeprefix("torch."),
+            )
+        return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded).eval()
+
+    def _own_share(self) -> tuple[Rows, Tensor]:
+        """The centres of which this rank adds up the kernels, and their weights."""
+        return self._center_rows, self.alpha.detach()
+
+    def _require_fitted(self) -> None:
+        if not self.is_fitted:
+            raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Scores f(x), shape (m, c), for a batch x or (x, ...)."""
+        return self(batch if isinstance(batch, Tensor) else batch[0])
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the machine has centres and weights."""
+        return "alpha" in self._parameters
+
+    @property
+    def _center_rows(self) -> Rows:
+        if self._rows is None or self._rows.data.device != self.centers.device:
+            self._rows = Rows.of(self.centers, precision=self.precision)
+        return self._rows
+
+    def outputs(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), shape (m, c)."""
+        return self(x)

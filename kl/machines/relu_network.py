@@ -1,0 +1,253 @@
+"""ReLU networks, trained as usual, to hold kernel machines against: the same data modules, metrics and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from kl.checks import check_count, check_one_of, check_positive
+from kl.errors import CheckpointError, InputError
+from kl.machines.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
+from kl.machines.evaluated import EvaluatedModule, describe_data, require_description
+from kl.metrics import error, mse
+from kl.rows.dense import require_dense
+from kl.rows.rows import RowDataset
+
+CHUNK = 4096  # rows evaluated at once
+
+
+class ReluNetwork(EvaluatedModule):
+    """A network of ReLUs for classification, trained by SGD with momentum on the cross-entropy of its softmax.
+
+    That is what practice trains, where kernel machines have the squared loss. To be comparable, mse is that of the
+    class probabilities softmax(f(x)) against the one-hot targets, in training and in validation; error is the same of
+    both. The layers are made at fit start for the shapes of the Trainer's datamodule, which must offer `train_set`, a
+    `kl.RowDataset`, and for "cnn" `image_shape`.
+
+    Args:
+        architecture: "mlp", fully connected; "cnn", convolutions of 3x3 pixels, each followed by 2x2 max pooling, and
+            one linear layer.
+        widths: units of the hidden layers, or channels of the convolutions; by default (512, 512) and (32, 64).
+        learning_rate: of SGD, constant; its momentum is 0.9.
+        seed: of the initial weights, which are He's: normal of variance 2 / fan-in, biases 0. The global random state
+            is neither used nor changed.
+
+    Attributes:
+        train_metrics: train/loss (mean cross-entropy), train/mse and train/error; see `EvaluatedModule`, also for
+            data_info and eval_metrics.
+
+    Raises:
+        InputError: an argument is out of its range, or (at fit start) the data is not what the network can take.
+
+    Source: Zhang et al. 2017, Understanding deep learning requires rethinking generalization (SGD with momentum 0.9);
+    He et al. 2015, Delving deep into rectifiers (initial weights).
+    """
+
+    method = "SGD with momentum"
+
+    def __init__(
+        self,
+        architecture: str = "mlp",
+        *,
+        widths: Sequence[int] | None = None,
+        learning_rate: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_one_of("architecture", architecture, ARCHITECTURES)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise InputError(f"seed must be a whole number from 0 to 2^63 - 1; got {seed!r}")
+        if widths is None:
+            widths = ARCHITECTURES[architecture][1]
+        elif isinstance(widths, str) or not isinstance(widths, Sequence) or not widths:
+            raise InputError(f"widths must be a sequence of at least one whole number, as (512, 512); got {widths!r}")
+        self.save_hyperparameters(
+            {
+                "architecture": architecture,
+                "widths": [check_count("each of widths", width) for width in widths],
+                "learning_rate": check_positive("learning_rate", learning_rate),
+                "seed": seed,
+            }
+        )
+
+    def forward(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), the scores before the softmax, shape (m, c).
+
+        Raises:
+            InputError: the network has not been fitted, or x has another number of features.
+        """
+        if not self.is_fitted:
+            raise InputError("this network holds no weights: fit it, or load a checkpoint, before predicting")
+        require_dense("x", x)
+        if x.ndim != 2 or x.shape[1] != self.data_info["num_features"]:
+            d = self.data_info["num_features"]
+            raise InputError(f"x must have shape (rows, {d}), as the training data had; got {tuple(x.shape)}")
+        return self.layers(x)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Class probabilities, shape (m, c), for a batch x or (x, ...)."""
+        return self.outputs(batch if isinstance(batch, Tensor) else batch[0])
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are layers."""
+        return "layers" in self._modules
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        """Make the layers for the shapes of the data; layers that fit it are kept."""
+        if stage != "fit":
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(getattr(data, "train_set", None), RowDataset):
+            raise InputError(
+                "ReluNetwork needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, or "
+                "ArrayDataModule.from_arrays for arrays of your own"
+            )
+        if self.trainer.world_size > 1:
+            raise InputError(f"ReluNetwork trains on one device; got {self.trainer.world_size}: use Trainer(devices=1)")
+        info = describe_data(data)
+        if info["task"] != "classification":
+            raise InputError(
+                f"ReluNetwork needs classes, for its cross-entropy; {info['name']} is a {info['task']} set: use a "
+                "kernel machine, or integer labels"
+            )
+        if not self.is_fitted:
+            self._make_layers(info)
+        elif _shapes(info) != _shapes(self.data_info):
+            raise CheckpointError(
+                f"the weights belong to other data: they are for {_shapes(self.data_info)}, the data has "
+                f"{_shapes(info)}; use the --data of the first run"
+            )
+        self.data_info = info
+
+    def _make_layers(self, info: dict[str, Any]) -> None:
+        build, _ = ARCHITECTURES[self.hparams["architecture"]]
+        layers = build(info, self.hparams["widths"])
+        generator = torch.Generator().manual_seed(self.hparams["seed"])
+        for layer in layers:
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.layers = layers
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum: unlike Adam's its steps vanish with the gradient, so that fitted labels stay fitted."""
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["learning_rate"], momentum=0.9)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The mean cross-entropy of a batch (x, y, index)."""
+        x, y, _ = batch
+        return cross_entropy(self(x), y)
+
+    @torch.no_grad()
+    def _measure_training(self) -> dict[str, float]:
+        rows = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+        self.eval()
+        scores = torch.cat([self(x.to(self.device)).cpu() for x in rows.x.split(CHUNK)])
+        self.train()
+        return {
+            "train/loss": float(cross_entropy(scores.double(), rows.y.double())),
+            "train/mse": mse(scores.softmax(dim=1), rows.y),
+            "train/error": error(scores, rows.y),
+        }
+
+    def outputs(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """Class probabilities softmax(f(x)), shape (m, c)."""
+        return self(x).softmax(dim=1)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the data's description, from which a load makes the layers."""
+        checkpoint["relu_network"] = {"data_info": self.data_info}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the layers of the checkpoint, or compare them with those there are.
+
+        Raises:
+            CheckpointError: the checkpoint is not of such a network, or belongs to other data.
+        """
+        with errors_name(self._trainer.ckpt_path if self._trainer else None):
+            self._take_checkpoint(checkpoint)
+
+    def _take_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        extra = checkpoint.get("relu_network")
+        if extra is None:
+            raise CheckpointError("the checkpoint holds no ReLU network; give one that a ReluNetwork's Trainer wrote")
+        require_values("relu_network", extra, {"data_info": dict})
+        require_description(extra["data_info"])
+        require_tensors(checkpoint["state_dict"], {})
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            require_epoch_end(checkpoint)
+        if not self.is_fitted:
+            self.data_info = extra["data_info"]
+            with faults_in("layers"):
+                self._make_layers(self.data_info)
+        saved = {name: (value.shape, value.dtype) for name, value in checkpoint["state_dict"].items()}
+        if saved != {name: (value.shape, value.dtype) for name, value in self.state_dict().items()}:
+            raise CheckpointError(
+                f"the checkpoint is for {_shapes(extra['data_info'])} or other widths, this network for "
+                f"{_shapes(self.data_info)} and widths {self.hparams['widths']}: resume with the data and the options "
+                "of the first run"
+            )
+
+
+def _shapes(info: dict[str, Any]) -> str:
+    image = f" (images {info['image_shape']})" if info["image_shape"] else ""
+    return f"d={info['num_features']}{image}, c={info['num_outputs']}"
+
+
+def mlp(info: dict[str, Any], widths: Sequence[int]) -> nn.Sequential:
+    """d-w_1-...-w_k-c, a ReLU after each layer but the last; weights as they are in memory."""
+    sizes = [info["num_features"], *widths]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [_empty(nn.Linear, inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, _empty(nn.Linear, sizes[-1], info["num_outputs"]))
+
+
+def cnn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
+    """Convolutions of 3x3 pixels with zero padding, each with ReLU and 2x2 max pooling, then one linear layer.
+
+    Raises:
+        InputError: the data is no images, or they are too small for that much pooling.
+    """
+    smallest = 2 ** len(channels)
+    shape = info["image_shape"]
+    if len(shape) != 3 or min(shape[1:]) < smallest:
+        got = f"images of {shape[1]}x{shape[2]}" if len(shape) == 3 else "no image_shape"
+        raise InputError(
+            f"architecture cnn with {len(channels)} convolutions needs images of at least {smallest}x{smallest} "
+            f"pixels; {info['name']} has {got}: use mlp, or fewer widths"
+        )
+    sizes = [shape[0], *channels]
+    layers: list[nn.Module] = [nn.Unflatten(1, shape)]
+    for inputs, outputs in pairwise(sizes):
+        layers += [_empty(nn.Conv2d, inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    features = channels[-1] * (shape[1] // smallest) * (shape[2] // smallest)
+    return nn.Sequential(*layers, nn.Flatten(), _empty(nn.Linear, features, info["num_outputs"]))
+
+
+def _empty(kind: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """A layer whose weights are not drawn: drawing them would use the global random state."""
+    return nn.utils.skip_init(kind, *args, **options)  # type: ignore[arg-type]
+
+
+ARCHITECTURES: dict[str, tuple[Callable[..., nn.Sequential], tuple[int, ...]]] = {
+    "mlp": (mlp, (512, 512)),
+    "cnn": (cnn, (32, 64)),
+}
+"""By name: what makes the layers, and the default widths."""

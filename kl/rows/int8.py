@@ -1,0 +1,248 @@
+"""Features as 8-bit integers, whose inner products an int8 matrix unit computes exactly and several times faster.
+
+Images hold 8-bit pixels. Scaled to [0, 1], shifted by a mean and divided by a standard deviation, or normalised row by
+row, they are still x_i = r_i k_i + b_i with integers k_i in 0..255, so that
+
+    <x_i, z_j> = r_i r_j <k_i, k_j> + r_i b_j S_i + b_i r_j S_j + d b_i b_j        with S_i = sum of k_i
+
+and, where all rows share r and b, |x_i - z_j|^2 = r^2 (|k_i|^2 + |k_j|^2 - 2 <k_i, k_j>).
+Sums of integers lose nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl.rows.workspace import Workspace, rows_at_a_time
+
+log = logging.getLogger(__name__)
+
+LEVELS = 255  # k is 0..255; k - 128 is what int8 holds
+OFFSET = 128
+FEWEST, MOST = 32, 2**15  # features: below nothing is gained, above an int32 sum could overflow
+MULTIPLE = 16  # of features that matrix units want; zeros fill up
+SAMPLE, SAMPLE_VALUES = 64, 2**18  # rows looked at first, fewer long ones: other data costs next to nothing
+CANCELLATION = 32  # r^2 |k|^2 may be this many times |x|^2: float32 loses what cancels between them
+SLOWER = 4  # times a float32 product: int8 products without a matrix unit are far slower, a busy machine's are not
+
+
+PER_ROW = ("values", "sums", "squares", "centred", "scale", "shift")  # the tensors of Codes
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The integers k of x_i = r_i k_i + b_i and what their products need."""
+
+    values: Tensor  # k - 128, int8, shape: (n, d filled up to a multiple of 16)
+    sums: Tensor  # S_i = sum of k_i, int32, shape: (n,)
+    squares: Tensor  # |k_i|^2, int32, shape: (n,)
+    centred: Tensor  # |k_i - 128|^2, int32, shape: (n,)
+    scale: Tensor  # r_i, float64, shape: (n,)
+    shift: Tensor  # b_i, float64, shape: (n,)
+    grid: tuple[float, float] | None  # (r, b) where all rows share them
+
+    def __getitem__(self, index: slice | Tensor) -> Codes:
+        return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Codes]) -> Codes:
+        """The rows of several one after the other; the grid stays where all share it."""
+        grid = parts[0].grid if all(part.grid == parts[0].grid for part in parts) else None
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in PER_ROW}, grid=grid)
+
+    def decode(self, d: int, dtype: torch.dtype) -> Tensor:
+        """The rows x_i = r_i k_i + b_i, shape (n, d), within a few units of rounding of those that were encoded."""
+        k = self.values[:, :d].to(dtype).add_(OFFSET)
+        return k.mul_(self.scale.to(dtype)[:, None]).add_(self.shift.to(dtype)[:, None])
+
+    def sq_norm(self, d: int, dtype: torch.dtype) -> Tensor:
+        """|x_i|^2, shape (n,): to the bit what `inner` gives for a row with itself, where all share a grid."""
+        if self.grid is None:
+            r, b, sums = self.scale, self.shift, self.sums.double()
+            return (r * r * self.squares.double() + 2 * r * b * sums + d * b * b).to(dtype)
+        linear = self.linear(d, dtype)
+        square = self.squares.to(dtype).mul_(self.grid[0] ** 2)
+        return square if linear is None else square.add_(linear).add_(linear)
+
+    def linear(self, d: int, dtype: torch.dtype) -> Tensor | None:
+        """r b S_i + d b^2 / 2 on a grid (r, b), shape (n,): <x_i, x_j> = r^2 <k_i, k_j> + these of i and of j."""
+        assert self.grid is not None
+        r, b = self.grid
+        return None if b == 0 else (r * b * self.sums.double() + d * b * b / 2).to(dtype)
+
+    def inner(
+        self,
+        other: Codes,
+        d: int,
+        product: Tensor,  # that of `product`, overwritten; shape: (m, p)
+        out: Tensor,  # shape: (m, p)
+    ) -> Tensor:
+        """<x_i, z_j> in `out`."""
+        # From <k - 128, k' - 128> back to <k, k'>; the zeros that fill the rows up add nothing to the former.
+        product.add_((OFFSET * self.sums - OFFSET**2 * d)[:, None]).add_((OFFSET * other.sums)[None, :])
+        out.copy_(product)
+        if self.grid is not None and self.grid == other.grid:
+            out.mul_(self.grid[0] ** 2)
+            rows, columns = self.linear(d, out.dtype), other.linear(d, out.dtype)
+            return out if rows is None or columns is None else out.add_(rows[:, None]).add_(columns[None, :])
+        r, b, sums = (each.to(out.dtype) for each in (self.scale, self.shift, self.sums))
+        other_r, other_b, other_sums = (each.to(out.dtype) for each in (other.scale, other.shift, other.sums))
+        out.mul_(r[:, None]).addcmul_(b[:, None], other_sums[None, :]).mul_(other_r[None, :])
+        return out.addcmul_((r * sums + d * b)[:, None], other_b[None, :])
+
+    def sq_dist(
+        self,
+        other: Codes,
+        product: Tensor,  # that of `product`, overwritten; shape: (m, p)
+        out: Tensor,  # shape: (m, p)
+    ) -> Tensor:
+        """|x_i - z_j|^2 in `out`, for rows of one grid: exact but for one rounding, and so never below 0."""
+        assert self.grid is not None
+        product.mul_(-2).add_(self.centred[:, None]).add_(other.centred[None, :])
+        return out.copy_(product).mul_(self.grid[0] ** 2)
+
+    def product(self, other: Codes, workspace: Workspace) -> Tensor:
+        """<k_i - 128, k_j - 128>, int32, shape (m, p), exact; in `workspace` on a CPU."""
+        a, b = self.values, other.values
+        out = None if a.is_cuda else workspace.take(len(a), len(b), a, torch.int32)
+        return _int8_product(a, b, out)
+
+
+def encode(
+    x: Tensor,  # shape: (n, d)
+    like: Codes | None = None,
+) -> Codes | None:
+    """The codes of x, None where x is nothing of the kind (or the device's int8 products are of no use).
+
+    x counts as r k + b where it differs from that by no more than a few units of rounding, and where r k is not so much
+    larger than x that float32 would lose in their difference what the integers keep. `like` gives the r and b to
+    try first, so that a batch that does not hold every level still gets those of the training rows.
+    """
+    n, d = x.shape
+    if not (n and FEWEST <= d <= MOST and x.dtype in (torch.float32, torch.float64) and int8_is_exact(x.device)):
+        return None
+    if like is not None and like.grid is not None:
+        scale, shift = (torch.tensor(value, dtype=torch.float64, device=x.device) for value in like.grid)
+        codes = _encoded(x, scale, shift, like.grid)
+        if codes is not None:
+            return codes
+    low, high = x.min().double(), x.max().double()
+    scale = _grid_step(x[: _sample(x)].flatten().double().sort()[0], low, high)
+    codes = _encoded(x, scale, low, (float(scale), float(low)))
+    return codes if codes is not None else _encode_each_row(x)
+
+
+def _encode_each_row(
+    x: Tensor,  # shape: (n, d)
+) -> Codes | None:
+    for rows in (x[: _sample(x)], x):  # sorting all rows takes seconds; most other data ends at the first few
+        low, high = rows.amin(dim=1).double(), rows.amax(dim=1).double()
+        parts = [_grid_step(part.sort(dim=1)[0].double(), *ends) for part, *ends in _chunks(rows, low, high)]
+        codes = _encoded(rows, torch.cat(parts), low, None)
+        if codes is None:
+            return None
+    return codes
+
+
+def _grid_step(
+    ordered: Tensor,  # values in increasing order, shape: (..., k)
+    low: Tensor,  # shape: (...)
+    high: Tensor,  # shape: (...)
+) -> Tensor:
+    """The step of the grid that each row of values seems to lie on: a whole fraction of high - low; shape (...)."""
+    gaps = ordered.diff(dim=-1)
+    span = high - low
+    gap = torch.where(gaps > span[..., None] / (2 * LEVELS), gaps, torch.inf).amin(dim=-1)
+    steps = (span / gap).round().clamp(1, LEVELS)
+    return torch.where(span > 0, span / steps, 1.0)
+
+
+def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] | None) -> Codes | None:
+    """The codes of x on the grids given, of all rows or of each; None where they do not fit."""
+    n, d = x.shape
+    scale, shift = scale.expand(n), shift.expand(n)
+    values = torch.zeros(n, -(-d // MULTIPLE) * MULTIPLE, dtype=torch.int8, device=x.device)
+    sums, squares, centred = (torch.zeros(n, dtype=torch.int32, device=x.device) for _ in range(3))
+    start = 0
+    for part, r, b in _chunks(x, scale[:, None], shift[:, None]):
+        part = part.double()
+        k = ((part - b) / r).round_()
+        # x was rounded two or three times on the way from pixel to feature, each time by half an eps of its size.
+        near = 4 * torch.finfo(x.dtype).eps * part.abs().amax(dim=1, keepdim=True)
+        fits = ((k >= 0) & (k <= LEVELS) & ((k * r + b - part).abs() <= near)).all() & (near < 1e-2 * r).all()
+        if not fits:
+            return None
+        rows = slice(start, start + len(part))
+        values[rows, :d] = (k - OFFSET).to(torch.int8)
+        sums[rows], squares[rows] = k.sum(dim=1).int(), k.square().sum(dim=1).int()
+        centred[rows] = (k - OFFSET).square_().sum(dim=1).int()
+        start += len(part)
+    squared = scale.square() * squares.double()
+    norms = squared + 2 * scale * shift * sums.double() + d * shift.square()
+    if squared.max() > CANCELLATION * norms.mean():
+        return None
+    return Codes(values, sums, squares, centred, scale, shift, grid)
+
+
+def _chunks(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
+    """Rows a few at a time, the first few alone: work in float64 needs room, and may end early."""
+    first, size = _sample(x), rows_at_a_time(x.shape[1])
+    sizes = [min(len(x), first)] + [min(size, len(x) - i) for i in range(first, len(x), size)]
+    return list(zip(*(each.split(sizes) for each in (x, *others)), strict=True))
+
+
+def _sample(x: Tensor) -> int:
+    return max(1, min(SAMPLE, SAMPLE_VALUES // x.shape[1]))
+
+
+def int8_is_exact(device: torch.device) -> bool:
+    """Whether int8 products on this device are exact and not far slower than float32 ones; tried once."""
+    return _probe(device.type, device.index)
+
+
+@functools.lru_cache
+def _probe(kind: str, index: int | None) -> bool:
+    device = torch.device(kind, index) if index is not None else torch.device(kind)
+    generator = torch.Generator().manual_seed(0)
+    # The extremes are where a unit that adds pairs in 16 bits would saturate.
+    k = torch.randint(-OFFSET, OFFSET, (512, 784), generator=generator)
+    k[:64, ::2], k[:64, 1::2], k[64:128] = -OFFSET, OFFSET - 1, -OFFSET
+    a = k.to(device, torch.int8)
+    x = a.float()
+    try:
+        exact = bool((_int8_product(a, a).cpu() == k @ k.T).all())
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+    else:
+        if exact and _seconds(lambda: _int8_product(a, a)) < SLOWER * _seconds(lambda: x @ x.T):
+            return True
+        reason = "they are slower than float32 ones" if exact else "they are not exact"
+    log.info("8-bit features are multiplied in float32 on %s: int8 products are of no use here (%s)", device, reason)
+    return False
+
+
+def _seconds(work: Callable[[], Tensor], repeats: int = 5) -> float:
+    """The fastest of a few runs, after one to warm up."""
+    best = float("inf")
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()[0, 0].item()  # waits for a device that works on its own
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _int8_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a b^T in int32. CUDA wants more than 16 rows of a and a multiple of 8 rows of b: zeros make them up."""
+    if not a.is_cuda:
+        return torch._int_mm(a, b.T, out=out) if out is not None else torch._int_mm(a, b.T)
+    m, p = len(a), len(b)
+    a = torch.nn.functional.pad(a, (0, 0, 0, max(0, 17 - m)))
+    b = torch.nn.functional.pad(b, (0, 0, 0, -p % 8))
+    return torch._int_mm(a, b.T)[:m, :p]

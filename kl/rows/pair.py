@@ -1,0 +1,130 @@
+"""Inner products and distances of two sets of rows: the part of a kernel value that all kernels share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from kl.rows.rows import Rows
+from kl.rows.workspace import Workspace
+
+
+class Pair:
+    """The rows x_1..x_m and z_1..z_p of one tile of a kernel matrix.
+
+    Args:
+        x: m rows.
+        z: p rows.
+        same: for each row of x the row of z that it is, or any number outside 0..p-1, shape (m,); there the distance is
+            exactly 0.
+        uses: how often products will be asked for; all but the last use get a copy of one matrix product.
+        workspace: where the last result goes, new memory by default.
+        plain: make a graph of plain operations, for gradients and export (see `kl.products.differentiable`).
+    """
+
+    def __init__(
+        self,
+        x: Rows,
+        z: Rows,
+        same: Tensor | None = None,
+        uses: int = 1,
+        workspace: Workspace | None = None,
+        plain: bool = False,
+    ) -> None:
+        self.x, self.z, self._same, self.plain = x, z, same, plain
+        self._uses, self._workspace = uses, workspace or Workspace()
+        self._product: Tensor | None = None
+        self._codes = (x.codes, z.codes) if x.codes is not None and z.codes is not None else None
+
+    def inner(self) -> Tensor:
+        """<x_i, z_j>, shape (m, p), which the caller may overwrite."""
+        product, out = self._next()
+        if self._codes is not None:
+            ours, others = self._codes
+            product = ours.inner(others, self.x.data.shape[1], product, out)
+        return self._with_exact(product, self.x.sq_norm)
+
+    def sq_dist(self) -> Tensor:
+        """|x_i - z_j|^2, shape (m, p), which the caller may overwrite."""
+        x, z = self.x, self.z
+        if self._codes is not None:
+            ours, others = self._codes
+            if ours.grid is not None and ours.grid == others.grid:
+                return ours.sq_dist(others, *self._next())
+        distances = self.inner().mul_(-2).add_(x.sq_norm[:, None]).add_(z.sq_norm[None, :])
+        return distances.clamp_(min=0)
+
+    def _with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
+        """Put |x_i|^2 where x_i and z_j are the same row: what is left of their distance by rounding must not show."""
+        p = len(self.z)
+        if self._same is not None and p:
+            # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
+            inside, column = (self._same >= 0) & (self._same < p), self._same.clamp(0, p - 1)[:, None]
+            inner.scatter_(1, column, torch.where(inside[:, None], value[:, None], inner.gather(1, column)))
+        return inner
+
+    def _next(self) -> tuple[Tensor, Tensor]:
+        """The matrix product, the caller's own, and where its result may go (which is the product itself if float)."""
+        x, z = self.x, self.z
+        if self._product is None:
+            self._product = self._multiply()
+        self._uses -= 1
+        product = self._product.clone() if self._uses else self._product
+        if self._codes is None:
+            return product, product
+        if self._uses:
+            return product, x.sq_norm.new_empty(product.shape)
+        return product, self._workspace.take(len(x), len(z), x.data, x.dtype)
+
+    def _multiply(self) -> Tensor:
+        x, z = self.x, self.z
+        if self.plain:
+            return x.data @ z.data.T
+        if self._codes is not None:
+            return self._codes[0].product(self._codes[1], self._workspace)
+        out = self._workspace.take(len(x), len(z), x.data, x.dtype)
+        with bfloat16_products(x.rounded and z.rounded and x.dtype == torch.float32, x.data.device):
+            return torch.mm(x.data.to(x.dtype), z.data.to(x.dtype).T, out=out)
+
+
+@contextlib.contextmanager
+def bfloat16_products(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Let float32 matrix products use bfloat16 or TF32 units, and only within this block.
+
+    Rounded rows lose nothing by it: their products are exact in the units' float32 sums.
+    """
+    if not wanted:
+        yield
+        return
+    owner, name, value = _setting(device)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _setting(device: torch.device) -> tuple[object, str, object]:
+    """The switch of this device; torch 2.8 has one of its own for CUDA and none for the CPU."""
+    if device.type == "cuda":
+        cuda = torch.backends.cuda.matmul
+        return (cuda, "fp32_precision", "tf32") if hasattr(cuda, "fp32_precision") else (cuda, "allow_tf32", True)
+    if hasattr(torch.backends.mkldnn, "matmul"):
+        return torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
+    return _Legacy(), "precision", "medium"
+
+
+class _Legacy:
+    """The global switch of torch 2.8 as an attribute."""
+
+    @property
+    def precision(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        torch.set_float32_matmul_precision(value)

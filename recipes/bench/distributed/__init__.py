@@ -1,0 +1,1 @@
+"""`kl bench distributed`."""

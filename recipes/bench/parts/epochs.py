@@ -1,0 +1,134 @@
+"""Epochs of training beside the limit, and what Lightning, the norm and the training error take of them."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+import torch
+
+from recipes.bench import record
+from recipes.bench.parts.limit import MM, best_of
+from recipes.bench.parts.training import TrainingRun, budget_for, train
+from recipes.bench.record import Measurement, Task
+from recipes.bench.settings import Bench, BenchData
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train."""
+
+    kernel: str
+    keep: bool = False
+    floats: bool = False
+    """Features that are not 8-bit."""
+    precision: str = "high"
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        words = [self.kernel, "K kept" if self.keep else "K not kept"]
+        words += ["general floats"] * self.floats + [f"precision {self.precision}"] * (self.precision != "high")
+        return ", ".join(words)
+
+    @property
+    def target(self) -> float | None:
+        """The ratio to the limit that an epoch should reach."""
+        if self.keep:
+            return record.EPOCH_KEPT
+        if self.precision != "high":
+            return None
+        if self.floats:
+            return record.EPOCH_FLOATS
+        return record.EPOCH_NTK if self.kernel == "relu-ntk" else record.EPOCH_NOT_KEPT
+
+
+def cases(kernels: list[str]) -> list[Case]:
+    """Every kernel with K kept and not, on the data as it is and on general floats."""
+    found = [Case(kernel, keep) for kernel in kernels for keep in (False, True)]
+    found += [Case(kernel, floats=True) for kernel in kernels]
+    return found + [Case(kernel, floats=True, precision="medium") for kernel in kernels]
+
+
+def epoch_tasks(bench: Bench) -> list[Task]:
+    """One task for every case."""
+    n, d = min(bench.sizes.train, len(bench.data.x)), bench.data.x.shape[1]
+    data = bench.data.first(n)
+    noisy = data.noisy(bench.seed)
+    tasks = []
+    for case in cases(list(bench.kernels)):
+        rows = noisy if case.floats else data
+        passes = (1 if case.keep else 0.8 * bench.sizes.epochs) + 0.2
+        seconds = bench.guess(n, d, passes, 3.0)
+        tasks.append(Task("epochs", case.name, seconds, lambda case=case, rows=rows: measure_case(bench, rows, case)))  # type: ignore[misc]
+    return tasks
+
+
+def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]:
+    """The epoch's time, then its parts; on a GPU the parts come from a run of their own, in which clocks wait."""
+    kernel, on_cpu = bench.kernels[case.kernel], bench.accelerator == "cpu"
+    options = {
+        "epochs": bench.sizes.epochs,
+        "subsample": bench.sizes.subsample,
+        "memory": budget_for(data, case.keep, bench.sizes.subsample),
+        "accelerator": bench.accelerator,
+        "seed": bench.seed,
+        "precision": case.precision,
+    }
+    run = train(data, kernel, clocks=on_cpu, **options)  # type: ignore[arg-type]
+    n, d = data.x.shape
+    limit = bench.limits.of(data.x, run.detail["batch_size"])
+    found = [
+        Measurement(
+            "epochs",
+            case.name,
+            n,
+            d,
+            run.seconds,
+            run.seconds / limit.seconds,
+            MM,
+            case.target,
+            detail={**run.detail, "setup_seconds": run.setup, "limit_seconds": limit.seconds, "kernel": str(kernel)},
+        )
+    ]
+    if case.floats:
+        return found
+    inside = run if on_cpu else train(data, kernel, clocks=True, **options)  # type: ignore[arg-type]
+    return found + parts_of(inside, case.name, data)
+
+
+def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
+    """What Lightning takes of an epoch, and what the streaming norm and the training error take.
+
+    Lightning: the epoch less its training steps, the loading of batches included. Norm and error: what follows the
+    kernel product in `FittedValues.advance`, but for adding the product to f(X), and the training error over all rows
+    after the last step. Medians over the epochs.
+    """
+    (n, d), c = data.x.shape, data.y.shape[1]
+    steps = -(-n // run.detail["batch_size"])
+    device = run.machine.device if run.machine is not None else torch.device("cpu")
+    values, swept = torch.zeros(n, c, dtype=torch.float64, device=device), torch.zeros(n, c, device=device)
+    add = steps * best_of(lambda: values.add_(swept), 5, device)
+    lightning, following, finishing = [], [], []
+    for epoch, part in zip(run.epochs, run.inside, strict=True):
+        lightning.append(epoch - part["step"])
+        following.append(max(0.0, part["advance"] - part["sweep"] - add))
+        finishing.append(part["finish"])
+    epoch = statistics.median(run.epochs)
+    norm, last, outside = (statistics.median(each) for each in (following, finishing, lightning))
+    detail = {"norm_seconds": norm, "training_error_seconds": last, "epoch_seconds": epoch, "steps": steps}
+    target = record.LIGHTNING if n >= record.LIGHTNING_FROM else None
+    return [
+        Measurement("epochs", f"{name}: Lightning", n, d, outside, outside / epoch, "the epoch", target),
+        Measurement(
+            "epochs",
+            f"{name}: norm and training error",
+            n,
+            d,
+            norm + last,
+            (norm + last) / epoch,
+            "the epoch",
+            record.NORM_AND_ERROR,
+            detail=detail,
+        ),
+    ]

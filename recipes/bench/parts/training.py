@@ -1,0 +1,216 @@
+"""Training runs through the real Trainer, with clocks inside: what the epochs are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+
+import kl
+from kl.eigenpro.memory import training_memory
+from kl.eigenpro.plan import default_subsample
+from kl.errors import MemoryBudgetError
+from kl.rows.int8 import encode
+from kl.system.memory import format_memory, free_memory
+from recipes.bench.parts.limit import now
+
+if TYPE_CHECKING:
+    from callbacks import Timing
+    from recipes.bench.settings import BenchData
+
+
+class ClockedMachine(kl.KernelMachine):
+    """A KernelMachine that adds up the seconds of its steps' parts, epoch by epoch.
+
+    Attributes:
+        spent: for each finished epoch, seconds by part: "step" (all of training_step), "advance" (f(X) and the norm
+            follow the weights), "sweep" (of that, the kernel product), "finish" (the training error over all rows).
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.spent: list[dict[str, float]] = []
+        self._seconds = {"step": 0.0, "advance": 0.0, "sweep": 0.0, "finish": 0.0}
+
+    def on_train_start(self) -> None:
+        """Put the clocks in place, now that everything has been made."""
+        super().on_train_start()
+        self.fitted.advance = self._clocked("advance", self.fitted.advance)  # type: ignore[method-assign]
+        matrix = self.fitted.matrix
+        matrix.columns_matmul = self._clocked("sweep", matrix.columns_matmul)  # type: ignore[method-assign]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """The step, timed."""
+        self._clocked("step", super().training_step)(batch, batch_idx)
+
+    def _finish_epoch(self) -> None:
+        self._clocked("finish", super()._finish_epoch)()
+        self.spent.append(self._seconds)
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+
+    def _clocked(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            start = now(self.device)
+            result = work(*args)
+            self._seconds[part] += now(self.device) - start
+            return result
+
+        return timed
+
+
+class StopAtMse(pl.Callback):
+    """Stops at the end of the first epoch whose training mse is at most `mse`, classification error or not."""
+
+    def __init__(self, mse: float) -> None:
+        self.mse = mse
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the mse over all rows."""
+        assert isinstance(pl_module, kl.KernelMachine)  # train() made it
+        trainer.should_stop = pl_module.train_metrics["train/mse"] <= self.mse
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """The epochs of one run, the first left out."""
+
+    epochs: list[float]
+    """Seconds of each epoch, as callbacks.Timing counts them."""
+    setup: float
+    """Seconds until the first step: reading, preconditioner and, where it is kept, K."""
+    inside: list[dict[str, float]] = field(default_factory=list)
+    """Seconds by part of each epoch (see ClockedMachine)."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    machine: kl.KernelMachine | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The fastest epoch, as the limit is the fastest pass."""
+        return min(self.epochs)
+
+
+def budget_for(data: BenchData, keep: bool, subsample: int | None = None) -> int:
+    """Bytes with which all of K is kept, or none of it; K(X, X_S) in both, but where that is all of K.
+
+    Raises:
+        MemoryBudgetError: the device has not got them.
+    """
+    (n, d), c = data.x.shape, data.y.shape[1]
+    s = subsample or default_subsample(n)
+    itemsize, coded = data.x.element_size(), encode(data.x) is not None
+    everything = training_memory(n, d, c, s, budget=2**62, itemsize=itemsize, coded=coded)
+    least = sum(size for name, size in everything.items.items() if not name.startswith("K(X"))
+    columns = n * s * itemsize
+    if keep:
+        return everything.total
+    for budget in (max(least + columns, 4 * columns), least + columns, least):
+        if training_memory(n, d, c, s, budget=budget, itemsize=itemsize, coded=coded).kept_rows == 0:
+            break
+    return budget
+
+
+def require_memory(size: int, device: torch.device | str) -> None:
+    """Check that the device has so many bytes.
+
+    Raises:
+        MemoryBudgetError: it has not.
+    """
+    if (free := free_memory(device)) < size:
+        raise MemoryBudgetError(f"needs {format_memory(size)}, and {format_memory(free)} are free")
+
+
+def train(
+    data: BenchData,
+    kernel: kl.Kernel,
+    *,
+    epochs: int = 3,
+    subsample: int | None = None,
+    memory: int | str = "auto",
+    accelerator: str = "cpu",
+    seed: int = 0,
+    clocks: bool = False,
+    precision: str = "high",
+    callbacks: tuple[pl.Callback, ...] = (),
+) -> TrainingRun:
+    """Train for `epochs` epochs through the Trainer; clocks=True looks inside, which on a GPU costs waiting."""
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    if isinstance(memory, int):
+        require_memory(memory, device)
+    make = ClockedMachine if clocks else kl.KernelMachine
+    machine = make(kernel, subsample=subsample or "auto", memory=memory, seed=seed, precision=precision)
+    start = now(device)
+    timing = fit(machine, data.datamodule(seed), epochs, accelerator, callbacks, limit_val_batches=0)
+    total = now(device) - start
+    plan, kept = machine.plan, machine.memory
+    assert plan is not None  # the machine has been fitted
+    assert kept is not None
+    inside = machine.spent if isinstance(machine, ClockedMachine) else []
+    first = min(1, len(timing.seconds_per_epoch) - 1)
+    detail = {
+        "batch_size": plan.batch_size,
+        "top_q": plan.top_q,
+        "subsample": plan.subsample,
+        "kept_rows": kept.kept_rows,
+        "kept_columns": kept.keep_columns,
+        "coded": encode(data.x) is not None,
+        "precision": precision,
+        "budget_bytes": kept.budget,
+        "seconds_per_epoch": list(timing.seconds_per_epoch),
+        "train_mse": machine.train_metrics.get("train/mse"),
+    }
+    rest = total - sum(timing.seconds_per_epoch) - sum(part["finish"] for part in inside)
+    return TrainingRun(timing.seconds_per_epoch[first:], rest, inside[first:], detail, machine)
+
+
+def fit(
+    machine: pl.LightningModule,
+    datamodule: pl.LightningDataModule,
+    epochs: int,
+    accelerator: str,
+    callbacks: tuple[pl.Callback, ...] = (),
+    **options: Any,
+) -> Timing:
+    """Train through a Trainer that writes and says nothing; `options` are more of the Trainer's."""
+    from callbacks import Timing
+
+    timing = Timing()
+    with quiet():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            max_epochs=epochs,
+            callbacks=[timing, *callbacks],
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **{"devices": 1, **options},
+        )
+        try:
+            trainer.fit(machine, datamodule=datamodule)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
+    return timing
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning's advice and our own lines off the screen: the benchmark has lines of its own."""
+    from recipes.run.trainer import quiet_lightning
+
+    quiet_lightning()
+    ours = [logging.getLogger(name) for name in ("kl", "callbacks", "datamodules")]
+    levels = [each.level for each in ours]
+    for each in ours:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(ours, levels, strict=True):
+            each.setLevel(level)

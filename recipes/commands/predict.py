@@ -1,0 +1,185 @@
+"""`kl predict`: classes and scores from a checkpoint, with no training data at hand."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recipes.options.groups import MAX_PIXELS_HELP, OwnKernels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kl.machines.expansion import KernelExpansion
+
+log = logging.getLogger(__name__)
+
+BATCH = 4096
+REACH = 1e-6  # of K(x, x): kernel values that add up to less say nothing of a row
+
+
+def predict(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A best.ckpt or last.ckpt of kl fit, or a file of kl export or kl interpolate --save.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--input",
+            help="A .npz or .pt with x (or x_test), a .npy or .pt of one array, an image, or a folder of them.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", help="The .csv, .json or .npz file to write; - is CSV on standard output.")
+    ],
+    kernel: OwnKernels = None,
+    max_pixels: Annotated[int | None, typer.Option(help=MAX_PIXELS_HELP)] = None,
+    accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Write the class, its margin over the next and all scores of every input row.
+
+    The margin is the largest score less the second largest. For regression there are only the outputs. A row is far
+    where no centre is near: its class means nothing.
+    """
+    import torch
+
+    import kl
+    from kl.system.wording import counted
+    from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
+    from recipes.options.groups import RunOptions
+    from recipes.output.report import print_json
+    from recipes.run.build import check_run, device_of, import_own_first
+
+    run = RunOptions(accelerator=accelerator)
+    check_run(run)
+    check_output(output)
+    if json and output == STANDARD_OUTPUT:
+        raise kl.InputError("output - writes the rows to standard output, where json writes, too: drop one of them")
+    import_own_first()
+    machine = kl.load_machine(checkpoint, kernel or None).to(device_of(run))
+    names, x = read_inputs(source, machine, max_pixels)
+    with torch.inference_mode():
+        parts = [scores_of(machine, rows.to(machine.device)) for rows in x.split(BATCH)]
+    scores, far = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    require_finite(source, names, x, scores, machine)
+    classes = None
+    if machine.is_classifier:
+        classes = machine.data_info.get("class_names") or [str(k) for k in range(scores.shape[1])]
+    predictions = Predictions(names, scores, far, classes)
+    if far.any():
+        log.warning(
+            "%d of %s: far from every centre, and what is predicted there means nothing (far: true): give rows in the "
+            "units of the training rows",
+            int(far.sum()),
+            counted(len(far), "row"),
+        )
+    write(output, predictions)
+    if json:
+        print_json({"rows": len(names), "far": int(far.sum()), "output": str(output), "columns": predictions.columns})
+    elif output != STANDARD_OUTPUT:
+        typer.echo(f"{counted(len(names), 'row')} written to {output}")
+
+
+def scores_of(
+    machine: KernelExpansion,
+    x: Tensor,  # shape: (m, d)
+) -> tuple[Tensor, Tensor]:
+    """f(x), shape (m, c), and which rows are far, shape (m,).
+
+    A row is far where its scores are all 0, or where, of a shift-invariant kernel, its kernel values add up to no more
+    than REACH K(x, x).
+    """
+    scores = machine(x)
+    far = (scores == 0).all(dim=1)
+    if machine.kernel.shift_invariant:
+        least = REACH * machine.kernel.diag(x)
+        # |f_k(x)| <= max_j |alpha_jk| sum_j |K(x, z_j)|: only small scores need a second look.
+        small = scores.abs().amax(dim=1) <= least * machine.alpha.detach().abs().max()
+        if small.any():
+            far[small] |= machine.kernel_sums(x[small]) <= least[small]
+    return scores, far
+
+
+def require_finite(
+    source: Path,
+    names: list[str],
+    x: Tensor,  # shape: (m, d)
+    scores: Tensor,  # shape: (m, c)
+    machine: KernelExpansion,
+) -> None:
+    """Check that every row has scores.
+
+    Raises:
+        InputError: one has not.
+    """
+    from kl import InputError
+
+    bad = (~scores.isfinite()).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        reach, centers, weights = (float(v.detach().abs().max()) for v in (x[bad[0]], machine.centers, machine.alpha))
+        raise InputError(
+            f"input {source}: the scores of row {names[bad[0]]} ({len(bad)} of {len(names)} rows) are too large for "
+            f"{str(scores.dtype).removeprefix('torch.')}: its features reach {reach:.3g}, the "
+            f"centres' {centers:.3g}, the weights {weights:.3g}: "
+            "remove such rows, or give another checkpoint"
+        )
+
+
+def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None = None) -> tuple[list[str], Tensor]:
+    """A name for every row, and the features, shape (m, d).
+
+    Raises:
+        InputError: the input is none of the kinds, or does not fit the machine.
+    """
+
+    import numpy as np
+
+    from datamodules.arrays import features_of, require_alike
+    from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
+    from datamodules.listing import EXTENSIONS, image_files
+    from datamodules.single import ARRAY_FILES, read_array
+    from kl import InputError
+    from kl.rows.encoding import FeatureEncoding
+
+    if not source.exists():
+        raise InputError(
+            f"input must be a {', '.join(ARRAY_FILES)} file, an image or a folder of images; there is no {source}"
+        )
+    width, encoding = machine.centers.shape[1], FeatureEncoding.from_dict(machine.data_info["encoding"])
+    if source.suffix.lower() in ARRAY_FILES:
+        key, array = read_array(source, ("x", "x_test"))
+        given = math.prod(array.shape[1:])
+        if array.ndim > 1 and given != width:
+            raise InputError(f"input {source}: {key} must have {width} features, as in training; got {given}")
+        require_alike(
+            f"{key} of input {source}",
+            array.shape[1:],
+            "the training images",
+            tuple(machine.data_info.get("image_shape") or ()),
+        )
+        x = features_of(f"{key} of input {source}", array, encoding)
+        return [str(i) for i in range(len(x))], x
+    shape = machine.data_info.get("image_shape")
+    if not shape:
+        raise InputError(
+            f"input must be a {', '.join(ARRAY_FILES)} file, since this machine was not trained on images; got {source}"
+        )
+    files = [source]
+    if source.is_dir():
+        files = list(image_files(source).values())
+        if not files:
+            raise InputError(f"input {source} holds no images ({', '.join(EXTENSIONS)})")
+    channels, height, wide = shape
+    background = machine.data_info["background"]
+    limit = MAX_PIXELS if max_pixels is None else check_max_pixels(max_pixels)
+    pixels = [decode_image(path, str(path), channels == 1, (height, wide), background, limit) for path in files]
+    return [str(path) for path in files], features_of(f"input {source}", np.stack(pixels), encoding)

@@ -1,0 +1,156 @@
+"""What `kl predict` has found, and the files that it writes: CSV, JSON or NumPy's .npz."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STANDARD_OUTPUT = Path("-")
+
+# A spreadsheet takes a cell for a formula that begins so; the last four are full-width forms of the first.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of rows, and what they are called.
+
+    Args:
+        names: of the rows.
+        scores: shape (m, c).
+        far: rows that no centre is near, shape (m,), bool.
+        classes: names of the outputs; None for regression.
+    """
+
+    names: list[str]
+    scores: Tensor
+    far: Tensor
+    classes: list[str] | None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of a table's columns."""
+        if self.classes is None:
+            return ["row", "far", *(f"output_{k}" for k in range(self.scores.shape[1]))]
+        return ["row", "class", "margin", "far", *(f"score_{name}" for name in self.classes)]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """The rows of that table: texts, numbers, and true or false."""
+        far, scores = self.far.tolist(), self.scores.tolist()
+        if self.classes is None:
+            yield from ([n, f, *s] for n, f, s in zip(self.names, far, scores, strict=True))
+            return
+        best, margin = self._best()
+        for name, k, gap, f, s in zip(self.names, best.tolist(), margin.tolist(), far, scores, strict=True):
+            yield [name, self.classes[k], gap, f, *s]
+
+    def arrays(self) -> dict[str, Any]:
+        """The same as NumPy arrays by name: the scores are one, shape (m, c)."""
+        import numpy as np
+
+        arrays = {"row": np.array(self.names), "far": self.far.numpy(), "scores": self.scores.numpy()}
+        if self.classes is None:
+            return arrays
+        best, margin = self._best()
+        classes = np.array(self.classes)
+        return {**arrays, "class": classes[best.numpy()], "margin": margin.numpy(), "class_names": classes}
+
+    def _best(self) -> tuple[Tensor, Tensor]:
+        """The class of the largest score, shape (m,), and what it is more than the second, shape (m,)."""
+        top = self.scores.topk(min(2, self.scores.shape[1]), dim=1)
+        return top.indices[:, 0], top.values[:, 0] - top.values[:, -1]
+
+
+def check_output(path: Path) -> None:
+    """Check where the predictions are to go, before there are any.
+
+    Raises:
+        InputError: the extension is of no known format, the folder is missing, or something else is there.
+    """
+    from kl import InputError
+    from recipes.run.build import check_new_file
+
+    if path == STANDARD_OUTPUT:
+        return
+    if path.suffix.lower() not in WRITERS:
+        raise InputError(f"output must be a {known_formats()} file, or - for standard output; got {str(path)!r}")
+    check_new_file("output", path)
+
+
+def write(path: Path, predictions: Predictions) -> None:
+    """Write the file of the format that its extension says, whole or not at all; CSV on standard output.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from kl import InputError
+    from kl.system.files import written_whole
+
+    if path == STANDARD_OUTPUT:
+        sys.stdout.flush()
+        write_csv(sys.stdout.buffer, predictions)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with written_whole(path) as file:
+            WRITERS[path.suffix.lower()](file, predictions)
+    except OSError as error:
+        raise InputError(f"output {path} cannot be written: {error.strerror}: give another --output") from error
+
+
+def write_csv(file: BinaryIO, predictions: Predictions) -> None:
+    """A table whose texts no spreadsheet takes for formulas: an apostrophe stands before those that it would."""
+    # Names of files may hold bytes that are no UTF-8.
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    try:
+        table = csv.writer(text)
+        table.writerow(_cell(name) for name in predictions.columns)
+        table.writerows([_cell(value) for value in row] for row in predictions.rows())
+    finally:
+        text.detach()  # flushes, and leaves the file open
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def write_json(file: BinaryIO, predictions: Predictions) -> None:
+    """An array of objects, one a row, by the names of the columns."""
+    columns = predictions.columns
+    lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in predictions.rows())
+    file.write(("[" + ",\n ".join(lines) + "]\n").encode())
+
+
+def write_npz(file: BinaryIO, predictions: Predictions) -> None:
+    """NumPy arrays; see `Predictions.arrays`."""
+    import numpy as np
+
+    np.savez(file, **predictions.arrays())
+
+
+WRITERS: dict[str, Callable[[BinaryIO, Predictions], None]] = {
+    ".csv": write_csv,
+    ".json": write_json,
+    ".npz": write_npz,
+}
+
+
+def known_formats() -> str:
+    """The extensions that are known, as a sentence has them."""
+    *others, last = WRITERS
+    return f"{', '.join(others)} or {last}"

@@ -1,0 +1,1 @@
+"""The options of the command line, and YAML files of them."""

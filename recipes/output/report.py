@@ -1,0 +1,251 @@
+"""What a command says at the end: a table for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from datamodules import KernelDataModule
+    from kl import Kernel
+    from kl.machines.machine import TrainedExpansion
+
+WIDE = 200  # characters of a line where no terminal says
+
+
+def readable_seconds(seconds: float) -> str:
+    """Seconds, minutes, hours or days."""
+    if seconds < 120:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
+    """Print the results of a training run, as `fit_results` has them."""
+    from kl.exact.interpolate import RESIDUAL_ACCEPTED
+    from kl.system.wording import counted
+
+    if as_json:
+        paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
+        print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # a script may be elsewhere
+        return
+    table = {
+        "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
+        "train error": ("train_error", "exact_train_error", "{:.2%}"),
+        "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
+        "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
+        "validation mse": ("val_mse", "exact_val_mse", "{:.3e}"),
+        "validation error": ("val_error", "exact_val_error", "{:.2%}"),
+        "validation error, noisy labels": ("val_error_noisy", "exact_val_error_noisy", "{:.2%}"),
+        "test mse": ("test_mse", "exact_test_mse", "{:.3e}"),
+        "test error": ("test_error", "exact_test_error", "{:.2%}"),
+        "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
+        "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.6g}"),
+        "RKHS distance to the limit": ("distance_to_exact", None, "{:.4g}"),
+    }
+    best, last = results["best_epoch"], results["last"] or {}
+    header = [
+        f"{machine.method}, {counted(results['epochs'], 'epoch')}"
+        if best is None
+        else f"{machine.method}, best epoch: {best}"
+    ]
+    shown: list[dict[str, Any]] = [{ours: results.get(ours) for ours, _, _ in table.values()}]
+    if best is not None and best != last["epoch"]:
+        header.append(f"last epoch: {last['epoch']}")
+        shown.append(last)
+    if results["exact_rkhs_norm"] is not None:
+        header.append("exact limit" if not results["ridge"] else "ridge solution")
+        shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
+    rows = [
+        (label, *(_format(values.get(ours), form) for values in shown))
+        for label, (ours, _, form) in table.items()
+        if results.get(ours) is not None
+    ]
+    held = f" ({results['validation_rows']} held out)" if best is not None else ""
+    size = f"n={results['n']}{held} d={results['d']} c={results['c']}"
+    print_table(f"{results['data']}  {size}  {problem_text(machine)}", ("", *header), rows)
+    seconds = results["seconds_per_epoch"]
+    epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
+    typer.echo(
+        f"{machine.describe()}; "
+        f"{results['seconds_total']:.1f} s in all{epoch}; peak memory {results['peak_memory_bytes'] / 1e9:.2f} GB"
+    )
+    if (results["exact_relative_residual"] or 0) > RESIDUAL_ACCEPTED:
+        typer.echo(
+            f"exact limit: the kernel matrix is singular; this is its least-squares solution, with relative residual "
+            f"{results['exact_relative_residual']:.1e}"
+        )
+    if results["exact_skipped"]:
+        typer.echo(f"exact limit: {results['exact_skipped']}")
+    if results["checkpoint"]:
+        typer.echo(f"checkpoint:  {results['checkpoint']}")
+        if results["last_checkpoint"] != results["checkpoint"]:
+            typer.echo(f"last epoch:  {results['last_checkpoint']}")
+        typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
+
+
+def fit_results(
+    trainer: pl.Trainer, machine: TrainedExpansion, datamodule: KernelDataModule, seconds_total: float
+) -> dict[str, Any]:
+    """The numbers of a training run, by the names of `kl fit --json`; to be called on every rank."""
+    import callbacks
+    from kl.system.memory import peak_memory
+
+    held_out = datamodule.validation_set
+    found: dict[type, Any] = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    limit = found.get(callbacks.ExactInterpolation)
+    exact = (limit.results if limit else None) or {}
+    timing = found[callbacks.Timing]
+    stop = found.get(callbacks.StopWhenInterpolated)
+    chosen = machine.parameters_chosen
+    saver = trainer.checkpoint_callback
+    last_path = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
+    chooser, keeper = found.get(callbacks.BestEpoch), found.get(callbacks.BestCheckpoint)
+    best, last = (chooser.best, chooser.last) if chooser else (None, None)
+    values = best or callbacks.epoch_values(trainer, machine, exact.get("distance_to_exact"))
+    test = "val" if held_out is None else "test"  # a run with a validation part ends with a pass over the test set
+    checkpoint = keeper.path if keeper and best else last_path
+    return {
+        "data": datamodule.name,
+        "data_source": datamodule.source,
+        "solver": machine.method,
+        **kernel_results(machine.kernel),
+        "n": datamodule.num_rows,
+        "d": datamodule.num_features,
+        "c": datamodule.num_outputs,
+        "ridge": machine.ridge,
+        "label_noise": datamodule.label_noise,
+        "noise_kind": datamodule.noise_kind,
+        "ranks": trainer.world_size,
+        "epochs": trainer.current_epoch,
+        "interpolated_epoch": stop.stopped_epoch if stop else None,
+        "validation": datamodule.validation,
+        "validation_rows": 0 if held_out is None else len(held_out),
+        "best_epoch": best and best["epoch"],
+        **named_values(values, held_out is not None),
+        "test_mse": machine.eval_metrics.get(f"{test}/mse"),
+        "test_error": machine.eval_metrics.get(f"{test}/error"),
+        "test_error_noisy": machine.eval_metrics.get(f"{test}/error_noisy"),
+        "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
+        "exact_train_mse": exact.get("exact_train_mse"),
+        "exact_train_error": exact.get("exact_train_error"),
+        **{f"exact_{name}": exact.get(f"exact_{name}") if held_out is not None else None for name in VALIDATED},
+        "exact_test_mse": exact.get("exact_test_mse"),
+        "exact_test_error": exact.get("exact_test_error"),
+        "exact_test_error_noisy": exact.get("exact_test_error_noisy"),
+        "exact_rkhs_norm": exact.get("exact_rkhs_norm"),
+        "exact_relative_residual": exact.get("relative_residual"),
+        "exact_jitter": exact.get("jitter"),
+        "exact_seconds": exact.get("seconds"),
+        "exact_skipped": limit.skipped if limit else None,
+        "batch_size": chosen.get("batch_size"),
+        "memory_batch_size": chosen.get("memory_batch_size"),
+        "critical_batch_size": chosen.get("critical_batch_size"),
+        "step_size": chosen.get("step_size"),
+        "centers": chosen.get("centers"),
+        "projection_period": chosen.get("projection_period"),
+        "projection": chosen.get("projection"),
+        "preconditioner_rank": chosen.get("preconditioner_rank"),
+        "top_q": chosen.get("top_q"),
+        "subsample": chosen.get("subsample"),
+        "seconds_total": seconds_total,
+        "seconds_per_epoch": list(timing.seconds_per_epoch),
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+        "log_dir": trainer.log_dir,
+        "checkpoint": checkpoint and shortest(checkpoint),
+        "last_checkpoint": last_path and shortest(last_path),
+    }
+
+
+VALIDATED = ("val_mse", "val_error", "val_error_noisy")
+
+
+def named_values(values: dict[str, Any], validated: bool) -> dict[str, Any]:
+    """An epoch's values by the names of `kl fit --json`; `validated` where val/* is of a validation part."""
+    return {
+        "train_mse": values.get("train/mse"),
+        "train_error": values.get("train/error"),
+        "train_mse_running": values.get("train/mse_running"),
+        "train_error_running": values.get("train/error_running"),
+        **{name: values.get(name.replace("_", "/", 1)) if validated else None for name in VALIDATED},
+        "rkhs_norm": values["rkhs/norm"],
+        "rkhs_norm_per_class": values["rkhs/norm_per_class"],
+        "distance_to_exact": values.get("exact/distance"),
+    }
+
+
+def kernel_results(kernel: Kernel) -> dict[str, Any]:
+    """The kernel by name, its bandwidth, and all its parameters."""
+    config = kernel.config()
+    name = config.pop("kernel")
+    return {"kernel": name, "bandwidth": config.get("bandwidth"), "kernel_parameters": config}
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """The kernel on one line, its numbers to six digits."""
+    return re.sub(r"\d+\.\d{6,}", lambda match: f"{float(match[0]):.6g}", str(kernel))
+
+
+def problem_text(machine: TrainedExpansion) -> str:
+    """The kernel and, where training has one, the ridge on one line."""
+    return kernel_text(machine.kernel) + (f"  ridge={machine.ridge:g}" if machine.ridge else "")
+
+
+def print_json(results: dict[str, Any]) -> None:
+    """One JSON object on standard output; numbers that JSON has not are null."""
+    print(json.dumps(plain_values(results)))
+
+
+def tensorboard_command() -> str:
+    """`tensorboard`, or the path of the one beside this Python where that is not on the PATH."""
+    beside = Path(sys.executable).with_name("tensorboard")
+    if shutil.which("tensorboard") or not beside.exists():
+        return "tensorboard"
+    return shortest(beside)
+
+
+def shortest(path: Path) -> str:
+    """The path from the present folder where it lies in there, else as it is."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on standard output, as wide as the terminal; lines are not broken where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    typer.echo(title)
+    table = Table(show_header=any(header), box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _format(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def plain_values(value: Any) -> Any:
+    """The same with None in place of numbers that JSON has not, and lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""What several experiments conclude from their points."""

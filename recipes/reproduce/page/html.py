@@ -1,0 +1,104 @@
+"""All experiments on one page that needs nothing else: no script, no network, figures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from kl.system.files import written_whole
+from recipes.reproduce.page.output import as_svg
+from recipes.reproduce.page.presentation import HEADER, Presentation
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto; }
+th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td { text-align: left; }
+caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+figure { margin: 1rem 0; } img { max-width: 100%; }
+.small { color: #555; font-size: 13px; } .note { background: #fff6dd; padding: 0.4rem 0.7rem; }
+code { background: #f3f3f3; padding: 0 0.2rem; }
+@media print { h2 { break-before: page; } body { max-width: none; } }
+"""
+
+Done = Sequence[tuple[dict[str, Any], Presentation]]
+
+
+def write_report(path: Path, done: Done, failed: dict[str, str]) -> None:
+    """Write the page, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(report(done, failed).encode())
+
+
+def report(done: Done, failed: dict[str, str]) -> str:
+    """The page: contents, the agreement with the published numbers, and a section for each experiment."""
+    contents = "".join(
+        f'<li><a href="#{r["experiment"]}">{r["experiment"]}</a>: {escape(r["title"])}</li>' for r, _ in done
+    )
+    broken = "".join(f'<p class="note">{escape(name)} failed: {escape(why)}</p>' for name, why in failed.items())
+    sections = "".join(section(record, shown) for record, shown in done)
+    scale = done[0][0]["scale"] if done else ""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>kl reproduce: {scale}</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>Kernel learning experiments, reproduced ({scale} scale)</h1>\n"
+        f"<p>{agreement(done)}</p>{broken}<ol>{contents}</ol>\n{sections}</body></html>\n"
+    )
+
+
+def agreement(done: Done) -> str:
+    """How many numbers agree and how many claims hold."""
+    judged = [c.agrees for _, shown in done for c in shown.comparisons if c.agrees is not None]
+    claims = [c.holds for _, shown in done for c in shown.claims]
+    numbers = f"{sum(judged)} of {len(judged)} numbers that have a tolerance are within it of the published ones. "
+    return (
+        f"{numbers if judged else ''}Of {len(claims)} claims {claims.count(True)} hold, {claims.count(False)} do not, "
+        f"and {claims.count(None)} cannot be told from these results."
+    )
+
+
+def section(record: dict[str, Any], shown: Presentation) -> str:
+    """One experiment."""
+    parts = [
+        f'<h2 id="{record["experiment"]}">{record["experiment"]}: {escape(record["title"])}</h2>',
+        f'<p class="small">{escape(record["source"])}. <code>{escape(record["command"])}</code>, '
+        f"{record['points']} points, {record['seconds_of_points']:.0f} s; {escape(provenance(record))}</p>",
+    ]
+    parts += [f'<p class="note">{escape(text)}</p>' for text in record["warnings"]]
+    parts += [image(name, as_svg(figure)) for name, figure in shown.figures.items()]
+    if shown.sentences:
+        parts.append("<ul>" + "".join(f"<li>{escape(text)}</li>" for text in shown.sentences) + "</ul>")
+    if shown.claims:
+        rows = [(claim.text, claim.verdict, claim.seen, claim.source) for claim in shown.claims]
+        parts.append(table("Claims", ("claim", "verdict", "seen here", "source"), rows, "text"))
+    if shown.comparisons:
+        parts.append(table("Ours beside the published numbers", HEADER, [each.cells() for each in shown.comparisons]))
+    parts += [table(each.title, each.header, each.rows) for each in shown.tables]
+    return "\n".join(parts) + "\n"
+
+
+def provenance(record: dict[str, Any]) -> str:
+    """Commit and machine of the points."""
+    machines = [each for each in record["points_machines"] if each]
+    where = "; ".join(f"{m['gpu'] or m['cpu']}, {m['cores']} cores, torch {m['torch']}" for m in machines)
+    return f"commit {', '.join(commit[:12] for commit in record['points_commits'])}; {where}"
+
+
+def image(name: str, svg: str) -> str:
+    """A figure as part of the page; as an image, so that the names inside figures cannot meet."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}"></figure>'
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+    """A table of numbers, or of text, with a caption."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    caption = f"<caption>{escape(title)}</caption>"
+    return f'<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

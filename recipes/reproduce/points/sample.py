@@ -1,0 +1,121 @@
+"""The data and the kernel of a point, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules import KernelDataModule
+    from kl import Kernel
+    from recipes.reproduce.sweep.point import Context
+
+
+ROWS = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "digits": 1437}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A draw of training and test rows."""
+
+    data: str
+    """As --data has it."""
+    n: int | None = None
+    """Training rows; None takes all."""
+    test_size: int | None = None
+    """Test rows; None takes all."""
+    seed: int = 0
+    """Of the draw and of the noise."""
+    grayscale: bool = False
+    unit_norm: bool = False
+    """Each row divided by its Euclidean length."""
+
+    def datamodule(self, context: Context, label_noise: float = 0.0, augment: str | None = None) -> KernelDataModule:
+        """The data module, set up.
+
+        Raises:
+            InputError: the rows cannot be had.
+        """
+        from datamodules import build_datamodule
+        from kl import RowDataset
+
+        extra: dict[str, Any] = {"grayscale": True} if self.grayscale else {}
+        if augment is not None:
+            extra["augment"] = augment
+        data = build_datamodule(
+            self.data,
+            data_dir=context.data_dir,
+            train_size=self.n,
+            test_size=self.test_size,
+            label_noise=label_noise,
+            noise_seed=self.seed,
+            seed=self.seed,
+            batch_size=None,
+            **extra,
+        )
+        data.prepare_data()
+        data.setup()
+        if self.unit_norm:
+            for part in ("train_set", "test_set"):
+                rows = getattr(data, part)
+                x = rows.x / rows.x.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+                setattr(data, part, RowDataset(x, rows.y, rows.y_noisy))
+        return data
+
+    @property
+    def rows(self) -> int:
+        """n, or how many there are in all."""
+        return self.n or ROWS.get(self.data, 2000)
+
+    def __str__(self) -> str:
+        gray = " gray" if self.grayscale else ""
+        return f"{self.data}{gray} n={self.rows} seed {self.seed}"
+
+
+KERNEL_TITLES = {
+    "gaussian": "Gaussian",
+    "laplacian": "Laplacian",
+    "matern32": "Matérn 3/2",
+    "matern52": "Matérn 5/2",
+    "relu-ntk": "ReLU NTK",
+    "relu-nngp": "ReLU NNGP",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSpec:
+    """A kernel by its name and its parameters."""
+
+    name: str
+    bandwidth: float | None = None
+    depth: int | None = None
+
+    def build(self) -> Kernel:
+        """The kernel.
+
+        Raises:
+            InputError: there is none like that.
+        """
+        import kl
+
+        return kl.build_kernel(self.name, bandwidth=self.bandwidth, depth=self.depth)
+
+    @property
+    def title(self) -> str:
+        """The kernel as a figure's legend has it."""
+        return KERNEL_TITLES.get(self.name, self.name)
+
+    def __str__(self) -> str:
+        if self.depth is not None:
+            return f"{self.name} of depth {self.depth}"
+        return self.name if self.bandwidth is None else f"{self.name} {self.bandwidth:g}"
+
+
+def gaussian(bandwidth: float) -> KernelSpec:
+    """The Gaussian kernel."""
+    return KernelSpec(name="gaussian", bandwidth=bandwidth)
+
+
+def laplacian(bandwidth: float) -> KernelSpec:
+    """The Laplacian kernel."""
+    return KernelSpec(name="laplacian", bandwidth=bandwidth)

@@ -1,0 +1,45 @@
+"""Points that several experiments share: written once, so that they are computed once."""
+
+from __future__ import annotations
+
+from recipes.reproduce.points.exact import Exact
+from recipes.reproduce.points.fit import Fit
+from recipes.reproduce.points.sample import KernelSpec
+from recipes.reproduce.setting import Setting
+from recipes.reproduce.sweep.point import Point
+
+MNIST_NOISES = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Levels of label noise in every exact solve of MNIST: further right-hand sides cost next to nothing."""
+EPOCHS = 20  # [B18] Tables 3-4
+
+
+def whole(setting: Setting, data: str, kernel: KernelSpec) -> Exact:
+    """The exact interpolant of a whole set, gray where it has colours, as [B18] has it."""
+    n = setting.choose(tiny=200, quick=3000, full=None)
+    return exact(setting, data, n, kernel, 0, MNIST_NOISES if data == "mnist" else (0.0,))
+
+
+def whole_fit(setting: Setting, data: str, kernel: KernelSpec) -> Fit:
+    """EigenPro on the same rows, for 20 epochs."""
+    return Fit(
+        sample=whole(setting, data, kernel).sample, kernel=kernel, epochs=setting.choose(tiny=3, quick=20, full=EPOCHS)
+    )
+
+
+def whole_points(setting: Setting, *names: str) -> list[Point]:
+    """Both for each set and kernel."""
+    return [
+        make(setting, data, kernel)
+        for data in setting.distinct(*names)
+        for kernel in setting.kernels(data)
+        for make in (whole_fit, whole)
+    ]
+
+
+def exact(
+    setting: Setting, data: str, n: int | None, kernel: KernelSpec, seed: int, noises: tuple[float, ...] = MNIST_NOISES
+) -> Exact:
+    """The exact interpolant of n rows."""
+    gray = {"grayscale": True} if data == "cifar10" else {}
+    test_size = setting.choose(tiny=None, quick=2000, full=None)
+    return Exact(sample=setting.sample(data, n, test_size, seed, **gray), kernel=kernel, noises=noises)

@@ -1,0 +1,1 @@
+"""Points of an experiment: computed once, kept one by one."""

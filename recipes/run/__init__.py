@@ -1,0 +1,1 @@
+"""A training run: its data and machine, its processes, its Trainer, and its folder."""

@@ -1,0 +1,240 @@
+"""From options to objects: the data module and the kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kl.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from datamodules import KernelDataModule
+    from kl import Kernel
+    from kl.machines.machine import TrainedExpansion
+    from recipes.options.groups import DataOptions, ExactOptions, KernelOptions, RunOptions, SolverOptions
+
+
+Number = TypeVar("Number", int, float)
+
+
+def build_data(
+    options: DataOptions, seed: int, centers: int = 0, shift: bool = True, memory: str = "auto"
+) -> KernelDataModule:
+    """The data module that --data and the options beside it describe; a stream's sample has as many rows as centres.
+
+    `shift` says whether the kernel is shift-invariant, so that features may be; `memory` is for reading a .npz file.
+
+    Raises:
+        InputError: an option is out of its range or does not apply, or the data cannot be had.
+    """
+    from datamodules import ArrayDataModule, build_datamodule
+
+    import_own_first()
+    extra: dict[str, Any] = {}
+    if options.grayscale:
+        extra["grayscale"] = True
+    if options.data.startswith("stream:"):
+        from datamodules.stream import SAMPLE_SIZE
+
+        extra["sample_size"] = max(SAMPLE_SIZE, centers)
+    if options.task != "auto":
+        extra["task"] = options.task
+    if not shift:
+        extra["shift"] = False
+    for name in ("augment", "image_size", "background", "max_pixels"):
+        if getattr(options, name) is not None:
+            extra[name] = getattr(options, name)
+    datamodule = build_datamodule(
+        options.data,
+        data_dir=options.data_dir,
+        train_size=options.train_size,
+        test_size=options.test_size,
+        label_noise=options.label_noise,
+        noise_kind=options.noise_kind,
+        noise_seed=seed,
+        seed=seed,
+        batch_size=None,
+        validation=options.validation,
+        **extra,
+    )
+    if isinstance(datamodule, ArrayDataModule):
+        datamodule.memory = memory
+    return datamodule
+
+
+def build_kernel(options: KernelOptions) -> Kernel:
+    """The kernel that --kernel and the options beside it describe.
+
+    Raises:
+        InputError: the kernel is unknown, or a parameter is out of its range or not one of this kernel.
+    """
+    import kl
+
+    import_own_first()
+    bandwidth = None if options.bandwidth is None else number_or_auto("bandwidth", options.bandwidth)
+    return kl.build_kernel(
+        options.kernel,
+        bandwidth=bandwidth,
+        depth=options.depth,
+        bias=options.bias,
+        power=options.power,
+        degree=options.degree,
+    )
+
+
+def import_own_first() -> None:
+    """Import this project's packages before a user's module, whose folder may have some of the same names."""
+    import callbacks  # noqa: F401
+    import datamodules  # noqa: F401
+    import kl  # noqa: F401
+
+
+def build_run(
+    data: DataOptions, kernel: KernelOptions, solver: SolverOptions, exact: ExactOptions, run: RunOptions
+) -> tuple[KernelDataModule, TrainedExpansion]:
+    """The data module and the machine of a training run.
+
+    Raises:
+        InputError: an option is out of its range or does not apply, or the data cannot be had.
+    """
+    centers = solver.centers or "2000"
+    sampled = int(centers) if solver.solver in ("eigenpro3", "eigenpro4") and centers.isdecimal() else 0
+    datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant, run.memory)
+    return datamodule, build_machine(kernel, solver, exact, run, datamodule)
+
+
+def build_machine(
+    kernel: KernelOptions,
+    solver: SolverOptions,
+    exact: ExactOptions,
+    run: RunOptions,
+    datamodule: KernelDataModule,
+) -> TrainedExpansion:
+    """The machine that --solver and the options beside it describe, not yet fitted.
+
+    Centres of a file are encoded as the training rows are, which are read for that.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+    import kl
+    from kl.checks import check_not_negative
+
+    common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
+    ridge = check_not_negative("ridge", exact.ridge)
+    if ridge and solver.solver != "eigenpro":
+        raise InputError(
+            f"ridge must be 0 with --solver {solver.solver}, whose training has none; got {ridge:g}: use --solver "
+            "eigenpro, or kl interpolate for the exact solution alone"
+        )
+    if solver.solver == "pcg":
+        return kl.ConjugateGradientMachine(build_kernel(kernel), **common)
+    common |= {
+        "batch_size": integer_or_auto("batch_size", solver.batch_size),
+        "step_size": number_or_auto("step_size", solver.step_size),
+        "top_q": integer_or_auto("top_q", solver.top_q),
+        "subsample": integer_or_auto("subsample", solver.subsample),
+    }
+    if solver.solver == "eigenpro":
+        return kl.KernelMachine(build_kernel(kernel), ridge=ridge, **common)
+    period = 1 if solver.solver == "eigenpro3" else integer_or_auto("projection_period", solver.projection_period)
+    return kl.GeneralKernelMachine(
+        build_kernel(kernel),
+        read_centers(solver.centers, datamodule),
+        centers_from=solver.centers_from,
+        projection_period=period,
+        **common,
+    )
+
+
+def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor:
+    """The number or the array that --centers means; 2000 where it is not given.
+
+    Raises:
+        InputError: it is neither a whole number nor a .npz file with an array centers.
+    """
+    from datamodules.arrays import features_of, read_first
+
+    if text is None:
+        return 2000
+    if text.endswith(".npz"):
+        samples = read_first(text, ("centers",))[1]
+        datamodule.prepare_data()
+        datamodule.setup()
+        return features_of("centers", samples, datamodule.encoding)
+    if not text.isdecimal():
+        raise InputError(f"centers must be a whole number of at least 1, or a .npz file; got {text!r}")
+    return int(text)
+
+
+def number_or_auto(name: str, text: str) -> float | str:
+    """The number that an option's text is, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    return _parse(name, text, float, "a number")
+
+
+def integer_or_auto(name: str, text: str) -> int | str:
+    """The whole number that an option's text is, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    return _parse(name, text, int, "a whole number")
+
+
+def _parse(name: str, text: str, kind: type[Number], what: str) -> Number | str:
+    if str(text) == "auto":
+        return "auto"
+    try:
+        return kind(text)  # type: ignore[call-arg]
+    except ValueError as error:
+        raise InputError(f"{name} must be {what} or auto; got {text!r}") from error
+
+
+def check_new_file(option: str, path: Path) -> None:
+    """Check where a file is to be written, before there is what to write.
+
+    Raises:
+        InputError: the folder is missing, or something that is no file is there.
+    """
+    if (path.exists() and not path.is_file()) or path.is_symlink():
+        raise InputError(f"{option} must be the path of a file to write; {str(path)!r} is something else")
+    if not path.parent.is_dir():
+        what = "is no folder" if path.parent.exists() else "does not exist"
+        raise InputError(f"{option}'s folder {str(path.parent)!r} {what}: make it, or give another --{option}")
+
+
+def check_run(options: RunOptions) -> None:
+    """Check the options that every computation has.
+
+    Raises:
+        InputError: one is out of its range.
+    """
+    import torch
+
+    from kl.system.memory import parse_memory
+
+    parse_memory(options.memory)
+    if options.seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0; got {options.seed}")
+    if options.precision not in ("high", "medium"):
+        raise InputError(f"precision must be high or medium; got {options.precision!r}")
+    if options.accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise InputError(f"accelerator must be auto, cpu or gpu; got {options.accelerator!r}")
+    if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"accelerator {options.accelerator!r} needs a CUDA device and torch sees none: use --accelerator cpu"
+        )
+
+
+def device_of(options: RunOptions) -> str:
+    """The torch device that --accelerator means."""
+    import torch
+
+    return "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"

@@ -1,0 +1,142 @@
+"""The processes that train together: how many there are, and which of them writes files and speaks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kl.checks import check_one_of
+from kl.errors import InputError
+from recipes.options.groups import RunOptions, TrainerOptions
+from recipes.run.build import device_of
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins import ClusterEnvironment
+
+STRATEGY = "kernel_parallel"
+PER_CORE = 4  # processes on a CPU, at the most: more than one is of use in tests only
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What --devices and --num-nodes ask for, here and now."""
+
+    devices: int | list[int]
+    """Of each machine, as Lightning's Trainer takes them: how many, or which GPUs."""
+    num_nodes: int
+    environment: ClusterEnvironment | None
+    """Who started them: torchrun, SLURM or the command itself; None where one process trains alone."""
+
+    @property
+    def size(self) -> int:
+        """How many there are, on all machines."""
+        return (self.devices if isinstance(self.devices, int) else len(self.devices)) * self.num_nodes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.environment is None or (self.environment.node_rank() == 0 and self.environment.local_rank() == 0)
+
+
+def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
+    """The processes of a run.
+
+    Raises:
+        InputError: an option is out of its range, or others than those asked for have been started.
+    """
+    check_one_of("strategy", options.strategy, ("auto", STRATEGY))
+    if options.num_nodes < 1:
+        raise InputError(f"num_nodes must be at least 1; got {options.num_nodes}")
+    devices = parse_devices(options.devices, on_gpu=device_of(run) == "cuda")
+    asked = Processes(devices, options.num_nodes, None)
+    environment, starter = _environment(asked.size)
+    if starter and environment is not None and environment.world_size() != asked.size:
+        raise InputError(
+            f"devices times num_nodes must be the {environment.world_size()} processes that {starter} has started; "
+            f"got {options.devices} and {options.num_nodes}: give both what you told {starter}"
+        )
+    if asked.size > 1:
+        _require_open_files(asked.size)
+    return Processes(devices, options.num_nodes, environment if asked.size > 1 else None)
+
+
+def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
+    """How many devices --devices means, or which.
+
+    Raises:
+        InputError: it is no such thing, or there are fewer.
+    """
+    import torch
+
+    there = torch.cuda.device_count() if on_gpu else 1
+    if text in ("auto", "-1"):
+        return there
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or (len(parts) == 1 and int(text) < 1):
+        raise InputError(
+            f"devices must be auto, a whole number of at least 1, or numbers of GPUs such as 0,2; got {text!r}"
+        )
+    if len(parts) == 1:
+        return check_most("devices", int(text), on_gpu)
+    numbers = [int(part) for part in parts]
+    if not on_gpu or len(set(numbers)) < len(numbers) or max(numbers) >= there:
+        what = f"from 0 to {there - 1}, each once" if on_gpu else "left out on a CPU: give how many"
+        raise InputError(f"devices, as numbers of GPUs, must be {what}; got {text!r}")
+    return numbers
+
+
+def check_most(name: str, value: int, on_gpu: bool) -> int:
+    """`value`; InputError where it is more processes than a machine is good for."""
+    import torch
+
+    most = torch.cuda.device_count() if on_gpu else PER_CORE * (os.cpu_count() or 1)
+    if value > most:
+        what = "the GPUs that torch sees" if on_gpu else f"{PER_CORE} processes a core"
+        raise InputError(f"{name} must be at most {most}, {what}; got {value}")
+    return value
+
+
+def _require_open_files(size: int) -> None:
+    """InputError where this process may not open as many files as one of `size` ranks does: gloo would end it."""
+    import resource
+
+    (soft, hard), least = resource.getrlimit(resource.RLIMIT_NOFILE), 128 + 8 * size
+    if soft == resource.RLIM_INFINITY or soft >= least:
+        return
+    if hard != resource.RLIM_INFINITY and hard < least:
+        raise InputError(
+            f"each of {size} ranks opens up to {least} files and connections, and the limit here is {hard}: raise it, "
+            f"as by ulimit -n {least}, or use fewer --devices"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+
+
+def _check_numbers() -> None:
+    """InputError where an environment variable that says which process this is, or where the first listens, is bad."""
+    for name in ("MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        text, most = os.environ.get(name, "0"), 65535 if name == "MASTER_PORT" else 10**6
+        if not (text.isascii() and text.isdigit() and int(text) <= most):
+            raise InputError(
+                f"the environment variable {name} must be a whole number from 0 to {most}; got {text!r}: set it "
+                "right, or unset it where one machine trains alone"
+            )
+
+
+def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
+    """Where these processes come from, and who has started all of them, if not this command."""
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+    if size > 1 or TorchElasticEnvironment.detect():
+        _check_numbers()
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment(), "torchrun"
+    if size == 1:
+        return None, ""
+    if SLURMEnvironment.detect():
+        try:
+            # Lightning would save in the middle of an epoch, from which nothing goes on: the last epoch's end is kept.
+            return SLURMEnvironment(auto_requeue=False), "SLURM"
+        except RuntimeError as error:  # it misses --ntasks-per-node
+            raise InputError(f"devices are as many as SLURM's tasks on a machine: {error}") from error
+    return LightningEnvironment(), ""

@@ -1,0 +1,263 @@
+"""The parts of `kl bench`, each at a size that takes a moment: what they report, never how fast."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import kl
+from kl.rows.int8 import encode
+from recipes.bench.child import Outcome, run_child
+from recipes.bench.options import BenchOptions
+from recipes.bench.output import TITLES
+from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, peer_script, peers
+from recipes.bench.parts.limit import Limits, mm_limit
+from recipes.bench.parts.training import ClockedMachine, StopAtMse, budget_for, train
+from recipes.bench.record import PARTS, Measurement, Task, one_line
+from recipes.bench.runner import limit_rows, limit_tasks, run_task
+from recipes.bench.settings import Bench, Sizes, choose_sizes
+
+TINY = Sizes(
+    parts=("limit",),
+    train=120,
+    exact=60,
+    peers=60,
+    growth=(60, 120),
+    features=(32,),
+    growth_rows=80,
+    centers=30,
+    epochs=2,
+    repeats=1,
+    time_limit=60.0,
+    subsample=20,
+)
+
+
+@pytest.fixture
+def bench():
+    data = growth.random_data(120, 32, coded=True)
+    kernels = {"gaussian": kl.Gaussian(2.0), "laplacian": kl.Laplacian(2.0), "relu-ntk": kl.ReluNTK(depth=3)}
+    return Bench(data, kernels, TINY, Limits(1, "cpu"), rate=1e11)
+
+
+def test_limit(bench):
+    found = mm_limit(bench.data.x, 32, repeats=1)
+    assert found.seconds > 0
+    assert found.gflops == pytest.approx(2e-9 * 120**2 * 32 / found.seconds)
+    (task,) = limit_tasks(bench)
+    assert run_task(task) == []
+    assert [each.detail["batch_size"] for each in limit_rows(bench)] == [120]
+    assert bench.limits.of(bench.data.x, 500) is bench.limits.of(bench.data.x, 120)  # measured once
+
+
+@pytest.mark.parametrize("coded", [True, False])
+def test_budgets_keep_all_or_nothing_of_k(coded):
+    data = growth.random_data(300, 40, coded)
+    assert (encode(data.x) is not None) == (coded and kl.rows.int8.int8_is_exact(data.x.device))
+    for keep in (True, False):
+        for subsample in (None, 30):
+            run = train(data, kl.Gaussian(2.0), epochs=1, subsample=subsample, memory=budget_for(data, keep, subsample))
+            assert run.detail["kept_rows"] == (300 if keep else 0)
+            assert run.detail["kept_columns"] or subsample is None
+
+
+def test_too_little_memory_is_an_error_of_one_line(bench, monkeypatch):
+    monkeypatch.setattr("recipes.bench.parts.training.free_memory", lambda device: 1000)
+    task = Task("epochs", "tight", 1.0, lambda: epochs.measure_case(bench, bench.data, epochs.Case("gaussian")))
+    (found,) = run_task(task)
+    assert "1 KB are free" in found.error
+    assert found.seconds is None
+
+
+def test_epochs(bench):
+    names = [case.name for case in epochs.cases(["gaussian", "relu-ntk"])]
+    assert names == [
+        "gaussian, K not kept",
+        "gaussian, K kept",
+        "relu-ntk, K not kept",
+        "relu-ntk, K kept",
+        "gaussian, K not kept, general floats",
+        "relu-ntk, K not kept, general floats",
+        "gaussian, K not kept, general floats, precision medium",
+        "relu-ntk, K not kept, general floats, precision medium",
+    ]
+    found = epochs.measure_case(bench, bench.data, epochs.Case("gaussian", keep=True))
+    assert [each.name.partition(": ")[2] for each in found] == ["", "Lightning", "norm and training error"]
+    epoch, lightning, norm = found
+    assert epoch.ratio == pytest.approx(epoch.seconds / epoch.detail["limit_seconds"])
+    assert epoch.target == 0.1
+    assert epoch.detail["kept_rows"] == 120
+    assert 0 < lightning.ratio < 1
+    assert norm.ratio > 0
+    assert lightning.target is None  # is at n = 60000
+
+
+def test_general_floats_are_no_codes_and_hardly_other_data(bench):
+    noisy = bench.data.noisy()
+    assert encode(noisy.x) is None
+    assert (noisy.x - bench.data.x).norm() < 0.01 * bench.data.x.norm()
+    found = epochs.measure_case(bench, noisy, epochs.Case("laplacian", floats=True, precision="medium"))
+    assert [each.detail["precision"] for each in found] == ["medium"]
+    assert not found[0].detail["coded"]
+
+
+def test_clocks_change_nothing_and_cover_the_steps():
+    data = growth.random_data(120, 32, coded=True)
+    runs = [train(data, kl.Laplacian(2.0), epochs=3, subsample=20, clocks=clocks) for clocks in (False, True)]
+    assert torch.equal(runs[0].machine.alpha, runs[1].machine.alpha)
+    assert isinstance(runs[1].machine, ClockedMachine)
+    assert len(runs[1].epochs) == len(runs[1].inside) == 2  # the first epoch is left out
+    for epoch, part in zip(runs[1].epochs, runs[1].inside, strict=True):
+        assert part["sweep"] <= part["advance"] <= part["step"] <= epoch
+
+
+def test_stops_at_the_mse_and_not_at_zero_error():
+    data = growth.random_data(120, 32, coded=True)
+    run = train(data, kl.Laplacian(2.0), epochs=500, callbacks=(StopAtMse(1e-6),))
+    assert run.detail["train_mse"] <= 1e-6
+    assert len(run.detail["seconds_per_epoch"]) < 500
+
+
+def test_exact_solvers_agree(bench):
+    for kernel in exact.KERNELS:
+        found = exact.measure_exact(bench, kernel, 60)
+        assert [each.name.partition(", ")[2] for each in found] == list(exact.SOLVERS)
+        assert not any(each.error for each in found)
+        assert next(each.ratio for each in found if "KernelRidge" in each.name) == 1
+        # cdist's distances of a row to itself are not 0, which the Laplacian feels
+        assert all(each.detail["relative_residual"] < 1e-6 for each in found)
+
+
+def test_exact_features_undo_the_rounding_to_float32():
+    pixels = torch.randint(256, (50, 40), generator=torch.Generator().manual_seed(0))
+    pixels[0, :2] = torch.tensor([0, 255])
+    x = pixels.float() / 255
+    assert exact.exact_features(x).dtype == torch.float64
+    if encode(x) is not None:
+        assert torch.allclose(exact.exact_features(x), pixels.double() / 255, rtol=1e-15)
+
+
+def test_a_failing_solver_is_a_line_of_its_own(bench, monkeypatch):
+    def fail(kernel, x, y):
+        raise RuntimeError("no such luck\nmore")
+
+    monkeypatch.setitem(exact.SOLVERS, "torch cdist + solve", fail)
+    found = exact.measure_exact(bench, "gaussian", 60)
+    assert [each.error for each in found] == [None, None, None, "RuntimeError: no such luck"]
+
+
+def test_growth(bench):
+    (rows,) = growth.measure_rows(bench, 60)
+    assert (rows.n, rows.d, rows.detail["grows"]) == (60, 32, "n")
+    for coded, kind in ((True, "d, 8-bit"), (False, "d, general floats")):
+        (features,) = growth.measure_features(bench, 80, 48, coded)
+        assert (features.n, features.d, features.detail["grows"]) == (80, 48, kind)
+        assert features.detail["kept_rows"] == 0
+    assert len(growth.growth_tasks(bench)) == 4
+
+
+def test_memory_of_a_process(bench, monkeypatch, capsys):
+    found = memory.measure_memory(bench, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
+    assert found.error is None
+    assert found.detail["kept_rows"] == 120
+    assert found.ratio == found.detail["used_bytes"] / budget
+
+    def in_this_process(command, time_limit):
+        monkeypatch.setattr(sys, "argv", command[3:])
+        memory_child.main()
+        values = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return Outcome(values, values["error"])
+
+    monkeypatch.setattr(memory, "run_child", in_this_process)
+    refused = memory.measure_memory(bench, "nothing", 1000)
+    assert "more than the budget" in refused.error
+    assert refused.ratio is None
+
+
+def test_peers_of_ours_and_of_scikit_learn(bench, tmp_path):
+    peers.write_problem(tmp_path / "problem.npz", bench, "gaussian", 60)
+    problem = peer_script.read_problem(str(tmp_path / "problem.npz"))
+    found = {name: peer_script.measure(name, dict(problem)) for name in list(peer_script.PEERS)[:4]}
+    assert found["kl EigenPro"]["train_mse"] <= peers.TARGET_MSE
+    assert found["kl EigenPro"]["epochs"] >= 1
+    assert found["kl.interpolate"]["train_mse"] < 1e-20
+    assert found["sklearn KernelRidge"]["train_mse"] < 1e-20
+    assert found["sklearn SVC"]["train_mse"] is None
+    assert found["sklearn SVC"]["train_error"] == 0
+    assert {each["error"] for each in found.values()} == {None}
+
+
+def test_peers_in_processes(bench):
+    found = peers.measure_peers(bench, "gaussian", 60, ("sklearn SVC", "no such peer"))
+    assert [each.error for each in found] == [None, "KeyError: 'no such peer'"]
+    assert found[0].seconds > 0
+    assert found[0].ratio is None  # ours was not asked for
+    assert peers.measure_peers(bench, "laplacian", 60, ("sklearn SVC",)) == []
+
+
+def test_a_peer_that_is_not_installed_or_hangs_is_reported(bench, tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(peers, "SCRIPT", script)
+    hasty = Bench(bench.data, bench.kernels, Sizes(**{**vars(TINY), "time_limit": 0.3}), bench.limits, bench.rate)
+    (found,) = peers.measure_peers(hasty, "gaussian", 60, ("gpytorch",))
+    assert found.error == "timed out after 0.3 s"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("print('noise'); print('{\"seconds\": 1, \"error\": null}')", None),
+        ('print(\'{"error": "ModuleNotFoundError: xrfm"}\')', "ModuleNotFoundError: xrfm"),
+        ("import os; os.abort()", "killed by signal 6"),
+        ("raise SystemExit('out of luck')", "exit code 1: out of luck"),
+        ("print('no JSON')", "exit code 0: nothing said"),
+    ],
+)
+def test_child_processes(code, error):
+    outcome = run_child([sys.executable, "-c", code], 30)
+    assert (outcome.error is None) if error is None else outcome.error.startswith(error)
+    assert run_child(["/no/such/python"], 1).error.startswith("FileNotFoundError")
+
+
+def test_records():
+    found = Measurement("epochs", "x", ratio=0.5, target=0.45)
+    assert found.met is False
+    assert json.loads(json.dumps(found.as_dict()))["met"] is False
+    assert Measurement("epochs", "x", ratio=0.4, target=0.45).met is True
+    assert Measurement("epochs", "x", ratio=0.4).met is None
+    assert one_line(ValueError("a\nb")) == "ValueError: a"
+    assert len(one_line(ValueError("a" * 999))) == 200
+
+
+def test_every_part_has_a_title():
+    assert list(TITLES) == list(PARTS)
+
+
+def test_general(bench):
+    (task,) = general.general_tasks(bench)
+    found = run_task(task)
+    assert [each.name for each in found] == [
+        "EigenPro 4, p = 30",
+        "EigenPro 4, p = 30, projected by a factor",
+        "EigenPro 4, p = 30, projected by EigenPro 2",
+    ]
+    limit, same, papers = found
+    assert limit.detail["columns"] == 30 + (limit.detail["period"] - 1) * limit.detail["batch_size"] / 2
+    plain = bench.limits.of(bench.data.x, limit.detail["batch_size"]).seconds
+    assert limit.ratio == pytest.approx(limit.seconds / (plain * limit.detail["columns"] / 120))
+    assert limit.target == 1.3
+    assert same.detail["eigenpro3"]["period"] == 1
+    assert papers.target is None  # far fewer centres than the target is about
+    assert all(each.detail["test_error"] is not None for each in found)
+
+
+def test_sizes():
+    full = choose_sizes(BenchOptions(scale="full"), 60_000)
+    assert full.growth == (5_000, 10_000, 20_000, 40_000, 60_000)
+    assert (full.exact, full.peers, full.subsample) == (10_000, 10_000, None)
+    assert choose_sizes(BenchOptions(scale="full", train_size=15_000), 60_000).growth == (5_000, 10_000, 15_000)
+    quick = choose_sizes(BenchOptions(only="peers, limit"), 1437)
+    assert quick.train == 1437
+    assert quick.parts == ("limit", "peers")  # always in the same order
