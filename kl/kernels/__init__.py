@@ -1,10 +1,6 @@
 """Kernels: a formula and a thin class each."""
 
-from kl.kernels.bandwidth import median_distance
-from kl.kernels.configured import kernel_from_config
-from kl.kernels.inner_product import Polynomial
-from kl.kernels.kernel import GramKernel, Kernel, Product, Scaled, Sum
-from kl.kernels.names import kernel_names
+# First, because kernels are listed in the order in which their classes are defined.
 from kl.kernels.radial import (
     Bandwidth,
     ExponentialPower,
@@ -15,6 +11,13 @@ from kl.kernels.radial import (
     Matern52,
     RadialKernel,
 )
+
+# isort: split
+from kl.kernels.bandwidth import median_distance
+from kl.kernels.configured import kernel_from_config
+from kl.kernels.inner_product import Polynomial
+from kl.kernels.kernel import GramKernel, Kernel, Product, Scaled, Sum
+from kl.kernels.names import kernel_names
 from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK
 

@@ -32,6 +32,8 @@ class Kernel(ABC):
     """
 
     name: ClassVar[str] = ""  # what users type after --kernel; empty for kernels outside kl
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of it
+    is_combination: ClassVar[bool] = False  # of other kernels, for which a command line has no words
     shift_invariant: ClassVar[bool] = False  # whether K(x + a, z + a) = K(x, z) for every a
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -184,6 +186,8 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Combination(Kernel):
+    is_combination: ClassVar[bool] = True
+
     parts: tuple[Kernel, ...]
 
     def __post_init__(self) -> None:
@@ -287,6 +291,7 @@ class Scaled(Kernel):
     """
 
     name: ClassVar[str] = "scaled"
+    is_combination: ClassVar[bool] = True
 
     part: Kernel
     scale: float

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from kl.errors import InputError
-from kl.kernels.inner_product import Polynomial
-from kl.kernels.kernel import Kernel, Product, Scaled, Sum
-from kl.kernels.radial import (
-    ExponentialPower,
-    Gaussian,
-    InverseMultiquadric,
-    Laplacian,
-    Matern32,
-    Matern52,
-)
-from kl.kernels.relu import ReluNNGP, ReluNTK
-
-_NAMED: dict[str, type[Kernel]] = {
-    kernel.name: kernel
-    for kernel in (
-        Gaussian,
-        Laplacian,
-        ExponentialPower,
-        Matern32,
-        Matern52,
-        InverseMultiquadric,
-        Polynomial,
-        ReluNTK,
-        ReluNNGP,
-    )
-}
-_ALIASES: dict[str, type[Kernel]] = {"dispersal": ExponentialPower}
-# Only configurations hold these: on a command line there is no way to write their parts.
-_COMBINING: dict[str, type[Kernel]] = {kernel.name: kernel for kernel in (Sum, Product, Scaled)}
+from kl.kernels.kernel import Kernel, is_ours
 
 
 def kernel_names() -> list[str]:
     """The names that `build_kernel` and `--kernel` know, aliases last."""
-    return [*_NAMED, *_ALIASES]
+    typed = [cls for cls in _classes().values() if not cls.is_combination]
+    return [*(cls.name for cls in typed), *(alias for cls in typed for alias in cls.aliases)]
 
 
 def named_class(name: str) -> type[Kernel]:
@@ -50,7 +23,8 @@ def named_class(name: str) -> type[Kernel]:
     Raises:
         InputError: there is none of this name.
     """
-    known = _NAMED | _ALIASES | _COMBINING
+    known = _classes()
+    known |= {alias: cls for cls in known.values() for alias in cls.aliases}
     if name in known:
         return known[name]
     close = get_close_matches(name.lower().replace("_", "-"), kernel_names(), n=1)
@@ -59,6 +33,18 @@ def named_class(name: str) -> type[Kernel]:
         f"unknown kernel {name!r}.{hint} Known: {', '.join(kernel_names())}; "
         "or package.module:Class for a kernel of your own"
     )
+
+
+def _classes() -> dict[str, type[Kernel]]:
+    """kl's own kernels by their names: every class in kl.kernels that has one."""
+    return {cls.name: cls for cls in _below(Kernel) if is_ours(cls) and cls.name}
+
+
+def _below(cls: Any) -> Iterator[type[Kernel]]:
+    """All subclasses, in the order in which they are defined."""
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
 
 
 def check_parameters(name: str, cls: type[Kernel], given: Mapping[str, Any], complete: bool = False) -> None:

@@ -148,6 +148,7 @@ class ExponentialPower(RadialKernel):
     """
 
     name: ClassVar[str] = "exponential-power"
+    aliases: ClassVar[tuple[str, ...]] = ("dispersal",)
 
     power: float = 1.0
 
