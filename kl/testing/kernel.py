@@ -1,4 +1,4 @@
-"""The checks that every kernel must pass, shipped so that you can run them on a kernel of your own."""
+"""The checks that every kernel must pass."""
 
 from __future__ import annotations
 
