@@ -32,11 +32,11 @@ from kl.exact.machine import ConjugateGradientMachine
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
+from kl.machines.loading import load_machine
 from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
-from kl.solvers import load_machine
 
 try:
     __version__ = version("kl")

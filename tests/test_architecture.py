@@ -73,7 +73,6 @@ FLOORS = {
         "testing",
         "estimators tuning",
         "features",
-        "solvers",
         "general",
         "eigenpro",
         "model",

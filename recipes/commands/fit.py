@@ -36,7 +36,7 @@ def fit(
     from recipes.run.trainer import check_training, new_run
 
     check_run(run)
-    check_training(data, solver, run, trainer)
+    check_training(data, solver, exact, trainer)
     processes = find_processes(trainer, run)
     datamodule, machine = build_run(data, kernel, solver, exact, run)
     groups = (data, kernel, solver, exact, run, trainer)

@@ -51,7 +51,7 @@ def plan(
     from recipes.run.trainer import check_training
 
     check_run(run)
-    check_training(data, solver, run, trainer)
+    check_training(data, solver, exact, trainer)
     processes = find_processes(trainer, run)
     from kl import GeneralKernelMachine, KernelMachine
 

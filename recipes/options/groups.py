@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from recipes.options.config import dump_config, load_config, refuse_code
+from recipes.options.solvers import SOLVER_HELP, SOLVERS
 
 Option = functools.partial(typer.Option, show_default=True)
 _in_data = functools.partial(Option, rich_help_panel="Data")
@@ -102,11 +103,7 @@ class SolverOptions:
 
     solver: Annotated[
         str,
-        _in_solver(
-            help="eigenpro: EigenPro 2, a centre at each training row; eigenpro3, eigenpro4: --centers, projected "
-            "after each step or after several; pcg: preconditioned conjugate gradients, an iteration an epoch.",
-            metavar="eigenpro|eigenpro3|eigenpro4|pcg",
-        ),
+        _in_solver(help=SOLVER_HELP, metavar="|".join(SOLVERS)),
     ] = "eigenpro"
     epochs: Annotated[int, _in_solver(help="Passes over the training set.")] = 10
     batch_size: Annotated[str, _in_solver(help="Rows a step, m.", metavar="INTEGER|auto")] = "auto"

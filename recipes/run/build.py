@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kl.errors import InputError
+from recipes.options.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +104,7 @@ def build_run(
         InputError: an option is out of its range or does not apply, or the data cannot be had.
     """
     centers = solver.centers or "2000"
-    sampled = int(centers) if solver.solver in ("eigenpro3", "eigenpro4") and centers.isdecimal() else 0
+    sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
     datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant, run.memory)
     return datamodule, build_machine(kernel, solver, exact, run, datamodule)
 
@@ -120,34 +123,24 @@ def build_machine(
     Raises:
         InputError: an option is out of its range.
     """
-    import kl
     from kl.checks import check_not_negative
 
-    common: dict[str, Any] = {"memory": run.memory, "precision": run.precision, "seed": run.seed}
-    ridge = check_not_negative("ridge", exact.ridge)
-    if ridge and solver.solver != "eigenpro":
-        raise InputError(
-            f"ridge must be 0 with --solver {solver.solver}, whose training has none; got {ridge:g}: use --solver "
-            "eigenpro, or kl interpolate for the exact solution alone"
-        )
-    if solver.solver == "pcg":
-        return kl.ConjugateGradientMachine(build_kernel(kernel), **common)
-    common |= {
-        "batch_size": integer_or_auto("batch_size", solver.batch_size),
-        "step_size": number_or_auto("step_size", solver.step_size),
-        "top_q": integer_or_auto("top_q", solver.top_q),
-        "subsample": integer_or_auto("subsample", solver.subsample),
+    chosen, given = SOLVERS[solver.solver], {**vars(run), **vars(solver), **vars(exact)}
+    read: dict[str, Callable[[Any], Any]] = {
+        "batch_size": partial(integer_or_auto, "batch_size"),
+        "step_size": partial(number_or_auto, "step_size"),
+        "top_q": partial(integer_or_auto, "top_q"),
+        "subsample": partial(integer_or_auto, "subsample"),
+        "projection_period": partial(integer_or_auto, "projection_period"),
+        "centers": partial(read_centers, datamodule=datamodule),
+        "ridge": partial(check_not_negative, "ridge"),
     }
-    if solver.solver == "eigenpro":
-        return kl.KernelMachine(build_kernel(kernel), ridge=ridge, **common)
-    period = 1 if solver.solver == "eigenpro3" else integer_or_auto("projection_period", solver.projection_period)
-    return kl.GeneralKernelMachine(
-        build_kernel(kernel),
-        read_centers(solver.centers, datamodule),
-        centers_from=solver.centers_from,
-        projection_period=period,
-        **common,
-    )
+    arguments = {name: read.get(name, _as_it_is)(given[name]) for name in given if name in chosen.arguments}
+    return chosen.machine_class(build_kernel(kernel), **arguments, **chosen.fixed)  # type: ignore[call-arg, arg-type]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor:

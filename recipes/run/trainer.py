@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kl.checks import check_one_of
 from kl.errors import CheckpointError, InputError, KLError
 from kl.system.files import hold
 from kl.system.signals import INTERRUPTED
 from kl.system.wording import counted
 from recipes.options.config import dump_config
-from recipes.options.groups import DataOptions, RunOptions, SolverOptions, TrainerOptions
+from recipes.options.groups import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
+from recipes.options.solvers import check_solver_options
 from recipes.run.leftovers import remove_dead_runs
 from recipes.run.processes import STRATEGY, Processes
 
@@ -37,30 +37,15 @@ if TYPE_CHECKING:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a disk that takes no more
-GENERAL = ("eigenpro3", "eigenpro4")  # solvers with centres of their own
-SOLVERS = ("eigenpro", *GENERAL, "pcg")
 
 
-def check_training(data: DataOptions, solver: SolverOptions, run: RunOptions, trainer: TrainerOptions) -> None:
+def check_training(data: DataOptions, solver: SolverOptions, exact: ExactOptions, trainer: TrainerOptions) -> None:
     """Check the options of a training run before any data is read.
 
     Raises:
         InputError: one is out of its range, or asks for what there is not yet.
     """
-    check_one_of("solver", solver.solver, SOLVERS)
-    for option, default in (("centers", None), ("centers_from", "random"), ("projection_period", "auto")):
-        value = getattr(solver, option)
-        if solver.solver not in GENERAL and value != default:
-            raise InputError(f"{option} is for --solver eigenpro3 and eigenpro4; got {value} with {solver.solver}")
-    if solver.solver == "eigenpro3" and solver.projection_period not in ("auto", "1"):
-        raise InputError(
-            f"projection_period must be 1 with --solver eigenpro3; got {solver.projection_period}: use "
-            "--solver eigenpro4"
-        )
-    for option in ("batch_size", "step_size", "top_q", "subsample"):
-        value = getattr(solver, option)
-        if solver.solver == "pcg" and value != "auto":
-            raise InputError(f"{option} must be auto with --solver pcg, which has no such parameter; got {value}")
+    check_solver_options(solver.solver, solver, exact)
     if solver.epochs < 1:
         raise InputError(f"epochs must be at least 1; got {solver.epochs}")
     if solver.patience is not None and solver.patience < 1:

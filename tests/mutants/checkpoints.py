@@ -8,9 +8,9 @@ BAD = "tests/kl/machines/test_bad_checkpoints.py"
 MUTANTS = [
     Mutant(
         "a checkpoint says what class is made",
-        "kl/solvers.py",
-        "if kind not in KINDS:",
-        "import kl\n        KINDS.setdefault(kind, getattr(kl, kind, None))\n        if KINDS[kind] is None:",
+        "kl/machines/loading.py",
+        "if kind not in known:",
+        "import kl\n        known.setdefault(kind, getattr(kl, kind, None))\n        if known[kind] is None:",
         f"{SECURITY} -k kind_in_the_table",
     ),
     Mutant(

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from kl.eigenpro.machine import KernelMachine
 from kl.errors import CheckpointError
-from kl.exact.machine import ConjugateGradientMachine
-from kl.general.machine import GeneralKernelMachine
 from kl.kernels.registry import GivenKernel
 from kl.machines.checkpoints import errors_name, read_checkpoint
 from kl.machines.machine import machine_part
 from kl.machines.state import StatefulExpansion
-from kl.model import KernelModel
-
-KINDS: dict[str, type[StatefulExpansion]] = {
-    cls.__name__: cls for cls in (KernelMachine, GeneralKernelMachine, ConjugateGradientMachine, KernelModel)
-}
-"""All that a file can ask for: what it calls itself is looked up here and nowhere else."""
 
 
 def load_machine(
@@ -36,7 +27,21 @@ def load_machine(
     """
     checkpoint = read_checkpoint(path)
     with errors_name(path):
-        kind = machine_part(checkpoint)["kind"]
-        if kind not in KINDS:
-            raise CheckpointError(f"the checkpoint must hold one of {', '.join(KINDS)}; got {kind!r}")
-        return KINDS[kind].restored(checkpoint, kernel=kernel).eval()
+        kind, known = machine_part(checkpoint)["kind"], _kinds()
+        if kind not in known:
+            raise CheckpointError(f"the checkpoint must hold one of {', '.join(known)}; got {kind!r}")
+        return known[kind].restored(checkpoint, kernel=kernel).eval()
+
+
+def _kinds() -> dict[str, type[StatefulExpansion]]:
+    """kl's own machines by the names of their classes: all that a file can ask for."""
+    return {cls.__name__: cls for cls in _leaves(StatefulExpansion)}
+
+
+def _leaves(cls: type[StatefulExpansion]) -> Iterator[type[StatefulExpansion]]:
+    """The classes of kl below one that have no further ones below them."""
+    below = [each for each in cls.__subclasses__() if each.__module__.startswith("kl.")]
+    if not below:
+        yield cls
+    for subclass in sorted(below, key=lambda known: known.__module__):
+        yield from _leaves(subclass)
