@@ -3,7 +3,9 @@
 import pytorch_lightning as pl
 import torch
 
+import kl
 from datamodules import ArrayDataModule
+from kl import Laplacian
 from kl.eigenpro.memory import training_memory
 
 QUIET = {
@@ -39,3 +41,10 @@ def memory_for(n, d, c, s, kept_rows=0, columns=False, coded=False):
     plan = training_memory(n, d, c, s, budget=10**15, coded=coded)
     least = sum(size for name, size in plan.items.items() if "kept" not in name)
     return least + kept_rows * n * 4 + (n * s * 4 if columns else 0)
+
+
+MACHINES = {
+    "KernelMachine": lambda: kl.KernelMachine(Laplacian(2.0), batch_size=20),
+    "GeneralKernelMachine": lambda: kl.GeneralKernelMachine(Laplacian(2.0), 10, batch_size=20),
+    "ConjugateGradientMachine": lambda: kl.ConjugateGradientMachine(Laplacian(2.0)),
+}

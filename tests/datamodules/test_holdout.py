@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_data_images import fill
+from pictures import fill
 from training import quiet_trainer
 
 import kl

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from pictures import RNG, fill, picture
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -17,20 +18,6 @@ from datamodules import CIFAR10DataModule, ImageFolderDataModule, build_datamodu
 from datamodules.cifar import read_jpeg_zip
 from datamodules.images import decode_image, luma
 from kl.errors import InputError
-
-RNG = np.random.default_rng(0)
-
-
-def picture(size=(8, 6)):
-    return Image.fromarray(RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def fill(folder, classes=("cat", "dog"), each=5):
-    for name in classes:
-        (folder / name).mkdir(parents=True)
-        for i in range(each):
-            picture().save(folder / name / f"{i}.png")
-    return folder
 
 
 @pytest.fixture(autouse=True)

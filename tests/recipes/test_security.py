@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from training import fit, quiet_trainer, regression
+from training import MACHINES, fit, quiet_trainer, regression
 from user_kernels import Cauchy
 
 import kl
@@ -48,11 +48,6 @@ KERNELS = {
     "of kl, by its module": {"kernel": "kl.kernels.radial:Gaussian", "bandwidth": 2.0},
     "of a submodule": {"kernel": f"{NAME}.part:K"},
     "a function": {"kernel": "os:system", "command": "touch it_ran"},
-}
-MACHINES = {
-    "KernelMachine": lambda: KernelMachine(Laplacian(2.0), batch_size=20),
-    "GeneralKernelMachine": lambda: kl.GeneralKernelMachine(Laplacian(2.0), 10, batch_size=20),
-    "ConjugateGradientMachine": lambda: kl.ConjugateGradientMachine(Laplacian(2.0)),
 }
 
 

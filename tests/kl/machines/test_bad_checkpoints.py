@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_security import MACHINES
-from training import fit, quiet_trainer, regression
+from training import MACHINES, fit, quiet_trainer, regression
 
 from callbacks import AtomicCheckpointIO, History
 from datamodules import DigitsDataModule
