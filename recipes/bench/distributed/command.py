@@ -1,4 +1,4 @@
-"""`kl bench distributed`: how training gets faster, and larger, with more ranks; and a model of many GPUs."""
+"""`kl bench distributed`: how training gets faster, and larger, with more ranks, and what the ranks send each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from recipes.options.groups import Accelerator, Data, DataDir, OutputOptions, _i
 log = logging.getLogger(__name__)
 
 TIME_LIMIT = 900.0  # seconds of a run
-MODELLED: dict[str, Any] = {"d": 784, "c": 10, "m": 1500, "s": 5000, "q": 600}  # as planned for MNIST with s = 5000
 BATCH, KERNEL = 500, {"kernel": "laplacian", "bandwidth": 10.0}  # of MNIST at scale [0, 1]
 
 
@@ -58,7 +57,7 @@ class Series:
 
 @takes(DistributedOptions, OutputOptions)
 def distributed(options: DistributedOptions, output: OutputOptions) -> None:
-    """Measure strong and weak scaling over ranks, count what they exchange, and predict many GPUs.
+    """Measure strong and weak scaling over ranks, and count what they exchange.
 
     Every rank has the same number of threads, so that more ranks are more hardware. For example:
 
@@ -94,9 +93,7 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
         "machine": machine(device),
         "options": asdict(options),
         "threads_per_rank": threads,
-        "runs": with_predictions(runs),
-        "modelled": MODELLED,
-        "model": model_table(),
+        "runs": with_speed(runs),
         "log_dir": str(folder),
         "seconds_total": time.perf_counter() - start,
     }
@@ -189,52 +186,18 @@ def run_one(options: DistributedOptions, series: Series, ranks: int, threads: in
     return {"series": asdict(series), "ranks": ranks, "n": n, "error": outcome.error, **outcome.values}
 
 
-def with_predictions(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs with speed-up, efficiency, the formula's bytes, and the model's seconds of an epoch.
-
-    The model: on R ranks a step takes as long as on one with as many centres as a rank has, and the exchange beside it.
-    """
-    from kl.distributed.scaling import Link, exchange_seconds, step_bytes
-
+def with_speed(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs with their seconds of a step, speed-up and efficiency against the run of one rank in the same series."""
     first = {run["series"]["name"]: run for run in runs if run["ranks"] == 1 and not run["error"]}
     for run in runs:
-        one = first.get(run["series"]["name"])
+        one, weak = first.get(run["series"]["name"]), run["series"]["weak"]
         if run["error"] or one is None:
             continue
-        problem, size, kept = _problem(run), run["ranks"], float(run["series"]["keep"])
-        steps, step = run["n"] / run["batch_size"], one["seconds"] * one["batch_size"] / one["n"]
-        run["step_seconds"] = run["seconds"] / steps
-        run["speedup"] = None if run["series"]["weak"] else one["seconds"] / run["seconds"]
-        run["efficiency"] = step / run["step_seconds"] / (1 if run["series"]["weak"] else size)
-        run["formula_bytes"] = step_bytes(problem, kept) if size > 1 else 0.0
-        exchange = 0.0
-        if size > 1:
-            hop = run["link"]["latency"] / math.ceil(math.log2(size))
-            link = Link(run["link"]["bandwidth"], hop)
-            exchange = exchange_seconds(problem, link, size, bool(kept), on_cpu=run["device"] == "cpu")
-        share = problem.centers / size / _problem(one).centers
-        run["predicted_seconds"] = steps * (step * share + exchange)
+        run["step_seconds"] = _step_seconds(run)
+        run["speedup"] = None if weak else one["seconds"] / run["seconds"]
+        run["efficiency"] = _step_seconds(one) / run["step_seconds"] / (1 if weak else run["ranks"])
     return runs
 
 
-def _problem(run: dict[str, Any]) -> Any:
-    """The run in the letters of the model."""
-    from kl.distributed.scaling import Problem
-
-    letters = {"d": run["d"], "c": run["c"], "m": run["batch_size"], "s": run["s"], "q": run["q"]}
-    return Problem(n=run["n"], **letters, p=run["series"]["centers"] or None, period=run["period"], coded=run["coded"])
-
-
-def model_table() -> list[dict[str, Any]]:
-    """What the model says of 8 to 64 GPUs; the rates are stated, not measured."""
-    from kl.distributed.scaling import GPU, GPU_LINK, Problem, exchange_dominates_from, predict
-
-    table = []
-    # n of EigenPro 2, and n and p of EigenPro 4, on features such as MNIST's.
-    for n, p in ((10**6, None), (10**7, None), (10**7, 10**6), (10**8, 10**6)):
-        problem = Problem(n, p=p, **MODELLED)
-        limit = exchange_dominates_from(problem, GPU, GPU_LINK)
-        for ranks in (8, 16, 32, 64):
-            found = predict(problem, GPU, GPU_LINK, ranks)
-            table.append({"n": n, "p": p, "ranks": ranks, **asdict(found), "exchange_dominates_from": limit})
-    return table
+def _step_seconds(run: dict[str, Any]) -> float:
+    return run["seconds"] * run["batch_size"] / run["n"]
