@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -45,5 +43,3 @@ def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
 
 app.callback(invoke_without_command=True)(_unless_subcommand(bench))
 app.command("distributed")(distributed)
-if importlib.util.find_spec("recipes.stability") is not None:
-    app.command("stability")(importlib.import_module("recipes.stability").stability)

@@ -81,7 +81,6 @@ def test_help_and_config_of_the_group(kl):
 
 
 def test_a_sub_command_runs_alone(kl):
-    pytest.importorskip("recipes.stability")
-    shown = kl("bench", "stability", "--help")
+    shown = kl("bench", "distributed", "--help")
     assert shown.code == 0, shown.err
     assert "--log-dir" in shown.out
