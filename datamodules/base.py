@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import Augmentation, AugmentedRows
+from datamodules.facts import Facts
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData
@@ -39,7 +40,8 @@ class KernelDataModule(pl.LightningDataModule):
     """A training set, and optionally a validation part and a test set: features (n, d) float32, targets (n, c).
 
     A new data set is a subclass with a `name` and a `load`; one that downloads derives from
-    `datamodules.download.DownloadedDataModule`.
+    `datamodules.download.DownloadedDataModule`. One that `--data` names also has `facts`, and a line in
+    `datamodules.registry`.
     The test set is optional. With `validation` 0 the val/* metrics are of the test set, and nothing may be chosen by
     them; with a share of the training rows held out they are of that part, and the test set waits for `trainer.test`.
 
@@ -91,6 +93,9 @@ class KernelDataModule(pl.LightningDataModule):
     name: str = ""
     source: str = ""
     """Where the rows came from: the name, unless a stand-in was read ("cifar10-jpeg")."""
+
+    facts: Facts | None = None
+    """What is known of a published set; None of the user's own data."""
 
     streamed = False
     """Whether training batches are read while training runs; `train_set` is then a sample of the rows."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
-import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -18,6 +16,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 from datamodules.download import DownloadedDataModule, download
+from datamodules.facts import Facts
 from datamodules.images import decode_image, luma
 from datamodules.raw import RawData
 from kl.errors import InputError
@@ -40,6 +39,14 @@ class CIFAR10DataModule(DownloadedDataModule):
     """
 
     name = "cifar10"
+    facts = Facts(
+        n_train=50000,
+        n_test=10000,
+        num_features=3072,
+        num_classes=10,
+        origin="Krizhevsky 2009",
+        class_counts=(5000,) * 10,
+    )
 
     def __init__(self, grayscale: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -61,7 +68,7 @@ class CIFAR10DataModule(DownloadedDataModule):
         """Download the original pickles from torchvision's address, also where the JPEG files are there."""
         pickles = self.places()[0]
         if self.found_in() != pickles:
-            download([CIFAR10.url], CIFAR10.tgz_md5, pickles, _untar)
+            download([CIFAR10.url], CIFAR10.tgz_md5, pickles)
 
     def prepare_data(self) -> None:
         """Download the set unless it is there; decode the JPEG files, where they stand in, to the cache."""
@@ -160,16 +167,6 @@ def _decode_zip(path: Path) -> dict[str, np.ndarray]:
             arrays[f"x_{part}"] = np.stack(images)
             arrays[f"y_{part}"] = np.array([classes.index(label) for label, _ in found], dtype=np.int64)
     return arrays
-
-
-def _untar(archive: Path, out: Path) -> None:
-    """Unpack the pickles, without the folder around them."""
-    with tarfile.open(archive) as packed:
-        for member in packed:
-            content = packed.extractfile(member) if member.isfile() else None
-            if content is not None:
-                with (out / PurePosixPath(member.name).name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
 
 
 @rank_zero_only

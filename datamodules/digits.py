@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from datamodules.base import KernelDataModule
+from datamodules.facts import Facts
 from datamodules.raw import RawData
 
 
@@ -18,6 +19,7 @@ class DigitsDataModule(KernelDataModule):
     """
 
     name = "digits"
+    facts = Facts(n_train=1437, n_test=360, num_features=64, num_classes=10, origin="scikit-learn load_digits")
 
     def load(self) -> RawData:
         """Read the set that comes with scikit-learn and split it 80/20."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import os
 import queue
+import shutil
+import sys
 import tarfile
 import tempfile
 import threading
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import wrap_file
+from torchvision.datasets.utils import check_integrity, extract_archive
 
 from datamodules.base import KernelDataModule
 from kl.errors import DataNotFoundError
@@ -77,20 +82,19 @@ class DownloadedDataModule(KernelDataModule, ABC):
         )
 
 
-def download(urls: Sequence[str], md5: str, folder: Path, unpack: Callable[[Path, Path], Any]) -> None:
-    """Download one file, check it, unpack it, and move what came out into `folder`.
+def download(urls: Sequence[str], md5: str, folder: Path) -> None:
+    """Download one archive, check it, unpack it, and move the files that were in it into `folder`.
 
     All of it happens in a temporary folder inside `folder`, so an interrupted or damaged download leaves
     nothing, and where no address answers nothing is created at all.
 
     Args:
-        urls: addresses of the same file, tried in turn.
-        md5: checksum of the file.
+        urls: addresses of the same archive, tried in turn: .gz of one file, .tar.gz, or .zip.
+        md5: checksum of the archive.
         folder: where the unpacked files go; made if need be.
-        unpack: called with the file and an empty folder to unpack it into.
 
     Raises:
-        DownloadError: no address gave the file.
+        DownloadError: no address gave the archive.
     """
     reasons = []
     for url in urls:
@@ -98,13 +102,14 @@ def download(urls: Sequence[str], md5: str, folder: Path, unpack: Callable[[Path
             with _open(url) as response:
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as staging:
-                    archive, out = Path(staging, "archive"), Path(staging, "out")
+                    archive, out = Path(staging, PurePosixPath(urlsplit(url).path).name), Path(staging, "out")
                     log.info("downloading %s to %s", url, folder)
-                    if _save(response, archive) != md5:
+                    _save(response, archive)
+                    if not check_integrity(archive, md5):
                         raise OSError("the file came damaged (wrong checksum)")
                     out.mkdir()
-                    unpack(archive, out)
-                    for file in sorted(out.iterdir()):
+                    extract_archive(archive, out)
+                    for file in sorted(path for path in out.rglob("*") if path.is_file()):
                         os.replace(file, folder / file.name)
             return
         except (OSError, EOFError, http.client.HTTPException, tarfile.TarError) as error:
@@ -132,14 +137,12 @@ def _open(url: str) -> Any:
     return response
 
 
-def _save(response: Any, path: Path) -> str:
-    """Write the response to `path`; its MD5."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("wb") as file:
-        while chunk := response.read(1 << 20):
-            digest.update(chunk)
-            file.write(chunk)
-    return digest.hexdigest()
+def _save(response: Any, path: Path) -> None:
+    """Write the response to `path`, with a progress bar in a terminal."""
+    size, hidden = int(response.headers.get("Content-Length", 0)), not sys.stderr.isatty()
+    bar = wrap_file(response, size, description=path.name, console=Console(stderr=True), disable=hidden)
+    with bar as body, path.open("wb") as file:
+        shutil.copyfileobj(body, file)
 
 
 def _reason(error: Exception) -> str:

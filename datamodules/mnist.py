@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import shutil
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +9,7 @@ from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 
 from datamodules.download import DownloadedDataModule, download
+from datamodules.facts import Facts
 from datamodules.idx import find_idx, read_idx
 from datamodules.raw import RawData
 from kl.errors import DataNotFoundError, InputError
@@ -35,10 +33,9 @@ class _IdxDataModule(DownloadedDataModule):
         """Download and unpack the files that are missing, from torchvision's addresses."""
         (folder,) = self.places()
         for archive, md5 in self.reader.resources:
-            name = Path(archive).stem
-            if find_idx(folder, name) is None:
+            if find_idx(folder, Path(archive).stem) is None:
                 urls = [mirror + archive for mirror in self.reader.mirrors]
-                download(urls, md5, folder, partial(_gunzip, name))
+                download(urls, md5, folder)
 
     def not_found(self, reason: str) -> DataNotFoundError:
         """The one line, with what was found in the folder instead."""
@@ -97,6 +94,20 @@ class MNISTDataModule(_IdxDataModule):
 
     name = "mnist"
     reader = MNIST
+    facts = Facts(
+        n_train=60000,
+        n_test=10000,
+        num_features=784,
+        num_classes=10,
+        origin="LeCun, Cortes, Burges 1998",
+        class_counts=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+        checksums={
+            "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+            "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+            "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+            "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+        },
+    )
 
     def classes(self) -> list[str]:
         """The digits, without the names that torchvision adds."""
@@ -112,8 +123,17 @@ class FashionMNISTDataModule(_IdxDataModule):
 
     name = "fashion-mnist"
     reader = FashionMNIST
-
-
-def _gunzip(name: str, archive: Path, out: Path) -> None:
-    with gzip.open(archive, "rb") as packed, (out / name).open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
+    facts = Facts(
+        n_train=60000,
+        n_test=10000,
+        num_features=784,
+        num_classes=10,
+        origin="Xiao, Rasul, Vollgraf 2017",
+        class_counts=(6000,) * 10,
+        checksums={
+            "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+            "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+            "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+        },
+    )

@@ -17,12 +17,12 @@ from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
 from kl.system.user_modules import import_user_module
 
-# Name: class and the arguments that make the class that set.
+# Name: class and the arguments that make the class that set. A set with `facts` is in `kl data list`.
 NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
-    "digits": (DigitsDataModule, {}),
-    "mnist": (MNISTDataModule, {}),
-    "fashion-mnist": (FashionMNISTDataModule, {}),
-    "cifar10": (CIFAR10DataModule, {}),
+    DigitsDataModule.name: (DigitsDataModule, {}),
+    MNISTDataModule.name: (MNISTDataModule, {}),
+    FashionMNISTDataModule.name: (FashionMNISTDataModule, {}),
+    CIFAR10DataModule.name: (CIFAR10DataModule, {}),
     "synthetic1": (SyntheticDataModule, {"kind": 1}),
     "synthetic2": (SyntheticDataModule, {"kind": 2}),
 }
@@ -33,8 +33,8 @@ def build_datamodule(spec: str, **options: Any) -> KernelDataModule:
     """The data module that `spec` names.
 
     Args:
-        spec: digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, stream:DIR, or
-            package.module:Class for a KernelDataModule of the user's own (also from the current folder).
+        spec: a name in `NAMED` (digits, mnist, ...), npz:FILE, folder:DIR, stream:DIR, or package.module:Class
+            for a KernelDataModule of the user's own (also from the current folder).
         **options: arguments of that data module.
 
     Raises:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import KernelDataModule, check_count
+from datamodules.facts import Facts
 from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
 from kl.errors import InputError
@@ -51,6 +53,13 @@ class SyntheticDataModule(KernelDataModule):
     """
 
     default_size = 2000
+    facts: Facts = Facts(
+        n_train=default_size,
+        n_test=default_size,
+        num_features=NUM_FEATURES,
+        num_classes=2,
+        origin="drawn as in Belkin, Ma, Mandal 2018, Synthetic",
+    )
 
     def __init__(
         self, kind: int = 1, train_size: int | None = None, test_size: int | None = None, **options: Any
@@ -60,6 +69,7 @@ class SyntheticDataModule(KernelDataModule):
             raise InputError(f"kind must be 1 or 2, the paper's Synthetic 1 or Synthetic 2; got {kind!r}")
         self.kind = int(kind)
         self.name = f"synthetic{self.kind}"
+        self.facts = replace(self.facts, origin=f"{self.facts.origin} {self.kind}")
 
     @property
     def bayes_error(self) -> float:

@@ -131,11 +131,13 @@ def read_data(options: BenchOptions) -> BenchData:
     Raises:
         InputError: the data cannot be had.
     """
+    from datamodules.registry import NAMED
     from recipes.options.groups import DataOptions
     from recipes.run.build import build_data
 
     size = options.train_size
-    if size is None and options.scale == "quick" and options.data in ("mnist", "fashion-mnist", "cifar10"):
+    facts = NAMED[options.data][0].facts if options.data in NAMED else None
+    if size is None and options.scale == "quick" and facts and facts.n_train > 4_000:
         size = 4_000  # what `choose_sizes` takes: no more need be made float32
     data = build_data(DataOptions(options.data, options.data_dir, train_size=size), options.seed)
     data.prepare_data()

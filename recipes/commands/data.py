@@ -46,7 +46,8 @@ def list_sets(data_dir: DataDir = None, json: Json = False) -> None:
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")], data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist, cifar10 or another of `kl data list`.")],
+    data_dir: DataDir = None,
 ) -> None:
     """Download a data set, unless it is there."""
     from datamodules.catalog import download as fetch

@@ -24,8 +24,8 @@ _in_run = functools.partial(Option, rich_help_panel="Run")
 _in_output = functools.partial(Option, rich_help_panel="Output")
 
 DATA_HELP = (
-    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2, npz:FILE, folder:DIR, stream:DIR, or "
-    "package.module:Class."
+    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2 or another of `kl data list`, npz:FILE, folder:DIR, "
+    "stream:DIR, or package.module:Class."
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "

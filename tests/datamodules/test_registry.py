@@ -2,11 +2,15 @@
 
 import gzip
 import hashlib
+import io
+import re
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torchvision.datasets import MNIST
 
 from datamodules import (
@@ -15,11 +19,14 @@ from datamodules import (
     FashionMNISTDataModule,
     KernelDataModule,
     MNISTDataModule,
+    RawData,
     SyntheticDataModule,
     build_datamodule,
     catalog,
     download,
+    registry,
 )
+from datamodules.facts import Facts
 from kl.errors import DataNotFoundError, InputError
 
 
@@ -119,6 +126,29 @@ def test_checks_of_built_in_sets(name):
     assert catalog.download(name) == "built in"
 
 
+class Rings(KernelDataModule):
+    """A set of its own file."""
+
+    name = "rings"
+    facts = Facts(n_train=6, n_test=2, num_features=2, num_classes=2, origin="this test", class_counts=(3, 3))
+
+    def load(self):
+        x, y = torch.eye(8, 2), torch.arange(8) % 2
+        return RawData(x[:6], y[:6], x[6:], y[6:], class_names=["inner", "outer"])
+
+
+def test_a_set_with_facts_and_a_line_in_the_registry_is_listed_and_checked(monkeypatch):
+    monkeypatch.setitem(registry.NAMED, Rings.name, (Rings, {}))
+    assert build_datamodule("rings").name == "rings"
+    (listed,) = [entry for entry in catalog.data_sets() if entry.name == "rings"]
+    assert (listed.n_train, listed.n_test, listed.origin, listed.present) == (6, 2, "this test", True)
+    checks = catalog.check("rings")
+    assert [check.expected for check in checks] == ["6", "2", "2", "2", "[3, 3]", "", "rings"]
+    assert all(check.ok for check in checks)
+    monkeypatch.setattr(Rings, "facts", replace(Rings.facts, class_counts=(1, 5)))
+    assert [check.what for check in catalog.check("rings") if not check.ok] == ["training rows per class"]
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_checks_of_the_real_files(name, data_dir):
     checks = catalog.check(name, data_dir)
@@ -169,6 +199,18 @@ def test_a_download_is_checked_unpacked_and_used(mirror, tmp_path):
     assert (len(data.train_set), len(data.test_set)) == (20, 10)
     wrong = [check.what for check in catalog.check("mnist", str(target)) if not check.ok]
     assert len(wrong) == 4 + 2 + 1  # checksums, rows, histogram: it is not the real MNIST
+
+
+def test_a_download_shows_its_progress_in_a_terminal_alone(mirror, tmp_path, monkeypatch, capsys):
+    catalog.download("mnist", str(tmp_path / "silent"))
+    assert capsys.readouterr() == ("", "")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    catalog.download("mnist", str(tmp_path / "shown"))
+    assert "train-images-idx3-ubyte.gz" in terminal.getvalue()
+    assert re.search(r"(\d+)/\1 bytes", terminal.getvalue())  # of a file of labels, whole
+    assert capsys.readouterr().out == ""
 
 
 def test_a_damaged_download_leaves_nothing_and_can_be_tried_again(mirror, tmp_path):
@@ -226,7 +268,7 @@ def test_an_address_that_never_answers_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.05)
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: time.sleep(0.5))
     with pytest.raises(download.DownloadError, match=r"example.org: no answer within"):
-        download.download(["http://example.org/a"], "", tmp_path / "x", lambda archive, out: None)
+        download.download(["http://example.org/a"], "", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +148,9 @@ def test_data_check(kl):
 
 
 def test_data_check_says_what_differs(kl, monkeypatch):
-    from datamodules import catalog
+    from datamodules import DigitsDataModule
 
-    monkeypatch.setitem(catalog._FACTS, "digits", (1, 360, 64, 10, "elsewhere"))
+    monkeypatch.setattr(DigitsDataModule, "facts", replace(DigitsDataModule.facts, n_train=1))
     result = kl("data", "check", "digits")
     assert result.code == 1
     assert "DIFFERS" in result.out
