@@ -99,32 +99,11 @@ def bfloat16_products(wanted: bool, device: torch.device) -> Iterator[None]:
     if not wanted:
         yield
         return
-    owner, name, value = _setting(device)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
+    on_gpu = device.type == "cuda"
+    switch = torch.backends.cuda.matmul if on_gpu else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = switch.fp32_precision
+    switch.fp32_precision = "tf32" if on_gpu else "bf16"
     try:
         yield
     finally:
-        setattr(owner, name, before)
-
-
-def _setting(device: torch.device) -> tuple[object, str, object]:
-    """The switch of this device; torch 2.8 has one of its own for CUDA and none for the CPU."""
-    if device.type == "cuda":
-        cuda = torch.backends.cuda.matmul
-        return (cuda, "fp32_precision", "tf32") if hasattr(cuda, "fp32_precision") else (cuda, "allow_tf32", True)
-    if hasattr(torch.backends.mkldnn, "matmul"):
-        return torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
-    return _Legacy(), "precision", "medium"
-
-
-class _Legacy:
-    """The global switch of torch 2.8 as an attribute."""
-
-    @property
-    def precision(self) -> str:
-        return torch.get_float32_matmul_precision()
-
-    @precision.setter
-    def precision(self, value: str) -> None:
-        torch.set_float32_matmul_precision(value)
+        switch.fp32_precision = before

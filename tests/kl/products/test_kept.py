@@ -9,7 +9,6 @@ from kl.kernels import Gaussian, Laplacian
 from kl.products import blocks as engine
 from kl.products import kept as matrix
 from kl.products.kept import KernelMatrix
-from kl.rows import pair
 from kl.rows.pair import Pair, bfloat16_products
 from kl.rows.rows import Rows
 
@@ -80,26 +79,16 @@ def test_medium_precision_rounds_features_and_nothing_else():
 
 
 def test_the_setting_of_matrix_products_is_put_back():
-    owner, name, _ = pair._setting(torch.device("cpu"))
-    before = getattr(owner, name)
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
     with bfloat16_products(True, torch.device("cpu")):
-        assert getattr(owner, name) != before
-    assert getattr(owner, name) == before
+        assert switch.fp32_precision != before
+    assert switch.fp32_precision == before
     with pytest.raises(ValueError, match="inside"), bfloat16_products(True, torch.device("cpu")):
         raise ValueError("inside")
-    assert getattr(owner, name) == before
+    assert switch.fp32_precision == before
     with bfloat16_products(False, torch.device("cpu")):
-        assert getattr(owner, name) == before
-
-
-def test_the_setting_of_older_torch(monkeypatch):
-    monkeypatch.setattr(pair.torch.backends, "mkldnn", object())
-    given = []
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "highest")
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", given.append)
-    with bfloat16_products(True, torch.device("cpu")):
-        assert given == ["medium"]
-    assert given == ["medium", "highest"]
+        assert switch.fp32_precision == before
 
 
 def test_an_unknown_precision_is_refused():
