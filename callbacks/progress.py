@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -15,6 +16,16 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from callbacks.common import Machine
 
 _SHOWN = {"train/error": "train error", "val/error": "val error"}
+
+
+def _on_standard_error(make: Callable[[TQDMProgressBar], Tqdm]) -> Callable[[TQDMProgressBar], Tqdm]:
+    """Lightning's method that makes a bar, which names sys.stdout, with the bar on standard error."""
+
+    def made(self: TQDMProgressBar) -> Tqdm:
+        with redirect_stdout(sys.stderr):
+            return make(self)
+
+    return made
 
 
 class ProgressBar(TQDMProgressBar):
@@ -77,32 +88,11 @@ class ProgressBar(TQDMProgressBar):
         known = trainer.callback_metrics
         return values | {name: float(known[tag]) for tag, name in _SHOWN.items() if tag in known}
 
-    # Lightning names sys.stdout in each of these.
-
-    def init_sanity_tqdm(self) -> Tqdm:
-        """The bar of the sanity check."""
-        with redirect_stdout(sys.stderr):
-            return super().init_sanity_tqdm()
-
-    def init_train_tqdm(self) -> Tqdm:
-        """The bar of training."""
-        with redirect_stdout(sys.stderr):
-            return super().init_train_tqdm()
-
-    def init_validation_tqdm(self) -> Tqdm:
-        """The bar of a validation."""
-        with redirect_stdout(sys.stderr):
-            return super().init_validation_tqdm()
-
-    def init_test_tqdm(self) -> Tqdm:
-        """The bar of `trainer.test`."""
-        with redirect_stdout(sys.stderr):
-            return super().init_test_tqdm()
-
-    def init_predict_tqdm(self) -> Tqdm:
-        """The bar of `trainer.predict`."""
-        with redirect_stdout(sys.stderr):
-            return super().init_predict_tqdm()
+    init_sanity_tqdm = _on_standard_error(TQDMProgressBar.init_sanity_tqdm)
+    init_train_tqdm = _on_standard_error(TQDMProgressBar.init_train_tqdm)
+    init_validation_tqdm = _on_standard_error(TQDMProgressBar.init_validation_tqdm)
+    init_test_tqdm = _on_standard_error(TQDMProgressBar.init_test_tqdm)
+    init_predict_tqdm = _on_standard_error(TQDMProgressBar.init_predict_tqdm)
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Write a line above the bar."""

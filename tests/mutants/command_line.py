@@ -118,9 +118,8 @@ MUTANTS = [
     Mutant(
         "a bar without an end goes to standard output",
         "callbacks/progress.py",
-        """        with redirect_stdout(sys.stderr):
-            return super().init_train_tqdm()""",
-        "        return super().init_train_tqdm()",
+        "init_train_tqdm = _on_standard_error(TQDMProgressBar.init_train_tqdm)",
+        "init_train_tqdm = TQDMProgressBar.init_train_tqdm",
         "tests/callbacks/test_logging.py -k without_a_known_end",
     ),
     Mutant(
