@@ -132,7 +132,9 @@ class ReluNetwork(EvaluatedModule):
 
     def _make_layers(self, info: dict[str, Any]) -> None:
         build, _ = ARCHITECTURES[self.hparams["architecture"]]
-        layers = build(info, self.hparams["widths"])
+        with torch.device("meta"):  # the layers' own initial weights would be drawn from the global random state
+            layers = build(info, self.hparams["widths"])
+        layers = layers.to_empty(device="cpu")
         generator = torch.Generator().manual_seed(self.hparams["seed"])
         for layer in layers:
             if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -211,12 +213,12 @@ def _shapes(info: dict[str, Any]) -> str:
 
 
 def mlp(info: dict[str, Any], widths: Sequence[int]) -> nn.Sequential:
-    """d-w_1-...-w_k-c, a ReLU after each layer but the last; weights as they are in memory."""
+    """d-w_1-...-w_k-c, a ReLU after each layer but the last."""
     sizes = [info["num_features"], *widths]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layers += [_empty(nn.Linear, inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, _empty(nn.Linear, sizes[-1], info["num_outputs"]))
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], info["num_outputs"]))
 
 
 def cnn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
@@ -236,14 +238,9 @@ def cnn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
     sizes = [shape[0], *channels]
     layers: list[nn.Module] = [nn.Unflatten(1, shape)]
     for inputs, outputs in pairwise(sizes):
-        layers += [_empty(nn.Conv2d, inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     features = channels[-1] * (shape[1] // smallest) * (shape[2] // smallest)
-    return nn.Sequential(*layers, nn.Flatten(), _empty(nn.Linear, features, info["num_outputs"]))
-
-
-def _empty(kind: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
-    """A layer whose weights are not drawn: drawing them would use the global random state."""
-    return nn.utils.skip_init(kind, *args, **options)  # type: ignore[arg-type]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, info["num_outputs"]))
 
 
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Sequential], tuple[int, ...]]] = {
