@@ -77,7 +77,7 @@ def build_kernel(options: KernelOptions) -> Kernel:
     import kl
 
     import_own_first()
-    bandwidth = None if options.bandwidth is None else number_or_auto("bandwidth", options.bandwidth)
+    bandwidth = None if options.bandwidth is None else parse_auto("bandwidth", options.bandwidth, float)
     return kl.build_kernel(
         options.kernel,
         bandwidth=bandwidth,
@@ -126,12 +126,9 @@ def build_machine(
     from kl.checks import check_not_negative
 
     chosen, given = SOLVERS[solver.solver], {**vars(run), **vars(solver), **vars(exact)}
+    kinds = {"batch_size": int, "step_size": float, "top_q": int, "subsample": int, "projection_period": int}
     read: dict[str, Callable[[Any], Any]] = {
-        "batch_size": partial(integer_or_auto, "batch_size"),
-        "step_size": partial(number_or_auto, "step_size"),
-        "top_q": partial(integer_or_auto, "top_q"),
-        "subsample": partial(integer_or_auto, "subsample"),
-        "projection_period": partial(integer_or_auto, "projection_period"),
+        **{name: partial(parse_auto, name, kind=kind) for name, kind in kinds.items()},
         "centers": partial(read_centers, datamodule=datamodule),
         "ridge": partial(check_not_negative, "ridge"),
     }
@@ -163,30 +160,18 @@ def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor
     return int(text)
 
 
-def number_or_auto(name: str, text: str) -> float | str:
+def parse_auto(name: str, text: str, kind: type[Number]) -> Number | str:
     """The number that an option's text is, or "auto".
 
     Raises:
         InputError: the text is neither.
     """
-    return _parse(name, text, float, "a number")
-
-
-def integer_or_auto(name: str, text: str) -> int | str:
-    """The whole number that an option's text is, or "auto".
-
-    Raises:
-        InputError: the text is neither.
-    """
-    return _parse(name, text, int, "a whole number")
-
-
-def _parse(name: str, text: str, kind: type[Number], what: str) -> Number | str:
     if str(text) == "auto":
         return "auto"
     try:
         return kind(text)  # type: ignore[call-arg]
     except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
         raise InputError(f"{name} must be {what} or auto; got {text!r}") from error
 
 
