@@ -58,26 +58,12 @@ def solve_pcg(
     )
     matrix.keep(panels)
     gradients = ConjugateGradients(system, matrix, preconditioner)
-    if saved is None:
-        search = gradients.zero()
-    else:
-        search = gradients.resume(saved)
-        done = counted(search.state.iterations, "iteration")
-        log.info("pcg: going on after %s, from %s", done, checkpoint and checkpoint.path)
-    iteration = _Iteration(gradients, tolerance, report, checkpoint)
-    try:
-        iteration.run(search)
-    except KeyboardInterrupt:
-        if checkpoint and iteration.search.state.iterations:
-            checkpoint.save(iteration.search.values(), now=True)
-            done = counted(iteration.search.state.iterations, "iteration")
-            log.warning("interrupted after %s, kept on disk: the same call goes on", done)
-        raise
+    search = _iterate(gradients, saved, tolerance, report, checkpoint)
     if checkpoint:
         checkpoint.delete()
-    best, iterations = iteration.search.best, iteration.search.state.iterations
+    best, iterations = search.best, search.state.iterations
     worth = preconditioner.nearly_exhausted and not singular
-    del iteration, gradients, preconditioner, matrix, search  # their memory is the factor's now
+    del gradients, preconditioner, matrix, search  # their memory is the factor's now
     if best.relative > tolerance and worth:
         log.info(
             "pcg: the residual falls no more after %s; looking for a kernel matrix of low rank",
@@ -90,33 +76,45 @@ def solve_pcg(
     return Solved(best.alpha, fitted, best.relative, "pcg", iterations)
 
 
-class _Iteration:
-    """The loop; `search` is always that after the last whole iteration. Arguments as of `solve_pcg`."""
+def _iterate(
+    gradients: ConjugateGradients,
+    saved: Search | None,
+    tolerance: float,
+    report: Reporter,
+    checkpoint: Checkpoint | None,
+) -> Search:
+    """Iterate, from a saved search or from f = 0, until the true residual is below the tolerance or falls no more."""
+    if saved is None:
+        search = gradients.zero()
+    else:
+        search = gradients.resume(saved)
+        done = counted(search.state.iterations, "iteration")
+        log.info("pcg: going on after %s, from %s", done, checkpoint and checkpoint.path)
+    relative, start = gradients.system.relative, time.perf_counter()
+    before, first = search.state.iterations, relative(search.state.residual)
+    try:
+        while search.best.relative > tolerance and search.best.stalls < STALLS:
+            search = gradients.advance(search, tolerance)
+            if checkpoint:
+                checkpoint.save(search.values())
+            iterations, now = search.state.iterations, relative(search.state.residual)
+            left = _seconds_left(first, now, tolerance, iterations - before, time.perf_counter() - start)
+            report(Progress("pcg", iterations, now, left))
+    except KeyboardInterrupt:
+        if checkpoint and search.state.iterations:
+            checkpoint.save(search.values(), now=True)
+            done = counted(search.state.iterations, "iteration")
+            log.warning("interrupted after %s, kept on disk: the same call goes on", done)
+        raise
+    return search
 
-    def __init__(
-        self, gradients: ConjugateGradients, tolerance: float, report: Reporter, checkpoint: Checkpoint | None
-    ) -> None:
-        self._gradients, self._tolerance = gradients, tolerance
-        self._report, self._checkpoint = report, checkpoint
 
-    def run(self, search: Search) -> None:
-        """Iterate until the true residual is below the tolerance or falls no more."""
-        self.search, relative = search, self._gradients.system.relative
-        start, first = time.perf_counter(), (search.state.iterations, relative(search.state.residual))
-        while self.search.best.relative > self._tolerance and self.search.best.stalls < STALLS:
-            self.search = self._gradients.advance(self.search, self._tolerance)
-            if self._checkpoint:
-                self._checkpoint.save(self.search.values())
-            now = relative(self.search.state.residual)
-            left = self._seconds_left(now, first, time.perf_counter() - start)
-            self._report(Progress("pcg", self.search.state.iterations, now, left))
-
-    def _seconds_left(self, relative: float, first: tuple[int, float], seconds: float) -> float:
-        """At the mean rate of convergence so far."""
-        fallen = math.log(first[1] / relative) if 0 < relative < first[1] < math.inf else 0.0
-        if fallen <= 0 or self.search.state.iterations - first[0] < 3:
-            return math.inf
-        return max(0.0, math.log(relative / (MARGIN * self._tolerance))) * seconds / fallen
+def _seconds_left(first: float, now: float, tolerance: float, iterations: int, seconds: float) -> float:
+    """At the mean rate of these iterations, in which the relative residual fell from `first` to `now`."""
+    fallen = math.log(first / now) if 0 < now < first < math.inf else 0.0
+    if fallen <= 0 or iterations < 3:
+        return math.inf
+    return max(0.0, math.log(now / (MARGIN * tolerance))) * seconds / fallen
 
 
 def _share(n: int, panels: int, side: int) -> float:
