@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -325,7 +326,9 @@ def require_usable_diagonal(
     return diagonal
 
 
-def checked_size(name: str, value: Auto | None, low: int, high: int, limit: str) -> int | None:
+def checked_size(
+    name: str, value: Auto | None, low: int, high: int = sys.maxsize, limit: str = "any data"
+) -> int | None:
     """An integer option in low..high: None where it is "auto", clipped with a message where it is above high.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -125,7 +124,7 @@ def check_sizes(**sizes: tuple[Any, int]) -> None:
         InputError: one is neither.
     """
     for name, (value, low) in sizes.items():
-        checked_size(name, plain(value), low, sys.maxsize, "any data")
+        checked_size(name, plain(value), low)
 
 
 def check_step_size(value: float | str) -> float | str:

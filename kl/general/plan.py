@@ -14,6 +14,7 @@ from kl.eigenpro.plan import (
     EigenProPlan,
     Preconditioned,
     Probe,
+    checked_size,
     finish_plan,
     precondition,
     require_usable_diagonal,
@@ -181,16 +182,15 @@ def choose_period(
         InputError: the period is neither "auto" nor a whole number of at least 1, or there is no memory for it.
     """
     most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
-    if period == "auto":
+    asked = checked_size("projection_period", period, 1)
+    if asked is None:
         return max(1, min(most, epoch, math.ceil(p / m)))
-    if isinstance(period, bool) or not isinstance(period, int) or period < 1:
-        raise InputError(f"projection_period must be auto or an integer of at least 1; got {period!r}")
-    if min(period, epoch) > most:
+    if min(asked, epoch) > most:
         raise InputError(
             f"projection_period must be at most {most}, for whose temporary centres there is memory; got {period}: "
             "raise --memory, or use a smaller one"
         )
-    return min(period, epoch)
+    return min(asked, epoch)
 
 
 def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:
