@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,17 @@ import torch
 from torch import Tensor
 
 from callbacks.common import Machine, val_rows, validation_metrics
-from callbacks.exact_cache import load_solution, save_solution, solution_key
-from kl import Interpolant, KLError, interpolate, least_squares
-from kl.checks import check_count, check_positive
-from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
-from kl.exact.equations import Progress, duration
+from kl import Interpolant
+from kl.exact.cache import solutions_folder
+from kl.exact.cost import check_solver, direct_memory
 from kl.exact.interpolate import RESIDUAL_ACCEPTED, check_tolerance
-from kl.metrics import error, mse
-from kl.rows.rows import RowDataset
-from kl.system.files import cache_folder, expand_home
+from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+from kl.exact.patience import MAX_ROWS, MAX_SECONDS, Patience
+from kl.metrics import evaluate_scores
+from kl.system.files import expand_home
 from kl.system.memory import parse_memory
-from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
-
-MAX_ROWS = 100_000
-MAX_SECONDS = 1800.0
 
 
 class ExactInterpolation(pl.Callback):
@@ -96,9 +89,8 @@ class ExactInterpolation(pl.Callback):
         self.solver = check_solver(solver)
         parse_memory(memory)  # a mistake shows here, before any data is read
         self.memory = memory
-        self.cache_dir = Path(expand_home(cache_dir)) if cache_dir is not None else cache_folder() / "exact"
-        self.max_rows = check_count("max_rows", max_rows)
-        self.max_seconds = check_positive("max_seconds", max_seconds)
+        self.cache_dir = Path(expand_home(cache_dir)) if cache_dir is not None else solutions_folder()
+        self.patience = Patience(max_rows, max_seconds)
         self.results: dict[str, Any] | None = None
         self.skipped: str | None = None
         self.solution: Interpolant | None = None
@@ -126,13 +118,14 @@ class ExactInterpolation(pl.Callback):
         self.solution = replace(self.solution, centers=data.train_set.x if centers is None else centers)
         device = pl_module.alpha.device  # once: the distance is asked for at every epoch
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
+        self._of_step = -1, math.nan
         self.results["distance_to_exact"] = self.distance(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Log the limit, the distance to it and the gaps."""
         if self.results is None:
             return
-        self.results["distance_to_exact"] = self.distance(pl_module)
+        self.results["distance_to_exact"] = self.epoch_distance(trainer, pl_module)
         logged = {f"exact/{tag}": self.results[name] for tag, name in _TAGS.items()}
         metrics = {**pl_module.train_metrics, **validation_metrics(trainer)}
         for ours, tag in (("train/mse", "train_mse"), ("val/error", "val_error")):
@@ -146,7 +139,14 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
         solution, classifier = self.solution, pl_module.is_classifier
-        self.results |= pl_module.ranks.from_first(lambda: _errors("test", test, solution, classifier))
+        self.results |= pl_module.ranks.from_first(lambda: _named("test", evaluate_on(test, solution, classifier)))
+
+    def epoch_distance(self, trainer: pl.Trainer, machine: Machine) -> float:
+        """|f_t - f*|_H at the end of the present epoch: computed once, for whichever callback asks first."""
+        step = trainer.global_step
+        if self._of_step[0] != step:
+            self._of_step = step, self.distance(machine)
+        return self._of_step[1]
 
     @torch.no_grad()
     def distance(self, machine: Machine) -> float:
@@ -161,31 +161,32 @@ class ExactInterpolation(pl.Callback):
         return math.sqrt(max(float(machine.owners.sum((weights * values).sum())), 0.0))
 
     def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
-        """The kept or the computed solution with its errors, or why there is none."""
-        kernel, x, y = machine.kernel, data.train_set.x, data.train_set.y
-        key = solution_key(kernel, x, y, machine.ridge, centers)
-        path = self.cache_dir / f"{key}.pt"
-        solution = load_solution(path, key, kernel, x, y, self.tolerance, self.solver, centers)
-        cached = solution is not None
-        if solution is not None:
-            log.info("exact interpolation: read from %s", path)
-        else:
-            try:
-                if centers is None:
-                    solution = self._solve(machine, x, y, device, path.with_suffix(".partial"))
-                else:
-                    solution = self._solve_least_squares(machine, centers, x, y, device)
-            except KLError as reason:  # beyond the budget, or singular: the run itself can do without
-                return _Outcome(skipped=str(reason))
-            save_solution(path, key, solution)
+        """The limit with its errors, or why there is none."""
+        x, y, classifier = data.train_set.x, data.train_set.y, machine.is_classifier
+        device = self._solving_device(machine, x, y, device, centers)
+        found = exact_limit(
+            machine.kernel,
+            x.to(device),
+            y.to(device),
+            centers=None if centers is None else centers.to(device),
+            ridge=machine.ridge,
+            memory=self._budget(machine, device),
+            solver=self.solver,
+            tolerance=self.tolerance,
+            folder=self.cache_dir,
+            patience=self.patience,
+        )
+        if isinstance(found, NoLimit):  # beyond the budget, or singular: the run itself can do without
+            return _Outcome(skipped=str(found.reason))
+        solution = found.solution.to("cpu")
         rows, test = val_rows(data), getattr(data, "test_set", None)
-        validated = _errors("val", rows, solution, machine.is_classifier)
+        train = evaluate_scores(solution.fitted, y, None, classifier)
+        validated = evaluate_on(rows, solution, classifier)
         results = {
-            "exact_train_mse": mse(solution.fitted, y),
-            "exact_train_error": error(solution.fitted, y) if machine.is_classifier else None,
-            **validated,
-            **_errors("test", None, solution, machine.is_classifier),
-            **({name.replace("val", "test"): value for name, value in validated.items()} if rows is test else {}),
+            "exact_train_mse": train["mse"],
+            "exact_train_error": train["error"],
+            **_named("val", validated),
+            **_named("test", validated if rows is test else evaluate_on(None, solution, classifier)),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
             "solver": solution.solver,
@@ -193,84 +194,22 @@ class ExactInterpolation(pl.Callback):
             "relative_residual": solution.relative_residual,
             "jitter": solution.jitter,
             "seconds": solution.seconds,
-            "cached": cached,
+            "cached": found.read_from is not None,
         }
         return _Outcome(replace(solution, centers=solution.centers[:0]), results)  # all ranks have the rows
 
-    def _solve(self, machine: Machine, x: Tensor, y: Tensor, device: torch.device, checkpoint: Path) -> Interpolant:
-        kernel, (n, d), c = machine.kernel, x.shape, y.shape[1]
-        if n > self.max_rows:
-            raise KLError(
-                f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^2 at least): use "
-                f"--train-size {self.max_rows} or less, or ExactInterpolation(max_rows={n}) from Python"
-            )
-        # MPS has no float64.
-        if device.type != "cuda" or direct_memory(n, d, c) > self._budget(machine, device):
-            device = torch.device("cpu")
-        budget = self._budget(machine, device)
-        solver = choose_solver(self.solver, n, d, c, budget, device)
-        if direct_memory(n, d, c) <= budget if solver == "direct" else pcg_plan(n, d, c, budget)[0]:
-            seconds = estimate_seconds(kernel, x.to(device), solver, budget, c)
-            log.info(
-                "exact interpolation: solving n=%d rows on %s (%s), about %s", n, device, solver, duration(seconds)
-            )  # else interpolate() says what is missing
-        solution = interpolate(
-            kernel,
-            x.to(device),
-            y.to(device),
-            machine.ridge,
-            budget,
-            solver,
-            self.tolerance,
-            checkpoint,
-            self._patience(),
-        )
-        solution.require_better_than_zero()
-        log.info(
-            "exact interpolation: took %s, relative residual %.1e, |f*| = %.6g",
-            duration(solution.seconds),
-            solution.relative_residual,
-            solution.rkhs_norm,
-        )
-        return on_cpu(solution)
-
-    def _solve_least_squares(
-        self, machine: Machine, centers: Tensor, x: Tensor, y: Tensor, device: torch.device
-    ) -> Interpolant:
-        n, p = len(x), len(centers)
-        log.info("exact limit: least squares of n=%d rows over the span of p=%d centres", n, p)
-        device = device if device.type == "cuda" else torch.device("cpu")  # MPS has no float64
-        budget = self._budget(machine, device)
-        solution = least_squares(
-            machine.kernel, centers.to(device), x.to(device), y.to(device), machine.ridge, budget, self._patience()
-        )
-        log.info("exact limit: took %s, |f*| = %.6g", duration(solution.seconds), solution.rkhs_norm)
-        return on_cpu(solution)
-
-    def _patience(self) -> Callable[[Progress], None]:
-        """A listener that ends conjugate gradients when they have taken too long."""
-        start = time.monotonic()
-
-        def listen(progress: Progress) -> None:
-            if progress.solver == "least squares" and progress.seconds_left > self.max_seconds:
-                raise KLError(
-                    f"least squares would take about {duration(progress.seconds_left)}, more than "
-                    f"max_seconds={self.max_seconds:g}: use fewer --centers"
-                )
-            if progress.solver == "pcg" and time.monotonic() - start > self.max_seconds:
-                raise KLError(
-                    f"conjugate gradients took more than max_seconds={self.max_seconds:g} (relative residual "
-                    f"{progress.relative_residual:.1e} after {counted(int(progress.done), 'iteration')}): go on with "
-                    "`kl interpolate` and the same options, or give a ridge"
-                )
-
-        return listen
+    def _solving_device(
+        self, machine: Machine, x: Tensor, y: Tensor, device: torch.device, centers: Tensor | None
+    ) -> torch.device:
+        """The GPU if the solve fits beside the machine there; else the CPU, also because MPS has no float64."""
+        (n, d), c = x.shape, y.shape[1]
+        need = 0 if centers is not None else direct_memory(n, d, c)
+        fits = device.type == "cuda" and need <= self._budget(machine, device)
+        return device if fits else torch.device("cpu")
 
     def _budget(self, machine: Machine, device: torch.device) -> int:
-        """Bytes for the solve beside the machine, whose rows of K are computed only when training starts."""
-        held = getattr(machine, "memory", None)
-        used = held.total - held.items.get("K(X, X), kept rows", 0) if held is not None else 0
-        return max(1, parse_memory(self.memory, device) - used)
+        """Bytes for the solve beside what the machine holds by now."""
+        return max(1, parse_memory(self.memory, device) - machine.memory.before_training)
 
 
 _TAGS = {
@@ -283,12 +222,6 @@ _TAGS = {
 }
 
 
-def on_cpu(solution: Interpolant) -> Interpolant:
-    """The same with its tensors on the CPU."""
-    names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
-    return replace(solution, **{name: getattr(solution, name).cpu() for name in names})
-
-
 @dataclass(frozen=True)
 class _Outcome:
     """What rank 0 found and the other ranks are told."""
@@ -298,21 +231,6 @@ class _Outcome:
     skipped: str | None = None
 
 
-def _errors(
-    part: str,  # "val" or "test"
-    rows: RowDataset | None,
-    solution: Interpolant,
-    classifier: bool,
-) -> dict[str, float | None]:
-    """Errors of f* on a set of rows, in float64: large weights of both signs cancel."""
-    names = mean, wrong, noisy = tuple(f"exact_{part}_{name}" for name in ("mse", "error", "error_noisy"))
-    results: dict[str, float | None] = dict.fromkeys(names, None)
-    if rows is None:
-        return results
-    scores = solution.predict(rows.x)
-    results[mean] = mse(scores, rows.y)
-    if classifier:
-        results[wrong] = error(scores, rows.y)
-        if rows.y_noisy is not None:
-            results[noisy] = error(scores, rows.y_noisy)
-    return results
+def _named(part: str, errors: dict[str, float | None]) -> dict[str, float | None]:
+    """Errors of f* on "val" or "test" rows, by the names that `results` has."""
+    return {f"exact_{part}_{name}": value for name, value in errors.items()}

@@ -67,5 +67,19 @@ def error(
     return float(_wrong(scores, y).mean())
 
 
+def evaluate_scores(
+    scores: Tensor,  # shape: (n, c)
+    y: Tensor,  # shape: (n, c)
+    y_noisy: Tensor | None,  # shape: (n, c)
+    classifier: bool,
+) -> dict[str, float | None]:
+    """mse, error and error_noisy, at once; an error is None of regression, error_noisy also without noisy targets."""
+    return {
+        "mse": mse(scores, y),
+        "error": error(scores, y) if classifier else None,
+        "error_noisy": error(scores, y_noisy) if classifier and y_noisy is not None else None,
+    }
+
+
 def _wrong(scores: Tensor, y: Tensor) -> Tensor:
     return (scores.argmax(dim=1) != y.argmax(dim=1)).double()

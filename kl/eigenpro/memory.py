@@ -5,7 +5,7 @@ from __future__ import annotations
 from kl.errors import MemoryBudgetError
 from kl.products.blocks import PADDED, TILE, TILE_ON_GPU
 from kl.rows.int8 import FEWEST, MOST, MULTIPLE
-from kl.system.memory import TrainingMemory, format_memory
+from kl.system.memory import KEPT_ROWS, TrainingMemory, format_memory
 
 LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
@@ -63,7 +63,7 @@ def training_memory(
     rows = room // (own * itemsize)
     rows = min(n, rows) if rows >= (1 if gpu else LEAST_KEPT) * n else 0
     if rows:
-        items["K(X, X), kept rows"] = rows * own * itemsize
+        items[KEPT_ROWS] = rows * own * itemsize
     return TrainingMemory(budget, items, keep_columns, rows)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -89,6 +89,11 @@ class Interpolant:
         if origin.any():
             centers, x = centers - origin, x - origin
         return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
+
+    def to(self, device: torch.device | str) -> Interpolant:
+        """The same with its tensors on the device."""
+        names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def require_better_than_zero(self) -> None:
         """Raise where the solve came to nothing.

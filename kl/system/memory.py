@@ -13,6 +13,7 @@ import torch
 from kl.errors import InputError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+KEPT_ROWS = "K(X, X), kept rows"  # the name of an item of `TrainingMemory`
 UNLIMITED = 2**60  # bytes; control groups without a limit state a number beyond this
 
 
@@ -34,6 +35,11 @@ class TrainingMemory:
     def total(self) -> int:
         """Bytes of all items."""
         return sum(self.items.values())
+
+    @property
+    def before_training(self) -> int:
+        """Bytes of all items but the kept rows of K, which are computed only when training starts."""
+        return self.total - self.items.get(KEPT_ROWS, 0)
 
 
 def parse_memory(text: str | int, device: torch.device | str = "cpu", sharing: int = 1) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recipes.options.groups import (
     DataOptions,
@@ -14,10 +14,6 @@ from recipes.options.groups import (
     RunOptions,
     takes,
 )
-
-if TYPE_CHECKING:
-    from kl import Interpolant
-    from kl.rows.rows import RowDataset
 
 
 @takes(DataOptions, KernelOptions, ExactOptions, ExactSolverOptions, RunOptions, OutputOptions)
@@ -31,18 +27,21 @@ def interpolate(
 ) -> None:
     """Solve for the exact minimum-norm interpolant and report its errors and its RKHS norm.
 
-    Conjugate gradients that are interrupted go on when the same command is given again.
+    A solution is kept in ~/.cache/kl/exact ($XDG_CACHE_HOME/kl/exact), and read there by this command and by kl fit. It
+    is solved for again where --solver names another solver, or its residual is above --tolerance. Conjugate gradients
+    that are interrupted go on when the same command is given again.
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
     """
     import time
 
     import kl
-    from kl.exact.checkpoint import solution_key
     from kl.exact.cost import check_solver
     from kl.exact.interpolate import check_tolerance
+    from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data
-    from kl.system.files import cache_folder, expand_home
+    from kl.metrics import evaluate_scores
+    from kl.system.files import expand_home
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
     from recipes.output.report import kernel_results, kernel_text, print_json, print_table
@@ -61,9 +60,9 @@ def interpolate(
     datamodule.prepare_data()
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
+    chosen = chosen.resolve(datamodule.train_set.x, seed=run.seed)  # as kl fit does, whose solutions are then found
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
-    chosen = chosen.resolve(x, seed=run.seed)
-    solved = kl.interpolate(
+    found = exact_limit(
         chosen,
         x,
         y,
@@ -71,11 +70,13 @@ def interpolate(
         memory=run.memory,
         solver=solver.solver,
         tolerance=solver.tolerance,
-        checkpoint=cache_folder() / "exact" / f"{solution_key(chosen, x, y, exact.ridge)}.partial",
     )
-    solved.require_better_than_zero()
+    if isinstance(found, NoLimit):
+        raise found.reason
+    solved, classifier = found.solution, datamodule.task == "classification"
     if save is not None:
         save_model("save", kl.KernelModel.from_interpolant(solved, describe_data(datamodule)), save)
+    train = evaluate_scores(solved.fitted, y, None, classifier)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -85,16 +86,17 @@ def interpolate(
         "c": datamodule.num_outputs,
         "label_noise": datamodule.label_noise,
         "validation": datamodule.validation,
-        **train_errors(solved, y, datamodule.task == "classification"),
-        **errors("val", datamodule.validation_set, solved, datamodule.task == "classification"),
-        **errors("test", datamodule.test_set, solved, datamodule.task == "classification"),
+        "train_mse": train["mse"],
+        "train_error": train["error"],
+        **{f"val_{name}": value for name, value in evaluate_on(datamodule.validation_set, solved, classifier).items()},
+        **{f"test_{name}": value for name, value in evaluate_on(datamodule.test_set, solved, classifier).items()},
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,
         "iterations": solved.iterations,
         "relative_residual": solved.relative_residual,
-        "tolerance": solved.tolerance,
-        "converged": solved.converged,
+        "tolerance": solver.tolerance,
+        "converged": solved.relative_residual <= solver.tolerance,
         "ridge": solved.ridge,
         "jitter": solved.jitter,
         "saved": None if save is None else str(save),
@@ -106,12 +108,14 @@ def interpolate(
         return
     rows = [
         (name.replace("_", " "), f"{results[name]:.2%}" if "error" in name else f"{results[name]:.6g}")
-        for name in ("train_mse", "train_error", *ERRORS["val"], *ERRORS["test"], "rkhs_norm")
+        for name in SHOWN
         if results[name] is not None
     ]
     rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
-    rows.append(("tolerance reached", "yes" if solved.converged else "no"))
+    rows.append(("tolerance reached", "yes" if results["converged"] else "no"))
     rows += [("solver", results["solver"]), ("iterations", str(results["iterations"]))]
+    if found.read_from is not None:
+        rows.append(("read from", str(found.read_from)))
     rows += [("seconds", f"{results['seconds_total']:.2f}")]
     if save is not None:
         rows.append(("saved", str(save)))
@@ -121,27 +125,14 @@ def interpolate(
     )
 
 
-ERRORS = {part: tuple(f"{part}_{name}" for name in ("mse", "error", "error_noisy")) for part in ("val", "test")}
-
-
-def train_errors(solved: Interpolant, y: Any, classifier: bool) -> dict[str, float | None]:
-    """mse and error of an interpolant on its training set."""
-    from kl.metrics import error, mse
-
-    return {"train_mse": mse(solved.fitted, y), "train_error": error(solved.fitted, y) if classifier else None}
-
-
-def errors(part: str, rows: RowDataset | None, solved: Interpolant, classifier: bool) -> dict[str, float | None]:
-    """mse and errors of an interpolant on a validation or test set; None where there is none."""
-    from kl.metrics import error, mse
-
-    if rows is None:
-        return dict.fromkeys(ERRORS[part])
-    scores = solved.predict(rows.x).cpu()
-    noisy = rows.y_noisy if classifier else None
-    values = (
-        mse(scores, rows.y),
-        error(scores, rows.y) if classifier else None,
-        None if noisy is None else error(scores, noisy),
-    )
-    return dict(zip(ERRORS[part], values, strict=True))
+SHOWN = (
+    "train_mse",
+    "train_error",
+    "val_mse",
+    "val_error",
+    "val_error_noisy",
+    "test_mse",
+    "test_error",
+    "test_error_noisy",
+    "rkhs_norm",
+)

@@ -147,8 +147,7 @@ def exact_plan(
     (n, d), c = x.shape, machine.alpha.shape[1]
     held = machine.memory
     assert held is not None  # prepare() made it
-    # As the callback: what is left beside the machine, whose rows of K are computed only when training starts.
-    budget = max(1, parse_memory(run.memory, device) - held.total + held.items.get("K(X, X), kept rows", 0))
+    budget = max(1, parse_memory(run.memory, device) - held.before_training)  # as the callback has it
     solver = choose_solver("auto", n, d, c, budget, torch.device(device))
     rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
     memory = direct_memory(n, d, c) if solver == "direct" else pcg_memory(n, d, c, rank, panels)

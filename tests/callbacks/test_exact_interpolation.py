@@ -7,12 +7,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-import callbacks.exact_interpolation as module
 import kl
+import kl.exact.limit as module
 from callbacks import ExactInterpolation
-from callbacks.exact_cache import load_solution, save_solution, solution_key
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl.distributed.ranks import Ranks
+from kl.exact.cache import load_solution, save_solution
+from kl.exact.checkpoint import solution_key
 from kl.exact.conjugate_gradients import ConjugateGradients
 from kl.exact.cost import estimate_seconds
 
@@ -156,7 +157,7 @@ def test_gap_is_only_logged_in_epochs_that_validate(tmp_path):
 def test_a_kept_solution_is_not_solved_again(tmp_path, monkeypatch, caplog):
     solves = count_solves(monkeypatch)
     first, second = ExactInterpolation(cache_dir=tmp_path), ExactInterpolation(cache_dir=tmp_path, max_rows=1)
-    caplog.set_level(logging.INFO, "callbacks")
+    caplog.set_level(logging.INFO, "kl.exact")
     fit(first)
     assert "solving n=150 rows on cpu (direct), about" in caplog.text
     fit(second)

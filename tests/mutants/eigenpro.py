@@ -83,8 +83,8 @@ MUTANTS = [
     Mutant(
         "the limit beside a run with a ridge has none",
         "callbacks/exact_interpolation.py",
-        "            machine.ridge,\n",
-        "            0.0,\n",
+        "            ridge=machine.ridge,\n",
+        "            ridge=0.0,\n",
         "tests/kl/eigenpro/test_ridge.py -k distance",
     ),
     Mutant(

@@ -15,9 +15,9 @@ from training import MACHINES, fit, quiet_trainer, regression
 from user_kernels import Cauchy
 
 import kl
-from callbacks.exact_cache import load_solution
 from datamodules import DigitsDataModule
 from kl import CheckpointError, InputError, KernelMachine, Laplacian
+from kl.exact.cache import load_solution
 from recipes.cli import main
 
 EVIL = """

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import kl
-from callbacks.exact_cache import load_solution, save_solution, solution_key
+from kl.exact.cache import load_solution, save_solution, unmet
+from kl.exact.checkpoint import solution_key
 from kl.kernels import Gaussian, Laplacian, Polynomial
 from kl.system.saved import load_values, save_values
 
@@ -176,11 +177,11 @@ def test_a_solution_serves_the_tolerance_that_it_was_asked_for_or_reached(tmp_pa
     y = y + residual * y.double().norm() / solution.fitted.norm() * solution.fitted  # what is left over
     solution = replace(solution, relative_residual=1.001 * residual, tolerance=own)
     save_solution(path, key, solution)
-    assert (load_solution(path, key, KERNEL, x, y, asked) is not None) is used
+    assert (not unmet(load_solution(path, key, KERNEL, x, y), asked, "auto")) is used
 
 
-def test_a_solver_that_may_lead_further_is_given_the_chance(tmp_path, caplog):
-    path, key, x, y, solution = kept(tmp_path)
+def test_a_solver_that_is_named_and_may_lead_further_is_given_the_chance(tmp_path):
+    *_, solution = kept(tmp_path)
     for found, asked, used in (
         ("pcg", "direct", False),
         ("pcg", "pcg", True),
@@ -189,7 +190,11 @@ def test_a_solver_that_may_lead_further_is_given_the_chance(tmp_path, caplog):
         ("eigen", "direct", True),
         ("direct", "pcg", False),
     ):
-        save_solution(path, key, replace(solution, relative_residual=1e-3, tolerance=1e-6, solver=found))
-        assert (load_solution(path, key, KERNEL, x, y, 1e-6, asked) is not None) is used
-        assert load_solution(path, key, KERNEL, x, y, 1e-2, asked) is not None
-    assert "above 1.0e-06, by pcg at a tolerance of 1.0e-06" in caplog.text
+        stalled = replace(solution, relative_residual=1e-3, tolerance=1e-6, solver=found)
+        assert (not unmet(stalled, 1e-6, asked)) is used
+        assert (not unmet(stalled, 1e-2, asked)) is used
+    assert unmet(stalled, 1e-6, "pcg") == "it is by direct, and pcg is asked for"
+    assert (
+        unmet(stalled, 1e-7, "auto")
+        == "its relative residual of 1.0e-03 is above 1.0e-07, by direct at a tolerance of 1.0e-06"
+    )

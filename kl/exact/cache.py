@@ -1,28 +1,36 @@
-"""Exact solutions on disk, so that a run on the same data and kernel never solves twice."""
+"""Exact solutions on disk, so that nothing on the same data and kernel is solved twice."""
 
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kl import CheckpointError, Interpolant, Kernel
-from kl.exact.checkpoint import solution_key
+from kl.errors import CheckpointError
+from kl.exact.interpolate import Interpolant
 from kl.exact.verified import check_solution
+from kl.kernels.kernel import Kernel
+from kl.system.files import cache_folder
 from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
-
-__all__ = ["load_solution", "save_solution", "solution_key"]
 
 FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # what a solver hands a singular matrix to
 KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers"))
 """What a file holds; the rest is what was asked for."""
 TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
+
+
+def solutions_folder() -> Path:
+    """Where exact solutions are kept unless another folder is given: $XDG_CACHE_HOME/kl/exact, or ~/.cache/kl/exact.
+
+    Raises:
+        InputError: nobody knows where that is.
+    """
+    return cache_folder() / "exact"
 
 
 def load_solution(
@@ -31,15 +39,12 @@ def load_solution(
     kernel: Kernel,
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
-    tolerance: float = math.inf,
-    solver: str = "auto",
     centers: Tensor | None = None,  # shape: (p, d)
 ) -> Interpolant | None:
-    """The solution in a file; None where there is none, and, with a log line, where it is not to be used.
+    """The solution in a file; None where there is none, and, with a log line, where it is not sound.
 
     That is where the file is damaged, was written for another key, or is no solution of these equations with this
-    kernel (see `check_solution`). And where its residual is above the tolerance, unless as little was asked for when it
-    was solved for, by a solver that is asked for now: then solving again leads no further.
+    kernel (see `check_solution`).
 
     Args:
         path: the file.
@@ -47,20 +52,47 @@ def load_solution(
         kernel: the kernel; its bandwidth must be resolved.
         x: training features.
         y: targets.
-        tolerance: the relative residual that is asked for.
-        solver: the solver that is asked for.
         centers: where the weights are, of a least-squares solution.
+
+    Returns:
+        The solution, its tensors on the CPU. Whether it is as good as what is asked for, `unmet` says.
     """
     if not path.is_file():
         return None
     try:
         solution = _read(path, key, kernel, x if centers is None else centers)
         check_solution(solution, kernel, x, y, centers)
-        _check_tolerance(solution, tolerance, solver)
     except CheckpointError as error:
-        log.warning("the exact solution in %s cannot be used (%s); solving again", path, error)
+        say_unused(path, str(error))
         return None
     return solution
+
+
+def unmet(solution: Interpolant, tolerance: float, solver: str) -> str:
+    """Why a sound solution does not meet what is asked for; empty where it does.
+
+    It must be by the solver that is named, and its residual within the tolerance. A solution above the tolerance meets
+    it as well if as little was asked for when it was solved for, because solving again leads no further.
+
+    Args:
+        solution: the solution.
+        tolerance: the relative residual that is asked for.
+        solver: "direct", "pcg", or "auto" for any.
+    """
+    ours = FAMILY.get(solution.solver, solution.solver)
+    if solver not in ("auto", ours):
+        return f"it is by {ours}, and {solver} is asked for"
+    if solution.relative_residual > tolerance and solution.tolerance > tolerance:
+        return (
+            f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}, by {ours} at a "
+            f"tolerance of {solution.tolerance:.1e}"
+        )
+    return ""
+
+
+def say_unused(path: Path, reason: str) -> None:
+    """Log that a kept solution is not used."""
+    log.warning("the exact solution in %s cannot be used (%s); solving again", path, reason)
 
 
 def save_solution(path: Path, key: str, solution: Interpolant) -> None:
@@ -88,14 +120,3 @@ def _read(path: Path, key: str, kernel: Kernel, centers: Tensor) -> Interpolant:
         if not good:
             raise CheckpointError(f"{name} is none")
     return Interpolant(kernel=kernel, centers=centers.cpu(), **{name: values[name] for name in KEPT})
-
-
-def _check_tolerance(solution: Interpolant, tolerance: float, solver: str) -> None:
-    if solution.relative_residual <= tolerance:
-        return
-    ours = FAMILY.get(solution.solver, solution.solver)
-    if solution.tolerance > tolerance or solver not in ("auto", ours):
-        raise CheckpointError(
-            f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}, by {ours} at a "
-            f"tolerance of {solution.tolerance:.1e}"
-        )

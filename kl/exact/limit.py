@@ -1,0 +1,160 @@
+"""The exact limit of training: read where it is kept, else solved for and kept, or the reason why there is none."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from kl.errors import KLError
+from kl.exact.cache import load_solution, save_solution, say_unused, solutions_folder, unmet
+from kl.exact.checkpoint import solution_key
+from kl.exact.cholesky import RESIDUAL_ACCEPTED
+from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
+from kl.exact.equations import duration
+from kl.exact.interpolate import Interpolant, check_tolerance, interpolate
+from kl.exact.least_squares import least_squares
+from kl.exact.patience import Patience
+from kl.kernels.kernel import Kernel
+from kl.metrics import evaluate_scores
+from kl.rows.rows import RowDataset
+from kl.system.memory import parse_memory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExactLimit:
+    """The limit f* of training."""
+
+    solution: Interpolant
+    """On the device of the training rows."""
+    read_from: Path | None
+    """The file that had kept the solution; None where it was solved for now."""
+
+
+@dataclass(frozen=True)
+class NoLimit:
+    """There is no limit."""
+
+    reason: KLError
+    """Why: the solve does not fit its budget, the kernel matrix is singular, patience is at its end."""
+
+
+def exact_limit(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    *,
+    centers: Tensor | None = None,  # shape: (p, d)
+    ridge: float = 0.0,
+    memory: str | int = "auto",
+    solver: str = "auto",
+    tolerance: float = RESIDUAL_ACCEPTED,
+    folder: str | os.PathLike[str] | None = None,
+    patience: Patience | None = None,
+) -> ExactLimit | NoLimit:
+    """The limit f* that training on (x, y) tends to, from its file if there is one that serves.
+
+    That is the minimum-norm interpolant of `kl.interpolate`, with a ridge the ridge solution; with centres the function
+    in their span that `kl.least_squares` finds. A file serves if it is sound, holds a solution of these equations by
+    the solver that is named, and its residual is within the tolerance. What is solved for is kept, unless the file
+    holds a solution with a smaller residual.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: training features, on the device that is to solve.
+        y: targets, on the same device.
+        centers: z_1..z_p where the weights are, on the same device; None is the training rows.
+        ridge: lambda >= 0 (not multiplied by n).
+        memory: budget of the solve: bytes, "8GB", or "auto" (half of what is free on the device).
+        solver: "auto", "direct" or "pcg", as of `kl.interpolate`; not for centres.
+        tolerance: the relative residual that is asked for.
+        folder: of kept solutions and of unfinished ones; None is `kl.exact.cache.solutions_folder()`.
+        patience: what is given for the limit; None takes all it needs.
+
+    Returns:
+        The limit and where it was read from, or the reason why there is none.
+
+    Raises:
+        InputError: solver, tolerance or memory is out of its range.
+    """
+    check_solver(solver)
+    check_tolerance(tolerance)
+    key = solution_key(kernel, x, y, ridge, centers)
+    path = Path(solutions_folder() if folder is None else folder) / f"{key}.pt"
+    kept = load_solution(path, key, kernel, x, y, centers)
+    if kept is not None:
+        if not (reason := unmet(kept, tolerance, solver if centers is None else "auto")):
+            log.info("exact interpolation: read from %s", path)
+            return ExactLimit(kept.to(x.device), read_from=path)
+        say_unused(path, reason)
+    budget = parse_memory(memory, x.device)
+    try:
+        if patience is not None:
+            _announce(kernel, x, y, centers, budget, solver, patience)
+        listener = patience.listener() if patience is not None else None
+        if centers is not None:
+            solution = least_squares(kernel, centers, x, y, ridge, budget, listener)
+        else:
+            partial = path.with_suffix(".partial")
+            solution = interpolate(kernel, x, y, ridge, budget, solver, tolerance, partial, listener)
+            solution.require_better_than_zero()
+    except KLError as error:
+        return NoLimit(error)
+    if patience is not None:
+        _say_solved(solution, centers)
+    if kept is None or solution.relative_residual < kept.relative_residual:
+        save_solution(path, key, solution)
+    return ExactLimit(solution, read_from=None)
+
+
+def evaluate_on(
+    rows: RowDataset | None,
+    solution: Interpolant,
+    classifier: bool,
+) -> dict[str, float | None]:
+    """mse, error and error_noisy of f* on a validation or test set; None where they do not apply, or without rows.
+
+    The scores are computed in float64, because large weights of both signs cancel.
+    """
+    if rows is None:
+        return dict.fromkeys(("mse", "error", "error_noisy"))
+    return evaluate_scores(solution.predict(rows.x).cpu(), rows.y, rows.y_noisy, classifier)
+
+
+def _announce(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    centers: Tensor | None,  # shape: (p, d)
+    budget: int,
+    solver: str,
+    patience: Patience,
+) -> None:
+    """Log what is to be solved and what it will take, if it fits: else the solver says what is missing.
+
+    Raises:
+        KLError: there are too many rows.
+    """
+    (n, d), c = x.shape, y.shape[1]
+    if centers is not None:
+        log.info("exact limit: least squares of n=%d rows over the span of p=%d centres", n, len(centers))
+        return
+    patience.require_rows(n)
+    solver = choose_solver(solver, n, d, c, budget, x.device)
+    if direct_memory(n, d, c) <= budget if solver == "direct" else pcg_plan(n, d, c, budget)[0]:
+        about = duration(estimate_seconds(kernel, x, solver, budget, c))
+        log.info("exact interpolation: solving n=%d rows on %s (%s), about %s", n, x.device, solver, about)
+
+
+def _say_solved(solution: Interpolant, centers: Tensor | None) -> None:
+    took, norm = duration(solution.seconds), solution.rkhs_norm
+    if centers is not None:
+        log.info("exact limit: took %s, |f*| = %.6g", took, norm)
+    else:
+        residual = solution.relative_residual
+        log.info("exact interpolation: took %s, relative residual %.1e, |f*| = %.6g", took, residual, norm)
