@@ -136,15 +136,15 @@ class BestCheckpoint(Checkpoint):
         )
 
 
-def epoch_values(trainer: pl.Trainer, machine: Machine, distance: float | None = None) -> Values:
-    """The values of the present epoch that a report has, plain numbers; the distance to the limit may be known."""
+def epoch_values(trainer: pl.Trainer, machine: Machine) -> Values:
+    """The values of the present epoch that a report has, plain numbers."""
     tested = {tag: machine.eval_metrics[tag] for tag in validation_metrics(trainer)}  # logged ones are float32
     values: Values = {"epoch": trainer.current_epoch + 1, **machine.train_metrics, **tested}
     if hasattr(machine, "rkhs_norm"):
         values |= {"rkhs/norm": machine.rkhs_norm, "rkhs/norm_per_class": machine.rkhs_norm_per_class.tolist()}
     exact = find_callback(trainer, ExactInterpolation)
     if exact is not None and exact.solution is not None:
-        values["exact/distance"] = exact.distance(machine) if distance is None else distance
+        values["exact/distance"] = exact.epoch_distance(trainer, machine)
     return values
 
 

@@ -27,7 +27,7 @@ class ConvergenceFigure(History):
         values = super().values(trainer, pl_module)
         exact = find_callback(trainer, ExactInterpolation)
         if exact is not None and exact.solution is not None:
-            values["exact/distance"] = exact.distance(pl_module)  # not from the log: its order there is not known
+            values["exact/distance"] = exact.epoch_distance(trainer, pl_module)
         return values
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:

@@ -114,7 +114,7 @@ def fit_results(
     last_path = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
     chooser, keeper = found.get(callbacks.BestEpoch), found.get(callbacks.BestCheckpoint)
     best, last = (chooser.best, chooser.last) if chooser else (None, None)
-    values = best or callbacks.epoch_values(trainer, machine, exact.get("distance_to_exact"))
+    values = best or callbacks.epoch_values(trainer, machine)
     test = "val" if held_out is None else "test"  # a run with a validation part ends with a pass over the test set
     checkpoint = keeper.path if keeper and best else last_path
     return {
