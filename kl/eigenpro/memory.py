@@ -5,12 +5,12 @@ from __future__ import annotations
 from kl.errors import MemoryBudgetError
 from kl.products.blocks import PADDED, TILE, TILE_ON_GPU
 from kl.rows.int8 import FEWEST, MOST, MULTIPLE
+from kl.rows.workspace import CHUNK_ROWS
 from kl.system.memory import KEPT_ROWS, TrainingMemory, format_memory
 
 LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
 COLUMNS_SHARE = 4  # K(X, X_S) is kept where it takes at most one part in this many of the budget
-CHUNK_ROWS = 2048  # rows that `encode` and `row_sq_norm` turn to float64 at a time
 FEWEST_SUBSAMPLE = 100  # rows: fewer show too little of the spectrum to be worth proposing
 EVALUATED_ROWS = 4096  # rows of a batch of test data
 

@@ -105,12 +105,13 @@ def build_run(
     """
     centers = solver.centers or "2000"
     sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
-    datamodule = build_data(data, run.seed, sampled, build_kernel(kernel).shift_invariant, run.memory)
-    return datamodule, build_machine(kernel, solver, exact, run, datamodule)
+    chosen = build_kernel(kernel)
+    datamodule = build_data(data, run.seed, sampled, chosen.shift_invariant, run.memory)
+    return datamodule, build_machine(chosen, solver, exact, run, datamodule)
 
 
 def build_machine(
-    kernel: KernelOptions,
+    kernel: Kernel,
     solver: SolverOptions,
     exact: ExactOptions,
     run: RunOptions,
@@ -133,7 +134,7 @@ def build_machine(
         "ridge": partial(check_not_negative, "ridge"),
     }
     arguments = {name: read.get(name, _as_it_is)(given[name]) for name in given if name in chosen.arguments}
-    return chosen.machine_class(build_kernel(kernel), **arguments, **chosen.fixed)  # type: ignore[call-arg, arg-type]
+    return chosen.machine_class(kernel, **arguments, **chosen.fixed)  # type: ignore[call-arg, arg-type]
 
 
 def _as_it_is(value: Any) -> Any:
