@@ -13,9 +13,9 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.common import Machine, find_callback, validation_metrics
 from callbacks.exact_interpolation import ExactInterpolation
-from kl.checks import check_count
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import read_checkpoint, require_values
+from kl.machines.data_facts import facts_of
 from kl.system.files import written_whole
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class BestEpoch(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Check that there is something to choose by."""
-        if getattr(trainer.datamodule, "validation", None) == 0:  # type: ignore[attr-defined]
+        if facts_of(trainer).validation == 0:
             raise InputError(
                 "BestEpoch chooses an epoch by val/*, which with validation=0 is of the test set: hold a part of the "
                 "training rows out, as by validation=0.1"

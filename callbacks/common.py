@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from kl.rows.rows import RowDataset
+from kl.machines.data_facts import facts_of
 
 Machine: TypeAlias = Any
 """A kl.KernelMachine; Lightning's own signatures say LightningModule, which has none of its attributes."""
@@ -25,14 +25,9 @@ def tensorboard_loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def val_rows(data: Any) -> RowDataset | None:
-    """The rows that val/* is of; of a data module that tells no difference its test set, None where there is none."""
-    return getattr(data, "val_set", getattr(data, "test_set", None))
-
-
 def val_name(trainer: pl.Trainer) -> str:
     """What the val/* values are of: "validation" where a part of the training rows is held out, else "test"."""
-    return "validation" if getattr(trainer.datamodule, "validation", 0) else "test"  # type: ignore[attr-defined]
+    return "validation" if facts_of(trainer).validation else "test"
 
 
 def validation_metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -13,14 +13,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.common import Machine, val_rows, validation_metrics
+from callbacks.common import Machine, validation_metrics
 from kl import Interpolant
 from kl.exact.cache import solutions_folder
 from kl.exact.cost import check_solver, direct_memory
 from kl.exact.interpolate import RESIDUAL_ACCEPTED, check_tolerance
 from kl.exact.limit import NoLimit, evaluate_on, exact_limit
 from kl.exact.patience import MAX_ROWS, MAX_SECONDS, Patience
+from kl.machines.data_facts import DataFacts, facts_of
 from kl.metrics import evaluate_scores
+from kl.rows.rows import RowDataset
 from kl.system.files import expand_home
 from kl.system.memory import parse_memory
 
@@ -98,24 +100,26 @@ class ExactInterpolation(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Read or solve on rank 0 and tell every rank; the others wait however long it takes."""
         found, centers = _Outcome(skipped="fast_dev_run"), None
-        data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+        facts, device = facts_of(trainer), trainer.strategy.root_device
+        rows = facts.train_set
+        assert rows is not None  # the machine has seen to it
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            if getattr(data, "streamed", False):
+            if facts.streamed:
                 found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
-            elif getattr(data, "augmentation", None) is not None:
+            elif facts.as_trained is not None:
                 found = _Outcome(
                     skipped="the training rows are augmented, others in every epoch, and have no such limit"
                 )
             else:
                 centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
-                found = pl_module.ranks.from_first(lambda: self._find(pl_module, data, device, centers))
+                found = pl_module.ranks.from_first(lambda: self._find(pl_module, rows, facts, device, centers))
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
             if trainer.is_global_zero:
                 level = logging.INFO if trainer.fast_dev_run else logging.WARNING  # type: ignore[attr-defined]
                 log.log(level, "exact interpolation: left out: %s", self.skipped)
             return
-        self.solution = replace(self.solution, centers=data.train_set.x if centers is None else centers)
+        self.solution = replace(self.solution, centers=rows.x if centers is None else centers)
         device = pl_module.alpha.device  # once: the distance is asked for at every epoch
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
         self._of_step = -1, math.nan
@@ -135,7 +139,7 @@ class ExactInterpolation(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Take the limit's errors on a test set that was not to be looked at before."""
-        test = getattr(trainer.datamodule, "test_set", None)  # type: ignore[attr-defined]
+        test = facts_of(trainer).test_set
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
         solution, classifier = self.solution, pl_module.is_classifier
@@ -160,9 +164,11 @@ class ExactInterpolation(pl.Callback):
         values = machine.fitted_values() - machine.own_rows(self._fitted.to(device))
         return math.sqrt(max(float(machine.owners.sum((weights * values).sum())), 0.0))
 
-    def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
+    def _find(
+        self, machine: Machine, rows: RowDataset, facts: DataFacts, device: torch.device, centers: Tensor | None
+    ) -> _Outcome:
         """The limit with its errors, or why there is none."""
-        x, y, classifier = data.train_set.x, data.train_set.y, machine.is_classifier
+        x, y, classifier = rows.x, rows.y, machine.is_classifier
         device = self._solving_device(machine, x, y, device, centers)
         found = exact_limit(
             machine.kernel,
@@ -179,14 +185,13 @@ class ExactInterpolation(pl.Callback):
         if isinstance(found, NoLimit):  # beyond the budget, or singular: the run itself can do without
             return _Outcome(skipped=str(found.reason))
         solution = found.solution.to("cpu")
-        rows, test = val_rows(data), getattr(data, "test_set", None)
         train = evaluate_scores(solution.fitted, y, None, classifier)
-        validated = evaluate_on(rows, solution, classifier)
+        validated = evaluate_on(facts.val_set, solution, classifier)
         results = {
             "exact_train_mse": train["mse"],
             "exact_train_error": train["error"],
             **_named("val", validated),
-            **_named("test", validated if rows is test else evaluate_on(None, solution, classifier)),
+            **_named("test", validated if facts.val_set is facts.test_set else evaluate_on(None, solution, classifier)),
             "exact_rkhs_norm": solution.rkhs_norm,
             "distance_to_exact": None,
             "solver": solution.solver,

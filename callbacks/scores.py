@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.common import Machine, val_rows
+from callbacks.common import Machine
+from kl.machines.data_facts import facts_of
 
 CHUNK = 4096  # rows at a time
 
@@ -23,7 +24,7 @@ def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
     That is for regression, under fast_dev_run, and without a validation or test set. To be called on every rank: a
     machine may need all of them to predict.
     """
-    rows = val_rows(trainer.datamodule)  # type: ignore[attr-defined]
+    rows = facts_of(trainer).val_set
     if trainer.fast_dev_run or not machine.is_classifier or rows is None:  # type: ignore[attr-defined]
         return None
     if trainer in _kept:
@@ -37,7 +38,7 @@ def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
 
 def val_labels(trainer: pl.Trainer) -> Tensor:
     """The clean classes of those rows, shape (t,)."""
-    rows = val_rows(trainer.datamodule)  # type: ignore[attr-defined]
+    rows = facts_of(trainer).val_set
     assert rows is not None  # they had scores
     return rows.y.argmax(dim=1)
 

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from callbacks.common import Machine, find_callback, tensorboard_loggers, val_name
 from callbacks.exact_interpolation import ExactInterpolation
+from kl.machines.data_facts import facts_of
 
 _CHOSEN = ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample", "preconditioner_rank")
 
@@ -64,16 +65,16 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
     name = config.pop("kernel")
     n, d, c = machine.num_centers, machine.centers.shape[1], machine.alpha.shape[1]
     chosen = machine.parameters_chosen
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    facts = facts_of(trainer)
     parameters = {
         "data": machine.data_info.get("name"),
         "task": machine.data_info.get("task"),
         "n": n,
         "d": d,
         "c": c,
-        "label_noise": getattr(data, "label_noise", None),
-        "noise_kind": getattr(data, "noise_kind", None),
-        "validation": getattr(data, "validation", None) or None,
+        "label_noise": facts.label_noise,
+        "noise_kind": facts.noise_kind,
+        "validation": facts.validation or None,
         "epochs": trainer.current_epoch,
         "seed": machine.hparams.get("seed"),
         "kernel": name,

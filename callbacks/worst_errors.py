@@ -10,10 +10,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from callbacks.common import Machine, val_name, val_rows
+from callbacks.common import Machine, val_name
 from callbacks.figures import figure_style, log_figure, new_figure
 from callbacks.scores import class_names, val_labels, val_scores
 from kl.checks import check_count
+from kl.machines.data_facts import facts_of
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class WorstErrors(pl.Callback):
         """Evaluate, draw and log."""
         shape = pl_module.data_info.get("image_shape") or []
         scores = val_scores(trainer, pl_module) if len(shape) == 3 and shape[0] in (1, 3) else None
-        evaluated = val_rows(trainer.datamodule)  # type: ignore[attr-defined]
+        evaluated = facts_of(trainer).val_set
         if scores is None or evaluated is None:
             return
         labels, names = val_labels(trainer), class_names(pl_module, scores.shape[1])

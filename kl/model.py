@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,7 +14,8 @@ from kl.exact.interpolate import Interpolant
 from kl.kernels import Kernel
 from kl.kernels.registry import GivenKernel, stored_kernel
 from kl.machines.checkpoints import faults_in, require_state, require_tensors, require_values
-from kl.machines.evaluated import describe_data, require_description
+from kl.machines.data_facts import DataFacts
+from kl.machines.evaluated import require_description
 from kl.machines.machine import machine_part
 from kl.machines.state import StatefulExpansion
 from kl.system.saved import save_values
@@ -76,8 +76,7 @@ class KernelModel(StatefulExpansion):
         if data_info is not None:
             require_description(data_info)
         else:
-            rows = SimpleNamespace(x=centers, y=solution.alpha)  # of so many columns
-            data_info = describe_data(SimpleNamespace(train_set=rows, name="arrays", task="regression"))
+            data_info = DataFacts(name="arrays", task="regression").description(centers, solution.alpha)
         moved = centers - origin if origin.any() else centers
         return cls(solution.kernel)._take(solution.alpha, moved, origin, data_info)
 

@@ -19,10 +19,11 @@ from kl.machines.checkpoints import (
     require_values,
     require_weights_only,
 )
+from kl.machines.data_facts import DataFacts, TrainingData, facts_of
 from kl.machines.loaders import label_rows
 from kl.metrics import EvaluationMetrics
 from kl.rows.encoding import FeatureEncoding
-from kl.rows.rows import RowDataset, is_one_hot
+from kl.rows.rows import RowDataset
 
 
 class EvaluatedModule(pl.LightningModule):
@@ -95,9 +96,9 @@ class EvaluatedModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch (x, y, index) to val/mse, val/error and, with label noise, val/error_noisy and val/mse_noisy."""
-        self._evaluate(batch, "val_set")
+        self._evaluate(batch, facts_of(self.trainer).val_set)
 
-    def _evaluate(self, batch: tuple[Tensor, ...], part: str) -> None:
+    def _evaluate(self, batch: tuple[Tensor, ...], rows: RowDataset | None) -> None:
         x, y, *index = batch
         scores = self.outputs(x)
         y = self._target_rows(y, scores.shape[1])
@@ -106,8 +107,7 @@ class EvaluatedModule(pl.LightningModule):
                 f"targets of a loader must have the shape of the outputs, {tuple(scores.shape)}, classes as one-hot "
                 f"rows; got {tuple(y.shape)}"
             )
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        noisy = getattr(getattr(data, part, getattr(data, "test_set", None)), "y_noisy", None)
+        noisy = None if rows is None else rows.y_noisy
         self.metrics.update(scores, y, noisy[index[0].cpu()].to(y.device) if noisy is not None and index else None)
 
     def _target_rows(self, y: Tensor, c: int) -> Tensor:
@@ -121,7 +121,7 @@ class EvaluatedModule(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch (x, y, index) to the same of test/."""
-        self._evaluate(batch, "test_set")
+        self._evaluate(batch, facts_of(self.trainer).test_set)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/mse, val/error, val/error_noisy, val/mse_noisy."""
@@ -183,25 +183,9 @@ class EvaluatedModule(pl.LightningModule):
         return model
 
 
-def describe_data(data: Any) -> dict[str, Any]:
-    """What of a datamodule with a `train_set` belongs into a checkpoint: plain values.
-
-    name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
-    background (behind transparent images), num_features (d), num_outputs (c), and encoding, as
-    `FeatureEncoding.to_dict` has it; empty where there is none.
-    """
-    rows: RowDataset = data.train_set
-    encoding = getattr(data, "encoding", None)
-    return {
-        "name": str(getattr(data, "name", type(data).__name__)),
-        "task": str(getattr(data, "task", "classification" if is_one_hot(rows.y) else "regression")),
-        "class_names": [str(name) for name in getattr(data, "class_names", None) or []],
-        "image_shape": list(getattr(data, "image_shape", None) or []),
-        "background": str(getattr(data, "background", "white")),
-        "num_features": rows.x.shape[1],
-        "num_outputs": rows.y.shape[1],
-        "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
-    }
+def describe_data(data: TrainingData) -> dict[str, Any]:
+    """What of a data module belongs into a checkpoint: see `DataFacts.description`."""
+    return DataFacts.of(data).description(data.train_set.x, data.train_set.y)
 
 
 def require_description(info: Any) -> None:

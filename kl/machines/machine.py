@@ -28,10 +28,11 @@ from kl.machines.checkpoints import (
     require_tensors,
     require_values,
 )
-from kl.machines.evaluated import describe_data, require_description
+from kl.machines.data_facts import DataFacts, TrainingData
+from kl.machines.evaluated import require_description
 from kl.machines.loaders import training_data
 from kl.machines.state import EXTRA, StatefulExpansion, encode_description
-from kl.rows.rows import RowDataset, Rows
+from kl.rows.rows import Rows
 from kl.system.memory import TrainingMemory, parse_memory
 
 log = logging.getLogger(__name__)
@@ -118,40 +119,38 @@ class TrainedExpansion(StatefulExpansion):
         assert data is not None  # take() has seen to it
         data.batch_size = self.batch_rows
 
-    def take(self, data: Any, device: torch.device | str = "cpu") -> None:
+    def take(self, data: TrainingData | None, device: torch.device | str = "cpu") -> None:
         """Take the training data of a datamodule that has been set up, and plan the run; see `prepare`.
 
         Raises:
             InputError: it is none, or such a machine cannot train on it.
         """
-        train_set = getattr(data, "train_set", None)
-        if data is None or not isinstance(train_set, RowDataset):
+        facts = DataFacts.of(data)
+        if facts.train_set is None:
             raise InputError(
                 f"{type(self).__name__} needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, "
                 "ArrayDataModule.from_arrays for arrays of your own, or a DataLoader of (x, y)"
             )
-        self._streamed = bool(getattr(data, "streamed", False))
+        self._streamed, self._augmented = facts.streamed, facts.as_trained is not None
         if self._streamed and not self.own_centers:
             raise InputError(
                 f"{type(self).__name__} has a centre at each training row, and those of "
-                f"{getattr(data, 'name', data)} are a stream: use --solver eigenpro4"
+                f"{facts.name} are a stream: use --solver eigenpro4"
             )
-        self._augmented = getattr(data, "augmentation", None) is not None
         if self._augmented and not self.own_centers:
             raise InputError(
                 f"augment gives rows that are no training rows, and {type(self).__name__} has its centres there: use "
                 "--solver eigenpro4"
             )
-        self.data_info = describe_data(data)
+        self.data_info = facts.description(facts.train_set.x, facts.train_set.y)
         if self.data_info["encoding"].get("origin") and not self.kernel.shift_invariant:
             log.warning(
                 "%s is not shift-invariant, and the data module has shifted columns that lie far from 0: f is of x "
                 "less the origin; give the data module shift=False to leave them",
                 self.kernel,
             )
-        self._epoch_rows = getattr(data, "num_rows", None)
-        self._as_trained = data.as_trained if self._augmented else None
-        self.prepare(train_set.x, train_set.y, device)
+        self._epoch_rows, self._as_trained = facts.num_rows, facts.as_trained
+        self.prepare(facts.train_set.x, facts.train_set.y, device)
 
     def _join_ranks(self) -> None:
         """Find out which processes share this run."""

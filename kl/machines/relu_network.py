@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from kl.checks import check_count, check_one_of, check_positive
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
-from kl.machines.evaluated import EvaluatedModule, describe_data, require_description
+from kl.machines.data_facts import facts_of
+from kl.machines.evaluated import EvaluatedModule, require_description
 from kl.metrics import error, mse
 from kl.rows.dense import require_dense
-from kl.rows.rows import RowDataset
 
 CHUNK = 4096  # rows evaluated at once
 
@@ -107,15 +107,15 @@ class ReluNetwork(EvaluatedModule):
         """Make the layers for the shapes of the data; layers that fit it are kept."""
         if stage != "fit":
             return
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(getattr(data, "train_set", None), RowDataset):
+        facts = facts_of(self.trainer)
+        if facts.train_set is None:
             raise InputError(
                 "ReluNetwork needs a datamodule whose train_set is a kl.RowDataset; use one of datamodules, or "
                 "ArrayDataModule.from_arrays for arrays of your own"
             )
         if self.trainer.world_size > 1:
             raise InputError(f"ReluNetwork trains on one device; got {self.trainer.world_size}: use Trainer(devices=1)")
-        info = describe_data(data)
+        info = facts.description(facts.train_set.x, facts.train_set.y)
         if info["task"] != "classification":
             raise InputError(
                 f"ReluNetwork needs classes, for its cross-entropy; {info['name']} is a {info['task']} set: use a "
@@ -153,7 +153,8 @@ class ReluNetwork(EvaluatedModule):
 
     @torch.no_grad()
     def _measure_training(self) -> dict[str, float]:
-        rows = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+        rows = facts_of(self.trainer).train_set
+        assert rows is not None  # setup() has seen to it
         self.eval()
         scores = torch.cat([self(x.to(self.device)).cpu() for x in rows.x.split(CHUNK)])
         self.train()

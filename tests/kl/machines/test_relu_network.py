@@ -117,7 +117,7 @@ def test_a_colour_image_has_three_channels():
 def test_initial_weights_are_hes():
     each, data = ReluNetwork(widths=(2000,)), digits()
     data.setup()
-    each._make_layers(kl.machines.relu_network.describe_data(data))
+    each._make_layers(kl.machines.evaluated.describe_data(data))
     for layer in (each.layers[0], each.layers[2]):
         assert float(layer.weight.detach().var()) == pytest.approx(2 / layer.in_features, rel=0.05)
         assert not layer.bias.any()
@@ -141,7 +141,7 @@ def test_making_layers_leaves_the_global_random_state_alone(architecture):
     data, each = digits(), network(architecture)
     data.setup()
     before = torch.get_rng_state()
-    each._make_layers(kl.machines.relu_network.describe_data(data))
+    each._make_layers(kl.machines.evaluated.describe_data(data))
     assert torch.equal(torch.get_rng_state(), before)
 
 
