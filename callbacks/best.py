@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.common import Machine, find_callback, validation_metrics
 from callbacks.exact_interpolation import ExactInterpolation
+from kl.checks import check_count
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import read_checkpoint, require_values
 from kl.machines.data_facts import facts_of

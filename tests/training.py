@@ -1,24 +1,18 @@
 """A quiet Trainer and small data sets for the tests that train."""
 
-import pytorch_lightning as pl
 import torch
 
 import kl
 from datamodules import ArrayDataModule
 from kl import Laplacian
 from kl.eigenpro.memory import training_memory
-
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+from recipes.run import quiet
 
 
 def quiet_trainer(max_epochs=3, **options):
-    return pl.Trainer(max_epochs=max_epochs, **{**QUIET, **options})
+    """A user's Trainer, whose defaults are Lightning's, but for what it writes and shows."""
+    usual = {"devices": "auto", "num_sanity_val_steps": None, "use_distributed_sampler": True}
+    return quiet.quiet_trainer(max_epochs, **{"accelerator": "cpu", **usual, **options})
 
 
 def fit(machine, data, max_epochs=3, ckpt_path=None, **options):

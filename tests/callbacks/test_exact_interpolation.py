@@ -6,6 +6,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from training import quiet_trainer
 
 import kl
 import kl.exact.limit as module
@@ -20,11 +21,7 @@ from kl.exact.cost import estimate_seconds
 
 def fit(exact, *, epochs=2, kernel="laplacian", data=None, more=(), ridge=0.0, **options):
     data = data or DigitsDataModule(train_size=150, test_size=60, label_noise=0.2)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(
-        **{"max_epochs": epochs, "accelerator": "cpu", "enable_model_summary": False, **quiet, **options},
-        callbacks=[exact, *more],
-    )
+    trainer = quiet_trainer(epochs, callbacks=[exact, *more], **options)
     machine = kl.KernelMachine(kernel, ridge=ridge)
     trainer.fit(machine, datamodule=data)
     return trainer, machine, data

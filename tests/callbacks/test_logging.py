@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
+from training import quiet_trainer
 
 import callbacks
 import kl
@@ -35,11 +36,7 @@ SCALARS = {
 
 def fit(each, *, epochs=2, data=None, machine=None, ckpt_path=None, **options):
     data = data or DigitsDataModule(train_size=150, test_size=60)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(
-        **{"max_epochs": epochs, "accelerator": "cpu", "enable_model_summary": False, **quiet, **options},
-        callbacks=each,
-    )
+    trainer = quiet_trainer(epochs, callbacks=each, **options)
     machine = machine or kl.KernelMachine("laplacian", batch_size=50)
     trainer.fit(machine, datamodule=data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer, machine

@@ -15,7 +15,7 @@ import kl
 from kl.distributed.ranks import Ranks
 from kl.machines.machine import TrainedExpansion
 from kl.rows.workspace import spans
-from recipes.bench.parts.limit import now, seconds_of
+from kl.system.clock import now, seconds_of
 from recipes.bench.parts.training import fit
 
 MESSAGE = 2**20  # bytes that the bandwidth of the link is measured with

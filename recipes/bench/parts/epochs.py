@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from kl.system.clock import fastest
 from recipes.bench import record
-from recipes.bench.parts.limit import MM, best_of
+from recipes.bench.parts.limit import MM
 from recipes.bench.parts.training import TrainingRun, budget_for, train
 from recipes.bench.record import Measurement, Task
 from recipes.bench.settings import Bench, BenchData
@@ -108,7 +109,7 @@ def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
     steps = -(-n // run.detail["batch_size"])
     device = run.machine.device if run.machine is not None else torch.device("cpu")
     values, swept = torch.zeros(n, c, dtype=torch.float64, device=device), torch.zeros(n, c, device=device)
-    add = steps * best_of(lambda: values.add_(swept), 5, device)
+    add = steps * fastest(lambda: values.add_(swept), 5, device)
     lightning, following, finishing = [], [], []
     for epoch, part in zip(run.epochs, run.inside, strict=True):
         lightning.append(epoch - part["step"])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kl.rows.int8 import OFFSET, encode
+from kl.system.clock import now
 from recipes.bench import record
-from recipes.bench.parts.limit import now
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from kl.system.clock import fastest
 
 MM = "float32 mm of the same flops"
 TILE = 2048  # columns of the variant whose results stay in cache
@@ -21,28 +21,6 @@ class Limit:
     gflops: float
     """2 n^2 d flops over the seconds, in 10^9 a second."""
     variant: str
-
-
-def now(device: torch.device | str) -> float:
-    """Seconds on a clock, after a GPU has done all it was given."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def seconds_of(work: Callable[[], object], repeats: int, device: torch.device | str) -> list[float]:
-    """Seconds of each of `repeats` runs."""
-    times = []
-    for _ in range(repeats):
-        start = now(device)
-        work()
-        times.append(now(device) - start)
-    return times
-
-
-def best_of(work: Callable[[], object], repeats: int, device: torch.device | str) -> float:
-    """Seconds of the fastest of `repeats` runs."""
-    return min(seconds_of(work, repeats, device))
 
 
 def mm_limit(
@@ -81,14 +59,14 @@ def mm_limit(
     trial = {}
     for name, work in variants.items():
         work(x[:m])
-        trial[name] = best_of(lambda work=work: work(x[:m]), 3, x.device)  # type: ignore[misc]
+        trial[name] = fastest(lambda work=work: work(x[:m]), 3, x.device)  # type: ignore[misc]
     name = min(trial, key=lambda each: trial[each])
 
     def whole_pass() -> None:
         for batch in x.split(m):
             variants[name](batch)
 
-    seconds = best_of(whole_pass, repeats, x.device)
+    seconds = fastest(whole_pass, repeats, x.device)
     return Limit(seconds, 2e-9 * n * n * d / seconds, name)
 
 
@@ -96,7 +74,7 @@ def mm_rate(device: torch.device | str) -> float:
     """Flops a second of a small product: for estimates only."""
     a = torch.rand(1024, 1024, device=device)
     torch.mm(a, a)
-    return 2 * 1024**3 / best_of(lambda: torch.mm(a, a), 5, device)
+    return 2 * 1024**3 / fastest(lambda: torch.mm(a, a), 5, device)
 
 
 class Limits:

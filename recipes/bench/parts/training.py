@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +14,9 @@ from kl.eigenpro.memory import training_memory
 from kl.eigenpro.plan import default_subsample
 from kl.errors import MemoryBudgetError
 from kl.rows.int8 import encode
+from kl.system.clock import now
 from kl.system.memory import format_memory, free_memory
-from recipes.bench.parts.limit import now
+from recipes.run.quiet import interrupts_raised, quiet_loggers, quiet_trainer
 
 if TYPE_CHECKING:
     from callbacks import Timing
@@ -177,40 +176,11 @@ def fit(
 ) -> Timing:
     """Train through a Trainer that writes and says nothing; `options` are more of the Trainer's."""
     from callbacks import Timing
-
-    timing = Timing()
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            max_epochs=epochs,
-            callbacks=[timing, *callbacks],
-            logger=False,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            **{"devices": 1, **options},
-        )
-        try:
-            trainer.fit(machine, datamodule=datamodule)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from stop
-    return timing
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning's advice and our own lines off the screen: the benchmark has lines of its own."""
     from recipes.run.trainer import quiet_lightning
 
     quiet_lightning()
-    ours = [logging.getLogger(name) for name in ("kl", "callbacks", "datamodules")]
-    levels = [each.level for each in ours]
-    for each in ours:
-        each.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for each, level in zip(ours, levels, strict=True):
-            each.setLevel(level)
+    timing = Timing()
+    with quiet_loggers("kl", "callbacks", "datamodules"), interrupts_raised():  # the benchmark has lines of its own
+        trainer = quiet_trainer(epochs, accelerator, callbacks=[timing, *callbacks], **options)
+        trainer.fit(machine, datamodule=datamodule)
+    return timing

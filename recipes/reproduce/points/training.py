@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from recipes.reproduce.sweep.point import Context, Result
+from recipes.run.quiet import interrupts_raised, quiet_trainer
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -52,33 +53,20 @@ def train(
 
 def _trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
     """A Trainer that writes nothing and says only, now and then, how far it has come."""
-    import pytorch_lightning as pl
-
     from callbacks import EpochLines, Interrupts
 
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(context.accelerator, context.accelerator),
-        devices=1,
-        max_epochs=epochs,
-        check_val_every_n_epoch=test_every or epochs + 1,
-        logger=False,
-        callbacks=[Interrupts(), EpochLines(seconds=10), *observers],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
+    observers = [Interrupts(), EpochLines(seconds=10), *observers]
+    return quiet_trainer(
+        epochs, context.accelerator, callbacks=observers, check_val_every_n_epoch=test_every or epochs + 1
     )
 
 
 def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
     """Train, and evaluate on the test set after the last epoch where that epoch's end did not."""
-    try:
+    with interrupts_raised():
         trainer.fit(module, datamodule=data)
         if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
             trainer.validate(module, datamodule=data, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
-        raise KeyboardInterrupt from stop
 
 
 def _curves(trainer: pl.Trainer, history: History, timing: Timing) -> Result:

@@ -1,0 +1,57 @@
+"""Training that commands do beside their own lines: a Trainer that writes and shows nothing, and quiet loggers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+def quiet_trainer(max_epochs: int, accelerator: str, **options: Any) -> pl.Trainer:
+    """A Trainer of one device that writes and shows nothing, and validates nothing before it trains.
+
+    Args:
+        max_epochs: epochs to train.
+        accelerator: "auto", "cpu", "gpu", or "cuda" for the same.
+        **options: more of the Trainer's, which take precedence.
+    """
+    import pytorch_lightning as pl
+
+    quiet = {
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+    }
+    accelerator = {"cuda": "gpu"}.get(accelerator, accelerator)
+    return pl.Trainer(max_epochs=max_epochs, accelerator=accelerator, **{**quiet, **options})
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Raise KeyboardInterrupt where a Trainer is interrupted, which Lightning makes a SystemExit of."""
+    try:
+        yield
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+
+
+@contextmanager
+def quiet_loggers(*names: str) -> Iterator[None]:
+    """Let these loggers say errors alone."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
