@@ -15,7 +15,7 @@ from datamodules.stored import option_names
 from datamodules.stream import StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
-from kl.system.user_modules import import_user_module
+from kl.system.user_modules import import_user_class
 
 # Name: class and the arguments that make the class that set. A set with `facts` is in `kl data list`.
 NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
@@ -66,7 +66,7 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
     if prefix == "stream" and colon:
         return StreamDataModule, {"path": rest}
     if colon and all(part.isidentifier() for part in prefix.split(".")) and rest.isidentifier():
-        return _import_class(spec, prefix, rest), {}
+        return _import_class(spec), {}
     close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, "npz", "folder", "stream"], n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     if spec.endswith(".npz"):
@@ -74,9 +74,10 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
     raise InputError(f"--data must be one of {', '.join(SPECS)}; got {spec!r}{hint}")
 
 
-def _import_class(spec: str, module_name: str, class_name: str) -> type[KernelDataModule]:
-    found = getattr(import_user_module(f"--data {spec}", module_name), class_name, None)
+def _import_class(spec: str) -> type[KernelDataModule]:
+    _, found = import_user_class(f"--data {spec}", spec)
     if not (isinstance(found, type) and issubclass(found, KernelDataModule)):
+        module_name, _, class_name = spec.partition(":")
         was = "there is no such name" if found is None else "it does not"
         raise InputError(
             f"--data {spec}: {class_name} must be a class in {module_name} that derives from "

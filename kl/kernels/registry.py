@@ -11,7 +11,7 @@ from kl.errors import InputError
 from kl.kernels.configured import is_named, kernel_from_config, names_in, own_classes
 from kl.kernels.kernel import Kernel, kernel_name
 from kl.kernels.names import check_parameters, named_class
-from kl.system.user_modules import import_user_module
+from kl.system.user_modules import import_user_class
 
 
 def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> Kernel:
@@ -99,17 +99,11 @@ def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None
 
 
 def _load_class(spec: str) -> type[Kernel]:
+    module, found = import_user_class(f"kernel {spec!r}", spec)
     module_name, _, class_name = spec.partition(":")
-    if not module_name or not class_name:
-        raise InputError(f"kernel {spec!r} must have the form package.module:Class")
-    found: Any = import_user_module(f"kernel {spec!r}", module_name)
-    for part in class_name.split("."):
-        if not hasattr(found, part):
-            own = [name for name, value in vars(found).items() if _is_kernel_class(value)]
-            raise InputError(
-                f"kernel {spec!r}: {module_name} has no class {class_name!r}; kernels in it: {', '.join(own) or 'none'}"
-            )
-        found = getattr(found, part)
+    if found is None:
+        own = ", ".join(name for name, value in vars(module).items() if _is_kernel_class(value)) or "none"
+        raise InputError(f"kernel {spec!r}: {module_name} has no class {class_name!r}; kernels in it: {own}")
     if not _is_kernel_class(found):
         raise InputError(f"kernel {spec!r}: {class_name} must be a subclass of kl.Kernel that defines its formula")
     return found

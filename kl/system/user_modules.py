@@ -7,6 +7,8 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from kl.errors import InputError
 
@@ -14,7 +16,30 @@ OURS = ("kl", "datamodules", "callbacks", "recipes")
 """The packages that are installed with kl; a user's folder may have some of these names, too."""
 
 
-def import_user_module(asked: str, name: str) -> object:
+def import_user_class(asked: str, spec: str) -> tuple[ModuleType, Any]:
+    """What "package.module:Class" means: the module, and what it has by that name; see `import_user_module`.
+
+    Args:
+        asked: what the user wrote, for messages, such as "kernel 'mine:K'".
+        spec: the dotted name of the module, a colon, and the name in it, which may be dotted, too: a class in a class.
+
+    Returns:
+        The module and what is there, a class or not; None where there is nothing by that name.
+
+    Raises:
+        InputError: the spec has another form, or the module cannot be imported.
+    """
+    module_name, _, class_name = spec.partition(":")
+    if not module_name or not class_name:
+        raise InputError(f"{asked} must have the form package.module:Class")
+    module = import_user_module(asked, module_name)
+    found: Any = module
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    return module, found
+
+
+def import_user_module(asked: str, name: str) -> ModuleType:
     """Import the module `name`: a file or package of the current folder, or an installed one.
 
     The first part of the name is looked for in the current folder and loaded from its file, wherever else such a name

@@ -9,7 +9,7 @@ import pytest
 
 import kl
 from datamodules import build_datamodule
-from kl.system.user_modules import import_user_module
+from kl.system.user_modules import import_user_class, import_user_module
 
 THEIRS = "raise RuntimeError('the package of the folder was imported')\n"
 KERNEL = """
@@ -109,3 +109,14 @@ def test_a_module_that_fails_leaves_nothing_half_made(project):
         with pytest.raises(kl.InputError, match=r"asked: importing it failed with RuntimeError: half way"):
             import_user_module("asked", "broken")
     assert "broken" not in sys.modules
+
+
+def test_a_name_in_a_module_may_be_dotted(project):
+    (project / "nested.py").write_text("class Outer:\n    class Inner:\n        pass\n")
+    module, found = import_user_class("asked", "nested:Outer.Inner")
+    assert (module.__name__, found.__qualname__) == ("nested", "Outer.Inner")
+    for missing in ("Inner", "Outer.Other", "Other.Inner"):
+        assert import_user_class("asked", f"nested:{missing}") == (module, None)
+    for spec in ("nested", "nested:", ":Outer"):
+        with pytest.raises(kl.InputError, match=r"asked must have the form package.module:Class"):
+            import_user_class("asked", spec)
