@@ -38,5 +38,10 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def plain(value: Any) -> Any:
+    """A NumPy or torch scalar as a plain number, because checkpoints are loaded with weights_only=True."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.checks import check_not_negative
+from kl.checks import check_not_negative, plain
 from kl.distributed.ranks import Batch
 from kl.eigenpro.divergence import DivergenceGuard
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.memory import training_memory
 from kl.eigenpro.optimizer import EigenPro
-from kl.eigenpro.plan import checked_size, default_subsample, head_rows, plan_eigenpro, require_usable_diagonal
-from kl.eigenpro.planned import PlannedMachine, check_sizes, check_step_size
+from kl.eigenpro.parameters import check_sizes, check_step_size, checked_size, subsample_rows
+from kl.eigenpro.plan import head_rows, plan_eigenpro, require_usable_diagonal
+from kl.eigenpro.planned import PlannedMachine
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError
 from kl.kernels import Kernel
 from kl.machines.interpolating import InterpolatingMachine
-from kl.machines.machine import plain
 from kl.products.blocks import kernel_matrix
 from kl.products.kept import KernelMatrix
 
@@ -98,10 +98,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     def _subsample(self, n: int) -> int:
         """s for n training rows."""
-        asked = self.hparams["subsample"]
-        s = default_subsample(n) if asked == "auto" else min(asked, n)
-        # Plain SGD has no subsample, but its step size is estimated on one.
-        return min(s, 2000) if self.hparams["top_q"] == 0 else s
+        return subsample_rows(self.hparams["subsample"], n, self.hparams["top_q"])
 
     def _batch_asked(self, n: int) -> int | None:
         """The batch that was asked for, None where it is to be chosen."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from kl.checks import check_positive
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.memory import CHECK_ROWS
+from kl.eigenpro.parameters import Auto, EigenProPlan, checked_size
 from kl.eigenpro.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.eigenpro.rules import SMALLEST_BATCH, critical_batch_size, default_batch_size, optimal_step_size
 from kl.eigenpro.spectrum import Eigensystem, nystrom_eigensystem
@@ -29,41 +30,10 @@ from kl.rows.rows import Rows
 log = logging.getLogger(__name__)
 
 FAR_ABOVE = 4  # batches this many times the critical one are worth a message
-Auto = int | str
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
     "rescale the features"
 )
-
-
-@dataclass(frozen=True)
-class EigenProPlan:
-    """The parameters of an EigenPro run and the estimates they follow from."""
-
-    subsample: int  # s
-    top_q: int  # q
-    batch_size: int  # m
-    memory_batch_size: int  # m_G
-    critical_batch_size: int  # m*
-    step_size: float  # eta
-    beta: float  # max_x K_P(x, x)
-    lambda_1: float  # lambda_1 of K(X_S, X_S)/s
-    lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
-    lambda_1_subsample: float  # the estimate on the subsample that P was built from
-    lambda_1_check: float  # the estimate on a second, independent sample
-    ridge: float = 0.0  # beta contains it, and the three estimates of lambda_1(K_P) its n-th part
-
-    def describe(self) -> str:
-        """The parameters on one line."""
-        return (
-            f"s {self.subsample}, q {self.top_q} (lambda_1 {self.lambda_1:.3g} -> {self.lambda_1_damped:.3g}), "
-            f"batch {self.batch_size} (critical {self.critical_batch_size}), step size {self.step_size:.4g}"
-        )
-
-
-def default_subsample(n: int) -> int:
-    """s: 2000 rows for n up to 10^5 [MB19], 5000 beyond, never more than n."""
-    return min(n, 2000 if n <= 100_000 else 5000)
 
 
 def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks: int = 1) -> int:
@@ -324,24 +294,6 @@ def require_usable_diagonal(
             f"kernel {kernel} is zero on every training row, so nothing can be learned: choose another kernel or a bias"
         )
     return diagonal
-
-
-def checked_size(
-    name: str, value: Auto | None, low: int, high: int = sys.maxsize, limit: str = "any data"
-) -> int | None:
-    """An integer option in low..high: None where it is "auto", clipped with a message where it is above high.
-
-    Raises:
-        InputError: the value is not an integer of at least `low`.
-    """
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name} must be auto or an integer of at least {low}; got {value!r}")
-    if value > high:
-        log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
-        return high
-    return value
 
 
 def _check_rows(n: int, subsample: int) -> slice:

@@ -8,12 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from kl.checks import check_positive
-from kl.eigenpro.plan import EigenProPlan, checked_size
-from kl.eigenpro.rules import optimal_step_size
+from kl.eigenpro.parameters import EigenProPlan
 from kl.errors import CheckpointError
-from kl.machines.checkpoints import require_arguments
-from kl.machines.machine import TrainedExpansion, plain
+from kl.machines.machine import TrainedExpansion
 from kl.metrics import error
 
 log = logging.getLogger(__name__)
@@ -52,17 +49,13 @@ class PlannedMachine(TrainedExpansion):
     def describe(self) -> str:
         """The plan's parameters on one line, with the step size as it is now."""
         assert self.plan is not None  # setup() made it
-        plan = self.plan
-        return (
-            f"batch {plan.batch_size} (critical {plan.critical_batch_size}), step size {self.step_size:.4g}, "
-            f"q {plan.top_q}, s {plan.subsample}"
-        )
+        return self.plan.describe_run(self.step_size)
 
     @property
     def planned_step_size(self) -> float:
         """eta as the rules have it, whatever was asked for."""
         assert self.plan is not None  # setup() made it
-        return optimal_step_size(self.plan.batch_size, self.plan.beta, self.plan.lambda_1_damped)
+        return self.plan.optimal_step_size
 
     @property
     def batch_error(self) -> float | None:
@@ -76,8 +69,7 @@ class PlannedMachine(TrainedExpansion):
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)
-        if extra["plan"] is not None:
-            require_plan(extra["plan"], state["vectors"])
+        plan = None if extra["plan"] is None else EigenProPlan.restored(extra["plan"], state["vectors"])
         if resuming and len(state["vectors"]) != len(self.vectors):
             raise CheckpointError(
                 f"the checkpoint was trained with a subsample of {len(state['vectors'])} rows; got "
@@ -85,7 +77,7 @@ class PlannedMachine(TrainedExpansion):
             )
         if resuming and extra["plan"] is not None:
             self._warn_of_other_options(extra["plan"])
-        self.plan = EigenProPlan(**extra["plan"]) if extra["plan"] is not None else None
+        self.plan = plan
         if resuming:
             self.vectors, self.weights = (state[k].to(self.centers) for k in ("vectors", "weights"))
 
@@ -95,42 +87,3 @@ class PlannedMachine(TrainedExpansion):
             ours = self.parameters_chosen.get(name)
             if self.hparams.get(name, "auto") != "auto" and ours != theirs:
                 log.warning("%s %s has no effect: the run goes on with %s, the checkpoint's", name, ours, theirs)
-
-
-def require_plan(
-    plan: Any,
-    vectors: Tensor,  # shape: (s, q)
-) -> None:
-    """Check that a part of a checkpoint holds the fields of the `EigenProPlan` of a preconditioner.
-
-    Raises:
-        CheckpointError: it does not, or one is out of its range.
-    """
-    require_arguments("plan", EigenProPlan, plan)
-    for name, value in plan.items():
-        if not (value >= 0 if name in ("top_q", "ridge") else value > 0):
-            raise CheckpointError(f"its plan must have {name} above 0; got {value}: train again")
-    if vectors.shape != (plan["subsample"], plan["top_q"]):
-        raise CheckpointError(
-            f"its vectors must have shape {(plan['subsample'], plan['top_q'])}, as its plan says; got "
-            f"{tuple(vectors.shape)}: train again"
-        )
-
-
-def check_sizes(**sizes: tuple[Any, int]) -> None:
-    """Check options that are "auto" or whole numbers, each with the least that it may be, before any data is read.
-
-    Raises:
-        InputError: one is neither.
-    """
-    for name, (value, low) in sizes.items():
-        checked_size(name, plain(value), low)
-
-
-def check_step_size(value: float | str) -> float | str:
-    """The step size, if it is "auto" or a number above 0.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return value if value == "auto" else check_positive("step_size", value, 'or "auto"')

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.checks import check_count, check_not_negative, check_one_of
+from kl.checks import check_count, check_not_negative, check_one_of, plain
 from kl.distributed.ranks import Share
 from kl.eigenpro.divergence import LossGuard
 from kl.eigenpro.memory import EVALUATED_ROWS
-from kl.eigenpro.plan import checked_size, default_subsample, head_rows
-from kl.eigenpro.planned import PlannedMachine, check_sizes, check_step_size
+from kl.eigenpro.parameters import check_sizes, check_step_size, checked_size, subsample_rows
+from kl.eigenpro.plan import head_rows
+from kl.eigenpro.planned import PlannedMachine
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError, InputError
 from kl.general.centers import CENTERS_FROM, choose_centers
@@ -22,7 +23,6 @@ from kl.general.optimizer import ProjectedEigenPro
 from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.general.projection import EigenProProjection, FactorProjection, FirstRankProjection, Projection
 from kl.kernels import Kernel
-from kl.machines.machine import plain
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
 from kl.rows.dense import require_dense
@@ -225,8 +225,8 @@ class GeneralKernelMachine(PlannedMachine):
     def _plan(self, x: Tensor, budget: int) -> None:
         options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
         p = self._num_centers
-        s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
-        s = min(s, 2000) if options["top_q"] == 0 else s
+        checked_size("subsample", options["subsample"], 1, p, "the centres")  # says where it is clipped
+        s = subsample_rows(options["subsample"], p, options["top_q"])
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)

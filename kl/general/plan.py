@@ -9,16 +9,8 @@ import torch
 
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.memory import CHECK_ROWS
-from kl.eigenpro.plan import (
-    Auto,
-    EigenProPlan,
-    Preconditioned,
-    Probe,
-    checked_size,
-    finish_plan,
-    precondition,
-    require_usable_diagonal,
-)
+from kl.eigenpro.parameters import Auto, EigenProPlan, checked_size
+from kl.eigenpro.plan import Preconditioned, Probe, finish_plan, precondition, require_usable_diagonal
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.rules import SMALLEST_BATCH
 from kl.eigenpro.spectrum import projected_eigensystem

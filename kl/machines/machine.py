@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from kl.checks import plain
 from kl.distributed.ranks import Ranks
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.errors import CheckpointError, InputError
@@ -393,8 +394,3 @@ def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
     require_values("kernel_machine", extra, {"kind": str})
     return extra
-
-
-def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a plain number: checkpoints are loaded with weights_only=True."""
-    return value.item() if hasattr(value, "item") else value

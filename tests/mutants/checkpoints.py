@@ -170,8 +170,8 @@ MUTANTS = [
     ),
     Mutant(
         "a plan that is not the preconditioner's",
-        "kl/eigenpro/planned.py",
-        'if vectors.shape != (plan["subsample"], plan["top_q"]):',
+        "kl/eigenpro/parameters.py",
+        "if vectors.shape != (plan.subsample, plan.top_q):",
         "if False:",
         f"{BAD} -k every_tensor",
     ),

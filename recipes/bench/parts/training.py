@@ -11,7 +11,7 @@ import torch
 
 import kl
 from kl.eigenpro.memory import training_memory
-from kl.eigenpro.plan import default_subsample
+from kl.eigenpro.parameters import default_subsample
 from kl.errors import MemoryBudgetError
 from kl.rows.int8 import encode
 from kl.system.clock import now

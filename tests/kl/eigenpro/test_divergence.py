@@ -35,7 +35,7 @@ def test_too_large_a_step_recovers(options, factor, caplog):
 @pytest.mark.parametrize("batch_size", [10, 60])
 @pytest.mark.parametrize("step_size", [1e30, 1e300])
 def test_a_hopeless_step_ends_in_an_error_with_finite_weights(step_size, batch_size, monkeypatch):
-    monkeypatch.setattr(kl.eigenpro.planned, "optimal_step_size", lambda *_: math.inf)  # no better step is known
+    monkeypatch.setattr(kl.eigenpro.parameters, "optimal_step_size", lambda *_: math.inf)  # no better step is known
     machine = KernelMachine(Laplacian(1.0), step_size=step_size, batch_size=batch_size)
     with pytest.raises(kl.DivergenceError, match=rf"still diverges .* after {MAX_STEP_CUTS} halvings: use --step-size"):
         fit(machine, regression(n=60), 50)

@@ -8,7 +8,8 @@ import oracle
 import pytest
 import torch
 
-from kl.eigenpro.plan import checked_size, default_subsample, memory_batch_size, plan_eigenpro
+from kl.eigenpro.parameters import checked_size, default_subsample
+from kl.eigenpro.plan import memory_batch_size, plan_eigenpro
 from kl.eigenpro.preconditioner import damping_weights, make_preconditioner
 from kl.eigenpro.rules import STEP_MARGIN, critical_batch_size, default_batch_size, optimal_step_size
 from kl.eigenpro.spectrum import nystrom_eigensystem
