@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.eigenpro.machine import KernelMachine
 from kl.eigenpro.optimizer import EigenPro
+from kl.eigenpro.run import EigenProRun
 from kl.errors import (
     CheckpointError,
     DataNotFoundError,
@@ -49,6 +50,7 @@ __all__ = [
     "DataNotFoundError",
     "DivergenceError",
     "EigenPro",
+    "EigenProRun",
     "GeneralKernelMachine",
     "InputError",
     "Interpolant",

@@ -149,6 +149,19 @@ def test_only_machines_and_distributed_import_lightning(path):
     assert allowed or not imports, f"{path.name} imports {imports}: put what needs Lightning into a machine.py"
 
 
+def test_the_run_on_plain_tensors_needs_no_lightning():
+    """From kl.eigenpro.run through all that it imports of kl."""
+    left, seen = ["kl.eigenpro.run"], {"kl"}  # whose __init__ imports every name that users have
+    while left:
+        path = ROOT / (left.pop().replace(".", "/") + ".py")
+        for _, module in modules(ast.walk(parse(path if path.is_file() else path.with_suffix("") / "__init__.py"))):
+            assert module.split(".")[0] not in LIGHTNING, f"{path.name} imports {module}"
+            if module.split(".")[0] == "kl" and module not in seen:
+                seen.add(module)
+                left.append(module)
+    assert "kl.eigenpro.fitted" in seen
+
+
 def test_the_command_line_imports_nothing_heavy_before_a_command_runs():
     """From recipes.cli through all recipes that are imported with it; others may be imported inside functions."""
     left, seen = ["recipes", "recipes.__main__", "recipes.cli", "recipes.app"], set()

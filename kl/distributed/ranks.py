@@ -318,3 +318,19 @@ class Batch:
     def begin_rows(self, rows: Rows) -> Callable[[], Rows]:
         """Start to gather the features of the batch, from every rank's `rows`; what this returns waits for them."""
         return self.ranks.begin_gather_rows(rows[self.local], self.counts)
+
+
+def encode_shared(
+    first: Tensor,  # the first rows of all ranks, shape: (k, d)
+    own: Tensor,  # the rows of this rank, shape: (n_r, d)
+    precision: str,
+    ranks: Ranks,
+) -> tuple[Rows, Rows]:
+    """Both as `Rows`, which meet each other and the rows of the other ranks."""
+    head = Rows.of(first, precision=precision)
+    rows = Rows.of(own, like=head)
+    # 8-bit features of all ranks must be on one scale, which the first rows may not show.
+    scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
+    if len(set().union(*ranks.each(scales))) > 1:
+        head, rows = head.without_codes(), rows.without_codes()
+    return head, rows

@@ -23,6 +23,7 @@ from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
 from kl.products.kept import KernelMatrix
 from kl.rkhs import norm_increment
 from kl.rows.rows import Rows
+from kl.system.clock import Clock, untimed
 
 
 class FittedValues(nn.Module):
@@ -33,8 +34,13 @@ class FittedValues(nn.Module):
         s: subsample rows, the first s of the training rows.
         c: outputs.
         ranks: who owns which.
+
+    Attributes:
+        n: training rows of all ranks.
+        clock: measures the part "sweep" of `advance`, its kernel product.
     """
 
+    clock: Clock = staticmethod(untimed)
     values: Tensor
     pending: Tensor
     pending_on_subsample: Tensor
@@ -44,7 +50,7 @@ class FittedValues(nn.Module):
     def __init__(self, n: int, s: int, c: int, ranks: Ranks | None = None) -> None:
         super().__init__()
         self.ranks = ranks or Ranks()
-        self._n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
+        self.n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
         # f(X_r) without the pending part, shape: (n_r, c)
         self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
         # subsample weights whose effect on f(X_r) is still to be added, shape: (s, c)
@@ -80,7 +86,7 @@ class FittedValues(nn.Module):
 
     def keep_rows(self, count: int) -> None:
         """Compute and keep the first rows of K(X, X), which later steps read."""
-        part_of_it = count == self._n and self.ranks.size == 1
+        part_of_it = count == self.n and self.ranks.size == 1
         if part_of_it:
             self._columns = None
         self.matrix.keep(count)
@@ -130,7 +136,8 @@ class FittedValues(nn.Module):
         """Follow one update of the weights."""
         features, self._features = self._features, None
         s, own_s = len(self.pending), len(self.pending_on_subsample)
-        swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
+        with self.clock("sweep"):
+            swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
         if self._square_vectors is None:
             self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
@@ -153,7 +160,7 @@ class FittedValues(nn.Module):
             if self._columns is not None:
                 added = thin_matmul(self._columns, self.pending)
             else:
-                same = self.ranks.positions(self._n, self.values.device)
+                same = self.ranks.positions(self.n, self.values.device)
                 added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
             self.values += added
             self.pending.zero_()
@@ -170,7 +177,8 @@ class FittedValues(nn.Module):
         """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
         self.settle()
         run = ("_matrix", "_subsample", "_columns", "_square_vectors", "_features", "_increment")
-        return {name: value for name, value in self.__dict__.items() if name != "_vectors"} | dict.fromkeys(run)
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_vectors", "clock")}
+        return kept | dict.fromkeys(run)
 
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
         self.settle()

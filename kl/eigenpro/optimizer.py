@@ -33,7 +33,7 @@ class EigenPro(Optimizer):
     subsample S. Several ranks hold the rows of alpha that they own: of a step they exchange m c + q c numbers here.
 
     Args:
-        alpha: the weights, a parameter of shape (n_r, c); float64 keeps every small update.
+        alpha: the weights, shape (n_r, c), a parameter or another leaf tensor; float64 keeps every small update.
         preconditioner: E and D.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
         batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
@@ -42,7 +42,7 @@ class EigenPro(Optimizer):
     Source: [MB19], the EigenPro iteration in terms of the weights.
     """
 
-    def __init__(self, alpha: torch.nn.Parameter, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
+    def __init__(self, alpha: Tensor, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
         super().__init__([alpha], {"lr": lr, "batch_size": batch_size})
         self.preconditioner = preconditioner
 

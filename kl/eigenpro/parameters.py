@@ -81,16 +81,20 @@ class EigenProPlan:
             )
         return plan
 
-    def require_subsample(self, own: int) -> None:
-        """Check that a run with a subsample of `own` rows can go on with this plan, a checkpoint's.
+    def require_same_run(self, own: EigenProPlan) -> None:
+        """Check that a run with the plan `own` can go on with this plan, a checkpoint's.
 
         Raises:
-            CheckpointError: the checkpoint's subsample has another number of rows.
+            CheckpointError: the checkpoint's subsample has another number of rows, or its ridge is another.
         """
-        if self.subsample != own:
+        if self.subsample != own.subsample:
             raise CheckpointError(
-                f"the checkpoint was trained with a subsample of {self.subsample} rows; got {own}: resume with the "
-                "same --subsample"
+                f"the checkpoint was trained with a subsample of {self.subsample} rows; got {own.subsample}: resume "
+                "with the same --subsample"
+            )
+        if self.ridge != own.ridge:
+            raise CheckpointError(
+                f"the checkpoint was trained with ridge {self.ridge:g}; got {own.ridge:g}: resume with the same --ridge"
             )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kl.checks import plain
-from kl.distributed.ranks import Ranks
+from kl.distributed.ranks import Ranks, encode_shared
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.errors import CheckpointError, InputError
 from kl.kernels import Kernel, build_kernel
@@ -189,13 +189,7 @@ class TrainedExpansion(StatefulExpansion):
         first: Tensor,  # the first centres of all ranks, shape: (k, d)
     ) -> Rows:
         """These as rows; the centres of this rank are encoded as they are, and so as those of all others."""
-        head = Rows.of(first, precision=self.precision)
-        rows = Rows.of(self.centers, like=head)
-        # 8-bit features of all ranks must be on one scale, which the first may not show.
-        scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
-        if len(set().union(*self.ranks.each(scales))) > 1:
-            head, rows = head.without_codes(), rows.without_codes()
-        self._rows = rows
+        head, self._rows = encode_shared(first, self.centers, self.precision, self.ranks)
         return head
 
     @abstractmethod

@@ -1,11 +1,23 @@
-"""Seconds of work on a device: of each of a few runs, and of the fastest."""
+"""Seconds of work on a device, and the seam through which a benchmark measures the parts of a step."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
 
 import torch
+
+Clock: TypeAlias = Callable[[str], AbstractContextManager[object]]
+"""Is called with the name of a part of the work, and is entered for as long as that part lasts."""
+
+_NOTHING = nullcontext()
+
+
+def untimed(part: str) -> AbstractContextManager[object]:
+    """The clock that measures nothing."""
+    return _NOTHING
 
 
 def now(device: torch.device | str = "cpu") -> float:

@@ -1,0 +1,201 @@
+"""The EigenPro iteration: the one place that takes a step of EigenPro 2, whoever asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kl.distributed.ranks import Batch, Ranks
+from kl.eigenpro.divergence import DivergenceGuard
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.optimizer import EigenPro, Update
+from kl.eigenpro.parameters import EigenProPlan
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.errors import InputError
+from kl.kernels.kernel import Kernel
+from kl.system.clock import Clock
+
+
+class EigenProIteration:
+    """Steps of EigenPro 2 on n centres, with the fitted values, the RKHS norm and the guard against divergence.
+
+    A step on a batch B of m rows, with the subsample S, E and D of the preconditioner and the step size eta, is
+
+        g = f(X_B) + ridge alpha_B - Y_B
+        alpha_B -= (eta / m) g
+        alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
+
+    The parts may be those of a module: alpha and the fitted values are changed in place, and may hold a state already.
+    `kl.EigenProRun` makes the parts from plain tensors.
+
+    Args:
+        plan: s, q, m, eta and the ridge.
+        preconditioner: E and D.
+        fitted: the fitted values of the weights alpha, with the kernel matrix attached.
+        alpha: weights of this rank, shape (n_r, c), float64, the subsample first.
+        targets: Y in the order of alpha, shape (n_r, c); None for an iteration without a guard, whose `targets` are
+            set before its steps.
+        position: where each training row stands among the centres, shape (n,); None where it stands in its own place.
+
+    Attributes:
+        guard: the `DivergenceGuard`, or None.
+        epoch: epochs that have ended.
+        last_batch: f(X_B) before the last step and Y_B, each of shape (m_r, c); None before the first step.
+
+    Source: [MB19] (arXiv:1806.06144), the EigenPro iteration in terms of the weights; the guard is ours.
+    """
+
+    targets: Tensor
+
+    def __init__(
+        self,
+        plan: EigenProPlan,
+        preconditioner: Preconditioner,
+        fitted: FittedValues,
+        alpha: Tensor,  # shape: (n_r, c)
+        targets: Tensor | None = None,  # shape: (n_r, c)
+        position: Tensor | None = None,  # shape: (n,)
+    ) -> None:
+        self.alpha, self.fitted, self.epoch = alpha, fitted, 0
+        self.guard = None
+        if targets is not None:
+            self.guard, self.targets = DivergenceGuard(alpha, fitted, targets, plan.ridge), targets
+        self.last_batch: tuple[Tensor, Tensor] | None = None
+        self._position = position
+        self.go_on_with(plan, preconditioner)
+
+    def go_on_with(self, plan: EigenProPlan, preconditioner: Preconditioner) -> None:
+        """Take the plan and the preconditioner of a run that was begun before, on the same subsample."""
+        self.plan, self.preconditioner, self._in_epoch = plan, preconditioner, False
+        self.fitted.set_basis(preconditioner.vectors)
+        self.optimizer = EigenPro(self.alpha, preconditioner, plan.step_size, plan.batch_size)
+
+    @property
+    def n(self) -> int:
+        """Training rows of all ranks."""
+        return self.fitted.n
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the training rows."""
+        return self.fitted.ranks
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel, with its bandwidth resolved."""
+        return self.fitted.matrix.kernel
+
+    @property
+    def clock(self) -> Clock:
+        """Measures "step" and, of that, "advance" (f(X) and the norm follow the weights) and its "sweep"."""
+        return self.fitted.clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self.fitted.clock = clock  # type: ignore[method-assign]
+
+    @property
+    def step_size(self) -> float:
+        """eta as it is now, after any cuts."""
+        return self.optimizer.step_size
+
+    @step_size.setter
+    def step_size(self, value: float) -> None:
+        self.optimizer.step_size = value
+
+    def start_epoch(self, epoch: int | None = None) -> None:
+        """Remember the state that a diverging epoch goes back to; the first step of an epoch does it where nobody has.
+
+        Args:
+            epoch: its number, for messages; None is the number of epochs that have ended.
+        """
+        self.epoch, self._in_epoch = self.epoch if epoch is None else epoch, True
+        if self.guard is not None:
+            self.guard.remember()
+
+    @torch.no_grad()
+    def step(
+        self,
+        rows: Tensor,  # shape: (m,)
+        y: Tensor | None = None,  # shape: (m, c)
+        apply: Callable[..., Update] | None = None,
+    ) -> None:
+        """One step on a batch.
+
+        Args:
+            rows: row numbers of the training set, each at most once; the same on all ranks.
+            y: targets of these rows where they are not those of the run.
+            apply: what calls `optimizer.step` with the same arguments, such as a Trainer's optimizer, which counts the
+                steps; None is `optimizer.step`.
+
+        Raises:
+            InputError: y has another shape.
+            DivergenceError: the step size has been cut often, and training still diverges.
+        """
+        if not self._in_epoch:
+            self.start_epoch()
+        with self.clock("step"):
+            fitted, places = self.fitted, rows if self._position is None else self._position[rows]
+            batch = Batch(places, self.ranks)
+            target = self.targets[batch.local] if y is None else self._own_rows(y, places)
+            fitted.begin(batch)
+            block = fitted.block(batch.local)
+            before = fitted.at(batch.local, block)
+            residual = self._residual(batch.local, before, target)
+            if self.guard is not None and self.guard.loss_exploded(residual):
+                self._recover(self.guard)
+                before = fitted.at(batch.local, block)
+                residual = self._residual(batch.local, before, target)
+            update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
+            with self.clock("advance"):
+                fitted.advance(batch, before, update)
+            self.last_batch = before, target
+
+    def _own_rows(
+        self,
+        y: Tensor,  # shape: (m, c)
+        places: Tensor,  # shape: (m,)
+    ) -> Tensor:
+        """Of targets of a batch those of this rank's rows, shape (m_r, c)."""
+        wanted = (len(places), self.alpha.shape[1])
+        if y.shape != wanted:
+            raise InputError(
+                f"y must have a row of targets for each row of the batch, shape {wanted}; got {tuple(y.shape)}"
+            )
+        return y.to(self.alpha.device)[places % self.ranks.size == self.ranks.rank]
+
+    def _residual(
+        self,
+        local: Tensor,  # rows of this rank, shape: (m_r,)
+        values: Tensor,  # f(X_B), shape: (m_r, c)
+        y: Tensor,  # shape: (m_r, c)
+    ) -> Tensor:
+        """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), float64."""
+        residual, ridge = values - y, self.plan.ridge
+        return residual.add_(self.alpha.detach()[local], alpha=ridge) if ridge else residual
+
+    def end_epoch(self) -> None:
+        """Compare the errors over all rows with those at the start of the epoch, and go back where it diverged.
+
+        Raises:
+            DivergenceError: the step size has been cut often, and training still diverges.
+        """
+        if self.guard is not None and self._in_epoch and self.guard.epoch_diverged():
+            self._recover(self.guard)
+        self.epoch, self._in_epoch = self.epoch + 1, False
+
+    def _recover(self, guard: DivergenceGuard) -> None:
+        self.step_size = guard.recover(self.step_size, self.epoch, self.plan.optimal_step_size)
+
+    @property
+    def sq_norm_per_class(self) -> Tensor:
+        """|f_k|_H^2, shape (c,), float64, exact after every step."""
+        self.fitted.settle()
+        return self.fitted.sq_norm
+
+    @property
+    def rkhs_norm(self) -> float:
+        """|f|_H, with |f|_H^2 = sum_k |f_k|_H^2."""
+        return max(float(self.sq_norm_per_class.sum()), 0.0) ** 0.5

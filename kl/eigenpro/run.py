@@ -1,0 +1,185 @@
+"""EigenPro 2 on plain tensors: a run that is planned once and then goes step by step, without a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_not_negative, plain
+from kl.distributed.ranks import Ranks, encode_shared
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.iteration import EigenProIteration
+from kl.eigenpro.parameters import Auto, check_sizes, check_step_size, checked_size, subsample_rows
+from kl.eigenpro.plan import head_rows
+from kl.eigenpro.run_plan import plan_run
+from kl.eigenpro.run_state import load_state, state_of
+from kl.errors import InputError
+from kl.kernels import Kernel, build_kernel
+from kl.products.blocks import kernel_matmul
+from kl.rows.batches import BatchIndexSampler
+from kl.rows.rows import RowDataset, Rows, check_finite_matrix, data_key
+from kl.system.memory import parse_memory
+
+
+class EigenProRun(EigenProIteration):
+    """Fits f(x) = sum_i alpha_i K(x, x_i) to training rows x_1..x_n with targets y_1..y_n by EigenPro 2.
+
+    It minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2. A step on a batch B of m rows, with the subsample S, the
+    preconditioner E, D and the step size eta, is
+
+        g = f(X_B) + ridge alpha_B - Y_B
+        alpha_B -= (eta / m) g
+        alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
+
+    The fitted values f(X) and the RKHS norm follow every step, so the errors of all rows cost nothing more. Where a
+    step or an epoch diverges, the weights go back to the start of the epoch and the step size is cut. Steps, epochs
+    and the norm are those of `EigenProIteration`.
+
+    Args:
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`; `bandwidth="auto"` is resolved on x.
+        x: training features, float32 or float64, shape (n, d).
+        y: targets, floats, shape (n, c); classes as one-hot rows.
+        batch_size: m, rows; "auto" is the critical batch size m*, half of it on a CPU, where memory allows it.
+        step_size: eta, or "auto".
+        top_q: q, eigendirections to damp, or "auto"; 0 is plain kernel SGD.
+        subsample: s, rows of the Nystrom subsample, or "auto".
+        ridge: >= 0, what is added to the diagonal of K(X, X), not multiplied by n; 0 is interpolation.
+        memory: bytes, "8GB", or "auto" (half of what is free). As many rows of K(X, X) as fit are computed now.
+        precision: "high" or "medium", see `kl.Rows.of`.
+        seed: of the subsample, of `bandwidth="auto"` and of the order of the batches.
+        device: where the run computes.
+        ranks: the processes that share the rows; each is given all of x and y.
+
+    Attributes:
+        plan: the `EigenProPlan`: s, q, m, m*, eta and what they follow from.
+        memory: the `TrainingMemory`: bytes by item.
+        eigenvalues: of K(X_S, X_S) / s, largest first, shape (s,).
+        alpha: weights, shape (n_r, c), float64, in an order of the run's own; see `in_data_order`.
+        guard: the `DivergenceGuard`; its `cuts` counts how often the step size was cut.
+        epoch: epochs that have ended.
+        last_batch: f(X_B) before the last step and Y_B, shapes (m_r, c).
+
+    Raises:
+        InputError: an argument is out of its range or does not fit the data.
+        MemoryBudgetError: the budget does not hold what a run cannot do without.
+        DivergenceError: `step` or `end_epoch` has cut the step size often, and training still diverges.
+
+    Source: [MB19] (arXiv:1806.06144), Algorithm 1, in terms of the weights.
+
+    Example:
+        >>> import kl, torch
+        >>> from sklearn.datasets import load_digits
+        >>> pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+        >>> x, y = pixels.float() / 16, torch.nn.functional.one_hot(labels).float()
+        >>> run = kl.EigenProRun(kl.Laplacian(), x[:1500], y[:1500], subsample=400)
+        >>> for _ in range(5):
+        ...     for rows in run.batches():
+        ...         run.step(rows)
+        ...     run.end_epoch()
+        >>> error = (run.predict(x[1500:]).argmax(dim=1) != labels[1500:]).double().mean()
+        >>> bool(error < 0.05)
+        True
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any],
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        *,
+        batch_size: Auto = "auto",
+        step_size: float | str = "auto",
+        top_q: Auto = "auto",
+        subsample: Auto = "auto",
+        ridge: float = 0.0,
+        memory: int | str = "auto",
+        precision: str = "high",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        ranks: Ranks | None = None,
+    ) -> None:
+        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
+        batch_size, top_q, subsample = plain(batch_size), plain(top_q), plain(subsample)
+        step_size, ridge = check_step_size(step_size), check_not_negative("ridge", plain(ridge))
+        n, c, ranks = len(RowDataset(x, y)), y.shape[1], ranks or Ranks()
+        if n < ranks.size:
+            raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
+        checked_size("subsample", subsample, 1, n, "the training rows")  # says where it is clipped
+        s, budget = subsample_rows(subsample, n, top_q), parse_memory(memory, device, ranks.sharing)
+        kernel = build_kernel(kernel).resolve(x, seed=seed)
+        order, origin = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), kernel.origin_of(x)
+        own, first = order[ranks.own(n)], order[: head_rows(n, s)]
+        centers = (x[own] - origin).to(device)
+        if ranks.size == 1:
+            rows = Rows.of(centers, precision=precision)
+            head = rows[: len(first)]
+        else:
+            head, rows = encode_shared((x[first] - origin).to(device), centers, precision, ranks)
+        fitted = FittedValues(n, s, c, ranks).to(device)
+        found = plan_run(
+            kernel, rows, head, fitted, budget, batch_size=batch_size, step_size=step_size, top_q=top_q, ridge=ridge
+        )
+        alpha = torch.zeros(len(own), c, dtype=torch.float64, device=device)
+        targets, position = y[own].to(device), torch.argsort(order).to(device)
+        super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position)
+        self.eigenvalues, self.memory = found.eigenvalues, found.memory
+        self.data_key, self._origin, self._position, self._seed = data_key(x, y), origin.to(device), position, seed
+        fitted.keep_rows(found.memory.kept_rows)
+
+    def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
+        """The batches of an epoch, the present one where none is named: row numbers of x, shape (m,), the last fewer.
+
+        Their order is a function of the seed and the epoch, the same as under a Trainer with a data module of the seed.
+        """
+        sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._seed)
+        sampler.set_epoch(self.epoch if epoch is None else epoch)
+        return iter(sampler)
+
+    def fitted_values(self) -> Tensor:
+        """f(X) at all training rows, shape (n, c), float64, in the order of x."""
+        return self.in_data_order(self.fitted.flush())
+
+    def in_data_order(
+        self,
+        per_center: Tensor,  # shape: (n_r, ...)
+    ) -> Tensor:
+        """Rows given in the order of `alpha`, put into the order of x; those of all ranks, shape (n, ...)."""
+        return self.ranks.whole(per_center, self.n)[self._position]
+
+    @torch.no_grad()
+    def predict(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
+
+        Raises:
+            InputError: x is no finite float matrix of d columns.
+        """
+        check_finite_matrix("x", x)
+        centers = self.fitted.matrix.rows
+        if x.shape[1] != centers.data.shape[1]:
+            raise InputError(f"x must have shape (rows, {centers.data.shape[1]}); got {tuple(x.shape)}")
+        rows = Rows.of(x.to(centers.data) - self._origin, like=centers)
+        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, self.alpha))
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the run's state, tensors and plain values, from which another run on the same data goes on.
+
+        Between two epochs it goes on to the bit. Inside an epoch the state does not say which batches are left, and the
+        epoch goes back to this state where it diverges. Of several ranks each has the state of its own rows.
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of another run has returned.
+
+        Raises:
+            CheckpointError: the state is of other data, another kernel, subsample, ridge or number of ranks, or none.
+        """
+        load_state(self, state)

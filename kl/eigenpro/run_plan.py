@@ -1,0 +1,83 @@
+"""The plan of an EigenPro 2 run on its training rows: what is kept in memory, and the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.memory import training_memory
+from kl.eigenpro.parameters import Auto, EigenProPlan
+from kl.eigenpro.plan import plan_eigenpro, require_usable_diagonal
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.kernels.kernel import Kernel
+from kl.products.blocks import kernel_matrix
+from kl.products.kept import KernelMatrix
+from kl.rows.rows import Rows
+from kl.system.memory import TrainingMemory
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run has found out before its first step."""
+
+    plan: EigenProPlan
+    preconditioner: Preconditioner
+    eigenvalues: Tensor  # of K(X_S, X_S)/s, largest first, shape: (s,)
+    memory: TrainingMemory
+
+
+def plan_run(
+    kernel: Kernel,
+    rows: Rows,  # X_r, n_r rows
+    head: Rows,  # the first centres of all ranks, as many as `kl.eigenpro.plan.head_rows` says
+    fitted: FittedValues,
+    budget: int,
+    *,
+    batch_size: Auto = "auto",
+    step_size: float | str = "auto",
+    top_q: Auto = "auto",
+    ridge: float = 0.0,
+) -> RunPlan:
+    """Choose what is kept in memory and the parameters, and attach the kernel matrix to the fitted values.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        rows: the training rows of this rank, the subsample first.
+        head: the first of all ranks' training rows.
+        fitted: says n, s, c and the ranks.
+        budget: bytes that this rank may take.
+        batch_size: m, at most n of which is taken.
+        step_size: eta.
+        top_q: q; 0 is plain kernel SGD.
+        ridge: what training adds to the diagonal of K(X, X).
+
+    Raises:
+        InputError: an option does not fit the data, or the kernel is zero or not finite on the rows.
+        MemoryBudgetError: the budget does not hold what a run cannot do without.
+    """
+    n, ranks, (s, c) = fitted.n, fitted.ranks, fitted.pending.shape
+    asked = None if isinstance(batch_size, str) else min(batch_size, n)
+    itemsize, on_gpu, coded = rows.sq_norm.element_size(), rows.data.is_cuda, rows.codes is not None
+    d, least = rows.data.shape[1], int(ranks.least(budget))
+    memory = training_memory(n, d, c, s, least, itemsize, coded, asked, on_gpu, ranks.size)
+    diagonal, columns = require_usable_diagonal(kernel, rows, ranks), None
+    if memory.keep_columns:
+        columns = kernel_matrix(kernel, rows, head[:s], same=ranks.positions(n, rows.data.device))
+    plan, preconditioner, eigenvalues = plan_eigenpro(
+        kernel,
+        head,
+        n,
+        num_outputs=c,
+        memory=budget,
+        subsample=s,
+        top_q=top_q,
+        batch_size=batch_size,
+        step_size=step_size,
+        whole=None if columns is None else (diagonal, columns),
+        ranks=ranks,
+        ridge=ridge,
+    )
+    fitted.attach(KernelMatrix(kernel, rows, n, ranks), head[:s], columns)
+    return RunPlan(plan, preconditioner, eigenvalues, memory)

@@ -1,0 +1,325 @@
+"""EigenPro 2 on plain tensors, against dense float64 steps, the machine under a Trainer, a resumed run and ranks."""
+
+import contextlib
+import doctest
+import math
+import time
+
+import numpy as np
+import oracle
+import pytest
+import torch
+import torch.distributed as dist
+from processes import on_ranks
+from training import fit, memory_for
+
+import kl
+import kl.eigenpro.run
+from datamodules import ArrayDataModule
+from kl import CheckpointError, EigenProRun, InputError, KernelMachine, Laplacian
+from kl.distributed.ranks import Ranks
+
+pytestmark = pytest.mark.numeric
+
+N, D, C, S, Q, M = 40, 4, 2, 15, 4, 7
+OPTIONS = {"subsample": S, "top_q": Q, "batch_size": M}
+
+
+def draw(n=N, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, D, generator=generator, dtype=torch.float64)
+    return x.to(dtype), torch.sin(x @ torch.randn(D, C, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def train(run, epochs):
+    for _ in range(epochs):
+        for rows in run.batches():
+            run.step(rows)
+        run.end_epoch()
+    return run
+
+
+def test_the_example_runs():
+    failed, run = doctest.testmod(kl.eigenpro.run)
+    assert (failed, run) == (0, 8)
+
+
+@pytest.mark.parametrize("memory", ["1GB", memory_for(N, D, C, S) * 2 - 4000])
+def test_epochs_equal_dense_steps(memory):
+    x, y = draw()
+    run = EigenProRun(Laplacian(1.5), x, y, memory=memory, seed=3, **OPTIONS)
+    K = oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=1.5)
+    subsample = torch.randperm(N, generator=torch.Generator().manual_seed(3))[:S].tolist()
+    alpha, eta = np.zeros((N, C)), run.plan.step_size
+    for epoch in range(3):
+        seen = []
+        for rows in run.batches():
+            batch = rows.tolist()
+            np.testing.assert_allclose(run.fitted_values()[rows], K[batch] @ alpha, atol=1e-12)
+            alpha = oracle.naive_eigenpro_step(K, alpha, y.numpy(), batch, subsample, Q, eta * len(batch) / M)
+            run.step(rows)
+            seen += batch
+            assert run.rkhs_norm == pytest.approx(oracle.naive_rkhs_norm(K, alpha), rel=1e-10)
+        run.end_epoch()
+        assert sorted(seen) == list(range(N))
+        assert run.epoch == epoch + 1
+    np.testing.assert_allclose(run.in_data_order(run.alpha), alpha, atol=1e-12)
+    np.testing.assert_allclose(run.fitted_values(), K @ alpha, atol=1e-12)
+    np.testing.assert_allclose(run.sq_norm_per_class, np.sum(alpha * (K @ alpha), axis=0), rtol=1e-10)
+    z = draw(9, seed=1)[0]
+    np.testing.assert_allclose(
+        run.predict(z), oracle.matrix(oracle.laplacian, z.numpy(), x.numpy(), bandwidth=1.5) @ alpha, atol=1e-12
+    )
+    assert run.guard.cuts == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (torch.float32, {}),
+        (torch.float64, {"ridge": 0.1}),
+        (torch.float32, {"memory": memory_for(100, D, C, S, kept_rows=30)}),
+        (torch.float32, {"top_q": 0, "precision": "medium"}),
+    ],
+)
+def test_a_run_equals_the_machine_under_a_trainer_to_the_bit(dtype, options):
+    x, y = draw(100, dtype)
+    data = ArrayDataModule.from_arrays(x.float(), y.float(), x.float(), y.float(), seed=5)
+    data.setup()
+    data.train_set, data.test_set = kl.RowDataset(x + 30, y), kl.RowDataset(x + 30, y)
+    options = {**OPTIONS, "seed": 5, **options}
+    machine = KernelMachine("laplacian", **options)
+    fit(machine, data, 3)
+    run = train(EigenProRun("laplacian", x + 30, y, **options), 3)
+    assert run.kernel == machine.kernel
+    assert run.plan == machine.plan
+    assert torch.equal(run.alpha, machine.alpha)
+    assert torch.equal(run.sq_norm_per_class, machine.sq_norm_per_class)
+    assert torch.equal(run.fitted_values(), machine.in_data_order(machine.fitted_values()))
+    assert torch.equal(run.predict(x + 30), machine(x + 30).detach())
+
+
+def test_a_ridge_leads_to_the_ridge_solution():
+    x, y = draw()
+    run = train(EigenProRun(Laplacian(1.5), x, y, ridge=1.0, batch_size=M), 60)
+    K = oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=1.5)
+    np.testing.assert_allclose(run.in_data_order(run.alpha), oracle.naive_interpolate(K, y, ridge=1.0), atol=1e-6)
+
+
+# State
+
+
+@pytest.mark.parametrize("options", [{}, {"ridge": 0.5}, {"top_q": 0}, {"memory": memory_for(100, D, C, S)}])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, options):
+    x, y = draw(100, torch.float32)
+    whole, first, rest = (EigenProRun("laplacian", x, y, **{**OPTIONS, **options}) for _ in range(3))
+    train(whole, 4)
+    torch.save(train(first, 2).state_dict(), tmp_path / "state.pt")
+    rest.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert rest.epoch == 2
+    train(rest, 2)
+    assert not torch.equal(first.alpha, whole.alpha)
+    assert torch.equal(rest.alpha, whole.alpha)
+    assert torch.equal(rest.fitted_values(), whole.fitted_values())
+    assert torch.equal(rest.sq_norm_per_class, whole.sq_norm_per_class)
+
+
+def test_a_run_goes_on_inside_an_epoch():
+    x, y = draw()
+    run, rest = (EigenProRun(Laplacian(1.0), x, y, **OPTIONS) for _ in range(2))
+    batches = list(run.batches())
+    for rows in batches[:3]:
+        run.step(rows)
+    state = run.state_dict()
+    rest.load_state_dict(state)
+    for each in (run, rest):
+        for rows in batches[3:]:
+            each.step(rows)
+        each.end_epoch()
+    torch.testing.assert_close(rest.alpha, run.alpha, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(state["alpha"], run.alpha)  # the state is a copy
+
+
+def test_a_resumed_run_has_the_plan_and_the_cut_step_of_the_first():
+    x, y = draw()
+    first = EigenProRun(Laplacian(1.0), x, y, step_size=1e4, **OPTIONS)
+    train(first, 3)
+    assert first.step_size < first.plan.step_size
+    rest = EigenProRun(Laplacian(1.0), x, y, subsample=S, top_q=1, batch_size=11)
+    rest.load_state_dict(first.state_dict())
+    assert (rest.plan, rest.step_size, rest.guard.cuts) == (first.plan, first.step_size, first.guard.cuts)
+    assert [len(rows) for rows in rest.batches()] == [len(rows) for rows in first.batches()]
+    for run in (first, rest):
+        train(run, 1)
+    assert torch.equal(rest.alpha, first.alpha)
+
+
+def test_states_that_do_not_fit():
+    x, y = draw()
+    run = EigenProRun(Laplacian(1.0), x, y, **OPTIONS)
+    state = run.state_dict()
+    others = [
+        (
+            EigenProRun(Laplacian(2.0), x, y, **OPTIONS),
+            "the state's kernel must be that of this run, .*2.0.*; got .*1.0",
+        ),
+        (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state's data must be that of this run"),
+        (EigenProRun(Laplacian(1.0), x, y, subsample=9), "with a subsample of 15 rows; got 9: resume with the same"),
+        (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "with ridge 0; got 2: resume with the same --ridge"),
+    ]
+    for other, match in others:
+        with pytest.raises(CheckpointError, match=match) as caught:
+            other.load_state_dict(state)
+        assert "\n" not in str(caught.value)
+    changes = [
+        (
+            {"alpha": state["alpha"][:-1]},
+            r"the state's alpha must have shape \(40, 2\) and type torch.float64; got \(39",
+        ),
+        (
+            {"fitted.values": state["fitted.values"].float()},
+            r"fitted.values must have .*; got \(40, 2\) and torch.float32",
+        ),
+        ({"vectors": state["vectors"][:, :2]}, r"its vectors must have shape \(15, 4\), as its plan says"),
+        ({"weights": state["weights"][:2]}, r"the state's weights must have shape \(4,\)"),
+        ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0"),
+        ({"ranks": 2}, "the state's ranks must be that of this run, 1; got 2"),
+        ({"alpha": None}, "the state has no tensor alpha: give what state_dict"),
+        ({"step_size": "large"}, "its state must have step_size of type float"),
+    ]
+    for change, match in changes:
+        with pytest.raises(CheckpointError, match=match):
+            run.load_state_dict({**state, **change})
+    with pytest.raises(CheckpointError, match="its state has no plan"):
+        run.load_state_dict({name: value for name, value in state.items() if name != "plan"})
+    run.load_state_dict(state)
+
+
+# The guard
+
+
+@pytest.mark.parametrize("batch_size", [10, N])  # noticed in a step, and at the end of an epoch
+@pytest.mark.parametrize("factor", [30.0, 1e300])
+def test_too_large_a_step_recovers(batch_size, factor, caplog):
+    x, y = draw()
+    auto = EigenProRun(Laplacian(1.0), x, y, batch_size=batch_size)
+    run = EigenProRun(Laplacian(1.0), x, y, batch_size=batch_size, step_size=factor * auto.plan.step_size)
+    train(run, 40)
+    assert "going back to the start of epoch 0 with step size" in caplog.text
+    assert run.guard.cuts == 1
+    assert run.step_size == auto.plan.step_size
+    assert float((run.fitted_values() - y).square().mean()) < 0.05
+    K = oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=1.0)
+    assert run.rkhs_norm == pytest.approx(oracle.naive_rkhs_norm(K, run.in_data_order(run.alpha).numpy()), rel=1e-9)
+
+
+def test_a_hopeless_step_ends_in_an_error_with_finite_weights(monkeypatch):
+    monkeypatch.setattr("kl.eigenpro.parameters.optimal_step_size", lambda *_: math.inf)  # no better step is known
+    x, y = draw()
+    run = EigenProRun(Laplacian(1.0), x, y, step_size=1e300, batch_size=10)
+    with pytest.raises(kl.DivergenceError, match="still diverges"):
+        train(run, 50)
+    assert not run.alpha.any()
+    assert not run.fitted_values().any()
+
+
+# Seams
+
+
+def test_other_targets_for_a_step():
+    x, y = draw()
+    run, other = (EigenProRun(Laplacian(1.0), x, targets, **OPTIONS) for targets in (torch.zeros_like(y), y))
+    for rows in list(other.batches())[:3]:
+        run.guard = None  # to which these targets are unknown
+        run.step(rows, y[rows])
+        other.step(rows)
+    assert torch.equal(run.alpha, other.alpha)
+    with pytest.raises(InputError, match=r"a row of targets for each row of the batch, shape \(3, 2\); got \(3, 1\)"):
+        run.step(torch.arange(3), y[:3, :1])
+
+
+def test_whoever_applies_the_step_gets_its_arguments():
+    x, y = draw()
+    run, other = (EigenProRun(Laplacian(1.0), x, y, **OPTIONS) for _ in range(2))
+    seen = []
+
+    def apply(**arguments):
+        seen.append(sorted(arguments))
+        return run.optimizer.step(**arguments)
+
+    rows = torch.arange(M)
+    run.step(rows, apply=apply)
+    other.step(rows)
+    assert seen == [["batch", "block", "residual"]]
+    assert torch.equal(run.alpha, other.alpha)
+
+
+def test_a_clock_sees_the_parts_and_changes_nothing():
+    x, y = draw()
+    seconds = {"step": 0.0, "advance": 0.0, "sweep": 0.0}
+
+    @contextlib.contextmanager
+    def clock(part):
+        start = time.perf_counter()
+        yield
+        seconds[part] += time.perf_counter() - start
+
+    run, other = (EigenProRun(Laplacian(1.0), x, y, **OPTIONS) for _ in range(2))
+    run.clock = clock
+    for each in (run, other):
+        train(each, 2)
+    assert 0 < seconds["sweep"] <= seconds["advance"] <= seconds["step"]
+    assert torch.equal(run.alpha, other.alpha)
+
+
+def on_shares(epochs=4):
+    x, y = draw(100)
+    size = dist.get_world_size() if dist.is_initialized() else 1
+    ranks = Ranks(dist.get_rank() if size > 1 else 0, size)
+    run = train(EigenProRun(Laplacian(1.5), x, y, ranks=ranks, memory="1GB", **OPTIONS), epochs)
+    rows = torch.tensor([3, 77, 50])
+    run.step(rows, y[rows] + 1)
+    state = run.state_dict()
+    run.load_state_dict(state)
+    return run.in_data_order(run.alpha), run.fitted_values(), run.sq_norm_per_class, run.predict(x[:5])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_find_what_one_finds(size):
+    alone = on_shares()
+    for found in on_ranks(size, on_shares):
+        for ours, one in zip(found, alone, strict=True):
+            torch.testing.assert_close(ours, one, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be auto or an integer of at least 1; got 0"),
+        ({"top_q": -1}, "top_q must be auto or an integer of at least 0; got -1"),
+        ({"subsample": "all"}, "subsample must be auto or an integer of at least 1; got 'all'"),
+        ({"step_size": 0.0}, 'step_size must be a finite number above 0 or "auto"; got 0.0'),
+        ({"ridge": -1.0}, "ridge must be a finite number, 0 or above; got -1.0"),
+        ({"memory": "none"}, "memory must be auto, a number of bytes"),
+        ({"precision": "low"}, "precision must be high or medium; got 'low'"),
+        ({"y": torch.ones(3)}, "y must be a float tensor of shape"),
+        ({"y": torch.ones(3, 1)}, "x and y must have one row per sample; got 40 rows of features and 3 of targets"),
+        ({"kernel": "laplace"}, "laplacian"),
+        ({"ranks": Ranks(0, 50)}, "40 training rows are fewer than the 50 ranks"),
+    ],
+)
+def test_mistakes_are_explained(options, message):
+    x, y = draw()
+    with pytest.raises(InputError, match=message):
+        EigenProRun(**{"kernel": "laplacian", "x": x, "y": y, **options})
+
+
+def test_a_budget_too_small_is_refused():
+    with pytest.raises(kl.MemoryBudgetError, match="more than the budget of 2 KB"):
+        EigenProRun(Laplacian(1.0), *draw(), memory="2KB")
+
+
+def test_predictions_of_other_features_are_refused():
+    run = EigenProRun(Laplacian(1.0), *draw())
+    with pytest.raises(InputError, match=r"x must have shape \(rows, 4\); got \(2, 3\)"):
+        run.predict(torch.ones(2, 3))
