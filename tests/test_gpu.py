@@ -7,7 +7,6 @@ from training import fit, quiet_trainer, regression
 import kl
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
-from kl.distributed.ranks import Batch, Ranks
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows
 from kl.system.memory import free_memory, parse_memory, peak_memory
@@ -129,19 +128,10 @@ def test_a_step_does_not_wait_for_the_device(kept):
     machine = KernelMachine(Laplacian(4.0), **OPTIONS)
     machine.prepare(data.train_set.x, data.train_set.y, "cuda")
     machine.fitted.keep_rows(kept)
-    optimizer = machine.configure_optimizers()
     rows = torch.arange(50, device="cuda")
-
-    def step():
-        block = machine.fitted.block(rows)
-        residual = machine.fitted.at(rows, block) - machine.targets[rows]
-        assert not machine.guard.loss_exploded(residual)
-        update = optimizer.step(batch=Batch(rows, Ranks()), residual=residual, block=block)
-        machine.fitted.advance(Batch(rows, Ranks()), residual + machine.targets[rows], update)
-
-    step()  # the first may set things up
+    machine.run.step(rows)  # the first may set things up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step()
+        machine.run.step(rows)
     finally:
         torch.cuda.set_sync_debug_mode("default")

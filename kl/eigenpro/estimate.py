@@ -69,8 +69,6 @@ def estimate_training(
         test_x: features that each epoch evaluates, None where there are none.
     """
     plan, memory = machine.plan, machine.memory
-    assert plan is not None  # prepare() made both
-    assert memory is not None
     n, own = machine.num_centers, len(machine.centers)
     m, kept = plan.batch_size, memory.kept_rows
     weights, state = machine.alpha.detach().clone(), machine.fitted.snapshot()

@@ -37,6 +37,7 @@ class FittedValues(nn.Module):
 
     Attributes:
         n: training rows of all ranks.
+        columns: K(X_r, X_S), shape (n_r, s), where it is kept, else None.
         clock: measures the part "sweep" of `advance`, its kernel product.
     """
 
@@ -61,7 +62,7 @@ class FittedValues(nn.Module):
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
         self._subsample: Rows | None = None
-        self._columns: Tensor | None = None  # K(X_r, X_S), shape: (n_r, s)
+        self.columns: Tensor | None = None
         self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
         # What other ranks send while this one computes: features of the batch's rows, and the last change of sq_norm.
         self._features: Callable[[], tuple[Batch, Rows]] | None = None
@@ -74,7 +75,7 @@ class FittedValues(nn.Module):
         columns: Tensor | None,  # K(X_r, X_S), shape: (n_r, s)
     ) -> None:
         """Give the kernel matrix, the subsample and, where memory allows to keep it, K(X_r, X_S)."""
-        self._matrix, self._subsample, self._columns = matrix, subsample, columns
+        self._matrix, self._subsample, self.columns = matrix, subsample, columns
 
     def set_basis(
         self,
@@ -88,10 +89,10 @@ class FittedValues(nn.Module):
         """Compute and keep the first rows of K(X, X), which later steps read."""
         part_of_it = count == self.n and self.ranks.size == 1
         if part_of_it:
-            self._columns = None
+            self.columns = None
         self.matrix.keep(count)
         if part_of_it:
-            self._columns = self.matrix.kept[:, : len(self.pending)]
+            self.columns = self.matrix.kept[:, : len(self.pending)]
 
     @property
     def matrix(self) -> KernelMatrix:
@@ -114,8 +115,8 @@ class FittedValues(nn.Module):
         local: Tensor,  # rows of this rank, shape: (m_r,)
     ) -> Tensor:
         """K(X_B, X_S) for rows of this rank, shape (m_r, s), read where it is kept and computed where not."""
-        if self._columns is not None:
-            return self._columns[local]
+        if self.columns is not None:
+            return self.columns[local]
         same = local * self.ranks.size + self.ranks.rank
         return kernel_matrix(self.matrix.kernel, self.matrix.rows[local], self.subsample, same)
 
@@ -157,8 +158,8 @@ class FittedValues(nn.Module):
         """f(X_r) on all training rows of this rank, shape (n_r, c), with nothing pending any more."""
         self.settle()
         if self.pending.any():
-            if self._columns is not None:
-                added = thin_matmul(self._columns, self.pending)
+            if self.columns is not None:
+                added = thin_matmul(self.columns, self.pending)
             else:
                 same = self.ranks.positions(self.n, self.values.device)
                 added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
@@ -176,7 +177,7 @@ class FittedValues(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
         self.settle()
-        run = ("_matrix", "_subsample", "_columns", "_square_vectors", "_features", "_increment")
+        run = ("_matrix", "_subsample", "columns", "_square_vectors", "_features", "_increment")
         kept = {name: value for name, value in self.__dict__.items() if name not in ("_vectors", "clock")}
         return kept | dict.fromkeys(run)
 

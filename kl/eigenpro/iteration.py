@@ -89,7 +89,7 @@ class EigenProIteration:
 
     @property
     def clock(self) -> Clock:
-        """Measures "step" and, of that, "advance" (f(X) and the norm follow the weights) and its "sweep"."""
+        """Measures "step", of that "advance" (f(X) and the norm follow), and of that "sweep" (the kernel product)."""
         return self.fitted.clock
 
     @clock.setter
@@ -104,6 +104,11 @@ class EigenProIteration:
     @step_size.setter
     def step_size(self, value: float) -> None:
         self.optimizer.step_size = value
+
+    @property
+    def cuts(self) -> int:
+        """How often the step size was cut."""
+        return 0 if self.guard is None else self.guard.cuts
 
     def start_epoch(self, epoch: int | None = None) -> None:
         """Remember the state that a diverging epoch goes back to; the first step of an epoch does it where nobody has.

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from kl.checks import check_not_negative, plain
-from kl.distributed.ranks import Batch
-from kl.eigenpro.divergence import DivergenceGuard
 from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.memory import training_memory
 from kl.eigenpro.optimizer import EigenPro
-from kl.eigenpro.parameters import check_sizes, check_step_size, checked_size, subsample_rows
-from kl.eigenpro.plan import head_rows, plan_eigenpro, require_usable_diagonal
-from kl.eigenpro.planned import PlannedMachine
+from kl.eigenpro.parameters import (
+    EigenProPlan,
+    check_sizes,
+    check_step_size,
+    checked_size,
+    subsample_rows,
+    warn_of_other_options,
+)
+from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
-from kl.errors import CheckpointError
+from kl.eigenpro.run_plan import plan_run
+from kl.errors import InputError
 from kl.kernels import Kernel
 from kl.machines.interpolating import InterpolatingMachine
-from kl.products.blocks import kernel_matrix
-from kl.products.kept import KernelMatrix
+from kl.metrics import error
 
 log = logging.getLogger(__name__)
 
 
-class KernelMachine(PlannedMachine, InterpolatingMachine):
+class KernelMachine(InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
     The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
@@ -52,7 +58,9 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         seed: of the subsample and of `bandwidth="auto"`.
 
     Attributes:
-        plan: the `EigenProPlan` of the run.
+        plan: the `EigenProPlan` of the run, or of the checkpoint.
+        run: the `EigenProIteration` that takes the steps, known while fitting.
+        eigenvalues: of K(X_S, X_S) / s, largest first, shape (s,), known while fitting.
         alpha: weights, shape (n, c), float64, in the order of `centers`.
         centers: training rows, shape (n, d), the subsample first; `order[j]` is the training row of centre j. Where
             they lie far from 0 and the kernel is shift-invariant, `origin` has been subtracted.
@@ -62,9 +70,18 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
 
     method = "EigenPro"
 
+    plan: EigenProPlan
+    eigenvalues: Tensor
+    vectors: Tensor  # E of the preconditioner, shape: (s, q)
+    weights: Tensor  # D, shape: (q,)
+    fitted: FittedValues
+    _run: EigenProIteration | None = None
+
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
     _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values", "fitted.pending_on_subsample")
     _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "vectors": 2, "weights": 1}
+    _extra_types: ClassVar[dict[str, Any]] = {**InterpolatingMachine._extra_types, "plan": dict}
+    _of_a_run = (*InterpolatingMachine._of_a_run, "_run")
 
     def __init__(
         self,
@@ -89,8 +106,9 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
     # Set-up
 
     def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
-        s, batch, size = self._subsample(n), self._batch_asked(n), self.ranks.size
-        training_memory(n, d, c, s, budget, itemsize, batch_size=batch, gpu=on_gpu, ranks=size)
+        asked = self.hparams["batch_size"]
+        batch = None if asked == "auto" else min(asked, n)
+        training_memory(n, d, c, self._subsample(n), budget, itemsize, False, batch, on_gpu, self.ranks.size)
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         checked_size("subsample", self.hparams["subsample"], 1, n, "the training rows")  # says where it is clipped
@@ -100,11 +118,6 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         """s for n training rows."""
         return subsample_rows(self.hparams["subsample"], n, self.hparams["top_q"])
 
-    def _batch_asked(self, n: int) -> int | None:
-        """The batch that was asked for, None where it is to be chosen."""
-        asked = self.hparams["batch_size"]
-        return None if asked == "auto" else min(asked, n)
-
     def _allocate_with(self, n: int, d: int, c: int, s: int, q: int) -> None:
         super()._allocate(n, d, c)
         self.register_buffer("vectors", torch.zeros(s, q))
@@ -112,89 +125,66 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         self.fitted = FittedValues(n, s, c, self.ranks)
 
     def _plan(self, x: Tensor, budget: int) -> None:
-        n, s, ranks = len(x), len(self.fitted.pending), self.ranks
-        head = self._head(x, head_rows(n, s))
-        rows, subsample = self._center_rows, head[:s]
-        d, c = rows.data.shape[1], self.targets.shape[1]
-        itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
-        batch = self._batch_asked(n)
-        self.memory = training_memory(
-            n, d, c, s, int(ranks.least(budget)), itemsize, rows.codes is not None, batch, on_gpu, ranks.size
+        head = self._head(x, head_rows(len(x), len(self.fitted.pending)))
+        options = {name: self.hparams[name] for name in ("batch_size", "step_size", "top_q", "ridge")}
+        found = plan_run(self.kernel, self._center_rows, head, self.fitted, budget, **options)
+        self.plan, self.memory, self.eigenvalues = found.plan, found.memory, found.eigenvalues
+        self.vectors, self.weights = found.preconditioner.vectors, found.preconditioner.weights
+        self._run = EigenProIteration(
+            found.plan, found.preconditioner, self.fitted, self.alpha, self.targets, self.position
         )
-        diagonal, columns = require_usable_diagonal(self.kernel, rows, ranks), None
-        if self.memory.keep_columns:
-            columns = kernel_matrix(self.kernel, rows, subsample, same=ranks.positions(n, rows.data.device))
-        self.plan, precond, self.eigenvalues = plan_eigenpro(
-            self.kernel,
-            head,
-            n,
-            num_outputs=c,
-            memory=budget,
-            subsample=s,
-            top_q=self.hparams["top_q"],
-            batch_size=self.hparams["batch_size"],
-            step_size=self.hparams["step_size"],
-            whole=None if columns is None else (diagonal, columns),
-            ranks=ranks,
-            ridge=self.ridge,
-        )
-        self.vectors, self.weights = precond.vectors, precond.weights
-        self.fitted.attach(KernelMatrix(self.kernel, rows, n, ranks), subsample, columns)
-        self.fitted.set_basis(self.vectors)
-        self.guard = DivergenceGuard(self.alpha, self.fitted, self.targets, self.ridge)
         log.info("%s; EigenPro: %s", self.kernel, self.plan.describe())
 
+    @property
+    def run(self) -> EigenProIteration:
+        """The run that training takes its steps with, there from `prepare` on.
+
+        Raises:
+            InputError: nothing has been prepared.
+        """
+        if self._run is None:
+            raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
+        return self._run
+
+    @property
+    def batch_rows(self) -> int:
+        """m."""
+        return self.plan.batch_size
+
+    @property
+    def parameters_chosen(self) -> dict[str, Any]:
+        """The plan's parameters, with the step size as it is now."""
+        return {**asdict(self.plan), "step_size": self.step_size}
+
+    def describe(self) -> str:
+        """The plan's parameters on one line, with the step size as it is now."""
+        return self.plan.describe_run(self.step_size)
+
     def configure_optimizers(self) -> EigenPro:
-        """EigenPro with the planned step size."""
-        assert self.plan is not None  # setup() ran before
-        precond = Preconditioner(self.vectors, self.weights)
-        return EigenPro(self.alpha, precond, lr=self.plan.step_size, batch_size=self.plan.batch_size)
+        """The run's EigenPro, with the planned step size."""
+        return self.run.optimizer
 
     # Training
 
     def on_train_start(self) -> None:
         """Compute the rows of the kernel matrix that the budget lets us keep; callbacks' exact solves are over now."""
-        assert self.memory is not None  # setup() ran before
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
 
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
         super().on_train_epoch_start()
-        self.guard.remember()
+        self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """One EigenPro step on a batch (x, y, index)."""
-        rows = Batch(self.position[batch[2]], self.ranks)
-        y = self.targets[rows.local]  # as the centres, on the device already
-        optimizer = self.optimizers()
-        self.fitted.begin(rows)
-        block = self.fitted.block(rows.local)
-        before = self.fitted.at(rows.local, block)
-        residual = self._residual(rows.local, before, y)
-        if self.guard.loss_exploded(residual):
-            self._recover()
-            before = self.fitted.at(rows.local, block)
-            residual = self._residual(rows.local, before, y)
-        update = optimizer.step(batch=rows, residual=residual, block=block)  # type: ignore[union-attr, call-arg]
-        self.fitted.advance(rows, before, update)
-        self._last_batch = before, y
-
-    def _residual(
-        self,
-        local: Tensor,  # rows of this rank, shape: (m_r,)
-        values: Tensor,  # f(X_B), shape: (m_r, c)
-        y: Tensor,  # shape: (m_r, c)
-    ) -> Tensor:
-        """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), float64."""
-        residual = values - y
-        return residual.add_(self.alpha.detach()[local], alpha=self.ridge) if self.ridge else residual
+        """One EigenPro step on a batch (x, y, index); the optimizer under Lightning applies it, and so is counted."""
+        self.run.step(batch[2], apply=self.optimizers().step)  # type: ignore[union-attr]
 
     def _finish_epoch(self) -> None:
-        if self.guard.epoch_diverged():
-            self._recover()
-        super()._finish_epoch()
-        self.log("precond/step_size", self.step_size, on_step=False, on_epoch=True, batch_size=1)
+        with self.run.clock("finish"):
+            self.run.end_epoch()
+            super()._finish_epoch()
+            self.log("precond/step_size", self.step_size, on_step=False, on_epoch=True, batch_size=1)
 
     def fitted_values(self) -> Tensor:
         """f(X_r) on the training rows of this rank, shape (n_r, c), float64, in the order of `centers`."""
@@ -211,34 +201,37 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         """What training adds to the diagonal of K(X, X)."""
         return self.hparams["ridge"]
 
-    def _recover(self) -> None:
-        self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        last = None if self._run is None else self._run.last_batch
+        return error(*last) if last is not None and self.is_classifier else None
 
     @property
-    def step_size(self) -> float:  # type: ignore[override]
-        """eta as it is now, after any cuts."""
-        if self._trainer is not None and self._trainer.optimizers:
-            return self._trainer.optimizers[0].param_groups[0]["lr"]
-        return self.plan.step_size if self.plan is not None else math.nan
-
-    @step_size.setter
-    def step_size(self, value: float) -> None:
-        self.trainer.optimizers[0].param_groups[0]["lr"] = value
+    def step_size(self) -> float:
+        """eta as it is now, after any cuts; NaN before there is a plan."""
+        if self._run is not None:
+            return self._run.step_size
+        return self.plan.step_size if self.is_fitted else math.nan
 
     # Checkpoints
 
     def _settle(self) -> None:
         self.fitted.flush()
 
+    def _extra_state(self) -> dict[str, Any]:
+        return {"plan": asdict(self.plan)}
+
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         super()._load_extra_state(extra, state, resuming)
-        theirs = self.plan.ridge if self.plan is not None else 0.0
-        if resuming and theirs != self.ridge:
-            raise CheckpointError(
-                f"the checkpoint was trained with ridge {theirs:g}; got {self.ridge:g}: resume with the same --ridge"
-            )
+        plan = EigenProPlan.restored(extra["plan"], state["vectors"])
         if resuming:
-            self.fitted.set_basis(self.vectors)
+            plan.require_same_run(self.plan)
+            warn_of_other_options(asdict(plan), asdict(self.plan), self.hparams)
+            self.vectors, self.weights = (state[name].to(self.centers) for name in ("vectors", "weights"))
+            if self._run is not None:
+                self._run.go_on_with(plan, Preconditioner(self.vectors, self.weights))
         else:
             n, d, c = len(state["order"]), state["centers"].shape[1], state["targets"].shape[1]
             self._allocate_with(n, d, c, *state["vectors"].shape)
+        self.plan = plan

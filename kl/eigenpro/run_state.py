@@ -72,7 +72,7 @@ def _values(run: EigenProRun) -> dict[str, Any]:
         "plan": asdict(run.plan),
         "epoch": run.epoch,
         "step_size": run.step_size,
-        "cuts": run.guard.cuts if run.guard is not None else 0,
+        "cuts": run.cuts,
     }
 
 

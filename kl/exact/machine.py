@@ -204,7 +204,6 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     def _find_low_rank(self) -> None:
         """Go on by a factor of K's range, where all ranks can have one."""
-        assert self.memory is not None  # training has planned it
         items = self.memory.items
         taken = items["training data, centres and state"] + items["preconditioner"]
         found = find_low_rank(self._gradients.system, int(self.ranks.least(self.memory.budget - taken)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -11,20 +12,27 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative, check_one_of, plain
 from kl.distributed.ranks import Share
-from kl.eigenpro.divergence import LossGuard
 from kl.eigenpro.memory import EVALUATED_ROWS
-from kl.eigenpro.parameters import check_sizes, check_step_size, checked_size, subsample_rows
+from kl.eigenpro.parameters import (
+    EigenProPlan,
+    check_sizes,
+    check_step_size,
+    checked_size,
+    subsample_rows,
+    warn_of_other_options,
+)
 from kl.eigenpro.plan import head_rows
-from kl.eigenpro.planned import PlannedMachine
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError, InputError
 from kl.general.centers import CENTERS_FROM, choose_centers
 from kl.general.optimizer import ProjectedEigenPro
 from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
-from kl.general.projection import EigenProProjection, FactorProjection, FirstRankProjection, Projection
+from kl.general.projection import EigenProProjection, make_projection
 from kl.kernels import Kernel
-from kl.metrics import EvaluationMetrics
-from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
+from kl.machines.machine import TrainedExpansion
+from kl.metrics import EvaluationMetrics, error
+from kl.products.blocks import kernel_matmul
+from kl.projected_run import ProjectedRun
 from kl.rows.dense import require_dense
 from kl.rows.rows import Rows, check_finite_matrix, data_key
 from kl.rows.workspace import spans
@@ -32,7 +40,7 @@ from kl.rows.workspace import spans
 log = logging.getLogger(__name__)
 
 
-class GeneralKernelMachine(PlannedMachine):
+class GeneralKernelMachine(TrainedExpansion):
     """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
 
     Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
@@ -64,7 +72,9 @@ class GeneralKernelMachine(PlannedMachine):
         seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
 
     Attributes:
-        plan: the `EigenProPlan` of the run.
+        plan: the `EigenProPlan` of the run, or of the checkpoint.
+        run: the `ProjectedRun` that takes the steps, known while fitting.
+        eigenvalues: that the preconditioner was built from, largest first, shape (s,), known while fitting.
         alpha: weights, shape (p_r, c), float64.
         centers: those of z_1..z_p, in random order, that this rank owns, shape (p_r, d). Where the data lie far from 0
             and the kernel is shift-invariant, `origin` has been subtracted.
@@ -76,20 +86,25 @@ class GeneralKernelMachine(PlannedMachine):
     """
 
     own_centers, norm_is_free = True, False
+    plan: EigenProPlan
+    eigenvalues: Tensor
+    vectors: Tensor  # E of the preconditioner, shape: (s, q)
+    weights: Tensor  # D, shape: (q,)
     sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
     _shared_rows = ("alpha", "centers")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
     _extra_types: ClassVar[dict[str, Any]] = {
-        **PlannedMachine._extra_types,
+        **TrainedExpansion._extra_types,
+        "plan": dict,
         "period": int,
         "projection": str,
         "step_size": float,
         "data_key": str,
         "centers_given": bool,
     }
-    _of_a_run = (*PlannedMachine._of_a_run, "optimizer", "_projection", "_train_rows", "_all_centers")
-    _projection: Projection | None = None
+    _of_a_run = (*TrainedExpansion._of_a_run, "_run", "_train_rows", "_all_centers")
+    _run: ProjectedRun | None = None
     _train_rows: Rows | None = None  # where they are encoded once
     _all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
 
@@ -192,8 +207,7 @@ class GeneralKernelMachine(PlannedMachine):
             if self._augmented:
                 draws = math.ceil(asked / len(x))
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
-            p = checked_size("centers", asked, 1, len(rows), "the training rows")
-            assert p is not None  # __init__ refuses "auto"
+            p = checked_size("centers", asked, 1, len(rows), "the training rows") or asked
             centers_from = self.hparams["centers_from"]
             centers = self.ranks.from_first(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
@@ -252,8 +266,10 @@ class GeneralKernelMachine(PlannedMachine):
         temporary = (self.period - 1) * -(-m // ranks.size)
         self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
         self.vectors, self.weights = precond.vectors, precond.weights
-        self._projection = self._make_projection(room.keep_factor, head, budget)
-        self.guard = LossGuard(self.alpha)
+        projection = make_projection(self.kernel, self._center_rows, head, p, c, s, budget, room.keep_factor, ranks)
+        self._run = ProjectedRun(
+            self.kernel, self._center_rows, self.alpha, self.plan, precond, projection, self.period, ranks
+        )
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
 
     def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
@@ -270,50 +286,41 @@ class GeneralKernelMachine(PlannedMachine):
         first, self._all_centers = self._all_centers[:count], None
         return self._encode_like(first.to(self.centers))
 
-    def _make_projection(self, keep_factor: bool, head: Rows, budget: int) -> Projection:
-        ranks, p, c, s = self.ranks, self._num_centers, self.alpha.shape[1], len(self.vectors)
-        if not keep_factor:
-            return EigenProProjection(self.kernel, self._center_rows, head, p, c, s, budget // 4, ranks=ranks)
-        if ranks.size == 1:
-            return FactorProjection(self.kernel, self._center_rows)
-        centers = ranks.whole_on_first(self.centers, p).to(self.centers)
-        made: list[Projection] = []
+    @property
+    def run(self) -> ProjectedRun:
+        """The run that training takes its steps with, there from `prepare` on.
 
-        def make() -> None:
-            made.append(FactorProjection(self.kernel, Rows.of(centers, like=head)))
+        Raises:
+            InputError: nothing has been prepared.
+        """
+        if self._run is None:
+            raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
+        return self._run
 
-        ranks.from_first(make)
-        return FirstRankProjection(made[0] if made else None, p, ranks)
+    @property
+    def batch_rows(self) -> int:
+        """m."""
+        return self.plan.batch_size
 
     @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the step size as it is now, and those of the projection."""
         own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
-        return {**super().parameters_chosen, **own}
+        return {**asdict(self.plan), "step_size": self.step_size, **own}
 
     @property
     def _projection_name(self) -> str:
-        return "eigenpro" if isinstance(self._projection, EigenProProjection) else "factor"
+        iterates = self._run is not None and isinstance(self._run.projection, EigenProProjection)
+        return "eigenpro" if iterates else "factor"
 
     def describe(self) -> str:
         """The parameters on one line, with the step size as it is now."""
-        return f"p {self._num_centers}, {super().describe()}, T {self.period} ({self._projection_name})"
+        chosen = self.plan.describe_run(self.step_size)
+        return f"p {self._num_centers}, {chosen}, T {self.period} ({self._projection_name})"
 
     def configure_optimizers(self) -> ProjectedEigenPro:
-        """EigenPro 3 or 4 with the planned step size."""
-        assert self.plan is not None  # setup() ran before
-        assert self._projection is not None
-        self.optimizer = ProjectedEigenPro(
-            self.alpha,
-            self.kernel,
-            Preconditioner(self.vectors, self.weights),
-            self._projection,
-            lr=self.plan.step_size,
-            batch_size=self.plan.batch_size,
-            projection_period=self.period,
-            ranks=self.ranks,
-        )
-        return self.optimizer
+        """The run's EigenPro 3 or 4, with the planned step size."""
+        return self.run.optimizer
 
     # Training
 
@@ -329,28 +336,22 @@ class GeneralKernelMachine(PlannedMachine):
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to; start the sums of running metrics."""
         super().on_train_epoch_start()
-        self.guard.remember()
+        self.run.start_epoch(self.current_epoch)
         self._running = EvaluationMetrics(self.is_classifier).to(self.device) if self.has_running_metrics else None
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """One step on a batch (x, y, ...)."""
-        y, centers = batch[1], self._center_rows
+        y = batch[1]
         if self._train_rows is not None:
             rows = self._train_rows[batch[2]]
         else:
             x = batch[0]
             x = self.ranks.whole(x.own, x.total) if isinstance(x, Share) else x
-            rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
-        block = kernel_matrix(self.kernel, rows, centers)
-        values = self._values(rows, block)
-        if self.guard.loss_exploded(values - y, y):
-            self._recover()
-            values = self._values(rows, block)
+            rows = Rows.of(x.to(self.centers) - self.origin, like=self._center_rows)
+        values = self.run.step(rows, y, self._left_of_decay(batch_idx), self.optimizers().step)  # type: ignore[union-attr]
+        self.step_size, self._stepped = self.run.step_size, True
         if self._running is not None:
             self._running.update(values, y)
-        self.optimizer.param_groups[0]["lr"] = self.step_size * self._left_of_decay(batch_idx)
-        self.optimizers().step(x=rows, residual=values - y, block=block)  # type: ignore[union-attr, call-arg]
-        self._last_batch, self._stepped = (values, y), True
 
     def _left_of_decay(self, batch_idx: int) -> float:
         """What share of the step size is left at this batch."""
@@ -361,19 +362,13 @@ class GeneralKernelMachine(PlannedMachine):
         done = (self.current_epoch + (batch_idx / batches if math.isfinite(batches) else 0.0)) / trainer.max_epochs
         return min(1.0, (1 - done) / self.decay) ** 2
 
-    def _values(self, rows: Rows, block: Tensor) -> Tensor:
-        """f(X_B), temporary centres included, shape (m, c)."""
-        return self.ranks.sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows))
-
     def _finish_epoch(self) -> None:
-        assert self._projection is not None  # setup() made it
-        self.optimizer.project()
-        if self.guard.epoch_diverged():
-            self._recover()
-        self.sq_norm = self._projection.sq_norm(self.alpha.detach())
-        self._stepped = False
+        run = self.run
+        run.end_epoch()
+        self.step_size, self._stepped = run.step_size, False
+        self.sq_norm = self.sq_norm_of(self.alpha.detach())
         super()._finish_epoch()
-        self.log("precond/step_size", self.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+        self.log("precond/step_size", run.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
 
     @property
     def has_running_metrics(self) -> bool:
@@ -410,8 +405,7 @@ class GeneralKernelMachine(PlannedMachine):
         weights: Tensor,  # shape: (p, c)
     ) -> Tensor:
         """|sum_j weights_jk K(., z_j)|_H^2 for every output k, shape (c,), float64."""
-        assert self._projection is not None  # setup() made it
-        return self._projection.sq_norm(weights)
+        return self.run.projection.sq_norm(weights)
 
     def limit_centers(self) -> Tensor:
         """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
@@ -429,9 +423,11 @@ class GeneralKernelMachine(PlannedMachine):
         """p."""
         return self._num_centers
 
-    def _recover(self) -> None:
-        self.step_size = self.guard.recover(self.step_size, self.current_epoch, self.planned_step_size)
-        self.optimizer.clear()
+    @property
+    def batch_error(self) -> float | None:
+        """The classification error on the batch of the last step, before that step; None where there is none."""
+        last = None if self._run is None else self._run.last_batch
+        return error(*last) if last is not None and self.is_classifier else None
 
     # Checkpoints
 
@@ -441,7 +437,7 @@ class GeneralKernelMachine(PlannedMachine):
                 "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
                 "--label-noise and --seed as the first run"
             )
-        self._warn_of_other_options({"projection_period": extra["period"]})
+        warn_of_other_options({"projection_period": extra["period"]}, {"projection_period": self.period}, self.hparams)
         if self._projection_name != extra["projection"]:
             raise CheckpointError(
                 f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "
@@ -449,8 +445,9 @@ class GeneralKernelMachine(PlannedMachine):
             )
 
     def _extra_state(self) -> dict[str, Any]:
-        own = {"period": self.period, "projection": self._projection_name, "step_size": self.step_size}
-        return {**super()._extra_state(), **own, "data_key": self._data_key, "centers_given": self._centers_given}
+        own = {"plan": asdict(self.plan), "period": self.period, "projection": self._projection_name}
+        own["step_size"] = self.step_size
+        return {**own, "data_key": self._data_key, "centers_given": self._centers_given}
 
     def _settle(self) -> None:
         self.sq_norm, self._stepped = self.sq_norm_per_class, False
@@ -459,10 +456,19 @@ class GeneralKernelMachine(PlannedMachine):
         if resuming:
             self._require_same_run(extra)
         super()._load_extra_state(extra, state, resuming)
+        plan = EigenProPlan.restored(extra["plan"], state["vectors"])
         self.period, self.step_size = extra["period"], extra["step_size"]
-        if not resuming:
+        if resuming:
+            plan.require_same_run(self.plan)
+            warn_of_other_options(asdict(plan), asdict(self.plan), self.hparams)
+            self.vectors, self.weights = (state[name].to(self.centers) for name in ("vectors", "weights"))
+            if self._run is not None:
+                preconditioner = Preconditioner(self.vectors, self.weights)
+                self._run.go_on_with(plan, preconditioner, self.period, self.step_size)
+        else:
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
             self._stepped = False
+        self.plan = plan

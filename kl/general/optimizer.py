@@ -40,7 +40,7 @@ class ProjectedEigenPro(Optimizer):
     projection, and the limit is near that solution.
 
     Args:
-        alpha: the weights of this rank, a parameter of shape (p_r, c), float64.
+        alpha: the weights of this rank, shape (p_r, c), float64, a parameter or another leaf tensor.
         kernel: the kernel.
         preconditioner: E and D, on the first s centres.
         projection: solves K(Z, Z) theta = h.
@@ -58,7 +58,7 @@ class ProjectedEigenPro(Optimizer):
 
     def __init__(
         self,
-        alpha: torch.nn.Parameter,
+        alpha: Tensor,
         kernel: Kernel,
         preconditioner: Preconditioner,
         projection: Projection,

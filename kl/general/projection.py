@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from kl.distributed.ranks import Batch, Ranks
+from kl.distributed.ranks import Ranks
 from kl.eigenpro.fitted import FittedValues
-from kl.eigenpro.optimizer import EigenPro
+from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.plan import plan_eigenpro
 from kl.errors import DivergenceError, InputError
 from kl.kernels.kernel import Kernel
@@ -147,42 +147,63 @@ class EigenProProjection(Projection):
         epochs: int = 1,
         ranks: Ranks | None = None,
     ) -> None:
-        self._ranks = ranks or Ranks()
-        self.plan, self._preconditioner, _ = plan_eigenpro(
-            kernel, head, p, num_outputs, memory, subsample, ranks=self._ranks
-        )
-        self._matrix = KernelMatrix(kernel, centers, p, self._ranks)
-        self._fitted = FittedValues(p, subsample, num_outputs, self._ranks).to(centers.data.device)
-        self._fitted.attach(self._matrix, head[:subsample], None)
-        self._fitted.set_basis(self._preconditioner.vectors)
-        self._zero = self._fitted.snapshot()
-        self._epochs = epochs
+        ranks, device = ranks or Ranks(), centers.data.device
+        self.plan, preconditioner, _ = plan_eigenpro(kernel, head, p, num_outputs, memory, subsample, ranks=ranks)
+        fitted = FittedValues(p, subsample, num_outputs, ranks).to(device)
+        fitted.attach(KernelMatrix(kernel, centers, p, ranks), head[:subsample], None)
+        theta = torch.zeros(ranks.count(p), num_outputs, dtype=torch.float64, device=device)
+        self._iteration = EigenProIteration(self.plan, preconditioner, fitted, theta)
+        self._zero = fitted.snapshot()
+        order = torch.randperm(p, generator=torch.Generator().manual_seed(0)).to(device)
+        self._batches = order.split(self.plan.batch_size) * epochs
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
         """See `Projection`; the batches are the same every time, so that theta is linear in h and start."""
-        self._fitted.load_state_dict(self._zero)
-        self._fitted.pending += start
-        theta = torch.nn.Parameter(torch.zeros_like(h, dtype=torch.float64))
-        theta.data[: self._ranks.count(len(start))] = start[self._ranks.own(len(start))]
-        optimizer = EigenPro(theta, self._preconditioner, self.plan.step_size, self.plan.batch_size)
-        p = len(self._matrix)
-        order = torch.randperm(p, generator=torch.Generator().manual_seed(0)).to(h.device)
-        for rows in order.split(self.plan.batch_size) * self._epochs:
-            batch = Batch(rows, self._ranks)
-            block = self._fitted.block(batch.local)
-            before = self._fitted.at(batch.local, block)
-            update = optimizer.step(batch=batch, residual=before - h[batch.local], block=block)
-            self._fitted.advance(batch, before, update)
-        if not bool(torch.isfinite(self._ranks.sum(theta.detach().sum()))):
+        iteration, fitted, theta = self._iteration, self._iteration.fitted, self._iteration.alpha
+        fitted.load_state_dict(self._zero)
+        fitted.pending += start
+        theta.zero_()
+        theta[: fitted.ranks.count(len(start))] = start[fitted.ranks.own(len(start))]
+        iteration.targets = h
+        for rows in self._batches:
+            iteration.step(rows)
+        if not bool(torch.isfinite(fitted.ranks.sum(theta.sum()))):
             raise DivergenceError(
-                f"the projection onto {p} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
-                "so that a factor of K(Z, Z) fits, or look for extreme values in the features"
+                f"the projection onto {fitted.n} centres diverged at step size {self.plan.step_size:.3g}: raise "
+                "--memory so that a factor of K(Z, Z) fits, or look for extreme values in the features"
             )
-        return theta.detach()
+        return theta.clone()
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`."""
-        return self._ranks.sum((alpha.double() * self._matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
+        fitted = self._iteration.fitted
+        return fitted.ranks.sum((alpha.double() * fitted.matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
+
+
+def make_projection(
+    kernel: Kernel,
+    centers: Rows,  # of this rank
+    head: Rows,  # the first of all ranks' centres
+    p: int,
+    c: int,
+    s: int,
+    budget: int,
+    keep_factor: bool,
+    ranks: Ranks,
+) -> Projection:
+    """By a factor of K(Z, Z), which of several ranks the first has, or by EigenPro 2 in a quarter of the budget."""
+    if not keep_factor:
+        return EigenProProjection(kernel, centers, head, p, c, s, budget // 4, ranks=ranks)
+    if ranks.size == 1:
+        return FactorProjection(kernel, centers)
+    every = ranks.whole_on_first(centers.data, p).to(centers.data)
+    made: list[Projection] = []
+
+    def make() -> None:
+        made.append(FactorProjection(kernel, Rows.of(every, like=head)))
+
+    ranks.from_first(make)
+    return FirstRankProjection(made[0] if made else None, p, ranks)
 
 
 def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:

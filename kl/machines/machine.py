@@ -68,6 +68,7 @@ class TrainedExpansion(StatefulExpansion):
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
+    memory: TrainingMemory
     _same_when_resumed: tuple[str, ...] = ("centers",)
     """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2}
@@ -91,7 +92,6 @@ class TrainedExpansion(StatefulExpansion):
             raise InputError(f"seed must be a whole number; got {seed!r}")
         own = {"kernel": self.kernel.config(), **options}
         self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
-        self.memory: TrainingMemory | None = None
         self._warned_of_kernels = False
         self._streamed = False
         self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows

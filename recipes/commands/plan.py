@@ -106,7 +106,6 @@ def plan_interpolating(
     evaluated = datamodule.val_set
     estimate = estimate_training(machine, datamodule.train_set, None if evaluated is None else evaluated.x)
     memory, prepared = machine.memory, sum(spent.values())
-    assert memory is not None  # prepare() made it
     exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
     return {
         **described(machine, datamodule, machine.num_centers, epochs, device),
@@ -146,7 +145,6 @@ def exact_plan(
 
     (n, d), c = x.shape, machine.alpha.shape[1]
     held = machine.memory
-    assert held is not None  # prepare() made it
     budget = max(1, parse_memory(run.memory, device) - held.before_training)  # as the callback has it
     solver = choose_solver("auto", n, d, c, budget, torch.device(device))
     rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
@@ -168,7 +166,6 @@ def plan_pcg(
     from recipes.commands.plan_common import described
 
     memory, x = machine.memory, datamodule.train_set.x
-    assert memory is not None  # prepare() made it
     solve = memory.budget - memory.items["training data, centres and state"]
     parts = pcg_seconds(machine.kernel, x.to(device), solve, datamodule.num_outputs, machine.ranks.size)
     return {

@@ -16,7 +16,6 @@ def described(
     from recipes.output.report import kernel_results
 
     memory = machine.memory
-    assert memory is not None  # prepare() made it
     return {
         "data": datamodule.name,
         "data_source": datamodule.source,

@@ -54,8 +54,8 @@ MUTANTS = [
     ),
     Mutant(
         "training does not use the ridge",
-        "kl/eigenpro/machine.py",
-        "return residual.add_(self.alpha.detach()[local], alpha=self.ridge) if self.ridge else residual",
+        "kl/eigenpro/iteration.py",
+        "return residual.add_(self.alpha.detach()[local], alpha=ridge) if ridge else residual",
         "return residual",
         "tests/kl/eigenpro/test_ridge.py -k comes_to",
     ),

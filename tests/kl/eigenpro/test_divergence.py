@@ -24,7 +24,7 @@ def test_too_large_a_step_recovers(options, factor, caplog):
     trainer = fit(machine, data, 30)
     assert "training diverged at step size" in caplog.text
     assert "going back to the start of epoch 0 with step size" in caplog.text
-    assert machine.guard.cuts == 1  # straight to the step that the plan would have taken
+    assert machine.run.guard.cuts == 1  # straight to the step that the plan would have taken
     assert machine.step_size == auto.plan.step_size
     assert trainer.callback_metrics["precond/step_size"] == pytest.approx(machine.step_size)
     assert machine.train_metrics["train/mse"] < 0.1

@@ -67,7 +67,7 @@ def test_training_comes_to_the_ridge_solution(ridge, epochs, repeated, options):
     assert machine.rkhs_norm == pytest.approx(np.sqrt(np.sum(alpha * f)), rel=1e-3)
     if not repeated and ridge >= 1:
         np.testing.assert_allclose(weights(machine), alpha, atol=1e-6 * np.abs(alpha).max())
-    assert machine.guard.cuts == 0
+    assert machine.run.guard.cuts == 0
 
 
 def test_the_distance_to_the_ridge_solution_falls_to_nothing(tmp_path):
@@ -122,14 +122,14 @@ def test_too_large_a_step_recovers_with_a_ridge(caplog):
     data = double()
     fit(machine, data, 60)
     assert "training diverged" in caplog.text
-    assert machine.step_size == machine.planned_step_size
+    assert machine.step_size == machine.plan.optimal_step_size
     np.testing.assert_allclose(weights(machine), solution(data, 5.0)[1], atol=1e-5)
 
 
 def test_the_guard_watches_the_residual_of_the_ridge():
     machine = KernelMachine(KERNEL, ridge=2.0)
     fit(machine, double(), 1)
-    guard, alpha = machine.guard, machine.alpha.detach()
+    guard, alpha = machine.run.guard, machine.alpha.detach()
     f, y = machine.fitted_values(), machine.targets
     assert isinstance(guard, DivergenceGuard)
     assert guard.errors() == pytest.approx(float((f + 2.0 * alpha - y).square().sum()))

@@ -146,7 +146,7 @@ def test_an_epoch_is_that_of_the_formulas(period):
 
 def test_the_step_size_falls_in_the_last_half():
     trained = machine(batch_size=30)
-    rates = watch(trained, lambda _: trained.optimizer.param_groups[0]["lr"])
+    rates = watch(trained, lambda _: trained.run.optimizer.param_groups[0]["lr"])
     fit(trained, data(), 4)
     done = np.arange(8) / 8
     np.testing.assert_allclose(rates, trained.step_size * np.minimum(1, (1 - done) / 0.5) ** 2)
