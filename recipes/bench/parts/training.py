@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,44 +23,37 @@ if TYPE_CHECKING:
     from callbacks import Timing
     from recipes.bench.settings import BenchData
 
+PARTS = ("step", "advance", "sweep", "finish")
 
-class ClockedMachine(kl.KernelMachine):
-    """A KernelMachine that adds up the seconds of its steps' parts, epoch by epoch.
+
+class Clocks(pl.Callback):
+    """Adds up the seconds of a KernelMachine's steps by part, epoch by epoch.
 
     Attributes:
-        spent: for each finished epoch, seconds by part: "step" (all of training_step), "advance" (f(X) and the norm
-            follow the weights), "sweep" (of that, the kernel product), "finish" (the training error over all rows).
+        spent: for each finished epoch, seconds by part: "step", "advance" (f(X) and the norm follow the weights),
+            "sweep" (of that, the kernel product), "finish" (the training error over all rows).
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.spent: list[dict[str, float]] = []
-        self._seconds = {"step": 0.0, "advance": 0.0, "sweep": 0.0, "finish": 0.0}
+        self._seconds = dict.fromkeys(PARTS, 0.0)
 
-    def on_train_start(self) -> None:
-        """Put the clocks in place, now that everything has been made."""
-        super().on_train_start()
-        self.fitted.advance = self._clocked("advance", self.fitted.advance)  # type: ignore[method-assign]
-        matrix = self.fitted.matrix
-        matrix.columns_matmul = self._clocked("sweep", matrix.columns_matmul)  # type: ignore[method-assign]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the run measure its parts."""
+        assert isinstance(pl_module, kl.KernelMachine)  # train() made it
+        pl_module.run.clock = self._measure
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """The step, timed."""
-        self._clocked("step", super().training_step)(batch, batch_idx)
+    @contextlib.contextmanager
+    def _measure(self, part: str) -> Iterator[None]:
+        start = now(self.device)
+        yield
+        self._seconds[part] += now(self.device) - start
 
-    def _finish_epoch(self) -> None:
-        self._clocked("finish", super()._finish_epoch)()
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the next epoch's sums."""
         self.spent.append(self._seconds)
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
-
-    def _clocked(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any) -> Any:
-            start = now(self.device)
-            result = work(*args)
-            self._seconds[part] += now(self.device) - start
-            return result
-
-        return timed
+        self._seconds = dict.fromkeys(PARTS, 0.0)
 
 
 class StopAtMse(pl.Callback):
@@ -83,7 +77,7 @@ class TrainingRun:
     setup: float
     """Seconds until the first step: reading, preconditioner and, where it is kept, K."""
     inside: list[dict[str, float]] = field(default_factory=list)
-    """Seconds by part of each epoch (see ClockedMachine)."""
+    """Seconds by part of each epoch (see Clocks)."""
     detail: dict[str, Any] = field(default_factory=dict)
     machine: kl.KernelMachine | None = None
 
@@ -140,15 +134,13 @@ def train(
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if isinstance(memory, int):
         require_memory(memory, device)
-    make = ClockedMachine if clocks else kl.KernelMachine
-    machine = make(kernel, subsample=subsample or "auto", memory=memory, seed=seed, precision=precision)
+    machine = kl.KernelMachine(kernel, subsample=subsample or "auto", memory=memory, seed=seed, precision=precision)
+    parts = Clocks(device)
+    observers = (*callbacks, parts) if clocks else callbacks
     start = now(device)
-    timing = fit(machine, data.datamodule(seed), epochs, accelerator, callbacks, limit_val_batches=0)
+    timing = fit(machine, data.datamodule(seed), epochs, accelerator, observers, limit_val_batches=0)
     total = now(device) - start
-    plan, kept = machine.plan, machine.memory
-    assert plan is not None  # the machine has been fitted
-    assert kept is not None
-    inside = machine.spent if isinstance(machine, ClockedMachine) else []
+    plan, kept, inside = machine.plan, machine.memory, parts.spent
     first = min(1, len(timing.seconds_per_epoch) - 1)
     detail = {
         "batch_size": plan.batch_size,
