@@ -1,109 +1,110 @@
-"""How long a training run will take here: its parts measured on this machine, then added up."""
+"""How long a training run will take here: real steps of it are timed, and multiplied by their number."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kl.distributed.ranks import Batch, Ranks
+from kl.distributed.ranks import Ranks
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.memory import EVALUATED_ROWS
-from kl.products.blocks import kernel_matrix, symmetric_kernel_matrix
-from kl.rows.rows import RowDataset
+from kl.eigenpro.preconditioner import Preconditioner
+from kl.metrics import mse
+from kl.products.kept import KernelMatrix
+from kl.projected_run import ProjectedRun
+from kl.rows.rows import RowDataset, Rows
 
 if TYPE_CHECKING:
     from kl.eigenpro.machine import KernelMachine
+    from kl.general.machine import GeneralKernelMachine
+    from kl.machines.machine import TrainedExpansion
 
-STEP_OVERHEAD = 5e-4  # seconds of a step in Python, Lightning and the callbacks beside what is measured (2-core CPU)
-EPOCH_OVERHEAD = 3e-3  # seconds of the first batch of an epoch, likewise
-ALLOWANCE = 0.2  # seconds for each of the parts that are measured, once each has run at least once
-PROBE_VALUES = 2**26  # of kept kernel rows to read from: far more than a cache holds
-PROBE_PRODUCTS = 2**27  # kernel values that one measurement evaluates at most
-FILLED_ROWS = 2048  # of the kernel matrix whose filling is measured
-
-
-@dataclass(frozen=True)
-class TrainingEstimate:
-    """Predicted seconds and operations of a training run."""
-
-    steps_per_epoch: int
-    flops_per_epoch: float
-    """Multiplications and additions of an epoch's matrix products on each rank; the kernel's formula is not in it."""
-    fill_seconds: float
-    """To compute the rows of K(X, X) that are kept, once, before the first epoch."""
-    epoch_seconds: float
-    """Of the steps of an epoch, as `kl fit` reports seconds_per_epoch; the first is as long as the others."""
-    training_error_seconds: float
-    """After each epoch: the error over all training rows."""
-    evaluation_seconds: float
-    """After each epoch: the scores of the validation part, or of the test set."""
-    values_per_second: float
-    """Kernel values, computed or read, that a step of each rank multiplies by weights."""
-    bytes_per_step: float
-    """What each of several ranks is sent in a step. Seconds do not count it."""
-
-    def training_seconds(self, epochs: int) -> float:
-        """Filling the kept rows and all epochs, with what follows each."""
-        each = self.epoch_seconds + self.training_error_seconds + self.evaluation_seconds
-        return self.fill_seconds + epochs * each
+STEP_OVERHEAD = 5e-4  # seconds of a step in Lightning and the callbacks, which are not timed (2-core CPU)
+ALLOWANCE, REPEATS = 0.2, 10  # seconds within which short work is timed again, so many times at most
+STEP_VALUES = 2**27  # kernel values of a timed step at most; the seconds of a larger step are scaled up
+KEPT_VALUES = 2**25  # kernel values that are kept for a timed step at least: more than a cache holds
 
 
+@torch.no_grad()
 def estimate_training(
     machine: KernelMachine,
     train_set: RowDataset,
     test_x: Tensor | None = None,  # shape: (t, d)
-) -> TrainingEstimate:
-    """Measure the parts of a run for a second or two and add them up.
+) -> dict[str, float]:
+    """Time two steps of a run of EigenPro 2, or more where they are short, and what precedes and follows an epoch.
 
-    A step is measured on the machine itself: it reads the share of its rows that will be kept from memory that holds no
-    kernel values, and computes the others. Weights and fitted values are afterwards what they were.
+    The steps are of an iteration of its own, from f = 0, so the machine stays as it is. They read as large a share of
+    their rows from kept rows of K(X, X) as the run will; to compute and keep those few is a part of the filling.
 
     Args:
         machine: after `prepare`, before training.
         train_set: what it was prepared on.
         test_x: features that each epoch evaluates, None where there are none.
+
+    Returns:
+        seconds_filling (the kept rows, once), seconds_per_epoch (the steps), seconds_training_error and
+        seconds_evaluation (after each epoch), steps_per_epoch, flops_per_epoch (see `epoch_flops`),
+        kernel_values_per_second (computed or read, of a step of each rank), and bytes_per_step, what a step sends to
+        each of several ranks, for which the seconds have no time.
     """
-    plan, memory = machine.plan, machine.memory
-    n, own = machine.num_centers, len(machine.centers)
-    m, kept = plan.batch_size, memory.kept_rows
-    weights, state = machine.alpha.detach().clone(), machine.fitted.snapshot()
-    step, received = _step(machine, train_set, m, kept / n)
-    training_error = _training_error_seconds(machine)
-    with torch.no_grad():
-        machine.alpha.copy_(weights)
-    machine.fitted.load_state_dict(state)
+    plan, memory, ranks, device = machine.plan, machine.memory, machine.ranks, machine.centers.device
+    iteration, (own, d), c = _iteration(machine), machine.centers.shape, machine.alpha.shape[1]
+    n, m, kept = iteration.n, plan.batch_size, memory.kept_rows
+    size = max(1, min(m, STEP_VALUES // own))
+    # One row less than all is kept at most, because then K(X_B, X_S) is read from where the machine has it.
+    inside = min(round(size * kept / n), n - 1)
+    part = min(kept, n - 1, max(inside, KEPT_VALUES // own))
+    filling = _seconds(lambda: iteration.fitted.keep_rows(part), device)
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:  # on other rows each time, because a cache may hold those of one step
+        read, others = (torch.randperm(count, generator=generator) for count in (part, n - part))
+        places = torch.cat([read[:inside], part + others[: size - inside]]).to(device)
+        train_set[machine.order[places].cpu()]  # as a loader does
+        iteration.step(places)
+
+    received, scale = _bytes_received(ranks, step), m / size
+    (step_seconds,) = _fastest(step, device=device)
     steps = math.ceil(n / m)  # of which the last is smaller: they make n / m whole ones
-    return TrainingEstimate(
-        steps_per_epoch=steps,
-        flops_per_epoch=epoch_flops(
-            n,
-            machine.centers.shape[1],
-            machine.alpha.shape[1],
-            plan.subsample,
-            plan.top_q,
-            m,
-            kept,
-            memory.keep_columns,
-            machine.ranks.size,
-        ),
-        fill_seconds=_fill_seconds(machine, kept) if kept else 0.0,
-        epoch_seconds=n / m * step + steps * STEP_OVERHEAD + EPOCH_OVERHEAD,
-        training_error_seconds=training_error,
-        evaluation_seconds=_evaluation_seconds(machine, test_x) if test_x is not None and len(test_x) else 0.0,
-        values_per_second=m * own / step,
-        bytes_per_step=received,
-    )
+    return {
+        "steps_per_epoch": steps,
+        "flops_per_epoch": epoch_flops(n, d, c, plan.subsample, plan.top_q, m, kept, memory.keep_columns, ranks.size),
+        "seconds_filling": filling * _filled(kept, n, ranks) / _filled(part, n, ranks) if part else 0.0,
+        "seconds_per_epoch": n / m * scale * step_seconds + steps * STEP_OVERHEAD,
+        "seconds_training_error": _seconds(lambda: mse(iteration.fitted.flush(), machine.targets), device),
+        "seconds_evaluation": _scores_seconds(machine, test_x) if test_x is not None else 0.0,
+        "kernel_values_per_second": size * own / step_seconds,
+        "bytes_per_step": scale * received,
+    }
+
+
+def _iteration(machine: KernelMachine) -> EigenProIteration:
+    """An iteration from f = 0 on the machine's kernel matrix, of which it keeps no rows yet."""
+    matrix, alpha = machine.fitted.matrix, machine.alpha.detach()
+    fitted = FittedValues(len(matrix), len(machine.vectors), alpha.shape[1], machine.ranks).to(alpha.device)
+    unkept = KernelMatrix(matrix.kernel, matrix.rows, len(matrix), machine.ranks)
+    fitted.attach(unkept, machine.fitted.subsample, machine.fitted.columns)
+    preconditioner = Preconditioner(machine.vectors, machine.weights)
+    iteration = EigenProIteration(machine.plan, preconditioner, fitted, torch.zeros_like(alpha))
+    iteration.targets = machine.targets
+    return iteration
+
+
+def _filled(rows: int, n: int, ranks: Ranks) -> float:
+    """Kernel values to be computed for so many kept rows; one rank evaluates pairs among these once."""
+    return rows * n - (rows**2 / 2 if ranks.size == 1 else 0)
 
 
 def epoch_flops(
     n: int, d: int, c: int, s: int, q: int, m: int, kept_rows: int, keep_columns: bool, ranks: int = 1
 ) -> float:
-    """Flops of the matrix products of an epoch.
+    """Flops of the matrix products of an epoch on each rank; the kernel's formula is not in it.
 
     n^2 (1 - p) 2d for the inner products of the rows that are not kept (a share 1 - p), n^2 2c for the products with
     the weights, and for EigenPro on every row 2sd for K(X_B, X_S) where that is not kept and 4sc with it, of which
@@ -115,101 +116,89 @@ def epoch_flops(
     return float(rows + math.ceil(n / m) * 6 * c * s * q)
 
 
-def _step(machine: KernelMachine, train_set: RowDataset, m: int, share: float) -> tuple[float, float]:
-    """Seconds of a step on m rows of which a share is kept, and bytes received in it.
+@torch.no_grad()
+def estimate_general(
+    machine: GeneralKernelMachine,
+    x: Tensor,  # shape: (t, d)
+    n: int,
+) -> dict[str, float]:
+    """Time two steps and projections of a run of EigenPro 3 or 4, or more where they are short.
 
-    Where a step is long, it is measured on fewer rows and scaled up.
+    They are of a run of its own, from f = 0, so the machine stays as it is. A timed step is the first of a period. In
+    the middle of a period there are T m / 2 temporary centres, each of which costs as much as a centre.
+
+    Args:
+        machine: after `prepare`, before training.
+        x: rows of data, at least one.
+        n: rows of an epoch.
+
+    Returns:
+        seconds_projection (of one), seconds_per_epoch (the steps and their projections), seconds_norm and
+        seconds_training_error (after each epoch; 0 where it is a mean over the batches), steps_per_epoch, and
+        bytes_per_step as of `estimate_training`.
     """
-    optimizer, fitted, matrix = machine.configure_optimizers(), machine.fitted, machine.fitted.matrix
-    n, own, before = len(matrix), len(matrix.rows), matrix.kept
-    # One row less than all at most, so that K(X_B, X_S) is still read from where it is now.
-    kept = max(1, min(n - 1, PROBE_VALUES // own)) if share else 0
-    size = max(1, min(m, PROBE_PRODUCTS // own, kept if share == 1 else m))
-    inside = min(round(share * size), kept) if share < 1 else size
-    generator = torch.Generator().manual_seed(0)
-    parts = torch.randperm(kept, generator=generator)[:inside], torch.randperm(n - kept, generator=generator) + kept
-    batch = Batch(torch.cat(parts)[:size].to(machine.order.device), machine.ranks)
-    index = machine.order[batch.positions].cpu()
+    m, period, ranks, device = machine.batch_rows, machine.period, machine.ranks, machine.centers.device
+    alpha, preconditioner = torch.zeros_like(machine.alpha.detach()), Preconditioner(machine.vectors, machine.weights)
+    # Of a period of two steps at least, so that the one step does not end with the projection.
+    run = ProjectedRun(
+        machine.kernel,
+        machine._center_rows,
+        alpha,
+        machine.plan,
+        preconditioner,
+        machine.run.projection,
+        max(2, period),
+        ranks,
+    )
+    own = x[torch.arange(m)[ranks.own(m)] % len(x)].to(machine.centers) - machine.origin
+    y = own.new_ones(m, alpha.shape[1])
 
-    def step() -> Tensor:
-        train_set[index]
-        y = machine.targets[batch.local]
-        block = fitted.block(batch.local)
-        values = fitted.at(batch.local, block)
-        update = optimizer.step(batch=batch, residual=values - y, block=block)
-        fitted.advance(batch, values, update)
-        fitted.settle()
-        return fitted.sq_norm
+    def step() -> None:
+        run.step(Rows.of(ranks.whole(own, m), like=run.centers), y)
 
-    matrix.kept = matrix.rows.sq_norm.new_zeros(kept, own).fill_(1e-6)
-    try:
-        return best_seconds(step) * m / len(batch), bytes_received(machine.ranks, step) * m / len(batch)
-    finally:
-        matrix.kept = before
-
-
-def _fill_seconds(machine: KernelMachine, kept: int) -> float:
-    """Pairs among the kept rows are evaluated once, k^2 / 2 of them; the others, k (n - k), as they are.
-
-    Of several ranks each evaluates its columns of the k rows.
-    """
-    kernel, rows = machine.kernel, machine.fitted.matrix.rows
-    n = len(rows)
-    if machine.ranks.size > 1:
-        part = rows[: min(n, FILLED_ROWS)]
-        return best_seconds(lambda: kernel_matrix(kernel, part, part)) / len(part) ** 2 * kept * n
-    size = min(kept, FILLED_ROWS)
-    first, others = rows[:size], rows[kept : kept + FILLED_ROWS]
-
-    def out() -> Tensor:  # as far apart in memory, and as new, as the rows will be
-        return rows.sq_norm.new_empty(size, n)
-
-    seconds = best_seconds(lambda: symmetric_kernel_matrix(kernel, first, out=out()[:, :size])) * (kept / size) ** 2
-    if kept < n:
-        p = len(others)
-        one = best_seconds(lambda: kernel_matrix(kernel, first, others, out=out()[:, :p])) / (size * p)
-        seconds += one * kept * (n - kept)
-    return seconds
+    received = _bytes_received(ranks, step) + _bytes_received(ranks, run.optimizer.project) / period
+    step_seconds, projection = _fastest(step, run.optimizer.project, device=device)
+    steps, temporary = math.ceil(n / m), (period - 1) * m / 2
+    each = step_seconds * (1 + temporary / machine.num_centers) + STEP_OVERHEAD
+    return {
+        "steps_per_epoch": steps,
+        "seconds_projection": projection,
+        "seconds_per_epoch": steps * each + math.ceil(steps / period) * projection,
+        "seconds_norm": _fastest(lambda: machine.sq_norm_of(alpha), device=device)[0],
+        "seconds_training_error": 0.0 if machine.has_running_metrics else _scores_seconds(machine, x) * n / len(x),
+        "bytes_per_step": received,
+    }
 
 
-def _training_error_seconds(machine: KernelMachine) -> float:
-    fitted = machine.fitted
-
-    def flush() -> Tensor:
-        fitted.pending.fill_(1e-9)
-        return fitted.flush()
-
-    return best_seconds(flush)
-
-
-def _evaluation_seconds(
-    machine: KernelMachine,
+def _scores_seconds(
+    machine: TrainedExpansion,
     x: Tensor,  # shape: (t, d)
 ) -> float:
-    index = torch.arange(max(1, min(len(x), EVALUATED_ROWS, PROBE_PRODUCTS // len(machine.centers))))
-    with torch.no_grad():
-        return best_seconds(lambda: machine(x[index].to(machine.centers.device))) * len(x) / len(index)
+    """Seconds of f at t rows; where they are many, some are timed."""
+    some = x[: max(1, min(EVALUATED_ROWS, STEP_VALUES // len(machine.centers)))]
+    (seconds,) = _fastest(lambda: machine(some.to(machine.centers.device)), device=machine.centers.device)
+    return seconds * len(x) / len(some)
 
 
-def bytes_received(ranks: Ranks, work: Callable[[], Any]) -> int:
+def _bytes_received(ranks: Ranks, work: Callable[[], object]) -> int:
     """Bytes that come to this rank while `work` is done once."""
     before = ranks.received
     work()
     return ranks.received - before
 
 
-def best_seconds(work: Callable[[], Any], allowance: float = ALLOWANCE, most: int = 10) -> float:
-    """The fastest of up to `most` runs within about `allowance` seconds, after one that starts threads and caches."""
-    best, start = math.inf, time.perf_counter()
-    for i in range(most + 1):
-        since = time.perf_counter()
-        result = work()
-        if isinstance(result, Tensor) and result.is_cuda:
-            torch.cuda.synchronize(result.device)
-        now = time.perf_counter()
-        # A first run that alone exceeds the allowance counts: what it warms up is small beside it.
-        if i > 0 or now - start > allowance:
-            best = min(best, now - since)
-        if now - start > allowance:
-            break
-    return best
+def _fastest(*works: Callable[[], object], device: torch.device) -> list[float]:
+    """Seconds of the fastest run of each of several works, done in turn, more than once where they are short."""
+    rounds: list[list[float]] = []
+    while not rounds or (sum(map(sum, rounds)) < ALLOWANCE and len(rounds) < REPEATS):
+        rounds.append([_seconds(work, device) for work in works])
+    return [min(each) for each in zip(*rounds, strict=True)]
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one run, until a GPU has done all of it."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -212,7 +212,7 @@ class KernelMachine(InterpolatingMachine):
         """eta as it is now, after any cuts; NaN before there is a plan."""
         if self._run is not None:
             return self._run.step_size
-        return self.plan.step_size if self.is_fitted else math.nan
+        return self.plan.step_size if "plan" in vars(self) else math.nan
 
     # Checkpoints
 

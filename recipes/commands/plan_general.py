@@ -14,22 +14,17 @@ def plan_general(
     machine: GeneralKernelMachine, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
 ) -> dict[str, Any]:
     """The plan of `kl fit --solver eigenpro3` and `eigenpro4`; the exact limit is not planned."""
-    from kl.general.estimate import estimate_general
+    from kl.eigenpro.estimate import estimate_general
     from recipes.commands.plan_common import described
 
-    estimate = estimate_general(machine, datamodule.train_set.x, datamodule.num_rows)
-    each = estimate.epoch_seconds + estimate.norm_seconds + estimate.training_error_seconds
+    found = estimate_general(machine, datamodule.train_set.x, datamodule.num_rows)
+    each = found["seconds_per_epoch"] + found["seconds_norm"] + found["seconds_training_error"]
     return {
         **described(machine, datamodule, datamodule.num_rows, epochs, device),
         **machine.parameters_chosen,
-        "steps_per_epoch": estimate.steps_per_epoch,
         "seconds_planning": prepared,
-        "seconds_projection": estimate.projection_seconds,
-        "seconds_per_epoch": estimate.epoch_seconds,
-        "seconds_norm": estimate.norm_seconds,
-        "seconds_training_error": estimate.training_error_seconds,
+        **found,
         "seconds_total": prepared + epochs * each,
-        "bytes_per_step": estimate.bytes_per_step,
     }
 
 

@@ -62,8 +62,8 @@ MUTANTS = [
     Mutant(
         "seconds_total without the exact solve",
         "recipes/commands/plan.py",
-        "estimate.training_seconds(epochs) + exact_seconds,",
-        "estimate.training_seconds(epochs),",
+        "setup + epochs * each + exact_seconds,",
+        "setup + epochs * each,",
         "tests/recipes/commands/test_plan.py -k total",
     ),
     Mutant(

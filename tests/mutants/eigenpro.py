@@ -4,6 +4,34 @@ from mutants import Mutant
 
 MUTANTS = [
     Mutant(
+        "a run goes on with its own preconditioner, not the state's",
+        "kl/eigenpro/run_state.py",
+        "    run.go_on_with(plan, ",
+        "    (lambda *_: None)(plan, ",
+        "tests/kl/eigenpro/test_run.py -k cut_step_of_the_first",
+    ),
+    Mutant(
+        "other targets of a step are left aside",
+        "kl/eigenpro/iteration.py",
+        "self.targets[batch.local] if y is None else",
+        "self.targets[batch.local] if True else",
+        "tests/kl/eigenpro/test_run.py -k other_targets",
+    ),
+    Mutant(
+        "a state of other data is taken",
+        "kl/eigenpro/run_state.py",
+        'SAME = ("kernel", "data", "ranks")',
+        'SAME = ("kernel", "ranks")',
+        "tests/kl/eigenpro/test_run.py -k do_not_fit",
+    ),
+    Mutant(
+        "a plan times a step without kept rows",
+        "kl/eigenpro/estimate.py",
+        "inside = min(round(size * kept / n), n - 1)",
+        "inside = 0",
+        "tests/recipes/commands/test_plan.py -k reads_as_many",
+    ),
+    Mutant(
         "training metrics of EigenPro 3 and 4 are means over the batches",
         "kl/general/machine.py",
         'return self._streamed or self.hparams["running_metrics"]',

@@ -15,7 +15,7 @@ from callbacks.tensorboard_layout import final_metrics
 from datamodules import DigitsDataModule, IterableDataModule
 from datamodules.synthetic import write_synthetic
 from kl import GeneralKernelMachine, Laplacian
-from kl.general.estimate import estimate_general
+from kl.eigenpro.estimate import estimate_general
 from recipes.reproduce.experiments.general import record
 from recipes.reproduce.points.general import GeneralFit
 from recipes.reproduce.points.sample import Sample, laplacian
@@ -150,7 +150,7 @@ def test_a_plan_counts_the_pass_over_all_rows():
     for running in (False, True):
         machine = GeneralKernelMachine(Laplacian(3.0), 60, running_metrics=running)
         machine.take(data)
-        seconds.append(estimate_general(machine, data.train_set.x, 300).training_error_seconds)
+        seconds.append(estimate_general(machine, data.train_set.x, 300)["seconds_training_error"])
     assert seconds[0] > 0
     assert seconds[1] == 0
 

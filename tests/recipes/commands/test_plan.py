@@ -1,10 +1,11 @@
 """`kl plan`: what it says before a run, and that `kl fit` then does just that."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
-import torch
+from training import memory_for
 
 from datamodules import DigitsDataModule
 from kl import KernelMachine
@@ -93,14 +94,33 @@ def test_measuring_leaves_the_machine_as_it_was():
     data.setup()
     machine = KernelMachine("laplacian", subsample=50, memory="5MB")
     machine.prepare(data.train_set.x, data.train_set.y)
-    estimate = estimate_training(machine, data.train_set, data.test_set.x)
+    found = estimate_training(machine, data.train_set, data.test_set.x)
     assert not machine.alpha.any()
     assert not machine.fitted.flush().any()
     assert not machine.fitted.sq_norm.any()
     assert len(machine.fitted.matrix.kept) == 0
-    assert torch.isfinite(torch.tensor([estimate.epoch_seconds, estimate.fill_seconds])).all()
-    assert estimate.training_seconds(20) > estimate.training_seconds(2) > 0
-    assert estimate_training(machine, data.train_set).evaluation_seconds == 0
+    assert all(math.isfinite(value) and value > 0 for name, value in found.items() if name != "bytes_per_step")
+    assert found["bytes_per_step"] == 0
+    assert estimate_training(machine, data.train_set)["seconds_evaluation"] == 0
+
+
+@pytest.mark.parametrize("kept", [0, 60, 200])
+def test_a_timed_step_reads_as_many_kept_rows_as_a_step_of_the_run(kept, monkeypatch):
+    data = DigitsDataModule(train_size=200, test_size=20)
+    data.setup()
+    memory = memory_for(200, 64, 10, 50, kept_rows=kept, columns=True, coded=True)
+    machine = KernelMachine("laplacian", subsample=50, batch_size=50, memory=memory)
+    machine.prepare(data.train_set.x, data.train_set.y)
+    assert machine.memory.kept_rows == kept
+    seen = []
+
+    def step(iteration, rows):
+        seen.append((len(rows), int((rows < len(iteration.fitted.matrix.kept)).sum())))
+
+    monkeypatch.setattr("kl.eigenpro.estimate.KEPT_VALUES", 1)
+    monkeypatch.setattr("kl.eigenpro.iteration.EigenProIteration.step", step)
+    estimate_training(machine, data.train_set)
+    assert set(seen) == {(50, 50 * kept // 200)}
 
 
 def test_flops_of_an_epoch():
