@@ -71,7 +71,7 @@ def test_imports_point_one_way(path):
 FLOORS = {
     "kl": (
         "testing",
-        "estimators tuning",
+        "estimators tuning estimate",
         "features",
         "general",
         "eigenpro",

@@ -28,11 +28,11 @@ from kl.general.centers import CENTERS_FROM, choose_centers
 from kl.general.optimizer import ProjectedEigenPro
 from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.general.projection import EigenProProjection, make_projection
+from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
 from kl.machines.machine import TrainedExpansion
 from kl.metrics import EvaluationMetrics, error
 from kl.products.blocks import kernel_matmul
-from kl.projected_run import ProjectedRun
 from kl.rows.dense import require_dense
 from kl.rows.rows import Rows, check_finite_matrix, data_key
 from kl.rows.workspace import spans

@@ -99,7 +99,7 @@ def plan_interpolating(
     device: str,
 ) -> dict[str, Any]:
     """The plan of EigenPro 2; `spent` are the seconds that reading and planning have taken."""
-    from kl.eigenpro.estimate import estimate_training
+    from kl.estimate import estimate_training
     from recipes.commands.plan_common import described
 
     evaluated = datamodule.val_set

@@ -14,7 +14,7 @@ def plan_general(
     machine: GeneralKernelMachine, datamodule: KernelDataModule, epochs: int, prepared: float, device: str
 ) -> dict[str, Any]:
     """The plan of `kl fit --solver eigenpro3` and `eigenpro4`; the exact limit is not planned."""
-    from kl.eigenpro.estimate import estimate_general
+    from kl.estimate import estimate_general
     from recipes.commands.plan_common import described
 
     found = estimate_general(machine, datamodule.train_set.x, datamodule.num_rows)

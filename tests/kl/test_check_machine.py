@@ -72,7 +72,7 @@ class Lost(kl.KernelMachine):
 class Still(kl.KernelMachine):
     def on_train_start(self):
         super().on_train_start()
-        self.step_size = 1e-300
+        self.run.optimizer.param_groups[0]["lr"] = 1e-300
 
 
 @pytest.mark.parametrize(

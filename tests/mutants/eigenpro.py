@@ -26,7 +26,7 @@ MUTANTS = [
     ),
     Mutant(
         "a plan times a step without kept rows",
-        "kl/eigenpro/estimate.py",
+        "kl/estimate.py",
         "inside = min(round(size * kept / n), n - 1)",
         "inside = 0",
         "tests/recipes/commands/test_plan.py -k reads_as_many",

@@ -15,7 +15,7 @@ from callbacks.tensorboard_layout import final_metrics
 from datamodules import DigitsDataModule, IterableDataModule
 from datamodules.synthetic import write_synthetic
 from kl import GeneralKernelMachine, Laplacian
-from kl.eigenpro.estimate import estimate_general
+from kl.estimate import estimate_general
 from recipes.reproduce.experiments.general import record
 from recipes.reproduce.points.general import GeneralFit
 from recipes.reproduce.points.sample import Sample, laplacian

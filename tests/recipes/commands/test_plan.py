@@ -9,7 +9,7 @@ from training import memory_for
 
 from datamodules import DigitsDataModule
 from kl import KernelMachine
-from kl.eigenpro.estimate import epoch_flops, estimate_training
+from kl.estimate import epoch_flops, estimate_training
 
 FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100)
 
@@ -117,7 +117,7 @@ def test_a_timed_step_reads_as_many_kept_rows_as_a_step_of_the_run(kept, monkeyp
     def step(iteration, rows):
         seen.append((len(rows), int((rows < len(iteration.fitted.matrix.kept)).sum())))
 
-    monkeypatch.setattr("kl.eigenpro.estimate.KEPT_VALUES", 1)
+    monkeypatch.setattr("kl.estimate.KEPT_VALUES", 1)
     monkeypatch.setattr("kl.eigenpro.iteration.EigenProIteration.step", step)
     estimate_training(machine, data.train_set)
     assert set(seen) == {(50, 50 * kept // 200)}

@@ -19,7 +19,7 @@ from kl.rows.rows import Rows
 
 
 class ProjectedRun:
-    """Fits f(x) = sum_j alpha_j K(x, z_j) on centres z_1..z_p to batches of any rows, by `kl.general.optimizer`'s steps.
+    """Fits f(x) = sum_j alpha_j K(x, z_j) on centres z_1..z_p to batches of any rows, by `ProjectedEigenPro`.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.

@@ -15,9 +15,9 @@ from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.memory import EVALUATED_ROWS
 from kl.eigenpro.preconditioner import Preconditioner
+from kl.general.run import ProjectedRun
 from kl.metrics import mse
 from kl.products.kept import KernelMatrix
-from kl.projected_run import ProjectedRun
 from kl.rows.rows import RowDataset, Rows
 
 if TYPE_CHECKING:
