@@ -45,19 +45,21 @@ def least_squares(
 
         (W^T K(Z, X) K(X, Z) W + ridge I) u = W^T K(Z, X) Y
 
-    W is the inverse of a Cholesky factor, and they are solved by another, and refined with true residuals. Where
-    centres repeat, or nearly do, or many functions fit equally well, as with p > n, eigen-decompositions take the place
-    of both and the solution is the one of least norm. 2 n p^2 + 4 p^3 flops and n p kernel values in float64, and n p
-    values more for each refinement; 4 p^2 numbers of memory.
+    W is the inverse of a Cholesky factor of K(Z, Z); a second Cholesky factor solves the equations, and true residuals
+    refine the solution. If centres repeat, or nearly repeat, or if many functions fit equally well (as with p > n),
+    eigen-decompositions replace both factors, and the solution is the one of least norm.
+
+    The solve costs 2 n p^2 + 4 p^3 flops and n p kernel values in float64, n p kernel values more for each refinement,
+    and 4 p^2 numbers of memory.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: z_1..z_p.
-        x: training features.
-        y: targets.
+        centers: z_1..z_p, shape (p, d).
+        x: training features, shape (n, d).
+        y: targets, shape (n, c).
         ridge: lambda >= 0 (not multiplied by n).
         memory: budget in bytes, "8GB", or "auto" (half of what is free).
-        progress: called with a `Progress` now and then; what it raises ends the solve.
+        progress: called with a `Progress` now and then; an exception that it raises ends the solve.
 
     Returns:
         An `Interpolant` whose weights are on the centres, shape (p, c), with f(X), shape (n, c). Its relative residual
@@ -65,10 +67,11 @@ def least_squares(
 
     Raises:
         InputError: a matrix is not finite, or the shapes do not fit together.
-        MemoryBudgetError: 4 p^2 numbers do not fit.
+        MemoryBudgetError: 4 p^2 numbers do not fit the budget.
         SingularKernelError: the equations are singular, and there are too many centres for eigen-decompositions.
 
-    Source: [ABP23] section 3 has the problem; the solution is linear algebra.
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605, section 3, states the problem; the solution is linear
+    algebra.
 
     Example:
         >>> import torch, kl

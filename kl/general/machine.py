@@ -33,46 +33,67 @@ log = logging.getLogger(__name__)
 
 
 class GeneralKernelMachine(PlannedMachine):
-    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
+    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; p does not depend on n.
 
-    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
-    by n. Where the targets cannot all be met the weights come near the least-squares solution and fluctuate about it
-    with the batches; so the step size falls to 0 towards the end of the run.
+    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). The memory depends on p and the batch
+    size, not on n. If the targets cannot all be met, the weights come near the least-squares solution and fluctuate
+    about it with the batches; therefore the step size falls to 0 towards the end of the run.
 
     Several ranks share the centres, each with its rows of them (see `kl.distributed.ranks`).
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
         centers: p, or the centres themselves, shape (p, d).
-        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.general.centers`. Where
-            training rows are augmented so are these, and there may be more of them than training rows.
+        centers_from: if p is given, how the centres are chosen: "random" rows, "kmeans" or "rpcholesky" (see
+            `kl.general.centers`). If training rows are augmented, so are the centres, and p may exceed the number of
+            rows.
         projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
             rows between two.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
-            centres; "auto" the factor where it fits.
-        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
+            centres; "auto" is the factor if it fits the budget.
+        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
         step_size: eta, or "auto".
         decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
-            it constant; "auto" is 0.5 where p < n or rows are augmented, and 0 else, since targets that can be met
+            it constant; "auto" is 0.5 if p < n or rows are augmented, and 0 otherwise, because targets that can be met
             leave no fluctuation.
-        top_q: eigendirections to damp, or "auto"; 0 is plain projected SGD.
+        top_q: q, the eigendirections to damp, or "auto"; 0 is plain projected SGD.
         subsample: s, the centres that the preconditioner lives on, or "auto".
         memory: bytes, "8GB", or "auto" (half of what is free).
-        precision: see `kl.KernelMachine`.
-        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to
-            two fifths of the time of the epoch's steps, and give means over the batches instead.
+        precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
+            bfloat16, which is faster (see `Rows.of`).
+        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to two
+            fifths of the time of the epoch's steps, and give means over the batches instead.
         seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
 
     Attributes:
         plan: the `EigenProPlan` of the run.
         alpha: weights, shape (p_r, c), float64.
-        centers: those of z_1..z_p, in random order, that this rank owns, shape (p_r, d). Where the data lie far from 0
-            and the kernel is shift-invariant, `origin` has been subtracted.
+        centers: those of z_1..z_p, in random order, that this rank owns, less `origin`, shape (p_r, d).
+        origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
         train_metrics: train/mse and, of classifiers, train/error: of one more pass over all training rows after each
-            epoch (augmented images as they are). Of a stream, and with `running_metrics`, they are train/mse_running
-            and train/error_running instead: means over the epoch's batches, each before its step.
+            epoch (augmented images as they are). For a stream, and with `running_metrics`, train/mse_running and
+            train/error_running instead: means over the epoch's batches, each before its step.
 
-    Source: [ABP23] and [A24]; see `kl.general.optimizer.ProjectedEigenPro`.
+    Raises:
+        InputError: an argument is out of its range, or (at fit start) does not fit the data.
+        MemoryBudgetError: (at fit start) the budget does not hold the run.
+        DivergenceError: (in training) the loss still grows after the step size was halved 12 times.
+
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (EigenPro 3, T = 1); Abedsoltan, Ma, Pandit, Belkin 2024,
+    arXiv:2411.16658 (EigenPro 4, T > 1); the steps stand in `kl.general.optimizer.ProjectedEigenPro`.
+
+    Example:
+        >>> import torch, kl
+        >>> from pytorch_lightning import Trainer
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> rows = DataLoader(TensorDataset(x, (6 * x).sin()))
+        >>> machine = kl.GeneralKernelMachine(kl.Laplacian(1.0), centers=x[::2])
+        >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+        ...     enable_model_summary=False, max_epochs=30)
+        >>> trainer.fit(machine, rows, rows)
+        >>> tuple(machine.alpha.shape), round(machine.train_metrics["train/mse"], 1)
+        ((10, 1), 0.0)
     """
 
     own_centers, norm_is_free = True, False

@@ -18,14 +18,18 @@ LARGEST = 1000
 def kernel_from_config(config: Any, own: Collection[type[Kernel]] = (), depth: int = 0) -> Kernel:
     """Make the kernel that `Kernel.config` described.
 
-    Only kl's own kernels are known by their names. A configuration can come from anywhere, in a checkpoint or a cache:
-    it does not get to say what code is imported. Classes that it names as "package.module:Class" must be given.
+    A configuration names kl's own kernels by their names, and any other class as "package.module:Class". The caller
+    must give the classes outside kl, because a configuration may come from a file, which does not get to say what code
+    is imported.
 
     Args:
         config: what `Kernel.config` returned.
-        own: classes outside kl that it may name. A class of a script or notebook, whose module is called __main__, is
-            known by its name alone.
-        depth: how many kernels it is nested in.
+        own: classes outside kl that the configuration may name. A class of a script or notebook, whose module is called
+            __main__, is known by its class name alone.
+        depth: how many kernels this configuration is nested in; 0 for the outermost.
+
+    Returns:
+        A kernel equal to the one that `Kernel.config` described.
 
     Raises:
         InputError: it is no such configuration, names a class that was not given, or has parameters that the kernel

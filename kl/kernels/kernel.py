@@ -25,10 +25,20 @@ from kl.rows.workspace import Workspace
 class Kernel(ABC):
     """A positive semi-definite function K(x, z) on R^d.
 
-    Kernels are frozen dataclasses: parameters validated once, compared by value, copied with
-    `dataclasses.replace`. Most new kernels should extend `RadialKernel` or `GramKernel`, which need one
-    formula. One that is no function of <x, z>, |x|^2 and |z|^2 extends this class and gives `_block` and
-    `_diag`.
+    Kernels are frozen dataclasses: parameters validated once, compared by value, copied with `dataclasses.replace`.
+    Extend `RadialKernel` for a function of |x - z|, or `GramKernel` for a function of <x, z>, |x|^2 and |z|^2, because
+    each of them needs one formula. Extend this class for any other kernel, and define `_block` and `_diag`.
+
+    Example:
+        >>> import dataclasses, torch, kl
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Minimum(kl.Kernel):  # K(x, z) = sum_j min(x_j, z_j)
+        ...     def _block(self, x, z):
+        ...         return torch.minimum(x[:, None], z[None]).sum(dim=2)
+        ...     def _diag(self, x):
+        ...         return x.data.sum(dim=1)
+        >>> Minimum()(torch.tensor([[1.0, 2.0], [3.0, 1.0]])).tolist()
+        [[3.0, 2.0], [2.0, 4.0]]
     """
 
     name: ClassVar[str] = ""  # what users type after --kernel; empty for kernels outside kl
@@ -136,7 +146,17 @@ class Kernel(ABC):
 
 
 class GramKernel(Kernel):
-    """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass gives `_evaluate`."""
+    """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass defines `_evaluate`.
+
+    Example:
+        >>> import dataclasses, torch, kl
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Cosine(kl.GramKernel):  # K(x, z) = <x, z> / (|x||z|)
+        ...     def _evaluate(self, gram, x_sq, z_sq):
+        ...         return gram.div_((x_sq * z_sq).sqrt_())
+        >>> Cosine()(torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).flatten()
+        tensor([1.0000, 0.6000])
+    """
 
     def uses_products(self, d: int) -> int:
         """See `Kernel.uses_products`."""
@@ -227,7 +247,7 @@ class Sum(_Combination):
     Raises:
         InputError: parts is empty or holds something that is no kernel.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.1.
 
     Example:
         >>> from kl.kernels import Gaussian, Laplacian
@@ -254,7 +274,7 @@ class Product(_Combination):
     Raises:
         InputError: parts is empty or holds something that is no kernel.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.2.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.2.
 
     Example:
         >>> from kl.kernels import Gaussian, Laplacian
@@ -276,13 +296,13 @@ class Scaled(Kernel):
     """scale K(x, z), usually written `scale * k`.
 
     Args:
-        part: the kernel.
-        scale: a finite number above 0; with another the function would not be positive semi-definite.
+        part: the kernel K.
+        scale: a finite number above 0; with any other number the function is not positive semi-definite.
 
     Raises:
         InputError: part is no kernel, or scale is out of its range.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.1.
 
     Example:
         >>> from kl.kernels import Gaussian

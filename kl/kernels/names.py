@@ -12,7 +12,17 @@ from kl.kernels.kernel import Kernel, is_ours
 
 
 def kernel_names() -> list[str]:
-    """The names that `build_kernel` and `--kernel` know, aliases last."""
+    """The names that `build_kernel` and `--kernel` know.
+
+    Returns:
+        The names in the order in which the kernels are defined, then the aliases. Sums, products and multiples have no
+        name that a user could type.
+
+    Example:
+        >>> import kl
+        >>> kl.kernel_names()[:2], "relu-ntk" in kl.kernel_names()
+        (['gaussian', 'laplacian'], True)
+    """
     typed = [cls for cls in _classes().values() if not cls.is_combination]
     return [*(cls.name for cls in typed), *(alias for cls in typed for alias in cls.aliases)]
 

@@ -17,17 +17,20 @@ from kl.system.user_modules import import_user_module
 def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> Kernel:
     """Make a kernel from a name, from "package.module:Class", or from what `Kernel.config` returned.
 
-    A module is looked for in the current directory first; see `kl.system.user_modules`. Its code runs, so give no
-    "package.module:Class" that a file holds. A configuration runs no code: see `kl.kernels.configured`.
+    The module of "package.module:Class" is looked for in the current directory first (`kl.system.user_modules`), and
+    its code runs. Pass only names that the user typed, never a name that a file holds. A configuration runs no code.
 
     Args:
         spec: one of `kernel_names()`; "package.module:Class" for a class of your own; a `config()` dict of kl's own
-            kernels; or a kernel, which is returned as it is, or as a copy where parameters are given.
-        parameters: the kernel's parameters, which take precedence over those in `spec`. None means not given.
+            kernels; or a kernel, which is returned as it is, or as a copy with the parameters replaced.
+        **parameters: the kernel's parameters, which take precedence over those in `spec`. None means not given.
+
+    Returns:
+        The kernel.
 
     Raises:
-        InputError: the name, the module or the class is unknown or no kernel, or a parameter is unknown,
-            missing or out of its range.
+        InputError: the name, the module or the class is unknown or no kernel, or a parameter is unknown, missing or out
+            of its range.
 
     Example:
         >>> build_kernel("laplacian", bandwidth=10)

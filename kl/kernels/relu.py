@@ -1,15 +1,15 @@
 """The two kernels of an infinitely wide, fully connected ReLU network.
 
-The network of `depth` weight layers in NTK parametrisation, with weights drawn from N(0, 1) and biases
-b_k that start at 0:
+The network of `depth` weight layers in NTK parametrisation, with weights drawn from N(0, 1) and biases b_k that start
+at 0:
 
     h_1 = W_1 x + bias b_1,    h_{k+1} = sqrt(2 / width) W_{k+1} relu(h_k) + bias b_{k+1},    f(x) = h_depth
 
 The sqrt(2 / width) keeps the scale: E[h_k(x)^2] = |x|^2 in every layer.
 
-Sources: Cho and Saul 2009, Kernel methods for deep learning, eqs. 3 and 6 (the arc-cosine functions k0 and
-k1); Jacot, Gabriel and Hongler 2018, Neural tangent kernel, Theorem 1; Lee et al. 2018, Deep neural networks
-as Gaussian processes, eq. 5.
+Sources: Cho and Saul 2009, Kernel methods for deep learning, eqs. 3 and 6 (the arc-cosine functions k0 and k1); Jacot,
+Gabriel and Hongler 2018, Neural tangent kernel, arXiv:1806.07572, Theorem 1; Lee et al. 2018, Deep neural networks as
+Gaussian processes, arXiv:1711.00165, eq. 5.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class ReluNTK(_ReluNetwork):
         S_1 = <x, z>,                S_{k+1} = |x||z| k1(u_k)    with u_k = S_k / (|x||z|)
         N_1 = S_1 + bias^2,          N_{k+1} = N_k k0(u_k) + S_{k+1} + bias^2
 
-    K(x, x) is depth (|x|^2 + bias^2). Where x or z is 0 the angle is undefined and u_k is taken as 0, which
-    amounts to relu'(0) = 1/2. As for other kernels that are not smooth on the diagonal, equal rows are told
-    from nearly equal ones only to the square root of the rounding error, unless `same` says which are equal.
+    K(x, x) is depth (|x|^2 + bias^2). When x or z is 0, the angle is undefined and u_k is taken as 0, which amounts to
+    relu'(0) = 1/2. The kernel is not smooth on the diagonal, so rounding moves the values of equal rows by the square
+    root of the rounding error, unless `same` says which rows are equal.
 
     Args:
         depth: weight layers, 1 or above; depth 1 is the linear kernel <x, z> + bias^2.
@@ -83,7 +83,8 @@ class ReluNTK(_ReluNetwork):
     Raises:
         InputError: a parameter is out of its range.
 
-    Source: Jacot et al. 2018, Theorem 1, with Cho and Saul 2009, eqs. 3 and 6.
+    Source: Jacot, Gabriel and Hongler 2018, arXiv:1806.07572, Theorem 1, with Cho and Saul 2009, Kernel methods for
+    deep learning, eqs. 3 and 6.
 
     Example:
         >>> import torch
@@ -108,7 +109,7 @@ class ReluNTK(_ReluNetwork):
 
 @dataclass(frozen=True)
 class ReluNNGP(_ReluNetwork):
-    """S_depth, the covariance of f(x) and f(z) over random weights: for training the last layer alone.
+    """S_depth, the covariance of f(x) and f(z) over random weights: the kernel of training the last layer alone.
 
         k1(u) = u (1 - acos(u) / pi) + sqrt(1 - u^2) / pi
         S_1 = <x, z>,    S_{k+1} = |x||z| k1(S_k / (|x||z|))
@@ -117,13 +118,13 @@ class ReluNNGP(_ReluNetwork):
 
     Args:
         depth: weight layers, 1 or above; depth 1 is the linear kernel <x, z>.
-        bias: has no effect, since the biases start at 0. It is taken so that both kernels of one network can
-            be made from the same parameters.
+        bias: has no effect, because the biases start at 0. The parameter is accepted so that both kernels of one
+            network can be made from the same parameters.
 
     Raises:
         InputError: a parameter is out of its range.
 
-    Source: Lee et al. 2018, eq. 5, with Cho and Saul 2009, eq. 6.
+    Source: Lee et al. 2018, arXiv:1711.00165, eq. 5, with Cho and Saul 2009, Kernel methods for deep learning, eq. 6.
 
     Example:
         >>> import torch

@@ -24,7 +24,20 @@ PRECISIONS = ("high", "medium")
 class Rows:
     """Feature rows x_1..x_n and |x_1|^2..|x_n|^2, computed once and shared by all kernel products.
 
-    The squared norms are summed in float64: |x - z|^2 = |x|^2 + |z|^2 - 2<x, z> cancels, so their error counts.
+    Make one with `Rows.of`. The squared norms are summed in float64, because |x - z|^2 = |x|^2 + |z|^2 - 2<x, z>
+    cancels and the error of the norms is what remains.
+
+    Args:
+        data: the features, shape (n, d).
+        sq_norm: the squared norms, shape (n,); their dtype is the dtype of the kernel values.
+        codes: the same rows as 8-bit integers (`kl.rows.int8`), None when the features are not 8-bit.
+        rounded: whether the features hold bfloat16 values, whose products bfloat16 matrix units compute exactly.
+
+    Example:
+        >>> import torch, kl
+        >>> rows = kl.Rows.of(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        >>> rows.sq_norm.tolist(), rows[:1].data.tolist(), rows.dtype
+        ([25.0, 4.0], [[3.0, 4.0]], torch.float32)
     """
 
     data: Tensor  # shape: (n, d)
@@ -112,10 +125,17 @@ class RowDataset(Dataset):
     Args:
         x: features, float32 or float64, shape (n, d).
         y: targets, float, shape (n, c): one-hot {0, 1} rows for classes, numbers for regression.
-        y_noisy: targets with label noise where y is kept clean (test sets), shape (n, c).
+        y_noisy: targets with label noise, shape (n, c), of a test set whose y is kept clean; None means no noise.
 
     Raises:
         InputError: shapes disagree, x has another dtype, a value is NaN or infinite, or there are no rows.
+
+    Example:
+        >>> import torch, kl
+        >>> data = kl.RowDataset(torch.tensor([[0.0], [0.5], [1.0]]), torch.eye(3))
+        >>> x, y, index = data[torch.tensor([2, 0])]
+        >>> x.flatten().tolist(), y.argmax(dim=1).tolist(), len(data)
+        ([1.0, 0.0], [2, 0], 3)
     """
 
     def __init__(self, x: Tensor, y: Tensor, y_noisy: Tensor | None = None) -> None:
