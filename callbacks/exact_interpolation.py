@@ -116,7 +116,7 @@ class ExactInterpolation(pl.Callback):
                 )
             else:
                 centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
-                found = pl_module.ranks.from_first(lambda: self._find(pl_module, data, device, centers))
+                found = pl_module.ranks.broadcast_result(lambda: self._find(pl_module, data, device, centers))
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
             if trainer.is_global_zero:
@@ -146,7 +146,7 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
         solution, classifier = self.solution, pl_module.is_classifier
-        self.results |= pl_module.ranks.from_first(lambda: _errors("test", test, solution, classifier))
+        self.results |= pl_module.ranks.broadcast_result(lambda: _errors("test", test, solution, classifier))
 
     @torch.no_grad()
     def distance(self, machine: Machine) -> float:
@@ -158,7 +158,7 @@ class ExactInterpolation(pl.Callback):
         if machine.own_centers:
             return math.sqrt(float(machine.sq_norm_of(weights).sum()))
         values = machine.fitted_values() - machine.own_rows(self._fitted.to(device))
-        return math.sqrt(max(float(machine.owners.sum((weights * values).sum())), 0.0))
+        return math.sqrt(max(float(machine.owners.all_reduce_sum((weights * values).sum())), 0.0))
 
     def _find(self, machine: Machine, data: Any, device: torch.device, centers: Tensor | None) -> _Outcome:
         """The kept or the computed solution with its errors, or why there is none."""

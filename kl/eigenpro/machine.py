@@ -143,7 +143,7 @@ class KernelMachine(PlannedMachine, InterpolatingMachine):
         itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
         batch = self._batch_asked(n)
         self.memory = training_memory(
-            n, d, c, s, int(ranks.least(budget)), itemsize, rows.codes is not None, batch, on_gpu, ranks.size
+            n, d, c, s, int(ranks.all_reduce_min(budget)), itemsize, rows.codes is not None, batch, on_gpu, ranks.size
         )
         diagonal, columns = require_usable_diagonal(self.kernel, rows, ranks), None
         if self.memory.keep_columns:

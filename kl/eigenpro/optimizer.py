@@ -85,7 +85,7 @@ class EigenPro(Optimizer):
         residual = residual.to(block.dtype)
         weights = residual * -scale
         alpha.index_add_(0, batch.local, weights.to(alpha.dtype))
-        coefficients = ranks.sum(self.preconditioner.coefficients(block, residual).mul_(scale))
+        coefficients = ranks.all_reduce_sum(self.preconditioner.coefficients(block, residual).mul_(scale))
         subsample = thin_matmul(self.preconditioner.vectors, coefficients)
-        alpha[: ranks.count(s)] += subsample[ranks.own(s)]
-        return Update(batch.gather(weights), subsample, coefficients)
+        alpha[: ranks.count(s)] += subsample[ranks.local_rows(s)]
+        return Update(batch.all_gather(weights), subsample, coefficients)

@@ -169,7 +169,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
     def _plan(self, x: Tensor, budget: int) -> None:
         rows, size = self._center_rows, self.ranks.size
         (n, d), c = rows.data.shape, self.targets.shape[1]
-        own, rank, panels = self._shares(n, d, c, int(self.ranks.least(budget)))
+        own, rank, panels = self._shares(n, d, c, int(self.ranks.all_reduce_min(budget)))
         kept = pcg_memory(n, d, c, 0, panels, ranks=size) - pcg_memory(n, d, c, 0)
         preconditioner = pcg_memory(n, d, c, rank, ranks=size) - pcg_memory(n, d, c, 0)
         items = {
@@ -231,8 +231,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         assert self.memory is not None  # training has planned it
         items = self.memory.items
         taken = items["training data, centres and state"] + items["preconditioner"]
-        found = find_low_rank(self._gradients.system, int(self.ranks.least(self.memory.budget - taken)))
-        self._by_factor = bool(self.ranks.least(float(found is not None)))
+        found = find_low_rank(self._gradients.system, int(self.ranks.all_reduce_min(self.memory.budget - taken)))
+        self._by_factor = bool(self.ranks.all_reduce_min(float(found is not None)))
         if found is not None and self._by_factor:
             self._low_rank = found
 
@@ -251,7 +251,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     def _correction(self, residual: Tensor) -> Tensor:
         """What a factor of K's range solves, shape (n, c), the same on all ranks."""
-        return self.ranks.from_first(lambda: self._low_rank.solve(residual)).to(residual.device)
+        return self.ranks.broadcast_result(lambda: self._low_rank.solve(residual)).to(residual.device)
 
     def _stalled(self, search: Search) -> Search:
         """The true residual falls no more: go on by a factor of K's range where there is one, or stop."""

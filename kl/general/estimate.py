@@ -50,15 +50,15 @@ def estimate_general(
     m, period = machine.batch_rows, machine.period
     centers, optimizer = machine._center_rows, machine.configure_optimizers()
     ranks = machine.ranks
-    own = x[torch.arange(m)[ranks.own(m)] % len(x)].to(machine.centers) - machine.origin
+    own = x[torch.arange(m)[ranks.local_rows(m)] % len(x)].to(machine.centers) - machine.origin
     weights = torch.zeros(m, machine.alpha.shape[1], device=own.device)
     coefficients = weights.new_zeros(len(machine.weights), weights.shape[1])
 
     def step() -> Tensor:
-        rows = Rows.of(ranks.whole(own, m), like=centers)
+        rows = Rows.of(ranks.all_gather_in_order(own, m), like=centers)
         block = kernel_matrix(machine.kernel, rows, centers)
-        ranks.sum(thin_matmul(block, machine.alpha))
-        ranks.sum(coefficients)
+        ranks.all_reduce_sum(thin_matmul(block, machine.alpha))
+        ranks.all_reduce_sum(coefficients)
         return weights.T @ block
 
     def project() -> Tensor:

@@ -201,7 +201,7 @@ class GeneralKernelMachine(PlannedMachine):
 
     def _start_anew(self) -> None:
         if self._centers_given:
-            self._given = self.ranks.whole(self.centers + self.origin, self._num_centers)
+            self._given = self.ranks.all_gather_in_order(self.centers + self.origin, self._num_centers)
         super()._start_anew()
 
     def _choose(self, x: Tensor, y: Tensor) -> None:
@@ -216,7 +216,7 @@ class GeneralKernelMachine(PlannedMachine):
             p = checked_size("centers", asked, 1, len(rows), "the training rows")
             assert p is not None  # __init__ refuses "auto"
             centers_from = self.hparams["centers_from"]
-            centers = self.ranks.from_first(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
+            centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
             centers = self._given
             if centers.shape[1] != x.shape[1]:
@@ -233,7 +233,7 @@ class GeneralKernelMachine(PlannedMachine):
         self.centers = centers[order.to(centers.device)].to(x) - self.origin
         if self.ranks.size > 1:
             self._all_centers = self.centers
-            self.centers = self.centers[self.ranks.own(len(centers))].clone()
+            self.centers = self.centers[self.ranks.local_rows(len(centers))].clone()
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -249,7 +249,7 @@ class GeneralKernelMachine(PlannedMachine):
         s = checked_size("subsample", options["subsample"], 1, p, "the centres") or default_subsample(p)
         s = min(s, 2000) if options["top_q"] == 0 else s
         head = self._head(head_rows(p, s))
-        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
+        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
@@ -287,7 +287,7 @@ class GeneralKernelMachine(PlannedMachine):
         if ranks.size == 1:
             return self._center_rows[:count]
         if self._all_centers is None:
-            return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+            return self._encode_like(ranks.all_gather_in_order(self.centers[: ranks.count(count)], count))
         first, self._all_centers = self._all_centers[:count], None
         return self._encode_like(first.to(self.centers))
 
@@ -297,13 +297,13 @@ class GeneralKernelMachine(PlannedMachine):
             return EigenProProjection(self.kernel, self._center_rows, head, p, c, s, budget // 4, ranks=ranks)
         if ranks.size == 1:
             return FactorProjection(self.kernel, self._center_rows)
-        centers = ranks.whole_on_first(self.centers, p).to(self.centers)
+        centers = ranks.gather_in_order(self.centers, p).to(self.centers)
         made: list[Projection] = []
 
         def make() -> None:
             made.append(FactorProjection(self.kernel, Rows.of(centers, like=head)))
 
-        ranks.from_first(make)
+        ranks.broadcast_result(make)
         return FirstRankProjection(made[0] if made else None, p, ranks)
 
     @property
@@ -360,7 +360,7 @@ class GeneralKernelMachine(PlannedMachine):
             rows = self._train_rows[batch[2]]
         else:
             x = batch[0]
-            x = self.ranks.whole(x.own, x.total) if isinstance(x, Share) else x
+            x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
             rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         block = kernel_matrix(self.kernel, rows, centers)
         values = self._values(rows, block)
@@ -384,7 +384,9 @@ class GeneralKernelMachine(PlannedMachine):
 
     def _values(self, rows: Rows, block: Tensor) -> Tensor:
         """f(X_B), temporary centres included, shape (m, c)."""
-        return self.ranks.sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows))
+        return self.ranks.all_reduce_sum(
+            thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(rows)
+        )
 
     def _finish_epoch(self) -> None:
         assert self._projection is not None  # setup() made it
@@ -419,7 +421,7 @@ class GeneralKernelMachine(PlannedMachine):
         """f at some training rows, shape (m, c)."""
         if self._train_rows is None:
             return self(x[some])
-        return self.ranks.sum(kernel_matmul(self.kernel, self._train_rows[some], *self._own_share()))
+        return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, self._train_rows[some], *self._own_share()))
 
     @property
     def sq_norm_per_class(self) -> Tensor:
@@ -436,14 +438,14 @@ class GeneralKernelMachine(PlannedMachine):
 
     def limit_centers(self) -> Tensor:
         """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
-        return self.ranks.whole_on_first(self.centers + self.origin, self._num_centers).cpu()
+        return self.ranks.gather_in_order(self.centers + self.origin, self._num_centers).cpu()
 
     def own_rows(
         self,
         per_center: Tensor,  # shape: (p, ...)
     ) -> Tensor:
         """The rows of this rank's centres."""
-        return per_center[self.ranks.own(len(per_center))]
+        return per_center[self.ranks.local_rows(len(per_center))]
 
     @property
     def num_centers(self) -> int:
@@ -484,6 +486,6 @@ class GeneralKernelMachine(PlannedMachine):
         if not resuming:
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
-            self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
+            self._num_centers = p if self.ranks.size == 1 else self.ranks.all_reduce_count(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
             self._stepped = False

@@ -107,15 +107,15 @@ class FirstRankProjection(Projection):
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
         """See `Projection`; h and theta are of this rank's centres."""
-        h = self._ranks.whole(h.double(), self._p)
+        h = self._ranks.all_gather_in_order(h.double(), self._p)
         theta = h if self._projection is None else self._projection.solve(h, start)
-        return self._ranks.same_as_first(theta)[self._ranks.own(self._p)]
+        return self._ranks.broadcast(theta)[self._ranks.local_rows(self._p)]
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`; alpha is of this rank's centres."""
-        alpha = self._ranks.whole(alpha.double(), self._p)
+        alpha = self._ranks.all_gather_in_order(alpha.double(), self._p)
         found = alpha.new_empty(alpha.shape[1]) if self._projection is None else self._projection.sq_norm(alpha)
-        return self._ranks.same_as_first(found)
+        return self._ranks.broadcast(found)
 
 
 class EigenProProjection(Projection):
@@ -163,7 +163,7 @@ class EigenProProjection(Projection):
         self._fitted.load_state_dict(self._zero)
         self._fitted.pending += start
         theta = torch.nn.Parameter(torch.zeros_like(h, dtype=torch.float64))
-        theta.data[: self._ranks.count(len(start))] = start[self._ranks.own(len(start))]
+        theta.data[: self._ranks.count(len(start))] = start[self._ranks.local_rows(len(start))]
         optimizer = EigenPro(theta, self._preconditioner, self.plan.step_size, self.plan.batch_size)
         p = len(self._matrix)
         order = torch.randperm(p, generator=torch.Generator().manual_seed(0)).to(h.device)
@@ -173,7 +173,7 @@ class EigenProProjection(Projection):
             before = self._fitted.at(batch.local, block)
             update = optimizer.step(batch=batch, residual=before - h[batch.local], block=block)
             self._fitted.advance(batch, before, update)
-        if not bool(torch.isfinite(self._ranks.sum(theta.detach().sum()))):
+        if not bool(torch.isfinite(self._ranks.all_reduce_sum(theta.detach().sum()))):
             raise DivergenceError(
                 f"the projection onto {p} centres diverged at step size {self.plan.step_size:.3g}: raise --memory "
                 "so that a factor of K(Z, Z) fits, or look for extreme values in the features"
@@ -182,7 +182,7 @@ class EigenProProjection(Projection):
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`."""
-        return self._ranks.sum((alpha.double() * self._matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
+        return self._ranks.all_reduce_sum((alpha.double() * self._matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
 
 
 def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:

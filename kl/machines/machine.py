@@ -193,7 +193,7 @@ class TrainedExpansion(StatefulExpansion):
         rows = Rows.of(self.centers, like=head)
         # 8-bit features of all ranks must be on one scale, which the first may not show.
         scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
-        if len(set().union(*self.ranks.each(scales))) > 1:
+        if len(set().union(*self.ranks.all_gather_object(scales))) > 1:
             head, rows = head.without_codes(), rows.without_codes()
         self._rows = rows
         return head
@@ -257,7 +257,7 @@ class TrainedExpansion(StatefulExpansion):
         state = checkpoint["state_dict"]
         state.pop(EXTRA, None)  # files have it readable
         for name in self._shared_rows:
-            state[name] = self.ranks.whole_on_first(state[name], self.ranks.total(len(state[name])))
+            state[name] = self.ranks.gather_in_order(state[name], self.ranks.all_reduce_count(len(state[name])))
         checkpoint["kernel_machine"] = self.describe_state()
 
     def _warn_of_unnamed_kernels(self) -> None:
@@ -290,7 +290,7 @@ class TrainedExpansion(StatefulExpansion):
         require_tensors(state, self._dimensions)
         require_description(extra["data_info"])
         if self.ranks.size > 1:
-            state |= {name: state[name][self.ranks.own(len(state[name]))].clone() for name in self._shared_rows}
+            state |= {name: state[name][self.ranks.local_rows(len(state[name]))].clone() for name in self._shared_rows}
         training = self._trainer is not None and self._trainer.state.fn == "fit"
         if training:
             require_epoch_end(checkpoint)

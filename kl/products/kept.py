@@ -56,7 +56,7 @@ class KernelMatrix:
         """The same where the rows are other ranks', too."""
         for part in spans(count, FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=self.kept.device), self.ranks)
-            features = batch.begin_rows(self.rows)().split(batch.counts)
+            features = batch.begin_all_gather_rows(self.rows)().split(batch.counts)
             for rank, rows in enumerate(features):
                 first = part.start + (rank - part.start) % self.ranks.size
                 same = batch.local if rank == self.ranks.rank else None
@@ -85,7 +85,7 @@ class KernelMatrix:
         out = v.new_zeros(v.shape)
         for part in spans(len(self), FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=v.device), self.ranks)
-            out += self.columns_matmul(batch, batch.gather(v[batch.local]))
+            out += self.columns_matmul(batch, batch.all_gather(v[batch.local]))
         return out
 
     def begin_features(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
@@ -94,7 +94,7 @@ class KernelMatrix:
         if k == len(self):
             return lambda: (batch, self.rows[:0])  # which it does not ask for
         rest = batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
-        features = rest.begin_rows(self.rows)
+        features = rest.begin_all_gather_rows(self.rows)
         return lambda: (rest, features())
 
     def columns_matmul(
@@ -115,7 +115,7 @@ class KernelMatrix:
 
     def _computed(self, batch: Batch, rows: Rows, w: Tensor) -> Tensor:
         place = torch.full((len(self.rows),), -1, device=w.device)  # where each row stands in the batch
-        place[batch.local] = torch.arange(batch.own.start, batch.own.stop, device=w.device)
+        place[batch.local] = torch.arange(batch.local_slice.start, batch.local_slice.stop, device=w.device)
         return kernel_matmul(self.kernel, self.rows, rows, w, place, self._workspace)
 
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def pivoted_cholesky(
         if int(info):  # what is left is rounding error
             break
         block.copy_(torch.linalg.solve_triangular(lower.to(block.dtype), block, upper=False))
-        diagonal = (diagonal - ranks.whole(block.double().square().sum(dim=0), n)).clamp_(min=0)
+        diagonal = (diagonal - ranks.all_gather_in_order(block.double().square().sum(dim=0), n)).clamp_(min=0)
         chosen.append(pivots)
         k += m
     pivots = torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.long, device=diagonal.device)
@@ -72,7 +72,7 @@ def _columns(
     mine = which % ranks.size == ranks.rank
     out = matrix.new_zeros(len(matrix), len(which))
     out[:, mine] = matrix[:, which[mine] // ranks.size]
-    return ranks.sum(out)
+    return ranks.all_reduce_sum(out)
 
 
 def _least(kernel: Kernel, rows: Rows) -> float:
@@ -118,7 +118,7 @@ class LowRankPreconditioner:
         least = _least(kernel, rows)
         self.left = float(diagonal.mean()) / max(float(kernel.block_diag(rows).double().mean()), least)
         self.delta = max(float(diagonal.mean()), least) + ridge
-        inner = self._ranks.sum(self._factor @ self._factor.T).double()
+        inner = self._ranks.all_reduce_sum(self._factor @ self._factor.T).double()
         inner.diagonal().add_(self.delta)
         self._inner = torch.linalg.cholesky(inner)
 
@@ -144,9 +144,9 @@ class LowRankPreconditioner:
         """M^{-1} r, shape (n, c), float64, of which the products with F are taken in float32; the same on all ranks."""
         size, n = r.norm(dim=0), len(r)
         scaled = r / torch.where(size > 0, size, 1.0)
-        own = scaled[self._ranks.own(n)].to(self._factor.dtype)
-        top = self._ranks.sum(self._factor @ pad_columns(own)).double()
+        own = scaled[self._ranks.local_rows(n)].to(self._factor.dtype)
+        top = self._ranks.all_reduce_sum(self._factor @ pad_columns(own)).double()
         del own
         top = torch.cholesky_solve(top, self._inner).to(self._factor.dtype)
-        bulk = self._ranks.whole((self._factor.T @ top)[:, : r.shape[1]], n)
+        bulk = self._ranks.all_gather_in_order((self._factor.T @ top)[:, : r.shape[1]], n)
         return scaled.sub_(bulk).mul_(size / self.delta)

@@ -43,7 +43,7 @@ class LowerTriangle:
         if rows.data.dtype != rows.dtype:  # the rows of every tile are converted
             self.side = converted_rows(rows.data.shape[1], self.side)
         every = list(spans(len(rows), self.side))
-        self.columns = every[self.ranks.own(len(every))]
+        self.columns = every[self.ranks.local_rows(len(every))]
         self.panels: list[Tensor] = []
         self._workspace = Workspace()
 
@@ -78,7 +78,7 @@ class LowerTriangle:
                 out[rows] += tile @ v[columns]
                 if rows.start != columns.start:
                     out[columns] += tile.T @ v[rows]
-        return self.ranks.sum(out)[:, :width]
+        return self.ranks.all_reduce_sum(out)[:, :width]
 
     def factorise(
         self,
