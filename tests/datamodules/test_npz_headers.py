@@ -18,7 +18,7 @@ CHILD = """
 import json, sys
 from datamodules.arrays import read_npz
 import kl
-from kl.memory import peak_memory
+from kl.system.memory import peak_memory
 before = peak_memory()
 try:
     read_npz(sys.argv[1], ("x_train",), memory="50MB")

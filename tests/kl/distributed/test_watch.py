@@ -10,7 +10,7 @@ from kl.distributed.watch import Failure, Watch, signal_name, tell
 WAITING = """
 import os, signal, threading
 import torch.distributed as dist
-from kl.signals import signals_end
+from kl.system.signals import signals_end
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 threading.Timer(1, os.kill, (os.getpid(), signal.{signal})).start()

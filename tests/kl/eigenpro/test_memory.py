@@ -120,7 +120,7 @@ def test_free_memory_respects_the_group(monkeypatch):
 LIMITED = """
 import json, re, resource, sys
 from pathlib import Path
-from kl.memory import free_memory, parse_memory
+from kl.system.memory import free_memory, parse_memory
 name, room = sys.argv[1], int(sys.argv[2])
 used = {"AS": "VmSize", "DATA": "VmData"}[name]
 now = 1024 * int(re.search(rf"^{used}:\\s+(\\d+)", Path("/proc/self/status").read_text(), re.M)[1])

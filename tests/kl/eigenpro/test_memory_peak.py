@@ -13,7 +13,7 @@ import json, sys
 import pytorch_lightning as pl, torch
 import kl
 from datamodules import ArrayDataModule
-from kl.memory import peak_memory
+from kl.system.memory import peak_memory
 torch.set_num_threads(1)
 n, d, memory = (int(word) for word in sys.argv[1:])
 generator = torch.Generator().manual_seed(0)

@@ -18,7 +18,7 @@ CHILD = """
 import json, sys, warnings
 import torch
 import kl
-from kl.memory import peak_memory
+from kl.system.memory import peak_memory
 torch.set_num_threads(1)
 n, d, c, memory = (int(word) for word in sys.argv[1:5])
 solver, kernel = sys.argv[5:]
