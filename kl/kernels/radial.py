@@ -21,8 +21,8 @@ from kl.rows.pair import Pair
 Bandwidth = float | Literal["auto"]
 """A length scale in the units of the features, or "auto": the median pairwise distance of the data."""
 
-# Up to this many features distances are summed coordinate by coordinate: as fast as by inner products, and without
-# their cancellation, which smooth kernels of few features amplify.
+# Features up to which distances are summed coordinate by coordinate: that is as fast as inner products, and has no
+# cancellation, whose error smooth kernels of few features amplify.
 DIRECT_FEATURES = 16
 
 
@@ -71,7 +71,7 @@ class RadialKernel(GramKernel):
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
 
     def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`; distances between rows of few features are summed directly."""
+        """1, or 0 for few features, whose distances are summed coordinate by coordinate."""
         return int(d > DIRECT_FEATURES)
 
     def _values(self, pair: Pair) -> Tensor:

@@ -27,9 +27,9 @@ from kl.checks import check_count, check_not_negative
 from kl.kernels.kernel import GramKernel
 from kl.rows.pair import Pair
 
-# Elements worked on at a time on a CPU, so that the five temporaries of that size stay in its cache. For a
-# tile of 2048 x 1024 this is three to four times faster than taking it whole, which also makes the system
-# clear fresh pages for every temporary (measured, AVX-512, one thread: 0.15 against 0.04 G elements/s).
+# Kernel values computed at a time on a CPU, so that the five temporaries of this size stay in the cache. For a tile of
+# 2048 x 1024 this is three to four times faster than computing the whole tile at once, because the system must clear
+# fresh pages for every large temporary (measured, AVX-512, one thread: 0.15 against 0.04 G elements/s).
 _CACHED = 2**16
 
 
@@ -53,9 +53,8 @@ class _ReluNetwork(GramKernel):
         rows = max(1, _CACHED // gram.shape[1]) if gram.device.type == "cpu" else len(gram)
         z_sq = z_sq.expand_as(gram)
         for part, part_x_sq, part_z_sq in zip(gram.split(rows), x_sq.split(rows), z_sq.split(rows), strict=True):
-            # The root of the product and not the product of roots: sqrt(a * a) rounds to a exactly, so that
-            # the cosine of a row with itself is exactly 1. One unit in the last place less would cost k0 the
-            # square root of that.
+            # The root of the product, not the product of the roots: sqrt(a * a) rounds to a exactly, so the cosine of a
+            # row with itself is exactly 1. A cosine that is off by a rounding error e puts an error of sqrt(e) into k0.
             self._recur(part, (part_x_sq * part_z_sq).sqrt_())
         return gram
 
@@ -101,9 +100,8 @@ class ReluNTK(_ReluNetwork):
         for k0, cosine in layers:
             gram.mul_(k0).addcmul_(norms, cosine).add_(self.bias**2)
         if self.bias > 0 and self.depth > 1:
-            # _layers gives zero rows the cosine k1(0) from the second layer on, where S_k / (|x||z|) is still
-            # 0 / 0. With that taken as 0 in every layer, k0 is 1/2 and the recursion N_{k+1} = N_k / 2 +
-            # bias^2.
+            # _layers gives zero rows the cosine k1(0) from the second layer on, although S_k / (|x||z|) is 0 / 0 in
+            # every layer. With a cosine of 0 in every layer k0 is 1/2, and the recursion is N_{k+1} = N_k / 2 + bias^2.
             gram.masked_fill_(norms == 0, self.bias**2 * (2 - 2.0 ** (1 - self.depth)))
 
 
@@ -141,15 +139,14 @@ class ReluNNGP(_ReluNetwork):
 
 
 def _layers(gram: Tensor, norms: Tensor, depth: int) -> Iterable[tuple[Tensor, Tensor]]:
-    """(k0(u_k), u_{k+1}) for k = 1..depth-1; the next step overwrites both, and none reads `gram` again.
+    """(k0(u_k), u_{k+1}) for k = 1..depth-1. The next step overwrites both tensors, and no step reads `gram` again.
 
-    The state is v = 1 - u: near u = 1 the angle theta is about sqrt(2 v), and u itself would have rounded v
-    away. With u = cos(theta) the recursion is v_{k+1} = v_k - (sin(theta) - theta cos(theta)) / pi, and k0 =
-    1 - theta / pi.
+    The state is v = 1 - u: near u = 1 the angle theta is about sqrt(2 v), and u itself would have rounded v away. With
+    u = cos(theta) the recursion is v_{k+1} = v_k - (sin(theta) - theta cos(theta)) / pi, and k0 = 1 - theta / pi.
     """
     if depth == 1:
         return ()
-    # The clamp makes the cosine of zero rows 0 and leaves that of all others alone.
+    # The clamp makes the cosine of zero rows 0 and does not change any other cosine.
     v = norms.clamp(min=torch.finfo(norms.dtype).tiny)
     torch.div(gram, v, out=v).neg_().add_(1).clamp_(0, 2)
     return _iterate(v, depth)
