@@ -1,4 +1,4 @@
-"""The exact limit of training: the minimum-norm interpolant, solved for directly or by conjugate gradients."""
+"""The exact limit of training: the minimum-norm interpolant, by a Cholesky factor or by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ class Interpolant:
         return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
 
     def require_better_than_zero(self) -> None:
-        """Raise where the solve came to nothing.
+        """Raise if the solve found no better function than f = 0.
 
         Raises:
-            SingularKernelError: f = 0 leaves no larger residual.
+            SingularKernelError: the residual is not smaller than that of f = 0.
         """
         if self.relative_residual >= 1:
             raise SingularKernelError(
@@ -225,14 +225,18 @@ def interpolate(
 
 
 def check_tolerance(value: float) -> float:
-    """The value as a float; InputError unless it is above 0 and below 1, which f = 0 has."""
+    """The value as a float, if it is above 0 and below 1, the relative residual of f = 0.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not check_positive("tolerance", value) < 1:
         raise InputError(f"tolerance must be a relative residual above 0 and below 1; got {value!r}: try 1e-6")
     return float(value)
 
 
 def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
-    """Refuse before the work what will not fit; n counts equal rows once."""
+    """Refuse a solve that does not fit the budget, before the work; n counts equal rows once."""
     memory = direct_memory if solver == "direct" else least_pcg_memory
     if (need := memory(n, d, c)) > budget:
         name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
@@ -260,7 +264,7 @@ def _scale(kernel: Kernel, rows: Rows) -> float:
 
 
 def _warn(solved: Solved, tolerance: float, need: int) -> None:
-    """Say that the tolerance was not reached; a least-squares solution has said so itself."""
+    """Warn if the tolerance was not reached; least-squares solutions have warned already."""
     if solved.relative_residual <= tolerance or solved.solver in ("eigen", "low-rank"):
         return
     remedy = "give a ridge (--ridge 1e-6)"

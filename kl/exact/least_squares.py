@@ -22,12 +22,14 @@ from kl.system.memory import format_memory, parse_memory
 
 log = logging.getLogger(__name__)
 
-CHUNK = 2048  # rows of data taken at a time
-REFINEMENTS = 3
-LEAST_PIVOT = 1e-10  # of a Cholesky factor, relative to the mean of the diagonal
-LEAST_EIGENVALUE = 1e-11  # relative to the largest
-JITTER = 1e-8  # relative to the mean of the diagonal, where there are too many centres for an eigen-decomposition
-EIGEN_LIMIT = 5000  # centres
+CHUNK = 2048  # rows of data in a pass's block of K(X, Z)
+REFINEMENTS = 3  # at most, because each is a pass over the data, n p kernel values
+# Squared pivots of a Cholesky factor below this share of the mean diagonal are rounding errors, which solves amplify.
+LEAST_PIVOT = 1e-10
+LEAST_EIGENVALUE = 1e-11  # relative to the largest; smaller eigenvalues are rounding errors
+# Added to the diagonal, relative to its mean, if there are too many centres for an eigen-decomposition.
+JITTER = 1e-8
+EIGEN_LIMIT = 5000  # centres up to which eigen-decompositions, far slower than factorisations, are affordable
 
 
 def least_squares(
@@ -139,7 +141,7 @@ def least_squares_memory(p: int, n: int, d: int, c: int) -> int:
 
 
 class _Problem:
-    """Passes over the data, a few rows at a time."""
+    """Passes over the data, 2048 rows at a time."""
 
     def __init__(self, kernel: Kernel, centers: Tensor, x: Tensor, y: Tensor, report: Reporter) -> None:
         self._origin = kernel.origin_of(x)
@@ -183,7 +185,7 @@ class _Problem:
 
 
 def _orthonormal(gram: Tensor) -> tuple[Tensor, float]:
-    """W with W^T (K + jitter) W = I on the directions that K resolves, shape (p, r), and the jitter."""
+    """W with W^T (K + jitter I) W = I on the directions that K resolves, shape (p, r), and the jitter."""
     p, scale = len(gram), float(gram.diagonal().mean())
     if not math.isfinite(scale) or scale <= 0:
         raise SingularKernelError("the kernel is zero or not finite on all centres: choose another kernel")
@@ -206,7 +208,7 @@ def _orthonormal(gram: Tensor) -> tuple[Tensor, float]:
 
 
 def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
-    """What solves the equations, by least squares of least norm where they are singular."""
+    """A function that solves the equations; for singular equations, the least-squares solution of least norm."""
     lower = _factor(matrix, LEAST_PIVOT * float(matrix.diagonal().mean()))
     if lower is not None:
         return lambda b: torch.cholesky_solve(b, lower)
@@ -222,6 +224,6 @@ def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _factor(matrix: Tensor, least: float) -> Tensor | None:
-    """The Cholesky factor, None where a pivot is below `least`: it would be a rounding error, and blown up."""
+    """The Cholesky factor; None if a squared pivot is at most `least`, because such a pivot is a rounding error."""
     lower, info = torch.linalg.cholesky_ex(matrix)
     return lower if not int(info) and float(lower.diagonal().square().min()) > least else None
