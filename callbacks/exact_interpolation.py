@@ -112,7 +112,7 @@ class ExactInterpolation(pl.Callback):
                 )
             else:
                 centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
-                found = pl_module.ranks.from_first(lambda: self._find(pl_module, rows, facts, device, centers))
+                found = pl_module.ranks.broadcast_result(lambda: self._find(pl_module, rows, facts, device, centers))
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
             if trainer.is_global_zero:
@@ -143,7 +143,9 @@ class ExactInterpolation(pl.Callback):
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
         solution, classifier = self.solution, pl_module.is_classifier
-        self.results |= pl_module.ranks.from_first(lambda: _named("test", evaluate_on(test, solution, classifier)))
+        self.results |= pl_module.ranks.broadcast_result(
+            lambda: _named("test", evaluate_on(test, solution, classifier))
+        )
 
     def epoch_distance(self, trainer: pl.Trainer, machine: Machine) -> float:
         """|f_t - f*|_H at the end of the present epoch: computed once, for whichever callback asks first."""
@@ -162,7 +164,7 @@ class ExactInterpolation(pl.Callback):
         if machine.own_centers:
             return math.sqrt(float(machine.sq_norm_of(weights).sum()))
         values = machine.fitted_values() - machine.own_rows(self._fitted.to(device))
-        return math.sqrt(max(float(machine.owners.sum((weights * values).sum())), 0.0))
+        return math.sqrt(max(float(machine.owners.all_reduce_sum((weights * values).sum())), 0.0))
 
     def _find(
         self, machine: Machine, rows: RowDataset, facts: DataFacts, device: torch.device, centers: Tensor | None

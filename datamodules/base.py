@@ -221,7 +221,7 @@ class KernelDataModule(pl.LightningDataModule):
         if trainer is None or not trainer.training or not isinstance(trainer.strategy, KernelParallelStrategy):
             return batch
         x, *rest = batch
-        return (Share(x[Ranks(trainer.global_rank, trainer.world_size).own(len(x))], len(x)), *rest)
+        return (Share(x[Ranks(trainer.global_rank, trainer.world_size).local_rows(len(x))], len(x)), *rest)
 
     @property
     def val_set(self) -> RowDataset | None:

@@ -1,12 +1,14 @@
 """kl: kernel machines trained by EigenPro under PyTorch Lightning, next to their exact minimum-norm limit.
 
-Sources, by the keys that docstrings cite them with:
+Sources, with the keys that reports and figures cite them by:
 
-- [B18] Belkin, Ma, Mandal 2018, To understand deep learning we need to understand kernel learning
-- [MB17] Ma, Belkin 2017, Diving into the shallows: a computational perspective on large-scale shallow learning
-- [MB19] Ma, Belkin 2019, Kernel machines that adapt to GPUs for effective large batch training
-- [ABP23] Abedsoltan, Belkin, Pandit 2023, Toward large kernel models
-- [A24] Abedsoltan, Ma, Pandit, Belkin 2024, Fast training of large kernel models with delayed projections
+- [B18] Belkin, Ma, Mandal 2018, To understand deep learning we need to understand kernel learning, arXiv:1802.01396
+- [MB17] Ma, Belkin 2017, Diving into the shallows: a computational perspective on large-scale shallow learning,
+  arXiv:1703.10622
+- [MB19] Ma, Belkin 2019, Kernel machines that adapt to GPUs for effective large batch training, arXiv:1806.06144
+- [ABP23] Abedsoltan, Belkin, Pandit 2023, Toward large kernel models, arXiv:2302.02605
+- [A24] Abedsoltan, Ma, Pandit, Belkin 2024, Fast training of large kernel models with delayed projections,
+  arXiv:2411.16658
 
 Letters: n training rows, d features, c outputs, s Nystrom rows, q damped eigendirections, m batch size, eta step size,
 K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i the eigenvalues of K(X, X)/n.

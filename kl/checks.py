@@ -1,4 +1,4 @@
-"""Checks of numbers and choices: each returns the value as a plain Python one, or says what was expected."""
+"""Checks of numbers and choices: each returns the value as a plain Python value, or raises with what was expected."""
 
 from __future__ import annotations
 
@@ -11,28 +11,49 @@ from kl.errors import InputError
 
 
 def check_positive(name: str, value: Any, more: str = "") -> float:
-    """`value` as a float; InputError unless it is a finite number above 0."""
+    """`value` as a float, if it is a finite number above 0.
+
+    Args:
+        name: what the message calls the value.
+        value: the value.
+        more: further values that the caller allows, for the message.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not _is_finite(value) or value <= 0:
         raise InputError(f"{name} must be a finite number above 0 {more}".rstrip() + f"; got {value!r}")
     return float(value)  # numpy's floats would not load from a checkpoint with weights_only=True
 
 
 def check_not_negative(name: str, value: Any) -> float:
-    """`value` as a float; InputError unless it is a finite number, 0 or above."""
+    """`value` as a float, if it is a finite number, 0 or above.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not _is_finite(value) or value < 0:
         raise InputError(f"{name} must be a finite number, 0 or above; got {value!r}")
     return float(value)
 
 
 def check_one_of(name: str, value: str, allowed: Iterable[str]) -> str:
-    """`value`; InputError unless it is one of those allowed."""
+    """`value`, if it is one of the allowed values.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if value not in allowed:
         raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
     return value
 
 
 def check_count(name: str, value: Any) -> int:
-    """`value` as an int; InputError unless it is a whole number, 1 or above."""
+    """`value` as an int, if it is a whole number, 1 or above.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number, 1 or above; got {value!r}")
     return int(value)

@@ -150,11 +150,11 @@ def estimate_general(
         max(2, period),
         ranks,
     )
-    own = x[torch.arange(m)[ranks.own(m)] % len(x)].to(machine.centers) - machine.origin
+    own = x[torch.arange(m)[ranks.local_rows(m)] % len(x)].to(machine.centers) - machine.origin
     y = own.new_ones(m, alpha.shape[1])
 
     def step() -> None:
-        run.step(Rows.of(ranks.whole(own, m), like=run.centers), y)
+        run.step(Rows.of(ranks.all_gather_in_order(own, m), like=run.centers), y)
 
     received = _bytes_received(ranks, step) + _bytes_received(ranks, run.optimizer.project) / period
     step_seconds, projection = _fastest(step, run.optimizer.project, device=device)

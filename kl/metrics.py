@@ -1,4 +1,4 @@
-"""Mean squared error and classification error, as sums over batches (torchmetrics) or at once."""
+"""Mean squared error and classification error, as sums over batches (torchmetrics) or of all rows at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torchmetrics.functional import mean_squared_error
 
 
 class EvaluationMetrics(nn.Module):
-    """mse, and for classifiers error and, where labels were noised, error_noisy and mse_noisy, over one pass's batches.
+    """mse over one pass's batches; of classifiers also error; and, if labels were noised, mse_noisy and error_noisy.
 
-    Where several ranks share a machine all of them see all batches, so that nothing is to be added up among them.
+    Nothing is summed over ranks, because every rank that shares a machine sees all batches.
 
     Args:
         classifier: whether the outputs are scores of classes.
@@ -19,7 +19,7 @@ class EvaluationMetrics(nn.Module):
 
     def __init__(self, classifier: bool) -> None:
         super().__init__()
-        # Sums in float64: an error is a count over n, and 1 - accuracy in float32 would lose its digits.
+        # Sums are taken in float64, because 1 - accuracy in float32 would lose the digits of an error, a count over n.
         self.mse = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
         self.mse_noisy = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
         names = ("error", "error_noisy") if classifier else ()
@@ -32,7 +32,13 @@ class EvaluationMetrics(nn.Module):
         y: Tensor,  # shape: (m, c)
         y_noisy: Tensor | None = None,  # shape: (m, c)
     ) -> None:
-        """Add one batch."""
+        """Add one batch.
+
+        Args:
+            scores: f(x), shape (m, c).
+            y: targets, shape (m, c).
+            y_noisy: targets with label noise, shape (m, c); None if there is no noise.
+        """
         self.mse.update(scores.double().contiguous(), y.double())
         if y_noisy is not None:
             self.mse_noisy.update(scores.double().contiguous(), y_noisy.double())
@@ -41,7 +47,7 @@ class EvaluationMetrics(nn.Module):
                 metric.update(_wrong(scores, targets))  # type: ignore[operator]
 
     def compute(self) -> dict[str, float]:
-        """The values by name; errors are fractions in [0, 1]."""
+        """The values by name: mse in the square of the targets' units, errors as fractions in [0, 1]."""
         values = {"mse": float(self.mse.compute())}
         for name, metric in self.errors.items():
             if metric.update_called:

@@ -24,14 +24,24 @@ LEVELS = 256  # of a byte
 
 
 class KernelModel(StatefulExpansion):
-    """f(x) = sum_j alpha_j K(x, z_j) whose weights have been found: it predicts and is evaluated, and trains no more.
+    """f(x) = sum_j alpha_j K(x, z_j) whose weights have been found: the model predicts and does not train.
 
-    It is made of a fitted machine or of an exact solution. `save` writes weights and centres alone, which
-    `kl.load_machine` and `kl predict` read; centres that are 8-bit pixels take a byte a feature.
+    Make one from a fitted machine (`from_machine`) or from an exact solution (`from_interpolant`). `save` writes the
+    weights and centres alone, which `kl.load_machine` and `kl predict` read; centres that are 8-bit pixels take one
+    byte per feature.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        precision: see `KernelExpansion`.
+        precision: of features that are not 8-bit: "high" computes kernel products in float32, "medium" rounds the
+            features to bfloat16, which is faster (see `Rows.of`).
+
+    Attributes:
+        alpha: weights, shape (p, c), float64.
+        centers: z_1..z_p less `origin`, shape (p, d).
+        origin: what is subtracted from every x, shape (d,).
+
+    Raises:
+        InputError: precision is neither "high" nor "medium".
 
     Example:
         >>> import torch, kl

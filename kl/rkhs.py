@@ -1,7 +1,7 @@
 """Norms, inner products and distances of kernel expansions f = sum_i alpha_i K(., x_i), from their definition.
 
 For several outputs the RKHS is the direct sum of c copies: <f, g> = sum_k <f_k, g_k> = trace(alpha^T K(X, Z) gamma).
-All of it is computed in float64: large weights of both signs cancel.
+All sums are taken in float64, because large weights of both signs cancel.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ def evaluate(
         kernel: the kernel; its bandwidth must be resolved.
         x: centres, shape (n, d).
         alpha: weights, shape (n, c).
-        z: where to evaluate, shape (m, d).
-        chunk: rows of z turned to float64 at a time.
+        z: the points of evaluation, shape (m, d).
+        chunk: rows of z that are converted to float64 at a time.
+
+    Returns:
+        Tensor of shape (m, c), float64.
 
     Raises:
         InputError: a matrix is empty or not finite, or the shapes do not fit together.
@@ -57,7 +60,17 @@ def inner_product_per_class(
     z: Tensor,  # shape: (p, d)
     gamma: Tensor,  # shape: (p, c)
 ) -> Tensor:
-    """<f_k, g_k>_H = alpha_k^T K(X, Z) gamma_k for every output k, shape (c,), float64.
+    """<f_k, g_k>_H = alpha_k^T K(X, Z) gamma_k for every output k.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres of f, shape (n, d).
+        alpha: weights of f, shape (n, c).
+        z: centres of g, shape (p, d), in the dtype of x.
+        gamma: weights of g, shape (p, c).
+
+    Returns:
+        Tensor of shape (c,), float64.
 
     Raises:
         InputError: a matrix is empty or not finite, or the shapes or dtypes do not fit together.
@@ -67,6 +80,7 @@ def inner_product_per_class(
 
 
 def _same_rows(x: Tensor, z: Tensor) -> bool:
+    """Whether two matrices hold the same rows in the same order."""
     return x is z or (x.shape == z.shape and torch.equal(x, z))
 
 
@@ -86,7 +100,27 @@ def _check_expansions(x: Tensor, alpha: Tensor, z: Tensor, gamma: Tensor) -> Non
 
 
 def inner_product(kernel: Kernel, x: Tensor, alpha: Tensor, z: Tensor, gamma: Tensor) -> float:
-    """<f, g>_H = trace(alpha^T K(X, Z) gamma); arguments as in `inner_product_per_class`."""
+    """<f, g>_H = trace(alpha^T K(X, Z) gamma), summed over the outputs, for f = K(., X) alpha and g = K(., Z) gamma.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres of f, shape (n, d).
+        alpha: weights of f, shape (n, c).
+        z: centres of g, shape (p, d), in the dtype of x.
+        gamma: weights of g, shape (p, c).
+
+    Returns:
+        The inner product, computed in float64.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes or dtypes do not fit together.
+
+    Example:
+        >>> import torch, kl
+        >>> x, z, one = torch.tensor([[0.0]]), torch.tensor([[2.0]]), torch.tensor([[1.0]])
+        >>> round(kl.inner_product(kl.Laplacian(1.0), x, one, z, one), 4)  # K(0, 2) = exp(-2)
+        0.1353
+    """
     return float(inner_product_per_class(kernel, x, alpha, z, gamma).sum())
 
 
@@ -95,7 +129,25 @@ def rkhs_norm_per_class(
     x: Tensor,  # shape: (n, d)
     alpha: Tensor,  # shape: (n, c)
 ) -> Tensor:
-    """|f_k|_H = sqrt(alpha_k^T K(X, X) alpha_k) for every output k, shape (c,), float64."""
+    """|f_k|_H = sqrt(alpha_k^T K(X, X) alpha_k) for every output k of f = K(., X) alpha.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres, shape (n, d).
+        alpha: weights, shape (n, c).
+
+    Returns:
+        Tensor of shape (c,), float64.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes do not fit together.
+
+    Example:
+        >>> import torch, kl
+        >>> x, alpha = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> kl.rkhs_norm_per_class(kl.Gaussian(1.0), x, alpha).tolist()  # of K(., 0) and of 2 K(., 3)
+        [1.0, 2.0]
+    """
     return inner_product_per_class(kernel, x, alpha, x, alpha).clamp_(min=0).sqrt_()
 
 
@@ -104,7 +156,18 @@ def rkhs_norm(
     x: Tensor,  # shape: (n, d)
     alpha: Tensor,  # shape: (n, c)
 ) -> float:
-    """|f|_H = sqrt(trace(alpha^T K(X, X) alpha)).
+    """|f|_H = sqrt(trace(alpha^T K(X, X) alpha)), all outputs together, of f = K(., X) alpha.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres, shape (n, d).
+        alpha: weights, shape (n, c).
+
+    Returns:
+        The norm (not its square), computed in float64.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes do not fit together.
 
     Example:
         >>> import torch, kl
@@ -122,9 +185,29 @@ def rkhs_distance(
     z: Tensor,  # shape: (p, d)
     gamma: Tensor,  # shape: (p, c)
 ) -> float:
-    """|f - g|_H = sqrt(|f|^2 - 2 <f, g> + |g|^2); arguments as in `inner_product_per_class`.
+    """|f - g|_H = sqrt(|f|^2 - 2 <f, g> + |g|^2) for f = K(., X) alpha and g = K(., Z) gamma.
 
-    Where X and Z are the same rows the difference of the weights is used, which does not cancel.
+    When X and Z are the same rows, the distance is the norm of K(., X) (alpha - gamma), because the difference of the
+    weights does not cancel as the three terms do.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: centres of f, shape (n, d).
+        alpha: weights of f, shape (n, c).
+        z: centres of g, shape (p, d), in the dtype of x.
+        gamma: weights of g, shape (p, c).
+
+    Returns:
+        The distance (not its square), computed in float64.
+
+    Raises:
+        InputError: a matrix is empty or not finite, or the shapes or dtypes do not fit together.
+
+    Example:
+        >>> import torch, kl
+        >>> x, z, one = torch.tensor([[0.0]]), torch.tensor([[2.0]]), torch.tensor([[1.0]])
+        >>> round(kl.rkhs_distance(kl.Laplacian(1.0), x, one, z, one), 4)  # sqrt(1 - 2 exp(-2) + 1)
+        1.315
     """
     _check_expansions(x, alpha, z, gamma)
     if _same_rows(x, z):
@@ -141,6 +224,11 @@ def norm_increment(
     """|f + delta|^2 - |f|^2 = 2 <w, f(X_J)> + <w, K_JJ w> for every output, shape (c,), float64.
 
     The update delta = sum_{j in J} w_j K(., x_j) is supported on a few rows J. A row may stand in J more than once.
+
+    Args:
+        weights: w, shape (j, c).
+        values: f(X_J) before the update, shape (j, c).
+        change: delta(X_J) = K(X_J, X_J) w, shape (j, c).
 
     Source: ours, from the reproducing property <K(., x), f> = f(x).
     """

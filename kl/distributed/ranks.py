@@ -1,4 +1,4 @@
-"""The processes that share a run: what each owns of n rows, and the few collectives that training needs."""
+"""The processes that share a run: which of n rows each rank owns, and the few collectives that training needs."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process among R; of n rows in a row, rank r owns r, r + R, r + 2R, ... Its k-th row is row r + k R.
+    """This process among R; rank r owns the rows r, r + R, r + 2R, ... of n, so its k-th row is row r + k R.
 
-    So the first s rows, EigenPro's subsample, are spread as evenly as all of them, whatever n, s and R are. With R = 1
-    nothing is sent and no process group is needed. Every collective must be called on all ranks, in the same order.
+    With this order the first s rows, EigenPro's subsample, are spread over the ranks as evenly as all rows, for every
+    n, s and R. Every collective must be called on all ranks, in the same order. With R = 1 the collectives return at
+    once, and no process group is needed.
 
     Args:
         rank: this process, from 0.
-        size: R.
-        sharing: how many of them are in the same memory, as those on one machine's CPU are.
+        size: R, the number of ranks.
+        sharing: the number of ranks that use the same memory, as the ranks on one machine's CPU do.
 
     Attributes:
-        received: bytes that the collectives have delivered to this rank so far: of a gather all rows, of a sum the sum.
+        received: bytes that the collectives have delivered to this rank so far: all rows of a gather, and the sum of an
+            all_reduce.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, sharing: int = 1) -> None:
         self.rank, self.size, self.sharing = rank, size, sharing
         self.received = 0
 
-    # What is whose
+    # Which rows belong to which rank
 
-    def own(self, n: int) -> slice:
-        """This rank's rows of n."""
+    def local_rows(self, n: int) -> slice:
+        """The rows of n that this rank owns."""
         return slice(self.rank, n, self.size)
 
     def count(self, n: int, rank: int | None = None) -> int:
-        """How many of n rows a rank owns; this one, if none is named."""
+        """How many of n rows a rank owns; None is this rank."""
         return len(range(self.rank if rank is None else rank, n, self.size))
 
     def positions(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """Which rows of n this rank owns, shape (its count,)."""
-        return torch.arange(n, device=device)[self.own(n)]
+        """The indices of the rows of n that this rank owns, shape (count(n),)."""
+        return torch.arange(n, device=device)[self.local_rows(n)]
 
     # Collectives
 
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over the ranks, the same to the bit on all of them; overwrites `value`."""
-        return self.begin_sum(value)()
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
+        """The sum over the ranks, the same to the bit on all ranks; overwrites `value`."""
+        return self.begin_all_reduce_sum(value)()
 
-    def begin_sum(self, value: Tensor) -> Callable[[], Tensor]:
-        """Start `sum`; what this returns waits for it. Other work may be done meanwhile."""
+    def begin_all_reduce_sum(self, value: Tensor) -> Callable[[], Tensor]:
+        """Start `all_reduce_sum`; the returned function waits for the sum. The caller may do other work meanwhile."""
         if self.size == 1:
             return lambda: value
         value = value.contiguous()
@@ -70,45 +72,50 @@ class Ranks:
 
         return wait
 
-    def largest(self, value: float) -> float:
-        """The largest over the ranks; NaN where one is NaN."""
-        return max(self.each(value), key=lambda one: (one != one, one))
+    def all_reduce_max(self, value: float) -> float:
+        """The largest number over the ranks; NaN if it is NaN on one rank."""
+        return max(self.all_gather_object(value), key=lambda one: (one != one, one))
 
-    def least(self, value: float) -> float:
-        """The smallest over the ranks."""
-        return -self.largest(-value)
+    def all_reduce_min(self, value: float) -> float:
+        """The smallest number over the ranks; NaN if it is NaN on one rank."""
+        return -self.all_reduce_max(-value)
 
-    def total(self, value: int) -> int:
-        """The sum over the ranks."""
-        return sum(self.each(value))
+    def all_reduce_count(self, value: int) -> int:
+        """The sum of a whole number over the ranks."""
+        return sum(self.all_gather_object(value))
 
-    def each(self, value: T) -> list[T]:
-        """A plain value of every rank."""
+    def all_gather_object(self, value: T) -> list[T]:
+        """The plain value of every rank, in the order of the ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
-    def gather(
+    def all_gather(
         self,
-        own: Tensor,  # shape: (this rank's count, ...)
+        local: Tensor,  # shape: (counts[rank], ...)
         counts: Sequence[int],
     ) -> Tensor:
-        """The rows of all ranks one rank after the other, shape (sum of counts, ...)."""
-        return self.begin_gather(own, counts)()
+        """The rows of all ranks, rank after rank, shape (sum of counts, ...).
 
-    def begin_gather(
+        Args:
+            local: the rows of this rank.
+            counts: how many rows each rank gives.
+        """
+        return self.begin_all_gather(local, counts)()
+
+    def begin_all_gather(
         self,
-        own: Tensor,  # shape: (this rank's count, ...)
+        local: Tensor,  # shape: (counts[rank], ...)
         counts: Sequence[int],
     ) -> Callable[[], Tensor]:
-        """Start `gather`; what this returns waits for it. Other work may be done meanwhile."""
+        """Start `all_gather`; the returned function waits for the rows. The caller may do other work meanwhile."""
         if self.size == 1:
-            return lambda: own
+            return lambda: local
         most = max(counts)
-        padded = own.new_zeros(most, *own.shape[1:])
-        padded[: len(own)] = own
+        padded = local.new_zeros(most, *local.shape[1:])
+        padded[: len(local)] = local
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         work = dist.all_gather(parts, padded, async_op=True)
         self.received += sum(part.numel() * part.element_size() for part in parts)
@@ -119,28 +126,28 @@ class Ranks:
 
         return wait
 
-    def begin_gather_rows(self, own: Rows, counts: Sequence[int]) -> Callable[[], Rows]:
-        """Start to gather feature rows, one rank after the other; 8-bit features are sent as the integers they are.
+    def begin_all_gather_rows(self, local: Rows, counts: Sequence[int]) -> Callable[[], Rows]:
+        """Start to gather feature rows, rank after rank; 8-bit features are sent as the integers that they are.
 
-        What this returns waits for them. Other work may be done meanwhile.
+        The returned function waits for the rows. The caller may do other work meanwhile.
         """
         if self.size == 1:
-            return lambda: own
-        codes = own.codes
+            return lambda: local
+        codes = local.codes
         if codes is None:
-            floats = self._begin_packed([own.data, own.sq_norm], counts)
+            floats = self._begin_packed([local.data, local.sq_norm], counts)
 
             def wait() -> Rows:
                 data, sq_norm = floats()
-                return Rows(data, sq_norm, None, own.rounded)
+                return Rows(data, sq_norm, None, local.rounded)
 
             return wait
-        integers = self._begin_packed([own.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
+        integers = self._begin_packed([local.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
 
         def wait_and_decode() -> Rows:
             sq_norm, *parts = integers()
             gathered = Codes(**dict(zip(PER_ROW, parts, strict=True)), grid=codes.grid)
-            return Rows(gathered.decode(own.data.shape[1], own.data.dtype), sq_norm, gathered, own.rounded)
+            return Rows(gathered.decode(local.data.shape[1], local.data.dtype), sq_norm, gathered, local.rounded)
 
         return wait_and_decode
 
@@ -148,62 +155,69 @@ class Ranks:
         """Start to gather several tensors of the same rows in one message, as bytes."""
         packed = [(t.flatten(1) if t.ndim > 1 else t[:, None]).contiguous().view(torch.uint8) for t in tensors]
         widths, n = [part.shape[1] for part in packed], sum(counts)
-        coming = self.begin_gather(torch.cat(packed, dim=1), counts)
+        gathered = self.begin_all_gather(torch.cat(packed, dim=1), counts)
 
         def wait() -> list[Tensor]:
-            parts = coming().split(widths, dim=1)
+            parts = gathered().split(widths, dim=1)
             return [
                 part.contiguous().view(t.dtype).reshape(n, *t.shape[1:]) for part, t in zip(parts, tensors, strict=True)
             ]
 
         return wait
 
-    def whole(
+    def all_gather_in_order(
         self,
-        own: Tensor,  # shape: (count(n), ...)
+        local: Tensor,  # shape: (count(n), ...)
         n: int,
     ) -> Tensor:
-        """All n rows in their order, on every rank."""
+        """All n rows in their order, on every rank, shape (n, ...)."""
         if self.size == 1:
-            return own
+            return local
         counts = [self.count(n, rank) for rank in range(self.size)]
-        parts = self.gather(own, counts).split(counts)
-        whole = own.new_empty(n, *own.shape[1:])
+        parts = self.all_gather(local, counts).split(counts)
+        rows = local.new_empty(n, *local.shape[1:])
         for rank, part in enumerate(parts):
-            whole[rank :: self.size] = part
-        return whole
+            rows[rank :: self.size] = part
+        return rows
 
-    def whole_on_first(
+    def gather_in_order(
         self,
-        own: Tensor,  # shape: (count(n), ...)
+        local: Tensor,  # shape: (count(n), ...)
         n: int,
     ) -> Tensor:
-        """All n rows in their order on the CPU of rank 0; on the others what they own. One part is sent at a time."""
+        """All n rows in their order on the CPU of rank 0, shape (n, ...); the other ranks get `local` back.
+
+        The ranks send one after another, so that rank 0 holds one rank's rows beside the result, not all of them twice.
+        """
         if self.size == 1:
-            return own
+            return local
         if self.rank > 0:
-            dist.send(own.contiguous(), dst=0)
-            return own
-        whole = torch.empty(n, *own.shape[1:], dtype=own.dtype)
-        whole[:: self.size] = own.cpu()
+            dist.send(local.contiguous(), dst=0)
+            return local
+        rows = torch.empty(n, *local.shape[1:], dtype=local.dtype)
+        rows[:: self.size] = local.cpu()
         for rank in range(1, self.size):
-            part = own.new_empty(self.count(n, rank), *own.shape[1:])
+            part = local.new_empty(self.count(n, rank), *local.shape[1:])
             dist.recv(part, src=rank)
             self.received += part.numel() * part.element_size()
-            whole[rank :: self.size] = part.cpu()
-        return whole
+            rows[rank :: self.size] = part.cpu()
+        return rows
 
-    def from_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on rank 0, or the error that it raises there, on every rank; they wait however long."""
+    def broadcast_result(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, or the error that it raises there, on every rank.
+
+        Only rank 0 calls `work`; the other ranks wait without a time limit, because an exact solve may take hours.
+        """
         if self.size == 1:
             return work()
         found: list[Any] = [None, None]
-        self.each(None)  # who has come this far cannot hang before the end
+        # A barrier with the usual timeout: a rank that does not come is noticed here, not after the 30 days below.
+        self.all_gather_object(None)
         group = self._patient_group
         if self.rank == 0:
             try:
                 found[0] = work()
-            except Exception as error:  # the others must not wait for what will not come
+            except Exception as error:  # the other ranks must not wait for a result that will not come
                 found[1] = error
         dist.broadcast_object_list(found, src=0, group=group)
         if found[1] is not None:
@@ -212,11 +226,11 @@ class Ranks:
 
     @functools.cached_property
     def _patient_group(self) -> Any:
-        """All ranks without the usual limit on waiting: an exact solve on one of them may take hours."""
+        """All ranks, with a timeout of 30 days instead of the usual one: an exact solve on rank 0 may take hours."""
         return dist.new_group(backend="gloo", timeout=timedelta(days=30))
 
-    def same_as_first(self, value: Tensor) -> Tensor:
-        """The tensor of rank 0, in place of one of that shape and type on the others."""
+    def broadcast(self, value: Tensor) -> Tensor:
+        """The tensor of rank 0, on every rank; overwrites `value`, which has the same shape and dtype on all ranks."""
         if self.size > 1:
             value = value.contiguous()
             dist.broadcast(value, src=0)
@@ -225,67 +239,70 @@ class Ranks:
 
 
 class FirstOfMany(Ranks):
-    """Rank 0 of R, alone: what others would send is taken to be what this rank has. So a plan is made without them.
+    """Rank 0 of R ranks, simulated without the others: every collective answers with what rank 0 has.
+
+    `kl plan` makes the plan of several ranks with this class, in one process.
 
     Args:
-        size: R.
-        sharing: as of `Ranks`.
+        size: R, the number of ranks.
+        sharing: the number of ranks that use the same memory, see `Ranks`.
     """
 
     def __init__(self, size: int, sharing: int = 1) -> None:
         super().__init__(0, size, sharing)
 
-    def begin_sum(self, value: Tensor) -> Callable[[], Tensor]:
-        """The value itself, as if the others had 0."""
+    def begin_all_reduce_sum(self, value: Tensor) -> Callable[[], Tensor]:
+        """The value itself, as if the other ranks had 0."""
         self.received += value.numel() * value.element_size()
         return lambda: value
 
-    def each(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """The value, R times."""
         return [value] * self.size
 
-    def begin_gather(
+    def begin_all_gather(
         self,
-        own: Tensor,  # shape: (this rank's count, ...)
+        local: Tensor,  # shape: (counts[0], ...)
         counts: Sequence[int],
     ) -> Callable[[], Tensor]:
-        """This rank's rows in place of all, shape (sum of counts, ...)."""
-        self.received += self.size * own.numel() * own.element_size()
-        return lambda: own[torch.arange(sum(counts), device=own.device) % max(1, len(own))]
+        """The rows of rank 0 repeated in place of all rows, shape (sum of counts, ...)."""
+        self.received += self.size * local.numel() * local.element_size()
+        return lambda: local[torch.arange(sum(counts), device=local.device) % max(1, len(local))]
 
-    def whole_on_first(
+    def gather_in_order(
         self,
-        own: Tensor,  # shape: (count(n), ...)
+        local: Tensor,  # shape: (count(n), ...)
         n: int,
     ) -> Tensor:
-        """This rank's rows in place of all."""
-        return self.whole(own, n).cpu()
+        """The rows of rank 0 repeated in place of all rows, shape (n, ...), on the CPU."""
+        return self.all_gather_in_order(local, n).cpu()
 
-    def same_as_first(self, value: Tensor) -> Tensor:
-        """The tensor."""
+    def broadcast(self, value: Tensor) -> Tensor:
+        """The tensor of rank 0, which is `value`."""
         return value
 
-    def from_first(self, work: Callable[[], T]) -> T:
+    def broadcast_result(self, work: Callable[[], T]) -> T:
         """What `work` returns."""
         return work()
 
 
 class Share(NamedTuple):
-    """This rank's rows of a batch that others load the rest of."""
+    """The rows of a batch that this rank has loaded; the other ranks have loaded the other rows."""
 
-    own: Tensor
-    total: int
-    """Rows of the batch."""
+    local_rows: Tensor
+    """Shape (count(batch_rows), ...)."""
+    batch_rows: int
+    """Rows of the whole batch."""
 
 
 class Batch:
-    """A batch of m of the n training rows: all of them, one rank's after the other's, and which are this rank's own.
+    """A batch of m of the n training rows, ordered rank after rank, and which of the m rows this rank owns.
 
     Attributes:
-        positions: the rows, shape (m,), each at most once; in the order given where there is one rank.
-        counts: how many of them each rank owns.
-        own: which of them are this rank's.
-        local: their places among this rank's rows, shape (counts[rank],).
+        positions: the indices of the training rows, shape (m,), each at most once; with one rank in the order given.
+        counts: how many of the m rows each rank owns.
+        local_slice: the places in `positions` that this rank owns.
+        local: for each of these the index among this rank's rows, shape (counts[rank],).
     """
 
     def __init__(
@@ -296,41 +313,41 @@ class Batch:
         self.ranks = ranks
         if ranks.size == 1:
             self.positions = self.local = positions
-            self.counts, self.own = [len(positions)], slice(0, len(positions))
+            self.counts, self.local_slice = [len(positions)], slice(0, len(positions))
             return
         owner = positions % ranks.size
         self.positions = positions[owner.argsort(stable=True)]
         self.counts = torch.bincount(owner, minlength=ranks.size).tolist()
         start = sum(self.counts[: ranks.rank])
-        self.own = slice(start, start + self.counts[ranks.rank])
-        self.local = self.positions[self.own] // ranks.size
+        self.local_slice = slice(start, start + self.counts[ranks.rank])
+        self.local = self.positions[self.local_slice] // ranks.size
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def gather(
+    def all_gather(
         self,
-        own: Tensor,  # shape: (counts[rank], ...)
+        local: Tensor,  # shape: (counts[rank], ...)
     ) -> Tensor:
-        """What every rank has for its own rows, shape (m, ...)."""
-        return self.ranks.gather(own, self.counts)
+        """The rows of the batch from all ranks, in the order of `positions`, shape (m, ...)."""
+        return self.ranks.all_gather(local, self.counts)
 
-    def begin_rows(self, rows: Rows) -> Callable[[], Rows]:
-        """Start to gather the features of the batch, from every rank's `rows`; what this returns waits for them."""
-        return self.ranks.begin_gather_rows(rows[self.local], self.counts)
+    def begin_all_gather_rows(self, rows: Rows) -> Callable[[], Rows]:
+        """Start to gather the features of the batch from the `rows` of every rank; the returned function waits."""
+        return self.ranks.begin_all_gather_rows(rows[self.local], self.counts)
 
 
 def encode_shared(
     first: Tensor,  # the first rows of all ranks, shape: (k, d)
-    own: Tensor,  # the rows of this rank, shape: (n_r, d)
+    local: Tensor,  # the rows of this rank, shape: (n_r, d)
     precision: str,
     ranks: Ranks,
 ) -> tuple[Rows, Rows]:
-    """Both as `Rows`, which meet each other and the rows of the other ranks."""
+    """Encode both as `Rows` on one scale, so that kernel products between them and with other ranks' rows agree."""
     head = Rows.of(first, precision=precision)
-    rows = Rows.of(own, like=head)
+    rows = Rows.of(local, like=head)
     # 8-bit features of all ranks must be on one scale, which the first rows may not show.
     scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
-    if len(set().union(*ranks.each(scales))) > 1:
+    if len(set().union(*ranks.all_gather_object(scales))) > 1:
         head, rows = head.without_codes(), rows.without_codes()
     return head, rows

@@ -28,15 +28,22 @@ TIMEOUT = timedelta(minutes=10)  # of a collective
 class KernelParallelStrategy(DDPStrategy):
     """One process per device, each with its rows of the centres and weights; the machine calls the collectives.
 
-    Unlike DDP it does not wrap the module, whose parameters differ from rank to rank and whose steps have no gradients
-    to average, and lets every rank see all batches: the machine takes its share of them. NCCL connects GPUs, gloo CPUs;
-    processes are started, or found under torchrun and SLURM, as Lightning does it for DDP. Where one of them is lost
-    the others end too; see `kl.distributed.watch`.
+    Unlike DDP the strategy does not wrap the module, because the parameters differ from rank to rank and the steps have
+    no gradients to average. Every rank sees all batches, and the machine takes its rows of them. NCCL connects GPUs,
+    gloo connects CPUs; Lightning starts the processes as for DDP, or finds them under torchrun and SLURM. If one
+    process is lost, the others end too; see `kl.distributed.watch`.
 
     Args:
-        timeout: the longest that a rank waits for another in a collective, ten minutes where it is None. What rank 0
-            does for all, such as an exact solve, may take longer.
-        **options: as of Lightning's DDPStrategy, `process_group_backend` among them.
+        timeout: the longest that a rank waits for another in a collective; None is ten minutes. What rank 0 does for
+            all, such as an exact solve, may take longer.
+        **options: options of Lightning's DDPStrategy, such as `process_group_backend`.
+
+    Example:
+        >>> import kl
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(accelerator="cpu", devices=2, strategy="kernel_parallel", logger=False)
+        >>> trainer.world_size, isinstance(trainer.strategy, kl.KernelParallelStrategy)
+        (2, True)
     """
 
     strategy_name = "kernel_parallel"

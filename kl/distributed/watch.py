@@ -88,10 +88,10 @@ class Watch:
             return dist.TCPStore(address, port, is_master=ranks.rank == 0, wait_for_workers=False, timeout=patience)
 
         served = connect(0) if ranks.rank == 0 else None
-        port = ranks.from_first(lambda: served.port if served is not None else 0)
+        port = ranks.broadcast_result(lambda: served.port if served is not None else 0)
         store = served if served is not None else connect(port)
         store.set(f"alive/{ranks.rank}", "0")
-        ranks.each(None)  # all have given a first sign of life
+        ranks.all_gather_object(None)  # all have given a first sign of life
         self.ranks, self._store, self.failure, self._answers = ranks, store, None, 0
         self._begin()
         self._start(self._exchange)

@@ -84,7 +84,7 @@ class DivergenceGuard(StepCuts):
 
     def _sum(self, values: Tensor) -> float:
         """Over all ranks."""
-        return float(self._fitted.ranks.sum(values.sum()))
+        return float(self._fitted.ranks.all_reduce_sum(values.sum()))
 
     def remember(self) -> None:
         """Mark the present state as good."""

@@ -144,10 +144,10 @@ class FittedValues(nn.Module):
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
         # The two parts one after the other: w_S comes to a function that w_B has changed already.
         subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
-        increment = norm_increment(update.batch[batch.own], before, swept[batch.local])
-        increment += norm_increment(update.subsample[self.ranks.own(s)], subsample_before, on_subsample)
+        increment = norm_increment(update.batch[batch.local_slice], before, swept[batch.local])
+        increment += norm_increment(update.subsample[self.ranks.local_rows(s)], subsample_before, on_subsample)
         self.settle()
-        self._increment = self.ranks.begin_sum(increment)
+        self._increment = self.ranks.begin_all_reduce_sum(increment)
         if self.ranks.size == 1:
             self.settle()
         self.values += swept

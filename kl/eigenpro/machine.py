@@ -37,22 +37,24 @@ log = logging.getLogger(__name__)
 class KernelMachine(InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x, x_i), one output per class, fitted to its training set by EigenPro 2.
 
-    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; where the batch size is "auto" the machine sets
-    the datamodule's `batch_size`. Training minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2, and so converges to the
-    minimum-norm interpolant, or with a ridge to alpha = (K + ridge I)^-1 Y, also where rows repeat.
+    Training minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2. With ridge = 0 the weights converge to the minimum-norm
+    interpolant, with a ridge to alpha = (K + ridge I)^-1 Y, also when rows repeat.
 
     With a ridge every step is EigenPro's on the residual f(x_B) + ridge alpha_B - y_B, with the step size and critical
     batch size of the kernel matrix K + ridge I.
 
+    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; if the batch size is "auto", the machine sets
+    the datamodule's `batch_size`. A plain DataLoader of (x, y) does as well.
+
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
+        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
         step_size: eta, or "auto".
-        top_q: eigendirections to damp, or "auto"; 0 is plain kernel SGD.
-        subsample: Nystrom rows s, or "auto".
-        ridge: >= 0, on the diagonal of K (not multiplied by n); 0 is interpolation.
-        memory: bytes, "8GB", or "auto" (half of what is free): as many rows of the kernel matrix as fit beside all else
-            are kept, and epochs read them.
+        top_q: q, the eigendirections to damp, or "auto"; 0 is plain kernel SGD.
+        subsample: s, the Nystrom rows, or "auto".
+        ridge: lambda >= 0, added to the diagonal of K (not multiplied by n); 0 is interpolation.
+        memory: bytes, "8GB", or "auto" (half of what is free). The machine keeps as many rows of the kernel matrix as
+            fit beside all else, and later epochs read them.
         precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
             bfloat16, which is faster (see `Rows.of`).
         seed: of the subsample and of `bandwidth="auto"`.
@@ -62,10 +64,29 @@ class KernelMachine(InterpolatingMachine):
         run: the `EigenProIteration` that takes the steps, known while fitting.
         eigenvalues: of K(X_S, X_S) / s, largest first, shape (s,), known while fitting.
         alpha: weights, shape (n, c), float64, in the order of `centers`.
-        centers: training rows, shape (n, d), the subsample first; `order[j]` is the training row of centre j. Where
-            they lie far from 0 and the kernel is shift-invariant, `origin` has been subtracted.
+        centers: training rows less `origin`, shape (n, d), the subsample first; `order[j]` is the training row of
+            centre j.
+        origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
 
-    Source: [MB19].
+    Raises:
+        InputError: an argument is out of its range, or (at fit start) does not fit the data.
+        MemoryBudgetError: (at fit start) the budget does not hold the run.
+        DivergenceError: (in training) the loss still grows after the step size was halved 12 times.
+
+    Source: Ma, Belkin 2019, arXiv:1806.06144 (EigenPro 2); the step stands in `kl.EigenPro`.
+
+    Example:
+        >>> import torch, kl
+        >>> from pytorch_lightning import Trainer
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> rows = DataLoader(TensorDataset(x, (6 * x).sin()))
+        >>> machine = kl.KernelMachine(kl.Laplacian(1.0))
+        >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+        ...     enable_model_summary=False, max_epochs=30)
+        >>> trainer.fit(machine, rows, rows)
+        >>> round(machine.train_metrics["train/mse"], 2), round(machine.rkhs_norm, 1)
+        (0.0, 2.9)
     """
 
     method = "EigenPro"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kl.errors import MemoryBudgetError
 from kl.products.blocks import PADDED, TILE, TILE_ON_GPU
-from kl.rows.int8 import FEWEST, MOST, MULTIPLE
+from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE
 from kl.rows.workspace import CHUNK_ROWS
 from kl.system.memory import KEPT_ROWS, TrainingMemory, format_memory
 
@@ -74,7 +74,7 @@ def _needed(
     own = -(-n // ranks)
     held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
     padded = -(-c // PADDED) * PADDED
-    width = -(-d // MULTIPLE) * MULTIPLE if coded and FEWEST <= d <= MOST else 0
+    width = -(-d // MULTIPLE) * MULTIPLE if coded and MIN_FEATURES <= d <= MAX_FEATURES else 0
     return {
         "training data": n * d * itemsize + n * c * 4,
         "centres": held * (d * itemsize + width + (32 if width else 4)),

@@ -28,18 +28,30 @@ class EigenPro(Optimizer):
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
-    With q = 0 the second line is absent and the step is plain kernel SGD; with a ridge g = f(X_B) + ridge alpha_B - Y_B
-    and D is that of `kl.eigenpro.preconditioner.damping_weights`. The first s rows of alpha belong to the
-    subsample S. Several ranks hold the rows of alpha that they own: of a step they exchange m c + q c numbers here.
+    With q = 0 the second line is absent and the step is plain kernel SGD. With a ridge g = f(X_B) + ridge alpha_B -
+    Y_B, and `kl.eigenpro.preconditioner.damping_weights` gives D. The first s rows of alpha belong to the subsample S.
+    Several ranks hold the rows of alpha that they own, and exchange m c + q c numbers in a step.
 
     Args:
         alpha: the weights, shape (n_r, c), a parameter or another leaf tensor; float64 keeps every small update.
         preconditioner: E and D.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
         batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
-            row: at eta / (its rows) it would step beyond the edge of stability, which falls with the batch.
+            row, because eta divided by its own rows would exceed the edge of stability, which falls with the batch.
 
-    Source: [MB19], the EigenPro iteration in terms of the weights.
+    Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration in terms of the weights.
+
+    Example:
+        >>> import torch, kl
+        >>> from kl.distributed.ranks import Batch, Ranks
+        >>> from kl.eigenpro.preconditioner import Preconditioner
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+        >>> alpha = torch.nn.Parameter(torch.zeros(2, 1, dtype=torch.float64))
+        >>> sgd = kl.EigenPro(alpha, Preconditioner(torch.zeros(1, 0), torch.zeros(0)), lr=1.0, batch_size=2)  # q = 0
+        >>> batch, block = Batch(torch.arange(2), Ranks()), kl.Gaussian(1.0)(x, x[:1])
+        >>> update = sgd.step(batch=batch, residual=-y, block=block)
+        >>> alpha.flatten().tolist()
+        [0.5, 1.0]
     """
 
     def __init__(self, alpha: Tensor, preconditioner: Preconditioner, lr: float, batch_size: int) -> None:
@@ -73,7 +85,7 @@ class EigenPro(Optimizer):
         residual = residual.to(block.dtype)
         weights = residual * -scale
         alpha.index_add_(0, batch.local, weights.to(alpha.dtype))
-        coefficients = ranks.sum(self.preconditioner.coefficients(block, residual).mul_(scale))
+        coefficients = ranks.all_reduce_sum(self.preconditioner.coefficients(block, residual).mul_(scale))
         subsample = thin_matmul(self.preconditioner.vectors, coefficients)
-        alpha[: ranks.count(s)] += subsample[ranks.own(s)]
-        return Update(batch.gather(weights), subsample, coefficients)
+        alpha[: ranks.count(s)] += subsample[ranks.local_rows(s)]
+        return Update(batch.all_gather(weights), subsample, coefficients)

@@ -85,7 +85,7 @@ def plan_eigenpro(
     ranks, d, added = ranks or Ranks(), head.data.shape[1], Ridge(ridge, n)
     asked = checked_size("batch_size", batch_size, 1, n, "the training rows")
     itemsize = head.sq_norm.element_size()
-    memory_m = int(ranks.least(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
+    memory_m = int(ranks.all_reduce_min(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
 
     def build() -> Preconditioned:
         first, check = head[:subsample], _check_rows(n, subsample)
@@ -96,7 +96,7 @@ def plan_eigenpro(
         system = nystrom_eigensystem(kernel, first)
         return precondition(kernel, system, probe, memory_m, asked, top_q, n, num_outputs, d, added).to("cpu")
 
-    built = ranks.from_first(build).to(head.data.device)
+    built = ranks.broadcast_result(build).to(head.data.device)
     return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks, added)
 
 
@@ -233,7 +233,7 @@ def finish_plan(
     s = len(precond.vectors)
     beta, lambda_1 = built.beta, max(built.own, built.independent)
     if whole is not None:
-        beta = (ranks or Ranks()).largest(float(precond.damped_diagonal(*whole).max())) + ridge.value
+        beta = (ranks or Ranks()).all_reduce_max(float(precond.damped_diagonal(*whole).max())) + ridge.value
     beta = max(beta, lambda_1)  # K_P(x, x) averages to the trace, which is at least lambda_1
     if not (math.isfinite(beta) and math.isfinite(lambda_1)):
         raise InputError(_NOT_FINITE.format(kernel))
@@ -285,7 +285,7 @@ def require_usable_diagonal(
         InputError: on some rank a value is not finite, or on all of them all are zero.
     """
     diagonal = kernel.diag(rows.data)
-    largest = (ranks or Ranks()).largest(float(diagonal.max()) if torch.isfinite(diagonal).all() else math.inf)
+    largest = (ranks or Ranks()).all_reduce_max(float(diagonal.max()) if torch.isfinite(diagonal).all() else math.inf)
     if math.isinf(largest):
         raise InputError(_NOT_FINITE.format(kernel))
     if largest <= 0:

@@ -111,7 +111,7 @@ class EigenProRun(EigenProIteration):
         s, budget = subsample_rows(subsample, n, top_q), parse_memory(memory, device, ranks.sharing)
         kernel = build_kernel(kernel).resolve(x, seed=seed)
         order, origin = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), kernel.origin_of(x)
-        own, first = order[ranks.own(n)], order[: head_rows(n, s)]
+        own, first = order[ranks.local_rows(n)], order[: head_rows(n, s)]
         centers = (x[own] - origin).to(device)
         if ranks.size == 1:
             rows = Rows.of(centers, precision=precision)
@@ -147,7 +147,7 @@ class EigenProRun(EigenProIteration):
         per_center: Tensor,  # shape: (n_r, ...)
     ) -> Tensor:
         """Rows given in the order of `alpha`, put into the order of x; those of all ranks, shape (n, ...)."""
-        return self.ranks.whole(per_center, self.n)[self._position]
+        return self.ranks.all_gather_in_order(per_center, self.n)[self._position]
 
     @torch.no_grad()
     def predict(
@@ -164,7 +164,7 @@ class EigenProRun(EigenProIteration):
         if x.shape[1] != centers.data.shape[1]:
             raise InputError(f"x must have shape (rows, {centers.data.shape[1]}); got {tuple(x.shape)}")
         rows = Rows.of(x.to(centers.data) - self._origin, like=centers)
-        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, self.alpha))
+        return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, self.alpha))
 
     # State
 

@@ -60,7 +60,7 @@ def plan_run(
     n, ranks, (s, c) = fitted.n, fitted.ranks, fitted.pending.shape
     asked = None if isinstance(batch_size, str) else min(batch_size, n)
     itemsize, on_gpu, coded = rows.sq_norm.element_size(), rows.data.is_cuda, rows.codes is not None
-    d, least = rows.data.shape[1], int(ranks.least(budget))
+    d, least = rows.data.shape[1], int(ranks.all_reduce_min(budget))
     memory = training_memory(n, d, c, s, least, itemsize, coded, asked, on_gpu, ranks.size)
     diagonal, columns = require_usable_diagonal(kernel, rows, ranks), None
     if memory.keep_columns:

@@ -21,8 +21,8 @@ from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when a file's content or the meaning of a solution changes
-SAVE_SECONDS = 30.0
+FORMAT = 3  # version; raise it when the content of a file or the meaning of a solution changes
+SAVE_SECONDS = 30.0  # seconds between two writes, so that writing does not slow the solve
 T = TypeVar("T")
 
 
@@ -46,7 +46,7 @@ class Checkpoint:
     """A file that holds the last state of a solve.
 
     Args:
-        path: where it lies.
+        path: of the file.
         key: the `solution_key` of the equations.
     """
 
@@ -55,7 +55,11 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self, device: torch.device, take: Callable[[dict[str, Any]], T]) -> T | None:
-        """What `take` makes of the state that was saved, its tensors on the device; None where there is no file.
+        """What `take` makes of the saved state; None if there is no file.
+
+        Args:
+            device: where the tensors of the state go.
+            take: called with the saved state; raises KeyError, TypeError or ValueError if it is damaged.
 
         Raises:
             CheckpointError: the file is damaged, or belongs to other equations.
@@ -78,7 +82,7 @@ class Checkpoint:
         return state
 
     def save(self, state: dict[str, Any], now: bool = False) -> None:
-        """Write the state, at most every half a minute unless `now`; a disk that refuses it is only a log line."""
+        """Write the state, at most every half a minute unless `now`; if the disk refuses it, a log line says so."""
         if not now and time.monotonic() - self._saved < SAVE_SECONDS:
             return
         self._saved = time.monotonic()
@@ -89,5 +93,5 @@ class Checkpoint:
 
     def delete(self) -> None:
         """Remove the file, if there is one."""
-        with suppress(OSError):  # there may be none, as where the folder is a file
+        with suppress(OSError):  # there may be no file, for example if the folder is a file
             self.path.unlink()

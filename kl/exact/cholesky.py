@@ -1,4 +1,4 @@
-"""The direct solve: a Cholesky factor, in float32 where that serves, and iterative refinement in float64."""
+"""The direct solve: a Cholesky factor, in float32 if that is accurate enough, and iterative refinement in float64."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from kl.system.memory import format_memory
 
 log = logging.getLogger(__name__)
 
-RESIDUAL_ACCEPTED = 1e-6  # above this the factorisation counts as failed
-EIGEN_LIMIT = 5000  # rows up to which a singular kernel matrix is solved by its eigen-decomposition
+RESIDUAL_ACCEPTED = 1e-6  # relative residual above which the factorisation counts as failed
+EIGEN_LIMIT = 5000  # rows up to which a singular matrix is solved by its eigen-decomposition, far slower than a factor
 
 Solve = Callable[[Tensor], Tensor]
 
 
 def solve_direct(system: System, scale: float, tolerance: float, budget: int, report: Reporter) -> Solved:
-    """Factorise with as little jitter as it takes, then refine with true residuals.
+    """Factorise with the least jitter that works, then refine with true residuals.
 
     Args:
         system: the equations.
         scale: the mean of K's diagonal.
-        tolerance: the relative residual to reach; 1e-9 is tried for in any case.
+        tolerance: the relative residual to reach; refinement tries to reach 1e-9 in any case.
         budget: bytes.
         report: is told of the progress.
 
     Raises:
-        MemoryBudgetError: float32 did not serve, and a factor in float64, or what a singular matrix needs, does not fit
-            the budget.
+        MemoryBudgetError: a factor in float32 was not accurate enough, and the factor in float64, or the
+            eigen-decomposition that a singular matrix needs, does not fit the budget.
         SingularKernelError: no factor gave a solution, and there are too many rows for an eigen-decomposition.
         InputError: the kernel is not finite.
 
@@ -80,7 +80,7 @@ def solve_direct(system: System, scale: float, tolerance: float, budget: int, re
 
 
 def _attempt(system: System, wanted: float, jitter: float, dtype: torch.dtype, report: Reporter) -> Solved | None:
-    """A solution by a factor of K + diag(ridge + jitter) in this dtype; None where there is none."""
+    """A solution by a factor of K + diag(ridge + jitter) in this dtype; None if the factorisation fails."""
     triangle = LowerTriangle(system.kernel, system.single() if dtype == torch.float32 else system.rows)
     triangle.keep(len(triangle.columns))
     start = time.perf_counter()
@@ -117,7 +117,7 @@ def _least_squares(system: System, budget: int) -> Solved:
 
 
 def _eigen(system: System) -> Solve:
-    """Pseudo-inverse of K + diag(ridge): directions below the rounding error of the largest are left out."""
+    """The pseudo-inverse of K + diag(ridge), without the directions below the rounding error of the largest."""
     triangle = LowerTriangle(system.kernel, system.rows, len(system))
     triangle.keep(1)
     matrix = triangle.panels[0]

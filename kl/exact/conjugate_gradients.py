@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients on a float32 kernel matrix, with residuals that are true in float64."""
+"""Preconditioned conjugate gradients on a float32 kernel matrix, with true residuals in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exact solve will cost, and by which solver: memory and seconds, before it starts."""
+"""What an exact solve will cost, and which solver "auto" chooses: memory and seconds, before the solve starts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from kl.rows.workspace import converted_rows
 from kl.system.memory import parse_memory
 
 SOLVERS = ("auto", "direct", "pcg")
-SINGLE_ROWS = 2048  # rows from which a factor in float32 is tried first
-DIRECT_ROWS = 30_000  # on a CPU, beyond which the n^3 of a factorisation takes many minutes
-RANK, RANK_SHARE = 4000, 10  # of the preconditioner: n / 10, which takes a tenth of the memory of K, at most 4000
-LEAST_RANK = 32  # of small systems, where a preconditioner costs nothing
-ITERATIONS = 60  # of conjugate gradients that an estimate assumes
-TIMED_ROWS = 2048
+SINGLE_ROWS = 2048  # rows above which a factor in float32 is tried first, because it takes half the memory and time
+DIRECT_ROWS = 30_000  # rows on a CPU above which the n^3 flops of a factorisation take many minutes
+# Rank of the preconditioner: n / RANK_DIVISOR, so that the factor takes a tenth of the memory of K, and at most
+# MAX_RANK, because the factor costs n rank^2 flops.
+MAX_RANK, RANK_DIVISOR = 4000, 10
+LEAST_RANK = 32  # rank for small systems, for which a preconditioner costs nothing
+ITERATIONS = 60  # iterations of conjugate gradients that an estimate of seconds assumes
+TIMED_ROWS = 2048  # rows on which the rates are measured, enough for full tiles
 
 
 def choose_solver(solver: str, n: int, d: int, c: int, budget: int, device: torch.device) -> str:
-    """What "auto" is: direct where its factor fits the budget in float64 and, on a CPU, up to 30,000 rows; else pcg.
+    """The solver that "auto" means: direct if its float64 factor fits the budget and, on a CPU, n <= 30,000; else pcg.
 
     Raises:
         InputError: there is no such solver.
@@ -40,10 +42,10 @@ def choose_solver(solver: str, n: int, d: int, c: int, budget: int, device: torc
 
 
 def check_solver(solver: str) -> str:
-    """`solver`, if it is auto, direct or pcg.
+    """`solver`, if it is "auto", "direct" or "pcg".
 
     Raises:
-        InputError: it is not.
+        InputError: it is anything else.
     """
     return check_one_of("solver", solver, SOLVERS)
 
@@ -51,7 +53,12 @@ def check_solver(solver: str) -> str:
 def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
     """Bytes of a direct solve: half of K, factorised in place, and what every solve holds.
 
-    The factor is of float32 where n > 2048, about 2 n^2 bytes; itemsize=8 is for matrices too near to singular for it.
+    Args:
+        n: rows.
+        d: features.
+        c: outputs.
+        itemsize: bytes of a value of the factor; None is the first attempt: 4 (about 2 n^2 bytes) for n > 2048, else 8.
+            A nearly singular matrix needs 8.
     """
     itemsize = itemsize or (4 if n > SINGLE_ROWS else 8)
     return triangle_bytes(n, itemsize) + _common_memory(n, d, c)
@@ -65,20 +72,29 @@ def eigen_memory(n: int, d: int, c: int) -> int:
 def pcg_memory(
     n: int, d: int, c: int, rank: int | None = None, panels: int = 0, side: int = SIDE, ranks: int = 1
 ) -> int:
-    """Bytes of conjugate gradients with a preconditioner of this rank and the first panels of K, both in float32.
+    """Bytes of conjugate gradients, with the preconditioner and the kept panels of K in float32.
 
-    Of several ranks, those of the first, which has every R-th panel, and its share of the preconditioner.
+    With several ranks, the bytes of rank 0, which has every R-th panel and its part of the preconditioner.
+
+    Args:
+        n: rows.
+        d: features.
+        c: outputs.
+        rank: rank of the preconditioner; None is the rank that is wanted for n rows.
+        panels: kept panels of this rank.
+        side: columns of a panel.
+        ranks: R.
     """
     rank = _full_rank(n) if rank is None else rank
-    # F, its rows scaled for the solve, F F^T in three copies; directions, residuals and their like
-    own = -(-n // ranks)
-    preconditioner = 4 * own * rank + 4 * own * -(-rank // RANK_SHARE) + 28 * rank * rank
+    # F, a block of its rows, F F^T in three copies; then directions, residuals and other vectors of the iteration
+    local = -(-n // ranks)
+    preconditioner = 4 * local * rank + 4 * local * -(-rank // RANK_DIVISOR) + 28 * rank * rank
     kept = sum(panel_bytes(n, j * ranks, side) for j in range(panels))
     return preconditioner + 8 * n * 8 * c + kept + _common_memory(n, d, c)
 
 
 def least_pcg_memory(n: int, d: int, c: int) -> int:
-    """The least bytes that `pcg_plan` can plan with: twice what a preconditioner of rank 1 takes, and all else."""
+    """The smallest budget that `pcg_plan` accepts: twice the bytes of a preconditioner of rank 1, and all else."""
     return 2 * pcg_memory(n, d, c, 1) - pcg_memory(n, d, c, 0)
 
 
@@ -88,9 +104,10 @@ def panel_bytes(n: int, j: int, side: int = SIDE) -> int:
 
 
 def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE, ranks: int = 1) -> tuple[int, int]:
-    """Rank of the preconditioner and number of panels to keep, as the budget has it: (0, 0) where nothing fits.
+    """The rank of the preconditioner and the number of panels to keep within the budget; (0, 0) if nothing fits.
 
-    The budget and the panels are those of one of `ranks` ranks.
+    The budget and the panels are those of one of `ranks` ranks. The preconditioner takes at most half of what is left
+    beside the vectors of the iteration.
     """
     rank, least = _full_rank(n), pcg_memory(n, d, c, 0)
     while rank > 0 and pcg_memory(n, d, c, rank, ranks=ranks) - least > max(budget - least, 0) // 2:
@@ -103,28 +120,29 @@ def pcg_plan(n: int, d: int, c: int, budget: int, side: int = SIDE, ranks: int =
 
 
 def low_rank_affordable(n: int, d: int, c: int, budget: int) -> int:
-    """The largest rank, at most 4000, whose float64 factor, its orthonormal basis and copies the budget holds."""
-    rank, left = min(n, RANK), budget - _common_memory(n, d, c)
+    """The largest rank, at most 4000, whose float64 factor, its orthonormal basis and copies fit the budget."""
+    rank, left = min(n, MAX_RANK), budget - _common_memory(n, d, c)
     while rank > 0 and 8 * (4 * n * rank + 4 * rank * rank) > left:
         rank = rank * 3 // 4
     return rank
 
 
 def rows_that_fit(n: int, budget: int, memory: Callable[[int], int]) -> int:
-    """The most rows, nearly, of which `memory` says that they fit the budget; 1 at least."""
+    """Nearly the most rows that fit the budget by `memory`, a function from rows to bytes; at least 1."""
     while n > 1 and memory(n) > budget:
         n = int(0.99 * n)
     return n
 
 
 def _full_rank(n: int) -> int:
-    return min(n, max(LEAST_RANK, n // RANK_SHARE), RANK)
+    """The rank of the preconditioner that n rows would have if the budget allowed it."""
+    return min(n, max(LEAST_RANK, n // RANK_DIVISOR), MAX_RANK)
 
 
 def _common_memory(n: int, d: int, c: int) -> int:
-    """What every solve holds.
+    """Bytes that every solve holds.
 
-    Features in float32, once more where rows repeat, and as codes; targets, weights and residuals, with what an
+    Features in float32, once more if rows repeat, and as codes; targets, weights and residuals, with gaps that an
     allocator leaves between them; tiles, and the rows of a tile in float64.
     """
     converted = 16 * d * min(n, converted_rows(d, LONG_SIDE))
@@ -138,12 +156,13 @@ def estimate_seconds(
     memory: str | int = "auto",
     c: int = 10,
 ) -> float:
-    """Seconds of an exact solve on x's device, from the rates of its parts, measured here and now in a second or two.
+    """Seconds of an exact solve on x's device, from the rates of its parts, which are measured now in a second or two.
 
     Direct: n^3 / 3 flops in float32 (float64 up to 2048 rows), n^2 / 2 kernel values for the factor, and as many in
-    float64 for each of three residuals. A matrix that float32 does not serve costs about three times that.
-    PCG: n^2 / 2 kernel values in float32, the preconditioner, 60 products (kept panels read, the others computed), and
-    three residuals. The number of iterations is a guess: a matrix near to singular needs many times as many.
+    float64 for each of three residuals. A matrix that needs a float64 factor takes about three times as long.
+
+    PCG: n^2 / 2 kernel values in float32, the preconditioner, 60 products (kept panels are read, the others computed),
+    and three residuals. The number of iterations is a guess: a nearly singular matrix needs many times as many.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
@@ -166,10 +185,11 @@ class PcgSeconds:
     """Predicted seconds of the parts of preconditioned conjugate gradients."""
 
     setup: float
-    """To fill the panels of K that are kept and to build the preconditioner."""
+    """Filling the kept panels of K and building the preconditioner."""
     iteration: float
+    """One iteration."""
     residual: float
-    """Of a true residual in float64."""
+    """One true residual in float64."""
 
 
 def pcg_seconds(
@@ -179,7 +199,15 @@ def pcg_seconds(
     c: int = 10,
     ranks: int = 1,
 ) -> PcgSeconds:
-    """Seconds of conjugate gradients by part, each shared among R ranks; other arguments as of `estimate_seconds`."""
+    """Seconds of the parts of conjugate gradients on each of R ranks.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: training features, shape (n, d).
+        memory: budget of a rank, which decides how much of K is kept.
+        c: outputs.
+        ranks: R.
+    """
     (n, d), rates = x.shape, _Rates(kernel, x, c, torch.float32)
     rank, panels = pcg_plan(n, d, c, parse_memory(memory, x.device), rates.side, ranks)
     kept, values = 1 - (1 - min(1.0, panels * ranks * rates.side / n)) ** 2, n * n / 2 / ranks
@@ -192,7 +220,7 @@ def pcg_seconds(
 
 
 class _Rates:
-    """Seconds of one kernel value and of one flop, in the ways that the solvers use them."""
+    """Measured seconds of one kernel value and of one flop, in each way in which the solvers use them."""
 
     def __init__(self, kernel: Kernel, x: Tensor, c: int, dtype: torch.dtype) -> None:
         m = min(len(x), TIMED_ROWS)
@@ -209,22 +237,23 @@ class _Rates:
         self.flop = _best_seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
 
     def read(self) -> float:
-        """Of a kept value and its products."""
+        """Seconds of a kept kernel value and its products."""
         triangle = _filled(self._kernel, self._rows)
         return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
 
     def computed(self) -> float:
-        """Of a value that is computed for its products."""
+        """Seconds of a kernel value that is computed for its products."""
         triangle = LowerTriangle(self._kernel, self._rows)
         return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
 
 
 def _pairs(m: int, side: int) -> float:
-    """Kernel values of a triangle of m rows, whose diagonal blocks are whole."""
+    """Kernel values of a triangle of m rows, whose diagonal blocks are full squares."""
     return m * (m + min(m, side)) / 2
 
 
 def _filled(kernel: Kernel, rows: Rows) -> LowerTriangle:
+    """A triangle with all panels kept."""
     triangle = LowerTriangle(kernel, rows)
     triangle.keep(len(triangle.columns))
     return triangle

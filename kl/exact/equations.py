@@ -1,4 +1,4 @@
-"""The equations of the exact limit, what solves them, and how far a solver has come."""
+"""The equations of the exact limit, their solution, and the progress of a solver."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kl.rows.workspace import spans
 
 log = logging.getLogger(__name__)
 
-LOG_SECONDS = 5.0  # between two lines of progress
-DOT_VALUES = 2**20  # multiplied at a time
+LOG_SECONDS = 5.0  # seconds between two log lines of progress
+DOT_VALUES = 2**20  # values that are multiplied at a time: 8 MB in float64
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class System:
     y: Tensor  # float64, shape: (n, c)
     ridge: Tensor  # float64, shape: (n,)
     ranks: Ranks = field(default_factory=Ranks)
-    """They share the products; each has all of the rest."""
+    """The ranks share the products with K; each rank has all rows, targets and weights."""
     _product: LowerTriangle = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ def dot_columns(
     a: Tensor,  # shape: (n, c)
     b: Tensor,  # shape: (n, c)
 ) -> Tensor:
-    """<a_k, b_k> of every column, shape (c,), without a product of the size of a."""
+    """<a_k, b_k> of every column, shape (c,), without a temporary of the size of a."""
     parts = (a[rows] * b[rows] for rows in spans(len(a), max(1, DOT_VALUES // a.shape[1])))
     return torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0)
 
@@ -92,11 +92,11 @@ class Progress:
 
     solver: str
     done: float
-    """The share of the work that is done, 0 to 1; iterations of conjugate gradients."""
+    """The share of the work that is done, 0 to 1; for conjugate gradients the number of iterations."""
     relative_residual: float | None
     """As the recursion of conjugate gradients has it; None for other solvers."""
     seconds_left: float
-    """Estimated; infinite where nothing is known yet."""
+    """Estimated; infinite as long as nothing is known."""
 
     def __str__(self) -> str:
         left = f", about {duration(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""
@@ -106,13 +106,13 @@ class Progress:
 
 
 class Reporter:
-    """Hands every report to `listener`, and logs one every few seconds."""
+    """Passes every report to `listener`, and logs one every few seconds."""
 
     def __init__(self, listener: Callable[[Progress], object] | None = None) -> None:
         self._listener, self._logged = listener, time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Report; whatever the listener raises ends the solve."""
+        """Pass a report on; an exception of the listener ends the solve."""
         if time.monotonic() - self._logged >= LOG_SECONDS:
             log.info("%s", progress)
             self._logged = time.monotonic()
@@ -121,7 +121,7 @@ class Reporter:
 
 
 def warn_inconsistent(relative: float, cause: str) -> None:
-    """Say that the targets cannot all be fitted, and what the solution is then."""
+    """Warn that the targets cannot all be fitted, and say what the solution is instead."""
     log.warning(
         "%s, so the targets cannot all be fitted (relative residual %.1e); the exact limit is the least-squares "
         "solution of minimum norm. A ridge or a kernel of full rank avoids this",
@@ -131,5 +131,5 @@ def warn_inconsistent(relative: float, cause: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as users read them."""
+    """Seconds in words, as "1.5 s" or "3 min"."""
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

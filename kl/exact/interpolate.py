@@ -1,4 +1,4 @@
-"""The exact limit of training: the minimum-norm interpolant, solved for directly or by conjugate gradients."""
+"""The exact limit of training: the minimum-norm interpolant, by a Cholesky factor or by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -33,39 +33,53 @@ log = logging.getLogger(__name__)
 class Interpolant:
     """f = sum_i alpha_i K(., x_i) with (K + ridge I) alpha = Y, and how well that was solved.
 
-    `kl.least_squares` gives one too, whose weights are on its centres.
+    `kl.interpolate` and `kl.least_squares` return one; the weights of a least-squares solution are on its centres.
 
-    Rows that are equal to the bit share one equation, whose target is the mean of theirs. Where their targets differ no
-    function fits them all; the mean is then the least-squares limit, which gradient descent on all rows converges to
-    and small batches move about.
+    Rows that are equal to the bit share one equation, whose target is the mean of their targets. If the targets differ,
+    no function fits them all. The mean is then the least-squares limit: gradient descent on all rows converges to it,
+    and small batches move about it.
+
+    Attributes:
+        kernel: the kernel, its bandwidth resolved.
+        centers: x_1..x_n as given (not a copy), shape (n, d); of a least-squares solution the centres, shape (p, d).
+        alpha: weights in the order of `centers`, shape (n, c) or (p, c), float64.
+        fitted: f(X), shape (n, c), float64.
+        relative_residual: |K alpha + ridge alpha - Y|_F / |Y|_F, recomputed from the kernel in float64; for equal rows
+            Y is the mean of their targets.
+        tolerance: the relative residual that the caller asked for.
+        jitter: what was added to the diagonal beside the ridge; 0 unless the factorisation failed without it.
+        ridge: lambda, which was added to the diagonal (not multiplied by n).
+        rkhs_norm: |f|_H = sqrt(trace(alpha^T K alpha)).
+        rkhs_norm_per_class: |f_k|_H, shape (c,), float64.
+        seconds: of this call, without the seconds before an interruption.
+        solver: "direct" (Cholesky); "pcg"; "low-rank" when conjugate gradients met a kernel matrix of low rank and a
+            factor of its range solved the equations; "eigen" when a direct solve met a singular matrix and took the
+            minimum-norm least-squares solution; or "least squares".
+        iterations: iterations of conjugate gradients, or steps of iterative refinement.
+
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2 (the minimum-norm interpolant).
+
+    Example:
+        >>> import torch, kl
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+        >>> solution = kl.interpolate(kl.Laplacian(1.0), x, y)
+        >>> solution.converged, solution.solver, solution.predict(x[:1]).round(decimals=6).item()
+        (True, 'direct', 1.0)
     """
 
     kernel: Kernel
-    """With its bandwidth resolved."""
     centers: Tensor
-    """x_1..x_n as given, shape (n, d), which is no copy; of a least-squares solution the centres, shape (p, d)."""
     alpha: Tensor
-    """Weights in the order of the training rows, shape (n, c), float64."""
     fitted: Tensor
-    """f(X) = K alpha, shape (n, c), float64."""
     relative_residual: float
-    """|K alpha + ridge alpha - Y|_F / |Y|_F, recomputed from the kernel in float64 (Y: the means for equal rows)."""
     tolerance: float
-    """The relative residual that was asked for."""
     jitter: float
-    """What was added to the diagonal beside the ridge; 0 unless the factorisation failed without it."""
     ridge: float
     rkhs_norm: float
-    """|f|_H = sqrt(trace(alpha^T K alpha))."""
     rkhs_norm_per_class: Tensor
-    """|f_k|_H, shape (c,), float64."""
     seconds: float
-    """Of this call, without those before an interruption."""
     solver: str
-    """"direct" (Cholesky), "pcg"; "low-rank" where conjugate gradients meet a kernel matrix of low rank, which a factor
-    of its range solves; or "eigen" where a direct solve meets a singular one: minimum-norm least squares."""
     iterations: int
-    """Of conjugate gradients, or steps of iterative refinement."""
 
     def predict(
         self,
@@ -96,10 +110,10 @@ class Interpolant:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def require_better_than_zero(self) -> None:
-        """Raise where the solve came to nothing.
+        """Raise if the solve found no better function than f = 0.
 
         Raises:
-            SingularKernelError: f = 0 leaves no larger residual.
+            SingularKernelError: the residual is not smaller than that of f = 0.
         """
         if self.relative_residual >= 1:
             raise SingularKernelError(
@@ -132,18 +146,19 @@ def interpolate(
         x: training features, shape (n, d).
         y: targets, shape (n, c).
         ridge: lambda >= 0 (not multiplied by n).
-        memory: budget in bytes, "8GB", or "auto" (half of what is free). A direct solve needs about 2 n^2 bytes, 4 n^2
-            where the matrix is near to singular; conjugate gradients are fastest with as much and do with far less.
-        solver: "direct" (n^3 / 3 flops), "pcg" (n^2 a step), or "auto": direct where 4 n^2 bytes fit and, on a CPU, up
-            to 30,000 rows.
-        tolerance: the relative residual that conjugate gradients stop at; a direct solve goes to 1e-9 or as far as it
-            gets. One that is not reached is a warning.
-        checkpoint: file in which conjugate gradients keep their state every half a minute and when interrupted, and
-            from which the same call goes on; it is deleted in the end.
-        progress: called with a `Progress` now and then; what it raises ends the solve.
+        memory: budget in bytes, "8GB", or "auto" (half of what is free). A direct solve needs about 2 n^2 bytes, and 4
+            n^2 bytes when the matrix is nearly singular; conjugate gradients are fastest with as much and need far
+            less.
+        solver: "direct" (n^3 / 3 flops), "pcg" (n^2 kernel values per iteration), or "auto": direct if 4 n^2 bytes fit
+            the budget and, on a CPU, n is at most 30,000; else pcg.
+        tolerance: the relative residual at which conjugate gradients stop. A direct solve goes on to 1e-9 or as far as
+            it gets. A solve that ends above the tolerance warns.
+        checkpoint: file in which conjugate gradients keep their state every half a minute and when interrupted; the
+            same call goes on from it. The file is deleted when the solve ends.
+        progress: called with a `Progress` now and then; an exception that it raises ends the solve.
 
     Returns:
-        The weights with residual, jitter, norm and time.
+        The weights with residual, jitter, norm and time, as an `Interpolant`.
 
     Raises:
         InputError: x or y is no finite float matrix, their lengths differ, or an argument is out of its range.
@@ -151,13 +166,14 @@ def interpolate(
         MemoryBudgetError: the solve does not fit the budget.
         SingularKernelError: no factorisation gave a solution; the message says what to do.
 
-    Source: [B18] section 2; the solvers have their own.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; the sources of the solvers stand at the solvers.
 
     Example:
         >>> import torch, kl
         >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
-        >>> kl.interpolate(kl.Laplacian(1.0), x, y).fitted.round(decimals=6).flatten().tolist()
-        [1.0, 2.0]
+        >>> solution = kl.interpolate(kl.Laplacian(1.0), x, y)
+        >>> solution.fitted.round(decimals=6).flatten().tolist(), round(solution.rkhs_norm, 4)
+        ([1.0, 2.0], 2.0201)
     """
     start = time.perf_counter()
     check_finite_matrix("x", x)
@@ -214,14 +230,18 @@ def interpolate(
 
 
 def check_tolerance(value: float) -> float:
-    """The value as a float; InputError unless it is above 0 and below 1, which f = 0 has."""
+    """The value as a float, if it is above 0 and below 1, the relative residual of f = 0.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not check_positive("tolerance", value) < 1:
         raise InputError(f"tolerance must be a relative residual above 0 and below 1; got {value!r}: try 1e-6")
     return float(value)
 
 
 def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
-    """Refuse before the work what will not fit; n counts equal rows once."""
+    """Refuse a solve that does not fit the budget, before the work; n counts equal rows once."""
     memory = direct_memory if solver == "direct" else least_pcg_memory
     if (need := memory(n, d, c)) > budget:
         name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
@@ -249,7 +269,7 @@ def _scale(kernel: Kernel, rows: Rows) -> float:
 
 
 def _warn(solved: Solved, tolerance: float, need: int) -> None:
-    """Say that the tolerance was not reached; a least-squares solution has said so itself."""
+    """Warn if the tolerance was not reached; least-squares solutions have warned already."""
     if solved.relative_residual <= tolerance or solved.solver in ("eigen", "low-rank"):
         return
     remedy = "give a ridge (--ridge 1e-6)"

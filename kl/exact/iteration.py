@@ -18,11 +18,14 @@ from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
 
-DROP = 1e-3  # the recursion's residual is replaced by the true one when it has fallen by this
-MARGIN = 0.7  # or when it has fallen below this share of the tolerance
-CHECK_ITERATIONS = 100  # the true residual is computed every so many iterations at the latest
-GROWN = 100  # so far above the least residual the recursion is looked after, too
-STALLED, STALLS = 0.7, 2  # a check that finds more than 0.7 of the least residual so far; two in a row end the solve
+# The true residual is computed, and replaces the recursion's residual,
+DROP = 1e-3  # when it has fallen by this factor since the last check, because float32 makes the recursion drift;
+MARGIN = 0.7  # when it has fallen below this share of the tolerance, because the true residual may be a little larger;
+CHECK_ITERATIONS = 100  # every so many iterations at the latest;
+GROWN = 100  # when it is more than this many times the smallest true residual, because the recursion may diverge.
+# A check stalls if it finds more than 0.7 of the smallest residual so far. Two stalls in a row end the solve, because
+# the residual falls no more.
+STALLED, STALLS = 0.7, 2
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,27 @@ class State:
 
 @dataclass(frozen=True)
 class Best:
-    """The weights of the least true residual that checks have found."""
+    """The weights with the smallest true residual that a check has found."""
 
     alpha: Tensor  # shape: (n, c)
     residual: Tensor  # the true one, shape: (n, c)
     relative: float
-    """|residual|_F / |Y|_F"""
+    """|residual|_F / |Y|_F."""
     stalls: int
-    """Checks in a row that found nothing much smaller; `STALLS` of them mean that the residual falls no more."""
+    """Checks in a row that stalled; after `STALLS` of them the residual falls no more."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where conjugate gradients stand between two iterations: all that going on as if never interrupted needs."""
+    """Where conjugate gradients stand between two iterations; from here they go on as if never interrupted."""
 
     state: State
     best: Best
     checked: float
-    """Relative size of the recursion's residual after the last check."""
+    """|r|_F / |Y|_F of the recursion's residual after the last check."""
 
     def values(self) -> dict[str, Any]:
-        """The same as dicts of tensors and plain values."""
+        """The search as dicts of tensors and plain values."""
         return {"state": dict(vars(self.state)), "best": dict(vars(self.best)), "checked": self.checked}
 
     @classmethod
@@ -70,8 +73,12 @@ class Search:
     ) -> Search:
         """The search that has these `values`.
 
+        Args:
+            values: what `values()` returned.
+            y: targets of the system, shape (n, c).
+
         Raises:
-            KeyError, TypeError, ValueError: there is none for such targets.
+            KeyError, TypeError, ValueError: the values are no search on such targets.
         """
         found = cls(State(**values["state"]), Best(**values["best"]), float(values["checked"]))
         state, best = found.state, found.best
@@ -82,11 +89,11 @@ class Search:
 
 
 class ConjugateGradients:
-    """Iterations for all outputs of a system at once, each with a recursion of its own; they share the products with K.
+    """Iterations for all outputs of a system at once. Each output has its own recursion; all share the products with K.
 
     Args:
         system: the equations.
-        matrix: K in float32, kept as far as memory allows.
+        matrix: K in float32; as many panels are kept as memory allows.
         preconditioner: M.
 
     Source: Hestenes and Stiefel 1952; Golub and Van Loan, Matrix Computations, section 11.5.
@@ -101,16 +108,16 @@ class ConjugateGradients:
         residual: Tensor,  # Y - K alpha - ridge alpha, shape: (n, c)
         iterations: int = 0,
     ) -> State:
-        """The state before the first iteration from these weights."""
+        """The state before the first iteration from the given weights."""
         z = self.preconditioner.solve(residual)
         return State(alpha, residual, z, dot_columns(residual, z), iterations, self.preconditioner.rank)
 
     def step(self, state: State) -> State:
-        """One iteration; an output whose direction is no longer one of descent, as by rounding, stands still."""
+        """One iteration. An output stands still if rounding has made its direction one that does not descend."""
         p = state.direction
         product = self.matrix.matmul(p).addcmul_(self.system.ridge[:, None], p)
         curvature = dot_columns(p, product)
-        # <p, r> and not the energy, which it equals until a residual is replaced: the best step for the true residual.
+        # <p, r> equals the energy until a residual is replaced; after that <p, r> gives the better step.
         length = torch.where(curvature > 0, dot_columns(p, state.residual) / curvature, 0.0)
         residual = torch.addcmul(state.residual, length, product, value=-1)
         del product
@@ -121,12 +128,15 @@ class ConjugateGradients:
         return State(alpha, residual, direction, energy, state.iterations + 1, state.rank)
 
     def zero(self) -> Search:
-        """f = 0: where to start from with nothing known."""
+        """The search that starts from f = 0."""
         alpha, y = torch.zeros_like(self.system.y), self.system.y
         return Search(self.start(alpha, y), Best(alpha, y, 1.0, 0), 1.0)
 
     def advance(self, search: Search, tolerance: float = 0.0) -> Search:
-        """One iteration, and a check where one is due: by what the recursion claims, and every 100 iterations.
+        """One iteration, and a check of the true residual if one is due.
+
+        A check is due if the recursion claims to have reached the tolerance, or to have fallen by `DROP` since the last
+        check, or to have grown by `GROWN`, and every `CHECK_ITERATIONS` iterations.
 
         Args:
             search: where the last iteration ended.
@@ -143,11 +153,11 @@ class ConjugateGradients:
         return Search(state, best, self.system.relative(state.residual))
 
     def refine(self, search: Search, solve: Callable[[Tensor], Tensor]) -> Search:
-        """One step of iterative refinement instead: the best weights, corrected by what solves K alpha = r nearly.
+        """One step of iterative refinement instead of an iteration: the best weights, corrected by solving K alpha = r.
 
         Args:
             search: where the last iteration ended.
-            solve: from the true residual, shape (n, c), to the correction, shape (n, c).
+            solve: maps the true residual r, shape (n, c), to an approximate solution, shape (n, c).
         """
         best = search.best
         state = self.start(best.alpha + solve(best.residual), best.residual, search.state.iterations + 1)
@@ -155,19 +165,20 @@ class ConjugateGradients:
         return Search(state, best, self.system.relative(state.residual))
 
     def resume(self, search: Search) -> Search:
-        """Go on from a search that this preconditioner may not have begun; its best residual is computed again."""
+        """Go on from a search that another preconditioner may have begun; the true residual is computed again."""
         state, best = search.state, search.best
         _, residual, relative = self.system.check(best.alpha)
         best = replace(best, residual=residual, relative=relative)
-        if state.rank != (rank := self.preconditioner.rank):  # the direction is of no use to another preconditioner
+        if state.rank != (rank := self.preconditioner.rank):  # another preconditioner cannot use the direction
             log.info("pcg: the preconditioner's rank was %d and is %d: the search starts anew", state.rank, rank)
             state = self.start(state.alpha, self.system.check(state.alpha)[1], state.iterations)
         return replace(search, state=state, best=best)
 
     def _check(self, state: State, claimed: float, best: Best) -> tuple[State, Best]:
-        """Replace the recursion's residual, of relative size `claimed`, by the true one, in float64.
+        """Replace the recursion's residual, of relative size `claimed`, by the true residual, in float64.
 
-        The search goes on in the same direction. Where the two were far apart it starts anew from the best weights.
+        The search keeps its direction. If the two residuals were far apart, the search starts again from the best
+        weights.
         """
         _, residual, relative = self.system.check(state.alpha)
         stalls = 0 if relative <= STALLED * best.relative else best.stalls + 1

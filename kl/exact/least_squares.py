@@ -22,12 +22,14 @@ from kl.system.memory import format_memory, parse_memory
 
 log = logging.getLogger(__name__)
 
-CHUNK = 2048  # rows of data taken at a time
-REFINEMENTS = 3
-LEAST_PIVOT = 1e-10  # of a Cholesky factor, relative to the mean of the diagonal
-LEAST_EIGENVALUE = 1e-11  # relative to the largest
-JITTER = 1e-8  # relative to the mean of the diagonal, where there are too many centres for an eigen-decomposition
-EIGEN_LIMIT = 5000  # centres
+CHUNK = 2048  # rows of data in a pass's block of K(X, Z)
+REFINEMENTS = 3  # at most, because each is a pass over the data, n p kernel values
+# Squared pivots of a Cholesky factor below this share of the mean diagonal are rounding errors, which solves amplify.
+LEAST_PIVOT = 1e-10
+LEAST_EIGENVALUE = 1e-11  # relative to the largest; smaller eigenvalues are rounding errors
+# Added to the diagonal, relative to its mean, if there are too many centres for an eigen-decomposition.
+JITTER = 1e-8
+EIGEN_LIMIT = 5000  # centres up to which eigen-decompositions, far slower than factorisations, are affordable
 
 
 def least_squares(
@@ -45,19 +47,21 @@ def least_squares(
 
         (W^T K(Z, X) K(X, Z) W + ridge I) u = W^T K(Z, X) Y
 
-    W is the inverse of a Cholesky factor, and they are solved by another, and refined with true residuals. Where
-    centres repeat, or nearly do, or many functions fit equally well, as with p > n, eigen-decompositions take the place
-    of both and the solution is the one of least norm. 2 n p^2 + 4 p^3 flops and n p kernel values in float64, and n p
-    values more for each refinement; 4 p^2 numbers of memory.
+    W is the inverse of a Cholesky factor of K(Z, Z); a second Cholesky factor solves the equations, and true residuals
+    refine the solution. If centres repeat, or nearly repeat, or if many functions fit equally well (as with p > n),
+    eigen-decompositions replace both factors, and the solution is the one of least norm.
+
+    The solve costs 2 n p^2 + 4 p^3 flops and n p kernel values in float64, n p kernel values more for each refinement,
+    and 4 p^2 numbers of memory.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: z_1..z_p.
-        x: training features.
-        y: targets.
+        centers: z_1..z_p, shape (p, d).
+        x: training features, shape (n, d).
+        y: targets, shape (n, c).
         ridge: lambda >= 0 (not multiplied by n).
         memory: budget in bytes, "8GB", or "auto" (half of what is free).
-        progress: called with a `Progress` now and then; what it raises ends the solve.
+        progress: called with a `Progress` now and then; an exception that it raises ends the solve.
 
     Returns:
         An `Interpolant` whose weights are on the centres, shape (p, c), with f(X), shape (n, c). Its relative residual
@@ -65,10 +69,11 @@ def least_squares(
 
     Raises:
         InputError: a matrix is not finite, or the shapes do not fit together.
-        MemoryBudgetError: 4 p^2 numbers do not fit.
+        MemoryBudgetError: 4 p^2 numbers do not fit the budget.
         SingularKernelError: the equations are singular, and there are too many centres for eigen-decompositions.
 
-    Source: [ABP23] section 3 has the problem; the solution is linear algebra.
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605, section 3, states the problem; the solution is linear
+    algebra.
 
     Example:
         >>> import torch, kl
@@ -136,7 +141,7 @@ def least_squares_memory(p: int, n: int, d: int, c: int) -> int:
 
 
 class _Problem:
-    """Passes over the data, a few rows at a time."""
+    """Passes over the data, 2048 rows at a time."""
 
     def __init__(self, kernel: Kernel, centers: Tensor, x: Tensor, y: Tensor, report: Reporter) -> None:
         self._origin = kernel.origin_of(x)
@@ -180,7 +185,7 @@ class _Problem:
 
 
 def _orthonormal(gram: Tensor) -> tuple[Tensor, float]:
-    """W with W^T (K + jitter) W = I on the directions that K resolves, shape (p, r), and the jitter."""
+    """W with W^T (K + jitter I) W = I on the directions that K resolves, shape (p, r), and the jitter."""
     p, scale = len(gram), float(gram.diagonal().mean())
     if not math.isfinite(scale) or scale <= 0:
         raise SingularKernelError("the kernel is zero or not finite on all centres: choose another kernel")
@@ -203,7 +208,7 @@ def _orthonormal(gram: Tensor) -> tuple[Tensor, float]:
 
 
 def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
-    """What solves the equations, by least squares of least norm where they are singular."""
+    """A function that solves the equations; for singular equations, the least-squares solution of least norm."""
     lower = _factor(matrix, LEAST_PIVOT * float(matrix.diagonal().mean()))
     if lower is not None:
         return lambda b: torch.cholesky_solve(b, lower)
@@ -219,6 +224,6 @@ def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _factor(matrix: Tensor, least: float) -> Tensor | None:
-    """The Cholesky factor, None where a pivot is below `least`: it would be a rounding error, and blown up."""
+    """The Cholesky factor; None if a squared pivot is at most `least`, because such a pivot is a rounding error."""
     lower, info = torch.linalg.cholesky_ex(matrix)
     return lower if not int(info) and float(lower.diagonal().square().min()) > least else None

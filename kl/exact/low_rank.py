@@ -1,4 +1,4 @@
-"""Kernel matrices of low rank: a float64 factor of the whole range, which solves what can be solved."""
+"""Kernel matrices of low rank: a float64 factor of the range of K solves the equations as far as they can be solved."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ from kl.products.blocks import kernel_matrix
 
 log = logging.getLogger(__name__)
 
-FIRST, LARGEST = 32, 512  # pivots of the first block and of the largest; each block has twice those of the one before
-RESOLVED = 1e-8  # directions of a block below this share of its largest are left to later pivots
-ROUNDING = 4 * torch.finfo(torch.float64).eps
+# Pivots of the first block and of the largest: each block has twice the pivots of the block before, so that a matrix of
+# low rank ends early.
+FIRST, LARGEST = 32, 512
+RESOLVED = 1e-8  # share of a block's largest eigenvalue; directions below it are left to later pivots
+ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative error of a float64 kernel value
 
 
 def range_factor(
     system: System,
-    most: int,
+    max_rank: int,
     seed: int = 0,
 ) -> Tensor | None:
-    """F of shape (k, n), float64, with F^T F = K(X, X) up to rounding; None where K has a rank above `most`.
+    """F of shape (k, n), float64, with F^T F = K(X, X) up to rounding; None if the rank of K exceeds `max_rank`.
 
-    Pivots are drawn as in `kl.products.low_rank.pivoted_cholesky`, a block at a time. Of a block, R = (K - F^T F)
-    at the pivots, shape (m, n), and its corner C = V diag(w) V^T, shape (m, m), the rows diag(w)^(-1/2) V^T R of the
-    resolved directions join F: pivots that depend on one another do no harm.
+    Pivots are drawn as in `kl.products.low_rank.pivoted_cholesky`, a block of m at a time. Let R = K - F^T F at the
+    pivots, shape (m, n), and C = V diag(w) V^T its corner at the pivots, shape (m, m). The rows diag(w)^(-1/2) V^T R of
+    the resolved directions join F, so pivots that depend on one another do no harm.
 
-    Source: Chen, Epperly, Tropp, Webber 2022, arXiv 2207.06503, algorithm 4; the corner's eigenvectors are ours.
+    Args:
+        system: the equations.
+        max_rank: the most rows that F may have.
+        seed: of the pivots.
+
+    Source: Chen, Epperly, Tropp, Webber 2022, arXiv:2207.06503, algorithm 4; the corner's eigenvectors are ours.
     """
     kernel, rows = system.kernel, system.rows
     generator, n = torch.Generator().manual_seed(seed), len(rows)
@@ -44,10 +51,10 @@ def range_factor(
         block.addmm_(factor[:, pivots].T, factor, alpha=-1)
         values, vectors = torch.linalg.eigh(block[:, pivots])
         keep = values > RESOLVED * values[-1]
-        if not float(values[-1]) > least:  # what is left is rounding error; NaN, too
+        if not float(values[-1]) > least:  # the remainder is rounding error, or NaN
             break
         block = (vectors[:, keep] / values[keep].sqrt()).T @ block
-        if len(factor) + len(block) > most:
+        if len(factor) + len(block) > max_rank:
             return None
         diagonal = (diagonal - block.square().sum(dim=0)).clamp_(min=0)
         factor, m = torch.cat([factor, block]), min(2 * m, LARGEST)
@@ -55,14 +62,14 @@ def range_factor(
 
 
 class LowRankSolver:
-    """Solves (F^T F + diag(ridge)) alpha = r; with ridge 0 its least-squares solution of minimum norm.
+    """Solves (F^T F + diag(ridge)) alpha = r; with ridge 0 by the least-squares solution of minimum norm.
 
-    With D = diag(ridge) where there is a ridge, else I, D^(-1/2) F^T = B diag(s) V^T. The solution is
-    B diag(s)^(-2) B^T r without a ridge, and D^(-1/2) (B diag(s^2 + 1)^(-1) B^T + I - B B^T) D^(-1/2) r with one.
+    Let D = diag(ridge) with a ridge and D = I without, and D^(-1/2) F^T = B diag(s) V^T. The solution is B diag(s)^(-2)
+    B^T r without a ridge, and D^(-1/2) (B diag(s^2 + 1)^(-1) B^T + I - B B^T) D^(-1/2) r with one.
 
     Args:
         factor: F, shape (k, n), float64.
-        ridge: 0 or above 0 in every entry, shape (n,).
+        ridge: 0 in every entry, or above 0 in every entry, shape (n,).
     """
 
     def __init__(self, factor: Tensor, ridge: Tensor) -> None:
@@ -75,7 +82,7 @@ class LowRankSolver:
 
     @property
     def rank(self) -> int:
-        """The directions that are solved for."""
+        """The number of directions that are solved for."""
         return len(self._values)
 
     def solve(
@@ -91,7 +98,7 @@ class LowRankSolver:
 
 
 def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver | None:
-    """The solver of a system whose kernel matrix has a rank that the budget can factorise; None where it has not."""
+    """The solver of a system whose kernel matrix has a rank that the budget can factorise; None for a higher rank."""
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     factor = range_factor(system, low_rank_affordable(n, d, c, budget), seed)
     if factor is None or not len(factor):
@@ -102,10 +109,10 @@ def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver |
 
 
 def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | None:
-    """Solve by a factor of the range of K, with refinement by true residuals; None where the rank is too high for it.
+    """Solve by a factor of the range of K, refined by true residuals; None if the rank is too high for the budget.
 
-    Targets outside the range cannot be fitted; a warning says so, and the solution is the least-squares one of
-    minimum norm.
+    Targets outside the range cannot be fitted: a warning says so, and the solution is the least-squares one of minimum
+    norm.
     """
     solver = find_low_rank(system, budget)
     if solver is None:

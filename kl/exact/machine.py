@@ -1,4 +1,4 @@
-"""The kernel machine fitted by preconditioned conjugate gradients instead of EigenPro."""
+"""The kernel machine that is fitted by preconditioned conjugate gradients instead of EigenPro."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from kl.system.memory import TrainingMemory, format_memory
 
 log = logging.getLogger(__name__)
 
-CONSISTENT = 1e-6  # a larger relative residual on the whole range of K means that the targets are outside of it
+# Relative residual on the whole range of K above which the targets lie outside the range, so no weights fit them.
+CONSISTENT = 1e-6
 
 
 class ConjugateGradient(Optimizer):
-    """Sets the weights to those of a state, so that Lightning counts one step an iteration.
+    """Sets the weights to those of an iteration, so that Lightning counts one step per iteration.
 
     Args:
         alpha: the weights, a parameter of shape (n, c).
@@ -42,7 +43,7 @@ class ConjugateGradient(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None, *, alpha: Tensor) -> None:  # type: ignore[override]
-        """Take the weights of an iteration."""
+        """Set the weights to `alpha`, shape (n, c)."""
         if closure is not None:  # Lightning passes one that only runs its hooks
             with torch.enable_grad():
                 closure()
@@ -52,23 +53,47 @@ class ConjugateGradient(Optimizer):
 class ConjugateGradientMachine(InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x, x_i), fitted by preconditioned conjugate gradients: an epoch is one iteration.
 
-    An iteration is one product with the whole kernel matrix, as much kernel work as an epoch of EigenPro. All outputs
-    share it. The residual Y - f(X) is part of the method, so the training error and the RKHS norm cost nothing more.
-    Float32 kernel products make the recursion drift; whenever it has fallen by 1e-3 its residual is replaced by the
-    true one, in float64. Training stops by itself where that falls no more. Rows that are equal to the bit are fitted
-    to the mean of their targets. Where K has a low rank, an iteration is instead a solve by a float64 factor of its
-    range (`kl.exact.low_rank`), from the best weights so far; targets outside the range are fitted in least squares.
+    An iteration is one product with the whole kernel matrix, as much kernel work as an epoch of EigenPro; all outputs
+    share the product. The method computes the residual Y - f(X) anyway, so the training error and the RKHS norm cost
+    nothing more.
+
+    Float32 kernel products make the recursion drift. Whenever the recursion's residual has fallen by 1e-3, the true
+    residual in float64 replaces it, and training stops when the true residual falls no more. Rows that are equal to the
+    bit are fitted to the mean of their targets. If K has a low rank, an iteration is instead a solve by a float64
+    factor of the range of K (`kl.exact.low_rank`), from the best weights so far; targets outside the range are fitted
+    in least squares.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        memory: bytes, "8GB", or "auto" (half of what is free): as much of K as fits is kept.
-        precision: see `kl.KernelMachine`; the true residuals are of the features as that leaves them.
+        memory: bytes, "8GB", or "auto" (half of what is free); the machine keeps as much of K as fits.
+        precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
+            bfloat16, which is faster (see `Rows.of`); the true residuals are of the rounded features.
         seed: of the preconditioner's pivots and of `bandwidth="auto"`.
 
     Attributes:
+        alpha: weights, shape (n, c), float64, in the order of `centers`.
+        centers: training rows less `origin`, shape (n, d); `order[j]` is the training row of centre j.
         relative_residual: |Y - f(X)|_F / |Y|_F, as the recursion has it.
 
-    Source: as `kl.exact.conjugate_gradients`.
+    Raises:
+        InputError: an argument is out of its range, or (at fit start) the data is not what the machine can take.
+        MemoryBudgetError: (at fit start) the budget does not hold a preconditioner of rank 1 and the residuals.
+
+    Source: Hestenes and Stiefel 1952; Golub and Van Loan, Matrix Computations, section 11.5; see
+    `kl.exact.conjugate_gradients` for the replaced residuals.
+
+    Example:
+        >>> import torch, kl
+        >>> from pytorch_lightning import Trainer
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> rows = DataLoader(TensorDataset(x, (6 * x).sin()))
+        >>> machine = kl.ConjugateGradientMachine(kl.Laplacian(1.0))
+        >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+        ...     enable_model_summary=False, max_epochs=3)
+        >>> trainer.fit(machine, rows, rows)
+        >>> round(machine.train_metrics["train/mse"], 6), round(machine.rkhs_norm, 2)
+        (0.0, 2.97)
     """
 
     method = "conjugate gradients"
@@ -101,55 +126,55 @@ class ConjugateGradientMachine(InterpolatingMachine):
         super().__init__(kernel, memory, precision, seed, {})
         self.rank = 0
         self._rank_of_direction = 0
-        self._by_factor = False  # of K's range; else by conjugate gradients
+        self._by_factor = False  # whether a factor of K's range solves, instead of conjugate gradients
         self._low_rank: LowRankSolver
 
     # Set-up
 
     @property
     def owners(self) -> Ranks:
-        """Every rank holds all centres and weights; what they share is K, its preconditioner and the products."""
+        """One rank, because every rank holds all centres and weights and shares only K and the preconditioner."""
         return Ranks()
 
     def _own_share(self) -> tuple[Rows, Tensor]:
         rows, alpha = super()._own_share()
         if self.ranks.size == 1:
             return rows, alpha
-        own = self.ranks.positions(len(rows), alpha.device)
-        return rows[own], alpha[own]
+        local = self.ranks.positions(len(rows), alpha.device)
+        return rows[local], alpha[local]
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         super()._allocate(n, d, c)
         for name in ("means", "residual", "direction", "best_alpha", "best_residual"):
             self.register_buffer(name, torch.zeros(n, c, dtype=torch.float64))
         self.register_buffer("energy", torch.zeros(c, dtype=torch.float64))
-        # iterations; relative size of best_residual; checks in a row that found nothing smaller; the last one checked
+        # iterations; Best.relative; Best.stalls; Search.checked
         self.register_buffer("progress", torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
 
     def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
         self._shares(n, d, c, budget)
 
     def _shares(self, n: int, d: int, c: int, budget: int) -> tuple[int, int, int]:
-        """Bytes beside the solve, rank of the preconditioner, panels of K that are kept, for a budget in bytes."""
-        # Beside what a solve counts for itself: the training data, the centres' own copy and the state.
-        own = 4 * n * (2 * d + c) + 8 * n * 7 * c
-        rank, panels = pcg_plan(n, d, c, max(0, budget - own), ranks=self.ranks.size)
+        """Bytes beside the solve, rank of the preconditioner, and kept panels of K, for a budget in bytes."""
+        # `pcg_memory` counts the solve; beside it stand the training data, the copy of the centres and the state.
+        beside = 4 * n * (2 * d + c) + 8 * n * 7 * c
+        rank, panels = pcg_plan(n, d, c, max(0, budget - beside), ranks=self.ranks.size)
         if rank == 0:
             raise MemoryBudgetError(
                 f"conjugate gradients on n={n} rows of d={d} features need "
-                f"{format_memory(own + pcg_memory(n, d, c, 1))} at least, more than the budget of "
+                f"{format_memory(beside + pcg_memory(n, d, c, 1))} at least, more than the budget of "
                 f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
             )
-        return own, rank, panels
+        return beside, rank, panels
 
     def _plan(self, x: Tensor, budget: int) -> None:
         rows, size = self._center_rows, self.ranks.size
         (n, d), c = rows.data.shape, self.targets.shape[1]
-        own, rank, panels = self._shares(n, d, c, int(self.ranks.least(budget)))
+        beside, rank, panels = self._shares(n, d, c, int(self.ranks.all_reduce_min(budget)))
         kept = pcg_memory(n, d, c, 0, panels, ranks=size) - pcg_memory(n, d, c, 0)
         preconditioner = pcg_memory(n, d, c, rank, ranks=size) - pcg_memory(n, d, c, 0)
         items = {
-            "training data, centres and state": own,
+            "training data, centres and state": beside,
             "products and residuals": pcg_memory(n, d, c, 0),
             "preconditioner": preconditioner,
             "K(X, X), kept part of its lower triangle": kept,
@@ -186,7 +211,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         return ConjugateGradient(self.alpha)
 
     def on_train_start(self) -> None:
-        """Keep K and build the preconditioner; callbacks' exact solves are over now."""
+        """Keep panels of K and build the preconditioner; the exact solves of callbacks are over, so memory is free."""
         rows = self._center_rows.double()
         ridge = self.means.new_zeros(len(rows))
         system = System(self.kernel, rows, self.means, ridge, self.ranks)
@@ -206,15 +231,15 @@ class ConjugateGradientMachine(InterpolatingMachine):
         """Go on by a factor of K's range, where all ranks can have one."""
         items = self.memory.items
         taken = items["training data, centres and state"] + items["preconditioner"]
-        found = find_low_rank(self._gradients.system, int(self.ranks.least(self.memory.budget - taken)))
-        self._by_factor = bool(self.ranks.least(float(found is not None)))
+        found = find_low_rank(self._gradients.system, int(self.ranks.all_reduce_min(self.memory.budget - taken)))
+        self._by_factor = bool(self.ranks.all_reduce_min(float(found is not None)))
         if found is not None and self._by_factor:
             self._low_rank = found
 
     # Training
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration."""
+        """One iteration of conjugate gradients, or one refinement by a factor of K's range."""
         search = self._search() if self.is_started else self._gradients.zero()
         search = (
             self._gradients.refine(search, self._correction) if self._by_factor else self._gradients.advance(search)
@@ -225,25 +250,25 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self.optimizers().step(alpha=search.state.alpha)  # type: ignore[union-attr, call-arg]
 
     def _correction(self, residual: Tensor) -> Tensor:
-        """What a factor of K's range solves, shape (n, c), the same on all ranks."""
-        return self.ranks.from_first(lambda: self._low_rank.solve(residual)).to(residual.device)
+        """The correction by a factor of K's range, which rank 0 computes, shape (n, c), the same on all ranks."""
+        return self.ranks.broadcast_result(lambda: self._low_rank.solve(residual)).to(residual.device)
 
     def _stalled(self, search: Search) -> Search:
-        """The true residual falls no more: go on by a factor of K's range where there is one, or stop."""
-        relative, began = search.best.relative, self._by_factor
-        if began and relative > CONSISTENT:
+        """The true residual falls no more: go on with a factor of K's range if there is one, else stop training."""
+        relative, was_by_factor = search.best.relative, self._by_factor
+        if was_by_factor and relative > CONSISTENT:
             warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
-        if not began and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
-            self._gradients.matrix.panels.clear()  # their memory is the factor's now
+        if not was_by_factor and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
+            self._gradients.matrix.panels.clear()  # frees memory for the factor
             self._find_low_rank()
-        if self._by_factor and not began:
+        if self._by_factor and not was_by_factor:
             return replace(search, best=replace(search.best, stalls=0))
-        log.info("%s lead no further: training stops", "refinements" if began else "float32 kernel products")
+        log.info("%s lead no further: training stops", "refinements" if was_by_factor else "float32 kernel products")
         self.trainer.should_stop = True
         return search
 
     def _take(self, search: Search) -> None:
-        """Keep all but the weights, which are the optimizer's to set."""
+        """Keep the search except for the weights, which the optimizer sets."""
         state, best = search.state, search.best
         self.best_alpha, self.best_residual = best.alpha, best.residual
         self.residual, self.direction, self.energy = state.residual, state.direction, state.energy
@@ -251,6 +276,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._rank_of_direction = state.rank
 
     def _search(self) -> Search:
+        """The search that `_take` has kept."""
         iterations, least, stalls, checked = self.progress.tolist()
         alpha = self.alpha.detach().clone()
         state = State(alpha, self.residual, self.direction, self.energy, int(iterations), self._rank_of_direction)

@@ -1,4 +1,4 @@
-"""Whether weights from elsewhere, such as a file, solve these equations: what they claim is computed again."""
+"""Whether weights from elsewhere, such as a file, solve these equations: their claims are computed again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from kl.rows.rows import Rows
 if TYPE_CHECKING:
     from kl.exact.interpolate import Interpolant
 
-CHECKED_ROWS = 64  # drawn anew every time
-SLACK = 1e-6  # relative; far above float64 rounding, far below the effect of another formula or of other labels
-ROUNDING = 1e-12  # of sum |alpha| beta: what kernel values and products in another order may differ by
-TINY = torch.finfo(torch.float64).tiny
+CHECKED_ROWS = 64  # rows on which f is computed again, drawn anew every time
+SLACK = 1e-6  # relative tolerance; far above float64 rounding, far below the effect of another formula or other labels
+# Absolute tolerance, times sum |alpha| beta, because kernel values and products in another order round differently.
+ROUNDING = 1e-12
+TINY = torch.finfo(torch.float64).tiny  # avoids a division by 0
 
 
 def check_solution(
@@ -30,31 +31,31 @@ def check_solution(
     y: Tensor,  # shape: (n, c)
     centers: Tensor | None = None,  # shape: (p, d)
 ) -> None:
-    """Compute again, on the CPU, what a solution says of itself: f on rows drawn at random, its residual, its norm.
+    """Compute again, on the CPU, what a solution claims: f on rows drawn at random, its residual, its norm.
 
-    f(x_i) = K(x_i, .) alpha needs the kernel, 64 rows of it. With f(X) known, the residual Y - f(X) - ridge alpha and
-    the norm sum_i alpha_i . f(x_i) are of all rows. With centres the solution is one of least squares; its residual is
-    orthogonal to it:
+    f(x_i) = K(x_i, .) alpha is computed for 64 rows. With f(X) known, the residual Y - f(X) - ridge alpha and the norm
+    sum_i alpha_i . f(x_i) are computed for all rows. With centres the solution is one of least squares, whose residual
+    is orthogonal to it:
 
         <f, Y - f> = ridge (|f|_H^2 + jitter |alpha|^2)
 
     Args:
         solution: what to check; its tensors are on the CPU.
         kernel: the kernel; its bandwidth must be resolved.
-        x: training features.
-        y: targets.
-        centers: where the weights are, of a least-squares solution.
+        x: training features, shape (n, d).
+        y: targets, shape (n, c).
+        centers: the centres of a least-squares solution, shape (p, d); None if the weights are on the rows.
 
     Raises:
-        CheckpointError: it is no solution of these equations, or a worse one than it says; the message says why.
+        CheckpointError: it is no solution of these equations, or a worse one than it claims; the message says why.
     """
     x, y = x.cpu(), y.cpu().double()
     centers = None if centers is None else centers.to(x)
-    wanted = (len(x if centers is None else centers), y.shape[1])
-    if solution.alpha.shape != wanted or solution.fitted.shape != y.shape:
+    expected = (len(x if centers is None else centers), y.shape[1])
+    if solution.alpha.shape != expected or solution.fitted.shape != y.shape:
         raise CheckpointError(
             f"it has weights of shape {tuple(solution.alpha.shape)} and values of shape {tuple(solution.fitted.shape)}"
-            f"; {wanted} and {tuple(y.shape)} are wanted"
+            f"; {expected} and {tuple(y.shape)} are wanted"
         )
     tensors = (solution.alpha, solution.fitted, solution.rkhs_norm_per_class)
     if solution.rkhs_norm_per_class.shape != y.shape[1:] or not all(bool(t.isfinite().all()) for t in tensors):
@@ -68,7 +69,7 @@ def check_solution(
 
 
 def _check_interpolant(solution: Interpolant, kernel: Kernel, x: Tensor, y: Tensor) -> None:
-    """Rows that are equal share an equation, and its weight evenly."""
+    """Check an interpolant. Equal rows share one equation and have equal parts of its weight."""
     first, group = equal_rows(x)
     counts, means = mean_targets(group, y, len(first))
     alpha, fitted = solution.alpha[first], solution.fitted[first]
@@ -118,7 +119,7 @@ def _check_values(
     rows: Tensor,  # which x are, shape: (m,)
     same: Tensor | None = None,  # shape: (m,)
 ) -> None:
-    """f(x) = K(x, z) alpha. This also finds a kernel whose formula has changed under the same name."""
+    """Check f(x) = K(x, z) alpha, which also finds a kernel whose formula has changed under the same name."""
     again = kernel_matmul(kernel, x.double(), z.double(), alpha, same)
     beta = float(kernel.diag(x.data).max())
     allowed = SLACK * fitted.abs().amax(dim=0) + ROUNDING * beta * alpha.abs().sum(dim=0)

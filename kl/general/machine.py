@@ -43,32 +43,34 @@ log = logging.getLogger(__name__)
 class GeneralKernelMachine(TrainedExpansion):
     """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
 
-    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). Memory is decided by p and the batch, not
-    by n. Where the targets cannot all be met the weights come near the least-squares solution and fluctuate about it
-    with the batches; so the step size falls to 0 towards the end of the run.
+    Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). The memory depends on p and the batch
+    size, not on n. If the targets cannot all be met, the weights come near the least-squares solution and fluctuate
+    about it with the batches; therefore the step size falls to 0 towards the end of the run.
 
     Several ranks share the centres, each with its rows of them (see `kl.distributed.ranks`).
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
         centers: p, or the centres themselves, shape (p, d).
-        centers_from: where p is given, "random" rows, "kmeans" or "rpcholesky"; see `kl.general.centers`. Where
-            training rows are augmented so are these, and there may be more of them than training rows.
+        centers_from: if p is given, how the centres are chosen: "random" rows, "kmeans" or "rpcholesky" (see
+            `kl.general.centers`). If training rows are augmented, so are the centres, and p may exceed the number of
+            rows.
         projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
             rows between two.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
-            centres; "auto" the factor where it fits.
-        batch_size: m, or "auto": the critical batch size m*, half of it on a CPU, where memory allows it.
+            centres; "auto" is the factor if it fits the budget.
+        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
         step_size: eta, or "auto".
         decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
-            it constant; "auto" is 0.5 where p < n or rows are augmented, and 0 else, since targets that can be met
+            it constant; "auto" is 0.5 if p < n or rows are augmented, and 0 otherwise, because targets that can be met
             leave no fluctuation.
-        top_q: eigendirections to damp, or "auto"; 0 is plain projected SGD.
+        top_q: q, the eigendirections to damp, or "auto"; 0 is plain projected SGD.
         subsample: s, the centres that the preconditioner lives on, or "auto".
         memory: bytes, "8GB", or "auto" (half of what is free).
-        precision: see `kl.KernelMachine`.
-        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to
-            two fifths of the time of the epoch's steps, and give means over the batches instead.
+        precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
+            bfloat16, which is faster (see `Rows.of`).
+        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to two
+            fifths of the time of the epoch's steps, and give means over the batches instead.
         seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
 
     Attributes:
@@ -76,13 +78,32 @@ class GeneralKernelMachine(TrainedExpansion):
         run: the `ProjectedRun` that takes the steps, known while fitting.
         eigenvalues: that the preconditioner was built from, largest first, shape (s,), known while fitting.
         alpha: weights, shape (p_r, c), float64.
-        centers: those of z_1..z_p, in random order, that this rank owns, shape (p_r, d). Where the data lie far from 0
-            and the kernel is shift-invariant, `origin` has been subtracted.
+        centers: those of z_1..z_p, in random order, that this rank owns, less `origin`, shape (p_r, d).
+        origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
         train_metrics: train/mse and, of classifiers, train/error: of one more pass over all training rows after each
-            epoch (augmented images as they are). Of a stream, and with `running_metrics`, they are train/mse_running
-            and train/error_running instead: means over the epoch's batches, each before its step.
+            epoch (augmented images as they are). For a stream, and with `running_metrics`, train/mse_running and
+            train/error_running instead: means over the epoch's batches, each before its step.
 
-    Source: [ABP23] and [A24]; see `kl.general.optimizer.ProjectedEigenPro`.
+    Raises:
+        InputError: an argument is out of its range, or (at fit start) does not fit the data.
+        MemoryBudgetError: (at fit start) the budget does not hold the run.
+        DivergenceError: (in training) the loss still grows after the step size was halved 12 times.
+
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (EigenPro 3, T = 1); Abedsoltan, Ma, Pandit, Belkin 2024,
+    arXiv:2411.16658 (EigenPro 4, T > 1); the steps stand in `kl.general.optimizer.ProjectedEigenPro`.
+
+    Example:
+        >>> import torch, kl
+        >>> from pytorch_lightning import Trainer
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> rows = DataLoader(TensorDataset(x, (6 * x).sin()))
+        >>> machine = kl.GeneralKernelMachine(kl.Laplacian(1.0), centers=x[::2])
+        >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+        ...     enable_model_summary=False, max_epochs=30)
+        >>> trainer.fit(machine, rows, rows)
+        >>> tuple(machine.alpha.shape), round(machine.train_metrics["train/mse"], 1)
+        ((10, 1), 0.0)
     """
 
     own_centers, norm_is_free = True, False
@@ -195,7 +216,7 @@ class GeneralKernelMachine(TrainedExpansion):
 
     def _start_anew(self) -> None:
         if self._centers_given:
-            self._given = self.ranks.whole(self.centers + self.origin, self._num_centers)
+            self._given = self.ranks.all_gather_in_order(self.centers + self.origin, self._num_centers)
         super()._start_anew()
 
     def _choose(self, x: Tensor, y: Tensor) -> None:
@@ -209,7 +230,7 @@ class GeneralKernelMachine(TrainedExpansion):
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
             p = checked_size("centers", asked, 1, len(rows), "the training rows") or asked
             centers_from = self.hparams["centers_from"]
-            centers = self.ranks.from_first(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
+            centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
             centers = self._given
             if centers.shape[1] != x.shape[1]:
@@ -226,7 +247,7 @@ class GeneralKernelMachine(TrainedExpansion):
         self.centers = centers[order.to(centers.device)].to(x) - self.origin
         if self.ranks.size > 1:
             self._all_centers = self.centers
-            self.centers = self.centers[self.ranks.own(len(centers))].clone()
+            self.centers = self.centers[self.ranks.local_rows(len(centers))].clone()
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -242,7 +263,7 @@ class GeneralKernelMachine(TrainedExpansion):
         checked_size("subsample", options["subsample"], 1, p, "the centres")  # says where it is clipped
         s = subsample_rows(options["subsample"], p, options["top_q"])
         head = self._head(head_rows(p, s))
-        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.least(budget))
+        itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
@@ -282,7 +303,7 @@ class GeneralKernelMachine(TrainedExpansion):
         if ranks.size == 1:
             return self._center_rows[:count]
         if self._all_centers is None:
-            return self._encode_like(ranks.whole(self.centers[: ranks.count(count)], count))
+            return self._encode_like(ranks.all_gather_in_order(self.centers[: ranks.count(count)], count))
         first, self._all_centers = self._all_centers[:count], None
         return self._encode_like(first.to(self.centers))
 
@@ -346,7 +367,7 @@ class GeneralKernelMachine(TrainedExpansion):
             rows = self._train_rows[batch[2]]
         else:
             x = batch[0]
-            x = self.ranks.whole(x.own, x.total) if isinstance(x, Share) else x
+            x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
             rows = Rows.of(x.to(self.centers) - self.origin, like=self._center_rows)
         values = self.run.step(rows, y, self._left_of_decay(batch_idx), self.optimizers().step)  # type: ignore[union-attr]
         self.step_size, self._stepped = self.run.step_size, True
@@ -393,7 +414,7 @@ class GeneralKernelMachine(TrainedExpansion):
         """f at some training rows, shape (m, c)."""
         if self._train_rows is None:
             return self(x[some])
-        return self.ranks.sum(kernel_matmul(self.kernel, self._train_rows[some], *self._own_share()))
+        return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, self._train_rows[some], *self._own_share()))
 
     @property
     def sq_norm_per_class(self) -> Tensor:
@@ -409,14 +430,14 @@ class GeneralKernelMachine(TrainedExpansion):
 
     def limit_centers(self) -> Tensor:
         """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
-        return self.ranks.whole_on_first(self.centers + self.origin, self._num_centers).cpu()
+        return self.ranks.gather_in_order(self.centers + self.origin, self._num_centers).cpu()
 
     def own_rows(
         self,
         per_center: Tensor,  # shape: (p, ...)
     ) -> Tensor:
         """The rows of this rank's centres."""
-        return per_center[self.ranks.own(len(per_center))]
+        return per_center[self.ranks.local_rows(len(per_center))]
 
     @property
     def num_centers(self) -> int:
@@ -468,7 +489,7 @@ class GeneralKernelMachine(TrainedExpansion):
         else:
             (p, d), c, (s, q) = state["centers"].shape, len(state["sq_norm"]), state["vectors"].shape
             self._allocate(p, d, c, s, q)
-            self._num_centers = p if self.ranks.size == 1 else self.ranks.total(p)
+            self._num_centers = p if self.ranks.size == 1 else self.ranks.all_reduce_count(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
             self._stepped = False
         self.plan = plan

@@ -72,7 +72,7 @@ class ProjectedEigenPro(Optimizer):
         self.ranks, vectors = ranks or Ranks(), preconditioner.vectors
         self.h = torch.zeros_like(alpha, requires_grad=False)
         self.corrected = self.h.new_zeros(len(vectors), alpha.shape[1])
-        self._own = Preconditioner(vectors[self.ranks.own(len(vectors))], preconditioner.weights)
+        self._own = Preconditioner(vectors[self.ranks.local_rows(len(vectors))], preconditioner.weights)
         self._temporary: list[tuple[Rows, Tensor]] = []
         self._steps = 0  # since the last projection
 
@@ -101,9 +101,9 @@ class ProjectedEigenPro(Optimizer):
         residual = residual.to(block.dtype)
         weights = residual * -scale
         s, own_s = len(self.preconditioner.vectors), len(self._own.vectors)
-        coefficients = self.ranks.sum(self._own.coefficients(block[:, :own_s], residual).mul_(scale))
+        coefficients = self.ranks.all_reduce_sum(self._own.coefficients(block[:, :own_s], residual).mul_(scale))
         correction = thin_matmul(self.preconditioner.vectors, coefficients)
-        alpha[:own_s] += correction[self.ranks.own(s)]
+        alpha[:own_s] += correction[self.ranks.local_rows(s)]
         self.corrected += correction
         self.h += (weights.T @ block).T
         self._steps += 1

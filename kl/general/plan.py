@@ -139,7 +139,7 @@ def plan_general(
         InputError: as `kl.eigenpro.plan.plan_eigenpro`.
     """
     ranks, t = ranks or Ranks(), len(data)
-    memory_batch = int(ranks.least(memory_batch))
+    memory_batch = int(ranks.all_reduce_min(memory_batch))
     few = t < 2 * CHECK_ROWS
     spectrum = data if few else data[: min(SPECTRUM_ROWS, t - CHECK_ROWS)]
     check = data[: min(t, CHECK_ROWS)] if few else data[t - CHECK_ROWS :]
@@ -152,7 +152,7 @@ def plan_general(
         d = subsample.data.shape[1]
         return precondition(kernel, system, probe, memory_batch, batch_size, top_q, p, c, d).to("cpu")
 
-    built = ranks.from_first(build).to(check.data.device)
+    built = ranks.broadcast_result(build).to(check.data.device)
     return finish_plan(kernel, built, memory_batch, batch_size, step_size, check.data.is_cuda)
 
 

@@ -107,15 +107,15 @@ class FirstRankProjection(Projection):
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
         """See `Projection`; h and theta are of this rank's centres."""
-        h = self._ranks.whole(h.double(), self._p)
+        h = self._ranks.all_gather_in_order(h.double(), self._p)
         theta = h if self._projection is None else self._projection.solve(h, start)
-        return self._ranks.same_as_first(theta)[self._ranks.own(self._p)]
+        return self._ranks.broadcast(theta)[self._ranks.local_rows(self._p)]
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`; alpha is of this rank's centres."""
-        alpha = self._ranks.whole(alpha.double(), self._p)
+        alpha = self._ranks.all_gather_in_order(alpha.double(), self._p)
         found = alpha.new_empty(alpha.shape[1]) if self._projection is None else self._projection.sq_norm(alpha)
-        return self._ranks.same_as_first(found)
+        return self._ranks.broadcast(found)
 
 
 class EigenProProjection(Projection):
@@ -163,11 +163,11 @@ class EigenProProjection(Projection):
         fitted.load_state_dict(self._zero)
         fitted.pending += start
         theta.zero_()
-        theta[: fitted.ranks.count(len(start))] = start[fitted.ranks.own(len(start))]
+        theta[: fitted.ranks.count(len(start))] = start[fitted.ranks.local_rows(len(start))]
         iteration.targets = h
         for rows in self._batches:
             iteration.step(rows)
-        if not bool(torch.isfinite(fitted.ranks.sum(theta.sum()))):
+        if not bool(torch.isfinite(fitted.ranks.all_reduce_sum(theta.sum()))):
             raise DivergenceError(
                 f"the projection onto {fitted.n} centres diverged at step size {self.plan.step_size:.3g}: raise "
                 "--memory so that a factor of K(Z, Z) fits, or look for extreme values in the features"
@@ -177,7 +177,7 @@ class EigenProProjection(Projection):
     def sq_norm(self, alpha: Tensor) -> Tensor:
         """See `Projection`."""
         fitted = self._iteration.fitted
-        return fitted.ranks.sum((alpha.double() * fitted.matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
+        return fitted.ranks.all_reduce_sum((alpha.double() * fitted.matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
 
 
 def make_projection(
@@ -196,13 +196,13 @@ def make_projection(
         return EigenProProjection(kernel, centers, head, p, c, s, budget // 4, ranks=ranks)
     if ranks.size == 1:
         return FactorProjection(kernel, centers)
-    every = ranks.whole_on_first(centers.data, p).to(centers.data)
+    every = ranks.gather_in_order(centers.data, p).to(centers.data)
     made: list[Projection] = []
 
     def make() -> None:
         made.append(FactorProjection(kernel, Rows.of(every, like=head)))
 
-    ranks.from_first(make)
+    ranks.broadcast_result(make)
     return FirstRankProjection(made[0] if made else None, p, ranks)
 
 

@@ -113,7 +113,7 @@ class ProjectedRun:
         block: Tensor,  # K(X_B, Z_r), shape: (m, p_r)
     ) -> Tensor:
         """f(X_B), temporary centres included, shape (m, c)."""
-        return self.ranks.sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(x))
+        return self.ranks.all_reduce_sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(x))
 
     def end_epoch(self) -> None:
         """Project the temporary centres, and go back to the start of the epoch where it diverged.

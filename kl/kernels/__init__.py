@@ -1,4 +1,4 @@
-"""Kernels: a formula and a thin class each."""
+"""Kernels: a formula and a small class each, their sums, products and multiples, and making them by name."""
 
 # First, because kernels are listed in the order in which their classes are defined.
 from kl.kernels.radial import (

@@ -17,13 +17,21 @@ def median_distance(
 
     Args:
         x: features, shape (n, d).
-        sample: rows drawn without replacement (all rows where n is smaller).
+        sample: rows drawn without replacement; all rows when n is smaller.
         seed: seed of the draw.
+
+    Returns:
+        The median, in the units of the features; 1.0 when there is only one row, which has no distance.
 
     Raises:
         InputError: the median is 0 (most rows are equal), so it cannot serve as a bandwidth.
 
     Source: Gretton et al. 2012, A kernel two-sample test, section 8.
+
+    Example:
+        >>> import torch, kl
+        >>> kl.median_distance(torch.tensor([[0.0], [1.0], [3.0]]))  # the distances are 1, 2 and 3
+        2.0
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(x), generator=generator)[:sample].to(x.device)

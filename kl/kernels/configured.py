@@ -1,4 +1,4 @@
-"""Kernels from configurations, which may come from files: no code is ever imported for one."""
+"""Kernels from configurations. A configuration may come from a file, so no code is imported for it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from kl.errors import InputError
 from kl.kernels.kernel import Kernel, is_ours, kernel_name
 from kl.kernels.names import check_parameters, named_class
 
-# More than anybody writes. A file can hold a list that holds itself, or 2^30 kernels in a few lines.
-DEEPEST = 32
-LARGEST = 1000
+# Limits far above any real configuration, because a damaged or hostile file can hold a list that holds itself, or 2^30
+# kernels in a few lines.
+DEEPEST = 32  # kernels inside one another
+LARGEST = 1000  # values in all
 
 
 def kernel_from_config(config: Any, own: Collection[type[Kernel]] = (), depth: int = 0) -> Kernel:
     """Make the kernel that `Kernel.config` described.
 
-    Only kl's own kernels are known by their names. A configuration can come from anywhere, in a checkpoint or a cache:
-    it does not get to say what code is imported. Classes that it names as "package.module:Class" must be given.
+    A configuration names kl's own kernels by their names, and any other class as "package.module:Class". The caller
+    must give the classes outside kl, because a configuration may come from a file, which does not get to say what code
+    is imported.
 
     Args:
         config: what `Kernel.config` returned.
-        own: classes outside kl that it may name. A class of a script or notebook, whose module is called __main__, is
-            known by its name alone.
-        depth: how many kernels it is nested in.
+        own: classes outside kl that the configuration may name. A class of a script or notebook, whose module is called
+            __main__, is known by its class name alone.
+        depth: how many kernels this configuration is nested in; 0 for the outermost.
+
+    Returns:
+        A kernel equal to the one that `Kernel.config` described.
 
     Raises:
         InputError: it is no such configuration, names a class that was not given, or has parameters that the kernel
@@ -67,17 +72,17 @@ def names_in(config: Any) -> set[str]:
         InputError: it holds too many values, or itself.
     """
     found: set[str] = set()
-    left, seen = [config], 0
-    while left:
-        value, seen = left.pop(), seen + 1
+    todo, seen = [config], 0
+    while todo:
+        value, seen = todo.pop(), seen + 1
         if seen > LARGEST:
             raise InputError(f"a kernel configuration must hold at most {LARGEST} values; this one holds more")
         if isinstance(value, Mapping):
             if isinstance(value.get("kernel"), str):
                 found.add(value["kernel"])
-            left.extend(value.values())
+            todo.extend(value.values())
         elif isinstance(value, list | tuple):
-            left.extend(value)
+            todo.extend(value)
     return found
 
 
@@ -88,7 +93,7 @@ def own_classes(kernel: Kernel) -> set[type[Kernel]]:
 
 
 def is_named(cls: type[Kernel], name: str) -> bool:
-    """Whether a configuration that names `name` means this class."""
+    """Whether the name in a configuration means this class."""
     ours = kernel_name(cls)
     if name == ours or ":" not in name or ":" not in ours:
         return name == ours
@@ -97,11 +102,11 @@ def is_named(cls: type[Kernel], name: str) -> bool:
 
 
 def comes_from(kernel: Kernel, given: Kernel) -> bool:
-    """Whether a kernel is `given`, or what `given.resolve` makes of it for some data."""
+    """Whether `given` is this kernel, or becomes this kernel when `given.resolve` is called on some data."""
     if type(kernel) is not type(given):
         return False
     if not is_ours(type(given)) and type(given).resolve is not Kernel.resolve:
-        return True  # it has rules of its own
+        return True  # the class resolves by a rule of its own, which cannot be checked here
     return all(_follows(getattr(kernel, f.name), getattr(given, f.name)) for f in fields(kernel))  # type: ignore[arg-type]
 
 
@@ -126,15 +131,15 @@ def _own_class(name: str, own: Collection[type[Kernel]]) -> type[Kernel]:
         if is_named(cls, name):
             return cls
     module, _, qualname = name.partition(":")
-    told = f"mine:{qualname}, where mine.py holds that class" if module == "__main__" else name
+    importable = f"mine:{qualname}, where mine.py holds that class" if module == "__main__" else name
     raise InputError(
         f"kernel {name} is none of kl's, and a file does not get to say what code runs: if you trust that class, name "
-        f"it yourself with --kernel {told}; in Python pass it as kernel="
+        f"it yourself with --kernel {importable}; in Python pass it as kernel="
     )
 
 
 def _with_kernels(value: Any, own: Collection[type[Kernel]], depth: int) -> Any:
-    """Kernels in place of the configurations nested in a parameter."""
+    """The value of a parameter, with the configurations nested in it replaced by kernels."""
     if depth > DEEPEST:
         raise InputError(f"a kernel configuration must be nested at most {DEEPEST} deep; this one is deeper")
     if isinstance(value, Mapping) and "kernel" in value:

@@ -17,7 +17,7 @@ class Polynomial(GramKernel):
 
     Args:
         degree: whole number, 1 or above.
-        bias: 0 or above; a negative one would not be positive semi-definite.
+        bias: 0 or above; with a negative bias the function is not positive semi-definite.
         scale: above 0; 1/d keeps the values near 1 for features of order 1.
 
     Raises:

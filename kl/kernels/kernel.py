@@ -1,4 +1,4 @@
-"""What a kernel is: the class that every kernel extends, kernels of inner products, and sums, products and multiples.
+"""The class that every kernel extends, kernels of inner products, and sums, products and multiples of kernels.
 
 Source of the combinations: Schoelkopf and Smola 2002, Learning with Kernels, Propositions 13.1 and 13.2.
 """
@@ -25,30 +25,39 @@ from kl.rows.workspace import Workspace
 class Kernel(ABC):
     """A positive semi-definite function K(x, z) on R^d.
 
-    Kernels are frozen dataclasses: parameters validated once, compared by value, copied with
-    `dataclasses.replace`. Most new kernels should extend `RadialKernel` or `GramKernel`, which need one
-    formula. One that is no function of <x, z>, |x|^2 and |z|^2 extends this class and gives `_block` and
-    `_diag`.
+    Kernels are frozen dataclasses: parameters validated once, compared by value, copied with `dataclasses.replace`.
+    Extend `RadialKernel` for a function of |x - z|, or `GramKernel` for a function of <x, z>, |x|^2 and |z|^2, because
+    each of them needs one formula. Extend this class for any other kernel, and define `_block` and `_diag`.
+
+    Example:
+        >>> import dataclasses, torch, kl
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Minimum(kl.Kernel):  # K(x, z) = sum_j min(x_j, z_j)
+        ...     def _block(self, x, z):
+        ...         return torch.minimum(x[:, None], z[None]).sum(dim=2)
+        ...     def _diag(self, x):
+        ...         return x.data.sum(dim=1)
+        >>> Minimum()(torch.tensor([[1.0, 2.0], [3.0, 1.0]])).tolist()
+        [[3.0, 2.0], [2.0, 4.0]]
     """
 
     name: ClassVar[str] = ""  # what users type after --kernel; empty for kernels outside kl
-    aliases: ClassVar[tuple[str, ...]] = ()  # other names of it
-    is_combination: ClassVar[bool] = False  # of other kernels, for which a command line has no words
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names that users may type
+    is_combination: ClassVar[bool] = False  # made of other kernels; a command line cannot name such a kernel
     shift_invariant: ClassVar[bool] = False  # whether K(x + a, z + a) = K(x, z) for every a
 
     def __call__(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """K(x_i, z_j) as a matrix, z = x by default.
+        """The kernel matrix K(x_i, z_j); z is x by default.
 
         Args:
             x: float tensor, shape (m, d).
             z: float tensor of x's dtype, shape (p, d).
 
         Returns:
-            Tensor of shape (m, p). With z left out the diagonal is exact.
+            Tensor of shape (m, p). If z is left out, the diagonal is exact.
 
         Raises:
-            InputError: x or z is no finite float matrix, their widths differ, or the bandwidth is still
-                "auto".
+            InputError: x or z is no finite float matrix, their widths differ, or the bandwidth is still "auto".
         """
         rows = Rows.of(check_finite_matrix("x", x))
         if z is None:
@@ -71,20 +80,28 @@ class Kernel(ABC):
         return self._diag(x)
 
     def origin_of(self, x: Tensor) -> Tensor:
-        """What to subtract from all rows, shape (d,): `far_origin`, and 0 where that would change the values."""
+        """The row to subtract from all rows, shape (d,), so that distances keep their digits.
+
+        For a shift-invariant kernel the row is `far_origin`; for any other kernel it is 0, because a shift would change
+        the kernel values.
+        """
         return far_origin(x) if self.shift_invariant else torch.zeros_like(x[0])
 
     def block(self, x: Rows, z: Rows, same: Tensor | None = None, workspace: Workspace | None = None) -> Tensor:
-        """K(x_i, z_j), shape (m, p), for rows whose norms are known: what the engine calls on every tile.
+        """K(x_i, z_j), shape (m, p), for rows whose norms are known; `kl.products.blocks` calls it on every tile.
 
-        `same[i]` is the row of z that x_i is, or any number outside 0..p-1; there the distance is exactly zero rather
-        than the rounding error of a cancellation. The result lies in `workspace` where one is given.
+        Args:
+            x: m rows.
+            z: p rows.
+            same: for each row of x the index of the same row in z, or any number outside 0..p-1 if z does not hold it,
+                shape (m,). At these pairs the distance is exactly zero, not the rounding error of a cancellation.
+            workspace: memory that the result is written to; None is new memory.
         """
         self._require_resolved()
         return self._values(Pair(x, z, same, self.uses_products(x.data.shape[1]), workspace))
 
     def uses_products(self, d: int) -> int:
-        """How often the values for d features need the inner products or distances of a `Pair`; 0 for none."""
+        """How many times the values for d features need the inner products or distances of a `Pair`; 0 for none."""
         return 0
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
@@ -136,10 +153,20 @@ class Kernel(ABC):
 
 
 class GramKernel(Kernel):
-    """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass gives `_evaluate`."""
+    """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass defines `_evaluate`.
+
+    Example:
+        >>> import dataclasses, torch, kl
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Cosine(kl.GramKernel):  # K(x, z) = <x, z> / (|x||z|)
+        ...     def _evaluate(self, gram, x_sq, z_sq):
+        ...         return gram.div_((x_sq * z_sq).sqrt_())
+        >>> Cosine()(torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).flatten()
+        tensor([1.0000, 0.6000])
+    """
 
     def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`."""
+        """1: the formula takes the inner products once."""
         return 1
 
     @abstractmethod
@@ -147,12 +174,12 @@ class GramKernel(Kernel):
         """Kernel values from inner products.
 
         Args:
-            gram: <x_i, z_j>, shape (m, p); may be overwritten, and should be: the tile is in cache.
+            gram: <x_i, z_j>, shape (m, p); may be overwritten, and should be, because the tile is in cache.
             x_sq: |x_i|^2, shape (m, 1).
             z_sq: |z_j|^2, shape (1, p).
 
         Returns:
-            Shape (m, p); the caller may overwrite it, as it may `gram`.
+            Tensor of shape (m, p); the caller may overwrite both this tensor and `gram`.
         """
 
     def _values(self, pair: Pair) -> Tensor:
@@ -169,9 +196,10 @@ def is_ours(cls: type[Kernel]) -> bool:
 
 
 def kernel_name(cls: type[Kernel]) -> str:
-    """What configurations call a class: kl's by their names, others "package.module:Class".
+    """What configurations call a class: kl's classes by their `name`, others "package.module:Class".
 
-    A user's class may inherit or invent a `name`, which would not lead back to that class.
+    A class outside kl is not called by its `name`, because the user may have inherited or invented a `name` that leads
+    to another class.
     """
     return cls.name if is_ours(cls) else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -200,16 +228,16 @@ class _Combination(Kernel):
         object.__setattr__(self, "parts", tuple(flat))
 
     def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`: the sum over the parts."""
+        """The sum of what the parts need: each part asks the pair for the inner products again."""
         return sum(part.uses_products(d) for part in self.parts)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
+        """Whether all parts are shift-invariant."""
         return all(part.shift_invariant for part in self.parts)
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
-        """See `Kernel.resolve`."""
+        """The kernel whose parts have their "auto" bandwidths resolved on x, see `Kernel.resolve`."""
         return replace(self, parts=tuple(part.resolve(x, seed) for part in self.parts))
 
     def _require_resolved(self) -> None:
@@ -227,7 +255,7 @@ class Sum(_Combination):
     Raises:
         InputError: parts is empty or holds something that is no kernel.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.1.
 
     Example:
         >>> from kl.kernels import Gaussian, Laplacian
@@ -254,7 +282,7 @@ class Product(_Combination):
     Raises:
         InputError: parts is empty or holds something that is no kernel.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.2.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.2.
 
     Example:
         >>> from kl.kernels import Gaussian, Laplacian
@@ -276,13 +304,13 @@ class Scaled(Kernel):
     """scale K(x, z), usually written `scale * k`.
 
     Args:
-        part: the kernel.
-        scale: a finite number above 0; with another the function would not be positive semi-definite.
+        part: the kernel K.
+        scale: a finite number above 0; with any other number the function is not positive semi-definite.
 
     Raises:
         InputError: part is no kernel, or scale is out of its range.
 
-    Source: Schoelkopf and Smola 2002, Proposition 13.1.
+    Source: Schoelkopf and Smola 2002, Learning with Kernels, Proposition 13.1.
 
     Example:
         >>> from kl.kernels import Gaussian
@@ -301,16 +329,16 @@ class Scaled(Kernel):
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
     def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`."""
+        """What the part needs."""
         return self.part.uses_products(d)
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
-        """Whether the part is."""
+        """Whether the part is shift-invariant."""
         return self.part.shift_invariant
 
     def resolve(self, x: Tensor, seed: int = 0) -> Kernel:
-        """See `Kernel.resolve`."""
+        """The kernel whose part has its "auto" bandwidth resolved on x, see `Kernel.resolve`."""
         return replace(self, part=self.part.resolve(x, seed))
 
     def _require_resolved(self) -> None:

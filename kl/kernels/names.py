@@ -1,4 +1,4 @@
-"""The names of kl's own kernels, and what their parameters are checked with."""
+"""The names of kl's own kernels, and the check of their parameters."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from kl.kernels.kernel import Kernel, is_ours
 
 
 def kernel_names() -> list[str]:
-    """The names that `build_kernel` and `--kernel` know, aliases last."""
+    """The names that `build_kernel` and `--kernel` know.
+
+    Returns:
+        The names in the order in which the kernels are defined, then the aliases. Sums, products and multiples have no
+        name that a user could type.
+
+    Example:
+        >>> import kl
+        >>> kl.kernel_names()[:2], "relu-ntk" in kl.kernel_names()
+        (['gaussian', 'laplacian'], True)
+    """
     typed = [cls for cls in _classes().values() if not cls.is_combination]
     return [*(cls.name for cls in typed), *(alias for cls in typed for alias in cls.aliases)]
 
 
 def named_class(name: str) -> type[Kernel]:
-    """The class of one of kl's own kernels.
+    """The class of the kl kernel that has this name or alias.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: no kernel has this name.
     """
     known = _classes()
     known |= {alias: cls for cls in known.values() for alias in cls.aliases}
@@ -36,7 +46,7 @@ def named_class(name: str) -> type[Kernel]:
 
 
 def _classes() -> dict[str, type[Kernel]]:
-    """kl's own kernels by their names: every class in kl.kernels that has one."""
+    """kl's own kernels by their names: every class in kl.kernels that has a name."""
     return {cls.name: cls for cls in _below(Kernel) if is_ours(cls) and cls.name}
 
 
@@ -48,10 +58,10 @@ def _below(cls: Any) -> Iterator[type[Kernel]]:
 
 
 def check_parameters(name: str, cls: type[Kernel], given: Mapping[str, Any], complete: bool = False) -> None:
-    """Check that a kernel has these parameters and, if they are to be complete, that it needs no others.
+    """Check that a kernel has the given parameters and, with `complete`, that it needs no others.
 
     Raises:
-        InputError: it has not, or does.
+        InputError: a parameter is unknown, or a needed one is missing.
     """
     accepted = inspect.signature(cls).parameters
     if unknown := [str(key) for key in given if key not in accepted]:

@@ -1,6 +1,6 @@
 """Kernels of the distance r = |x - z|: each is its formula and a docstring.
 
-[RW06] is Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapter 4.
+Equation numbers of Rasmussen and Williams are those of their book of 2006, Gaussian Processes for Machine Learning.
 """
 
 from __future__ import annotations
@@ -19,22 +19,31 @@ from kl.kernels.kernel import GramKernel
 from kl.rows.pair import Pair
 
 Bandwidth = float | Literal["auto"]
+"""A length scale in the units of the features, or "auto": the median pairwise distance of the data."""
 
-# Up to this many features distances are summed coordinate by coordinate: as fast as by inner products, and without
-# their cancellation, which smooth kernels of few features amplify.
+# Features up to which distances are summed coordinate by coordinate: that is as fast as inner products, and has no
+# cancellation, whose error smooth kernels of few features amplify.
 DIRECT_FEATURES = 16
 
 
 @dataclass(frozen=True)
 class RadialKernel(GramKernel):
-    """A kernel that is a function of the squared Euclidean distance |x - z|^2. A subclass gives `_profile`.
+    """A kernel that is a function of the squared Euclidean distance |x - z|^2. A subclass defines `_profile`.
 
     Args:
-        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the
-            data.
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
 
     Raises:
         InputError: the bandwidth is neither "auto" nor a number above 0 whose square float32 can hold.
+
+    Example:
+        >>> import dataclasses, torch, kl
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Cauchy(kl.RadialKernel):  # K(x, z) = 1 / (1 + |x - z|^2 / bandwidth^2)
+        ...     def _profile(self, sq_dist):
+        ...         return sq_dist.div_(self.bandwidth**2).add_(1).reciprocal_()
+        >>> Cauchy(bandwidth=2.0)(torch.tensor([[0.0], [2.0]])).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
 
     shift_invariant: ClassVar[bool] = True
@@ -62,7 +71,7 @@ class RadialKernel(GramKernel):
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
 
     def uses_products(self, d: int) -> int:
-        """See `Kernel.uses_products`; distances between rows of few features are summed directly."""
+        """1, or 0 for few features, whose distances are summed coordinate by coordinate."""
         return int(d > DIRECT_FEATURES)
 
     def _values(self, pair: Pair) -> Tensor:
@@ -91,9 +100,15 @@ class RadialKernel(GramKernel):
 
 @dataclass(frozen=True)
 class Gaussian(RadialKernel):
-    """exp(-r^2 / (2 bandwidth^2)).
+    """exp(-r^2 / (2 bandwidth^2)) with r = |x - z|.
 
-    Source: [B18] section 2; [RW06] eq. 4.9.
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+
+    Raises:
+        InputError: the bandwidth is out of its range.
+
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; Rasmussen and Williams 2006, eq. 4.9.
 
     Example:
         >>> import torch
@@ -110,9 +125,15 @@ class Gaussian(RadialKernel):
 
 @dataclass(frozen=True)
 class Laplacian(RadialKernel):
-    """exp(-r / bandwidth), with the Euclidean r and not the L1 distance.
+    """exp(-r / bandwidth) with the Euclidean distance r = |x - z|, not the L1 distance.
 
-    Source: [B18] section 2; [RW06] eq. 4.18 with gamma = 1.
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+
+    Raises:
+        InputError: the bandwidth is out of its range.
+
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; Rasmussen and Williams 2006, eq. 4.18 with gamma = 1.
 
     Example:
         >>> import torch
@@ -129,16 +150,19 @@ class Laplacian(RadialKernel):
 
 @dataclass(frozen=True)
 class ExponentialPower(RadialKernel):
-    """exp(-(r / bandwidth)^power), also called the dispersal or gamma-exponential kernel.
+    """exp(-(r / bandwidth)^power) with r = |x - z|, also called the dispersal or gamma-exponential kernel.
 
-    Power 1 is the Laplacian, power 2 a Gaussian whose bandwidth is this one over sqrt(2). The public EigenPro
-    code's `dispersal(bandwidth, gamma)` is exp(-r^gamma / bandwidth): there, write bandwidth^(1/gamma) for
-    this bandwidth.
+    Power 1 is the Laplacian; power 2 is a Gaussian of bandwidth `bandwidth` / sqrt(2). The public EigenPro code defines
+    `dispersal(bandwidth, gamma)` as exp(-r^gamma / bandwidth), so its bandwidth is the gamma-th power of this one.
 
     Args:
-        power: above 0 and at most 2; beyond 2 the function is not positive semi-definite.
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+        power: above 0 and at most 2; above 2 the function is not positive semi-definite.
 
-    Source: [RW06] eq. 4.18.
+    Raises:
+        InputError: a parameter is out of its range.
+
+    Source: Rasmussen and Williams 2006, eq. 4.18.
 
     Example:
         >>> import torch
@@ -165,9 +189,15 @@ class ExponentialPower(RadialKernel):
 
 @dataclass(frozen=True)
 class Matern32(RadialKernel):
-    """(1 + t) exp(-t) with t = sqrt(3) r / bandwidth: the Matern kernel of smoothness 3/2.
+    """(1 + t) exp(-t) with t = sqrt(3) r / bandwidth and r = |x - z|: the Matern kernel of smoothness 3/2.
 
-    Source: [RW06] eq. 4.17.
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+
+    Raises:
+        InputError: the bandwidth is out of its range.
+
+    Source: Rasmussen and Williams 2006, eq. 4.17.
 
     Example:
         >>> import torch
@@ -186,9 +216,15 @@ class Matern32(RadialKernel):
 
 @dataclass(frozen=True)
 class Matern52(RadialKernel):
-    """(1 + t + t^2 / 3) exp(-t) with t = sqrt(5) r / bandwidth: the Matern kernel of smoothness 5/2.
+    """(1 + t + t^2 / 3) exp(-t) with t = sqrt(5) r / bandwidth and r = |x - z|: the Matern kernel of smoothness 5/2.
 
-    Source: [RW06] eq. 4.17.
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+
+    Raises:
+        InputError: the bandwidth is out of its range.
+
+    Source: Rasmussen and Williams 2006, eq. 4.17.
 
     Example:
         >>> import torch
@@ -208,9 +244,16 @@ class Matern52(RadialKernel):
 
 @dataclass(frozen=True)
 class InverseMultiquadric(RadialKernel):
-    """(1 + r^2 / bandwidth^2)^(-1/2).
+    """(1 + r^2 / bandwidth^2)^(-1/2) with r = |x - z|.
 
-    Source: [RW06] eq. 4.19 with alpha = 1/2; Theorem 1 of [B18] covers it beside the Gaussian.
+    Args:
+        bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
+
+    Raises:
+        InputError: the bandwidth is out of its range.
+
+    Source: Rasmussen and Williams 2006, eq. 4.19 with alpha = 1/2. Theorem 1 of Belkin, Ma, Mandal 2018,
+    arXiv:1802.01396, covers this kernel beside the Gaussian.
 
     Example:
         >>> import torch

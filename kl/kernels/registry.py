@@ -1,4 +1,4 @@
-"""Kernels by what a user types after `--kernel`, or writes in Python."""
+"""Kernels by what a user types after `--kernel` or writes in Python."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from kl.system.user_modules import import_user_class
 def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> Kernel:
     """Make a kernel from a name, from "package.module:Class", or from what `Kernel.config` returned.
 
-    A module is looked for in the current directory first; see `kl.system.user_modules`. Its code runs, so give no
-    "package.module:Class" that a file holds. A configuration runs no code: see `kl.kernels.configured`.
+    The module of "package.module:Class" is looked for in the current directory first (`kl.system.user_modules`), and
+    its code runs. Pass only names that the user typed, never a name that a file holds. A configuration runs no code.
 
     Args:
         spec: one of `kernel_names()`; "package.module:Class" for a class of your own; a `config()` dict of kl's own
-            kernels; or a kernel, which is returned as it is, or as a copy where parameters are given.
-        parameters: the kernel's parameters, which take precedence over those in `spec`. None means not given.
+            kernels; or a kernel, which is returned as it is, or as a copy with the parameters replaced.
+        **parameters: the kernel's parameters, which take precedence over those in `spec`. None means not given.
+
+    Returns:
+        The kernel.
 
     Raises:
-        InputError: the name, the module or the class is unknown or no kernel, or a parameter is unknown,
-            missing or out of its range.
+        InputError: the name, the module or the class is unknown or no kernel, or a parameter is unknown, missing or out
+            of its range.
 
     Example:
         >>> build_kernel("laplacian", bandwidth=10)
@@ -51,41 +54,42 @@ def build_kernel(spec: str | Mapping[str, Any] | Kernel, **parameters: Any) -> K
 
 
 def kernel_class(spec: str) -> type[Kernel]:
-    """The class that a name or "package.module:Class" means; the code of that module runs.
+    """The class that a name or "package.module:Class" means; for the latter the code of that module runs.
 
     Raises:
-        InputError: it is unknown, or no kernel.
+        InputError: the name or the class is unknown, or the class is no kernel.
     """
     return _load_class(spec) if ":" in spec else named_class(spec)
 
 
 GivenKernel = Kernel | type[Kernel] | str
-"""What a user says of a file's kernel: that kernel, a class, its name, or "package.module:Class"."""
+"""How a user gives the kernel of a file: as a kernel, as its class, by its name, or as "package.module:Class"."""
 
 
 def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None = None) -> Kernel:
-    """The kernel of a configuration that a file holds, with the classes that the user has given for it.
+    """The kernel of a configuration that a file holds; classes outside kl must be given by the user.
 
     Args:
         config: what `Kernel.config` returned.
-        given: the kernel itself, which takes the configuration's place, or classes of the kernels in it.
+        given: the kernel itself, which replaces the configuration; or the classes outside kl that the configuration
+            names, each as a class, a name or "package.module:Class".
 
     Raises:
-        InputError: the configuration is none, names a class outside kl that was not given, or does not name one that
-            was.
+        InputError: `config` is no configuration, it names a class outside kl that was not given, or it does not name a
+            class that was given.
     """
-    several = isinstance(given, list | tuple)
-    asked: list[Any] = [] if given is None else list(given) if several else [given]  # type: ignore[arg-type]
+    is_list = isinstance(given, list | tuple)
+    items: list[Any] = [] if given is None else list(given) if is_list else [given]  # type: ignore[arg-type]
     classes: set[type[Kernel]] = set()
-    for each in asked:
-        if isinstance(each, Kernel):
-            classes |= {type(each), *own_classes(each)}
-        elif isinstance(each, str):
-            classes.add(kernel_class(each))
-        elif _is_kernel_class(each):
-            classes.add(each)
+    for item in items:
+        if isinstance(item, Kernel):
+            classes |= {type(item), *own_classes(item)}
+        elif isinstance(item, str):
+            classes.add(kernel_class(item))
+        elif _is_kernel_class(item):
+            classes.add(item)
         else:
-            raise InputError(f"kernel must be a Kernel, a class of kernels or its name; got {each!r}")
+            raise InputError(f"kernel must be a Kernel, a class of kernels or its name; got {item!r}")
     names = names_in(config)
     for cls in classes:
         if not any(is_named(cls, name) for name in names):
@@ -93,8 +97,8 @@ def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None
                 f"kernel must be what the file names, {', '.join(sorted(names)) or 'none'}; got {kernel_name(cls)}: "
                 "give that, or leave it out where it is one of kl's"
             )
-    if len(asked) == 1 and isinstance(asked[0], Kernel):
-        return asked[0]
+    if len(items) == 1 and isinstance(items[0], Kernel):
+        return items[0]
     return kernel_from_config(config, classes)
 
 

@@ -1,15 +1,15 @@
 """The two kernels of an infinitely wide, fully connected ReLU network.
 
-The network of `depth` weight layers in NTK parametrisation, with weights drawn from N(0, 1) and biases
-b_k that start at 0:
+The network of `depth` weight layers in NTK parametrisation, with weights drawn from N(0, 1) and biases b_k that start
+at 0:
 
     h_1 = W_1 x + bias b_1,    h_{k+1} = sqrt(2 / width) W_{k+1} relu(h_k) + bias b_{k+1},    f(x) = h_depth
 
 The sqrt(2 / width) keeps the scale: E[h_k(x)^2] = |x|^2 in every layer.
 
-Sources: Cho and Saul 2009, Kernel methods for deep learning, eqs. 3 and 6 (the arc-cosine functions k0 and
-k1); Jacot, Gabriel and Hongler 2018, Neural tangent kernel, Theorem 1; Lee et al. 2018, Deep neural networks
-as Gaussian processes, eq. 5.
+Sources: Cho and Saul 2009, Kernel methods for deep learning, eqs. 3 and 6 (the arc-cosine functions k0 and k1); Jacot,
+Gabriel and Hongler 2018, Neural tangent kernel, arXiv:1806.07572, Theorem 1; Lee et al. 2018, Deep neural networks as
+Gaussian processes, arXiv:1711.00165, eq. 5.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from kl.checks import check_count, check_not_negative
 from kl.kernels.kernel import GramKernel
 from kl.rows.pair import Pair
 
-# Elements worked on at a time on a CPU, so that the five temporaries of that size stay in its cache. For a
-# tile of 2048 x 1024 this is three to four times faster than taking it whole, which also makes the system
-# clear fresh pages for every temporary (measured, AVX-512, one thread: 0.15 against 0.04 G elements/s).
+# Kernel values computed at a time on a CPU, so that the five temporaries of this size stay in the cache. For a tile of
+# 2048 x 1024 this is three to four times faster than computing the whole tile at once, because the system must clear
+# fresh pages for every large temporary (measured, AVX-512, one thread: 0.15 against 0.04 G elements/s).
 _CACHED = 2**16
 
 
@@ -53,9 +53,8 @@ class _ReluNetwork(GramKernel):
         rows = max(1, _CACHED // gram.shape[1]) if gram.device.type == "cpu" else len(gram)
         z_sq = z_sq.expand_as(gram)
         for part, part_x_sq, part_z_sq in zip(gram.split(rows), x_sq.split(rows), z_sq.split(rows), strict=True):
-            # The root of the product and not the product of roots: sqrt(a * a) rounds to a exactly, so that
-            # the cosine of a row with itself is exactly 1. One unit in the last place less would cost k0 the
-            # square root of that.
+            # The root of the product, not the product of the roots: sqrt(a * a) rounds to a exactly, so the cosine of a
+            # row with itself is exactly 1. A cosine that is off by a rounding error e puts an error of sqrt(e) into k0.
             self._recur(part, (part_x_sq * part_z_sq).sqrt_())
         return gram
 
@@ -72,9 +71,9 @@ class ReluNTK(_ReluNetwork):
         S_1 = <x, z>,                S_{k+1} = |x||z| k1(u_k)    with u_k = S_k / (|x||z|)
         N_1 = S_1 + bias^2,          N_{k+1} = N_k k0(u_k) + S_{k+1} + bias^2
 
-    K(x, x) is depth (|x|^2 + bias^2). Where x or z is 0 the angle is undefined and u_k is taken as 0, which
-    amounts to relu'(0) = 1/2. As for other kernels that are not smooth on the diagonal, equal rows are told
-    from nearly equal ones only to the square root of the rounding error, unless `same` says which are equal.
+    K(x, x) is depth (|x|^2 + bias^2). When x or z is 0, the angle is undefined and u_k is taken as 0, which amounts to
+    relu'(0) = 1/2. The kernel is not smooth on the diagonal, so rounding moves the values of equal rows by the square
+    root of the rounding error, unless `same` says which rows are equal.
 
     Args:
         depth: weight layers, 1 or above; depth 1 is the linear kernel <x, z> + bias^2.
@@ -83,7 +82,8 @@ class ReluNTK(_ReluNetwork):
     Raises:
         InputError: a parameter is out of its range.
 
-    Source: Jacot et al. 2018, Theorem 1, with Cho and Saul 2009, eqs. 3 and 6.
+    Source: Jacot, Gabriel and Hongler 2018, arXiv:1806.07572, Theorem 1, with Cho and Saul 2009, Kernel methods for
+    deep learning, eqs. 3 and 6.
 
     Example:
         >>> import torch
@@ -100,15 +100,14 @@ class ReluNTK(_ReluNetwork):
         for k0, cosine in layers:
             gram.mul_(k0).addcmul_(norms, cosine).add_(self.bias**2)
         if self.bias > 0 and self.depth > 1:
-            # _layers gives zero rows the cosine k1(0) from the second layer on, where S_k / (|x||z|) is still
-            # 0 / 0. With that taken as 0 in every layer, k0 is 1/2 and the recursion N_{k+1} = N_k / 2 +
-            # bias^2.
+            # _layers gives zero rows the cosine k1(0) from the second layer on, although S_k / (|x||z|) is 0 / 0 in
+            # every layer. With a cosine of 0 in every layer k0 is 1/2, and the recursion is N_{k+1} = N_k / 2 + bias^2.
             gram.masked_fill_(norms == 0, self.bias**2 * (2 - 2.0 ** (1 - self.depth)))
 
 
 @dataclass(frozen=True)
 class ReluNNGP(_ReluNetwork):
-    """S_depth, the covariance of f(x) and f(z) over random weights: for training the last layer alone.
+    """S_depth, the covariance of f(x) and f(z) over random weights: the kernel of training the last layer alone.
 
         k1(u) = u (1 - acos(u) / pi) + sqrt(1 - u^2) / pi
         S_1 = <x, z>,    S_{k+1} = |x||z| k1(S_k / (|x||z|))
@@ -117,13 +116,13 @@ class ReluNNGP(_ReluNetwork):
 
     Args:
         depth: weight layers, 1 or above; depth 1 is the linear kernel <x, z>.
-        bias: has no effect, since the biases start at 0. It is taken so that both kernels of one network can
-            be made from the same parameters.
+        bias: has no effect, because the biases start at 0. The parameter is accepted so that both kernels of one
+            network can be made from the same parameters.
 
     Raises:
         InputError: a parameter is out of its range.
 
-    Source: Lee et al. 2018, eq. 5, with Cho and Saul 2009, eq. 6.
+    Source: Lee et al. 2018, arXiv:1711.00165, eq. 5, with Cho and Saul 2009, Kernel methods for deep learning, eq. 6.
 
     Example:
         >>> import torch
@@ -140,15 +139,14 @@ class ReluNNGP(_ReluNetwork):
 
 
 def _layers(gram: Tensor, norms: Tensor, depth: int) -> Iterable[tuple[Tensor, Tensor]]:
-    """(k0(u_k), u_{k+1}) for k = 1..depth-1; the next step overwrites both, and none reads `gram` again.
+    """(k0(u_k), u_{k+1}) for k = 1..depth-1. The next step overwrites both tensors, and no step reads `gram` again.
 
-    The state is v = 1 - u: near u = 1 the angle theta is about sqrt(2 v), and u itself would have rounded v
-    away. With u = cos(theta) the recursion is v_{k+1} = v_k - (sin(theta) - theta cos(theta)) / pi, and k0 =
-    1 - theta / pi.
+    The state is v = 1 - u: near u = 1 the angle theta is about sqrt(2 v), and u itself would have rounded v away. With
+    u = cos(theta) the recursion is v_{k+1} = v_k - (sin(theta) - theta cos(theta)) / pi, and k0 = 1 - theta / pi.
     """
     if depth == 1:
         return ()
-    # The clamp makes the cosine of zero rows 0 and leaves that of all others alone.
+    # The clamp makes the cosine of zero rows 0 and does not change any other cosine.
     v = norms.clamp(min=torch.finfo(norms.dtype).tiny)
     torch.div(gram, v, out=v).neg_().add_(1).clamp_(0, 2)
     return _iterate(v, depth)

@@ -78,10 +78,10 @@ class KernelExpansion(EvaluatedModule):
         if x.requires_grad and torch.is_grad_enabled():
             return self._differentiable(x, centers, weights)
         rows = Rows.of(x, like=centers)
-        scores = self.ranks.sum(kernel_matmul(self.kernel, rows, centers, weights))
+        scores = self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, weights))
         if self._is_coarse(scores, rows, centers, weights):
             exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
-            return self.ranks.sum(exact).to(scores.dtype)
+            return self.ranks.all_reduce_sum(exact).to(scores.dtype)
         return scores
 
     def _is_coarse(self, scores: Tensor, x: Rows, centers: Rows, weights: Tensor) -> bool:
@@ -94,7 +94,7 @@ class KernelExpansion(EvaluatedModule):
         That is what rounded kernel values change f(x) by, were their errors independent of one another.
         """
         squares = self.kernel.block_diag(centers).double() @ weights.double().square()
-        largest = float(self.ranks.sum(squares).max()) * float(self.kernel.block_diag(x).max())
+        largest = float(self.ranks.all_reduce_sum(squares).max()) * float(self.kernel.block_diag(x).max())
         return torch.finfo(x.data.dtype).eps * largest**0.5
 
     def kernel_sums(
@@ -106,7 +106,7 @@ class KernelExpansion(EvaluatedModule):
         centers, weights = self._own_share()
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
         ones = weights.new_ones(len(weights), 1)
-        return self.ranks.sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
+        return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
 
     def _differentiable(self, x: Tensor, centers: Rows, weights: Tensor) -> Tensor:
         """f(x) with its gradient with respect to x."""

@@ -65,14 +65,14 @@ class InterpolatingMachine(TrainedExpansion):
         budget = self._budget(device)
         if not self.is_fitted:
             itemsize, on_gpu = x.element_size(), torch.device(device).type == "cuda"
-            self._require_room(len(x), x.shape[1], y.shape[1], itemsize, int(self.ranks.least(budget)), on_gpu)
+            self._require_room(len(x), x.shape[1], y.shape[1], itemsize, int(self.ranks.all_reduce_min(budget)), on_gpu)
             self._resolve_kernel(x)
             n, generator = len(x), torch.Generator().manual_seed(self.hparams["seed"])
             if n < self.owners.size:
                 raise InputError(f"{n} training rows are fewer than the {self.owners.size} ranks: use fewer --devices")
             self._allocate(n, x.shape[1], y.shape[1])
             self.origin, self.order = self.kernel.origin_of(x), torch.randperm(n, generator=generator)
-            own = self.order[self.owners.own(n)]
+            own = self.order[self.owners.local_rows(n)]
             self.centers, self.targets = x[own] - self.origin, y[own]
         self.to(device)
         self._centers_changed()
@@ -132,9 +132,9 @@ class InterpolatingMachine(TrainedExpansion):
         ours = len(self.order), self.centers.shape[1], self.targets.shape[1]
         if ours != (*x.shape, y.shape[1]):
             return False
-        own = self.order.cpu()[self.owners.own(len(self.order))]
+        own = self.order.cpu()[self.owners.local_rows(len(self.order))]
         same = torch.equal(x[own] - self.origin.cpu(), self.centers.cpu())
-        return self.owners.least(same and torch.equal(y[own], self.targets.cpu())) > 0
+        return self.owners.all_reduce_min(same and torch.equal(y[own], self.targets.cpu())) > 0
 
     def _measure_training(self) -> dict[str, float]:
         values = self.fitted_values()
@@ -142,7 +142,7 @@ class InterpolatingMachine(TrainedExpansion):
         if self.is_classifier:
             found["train/error"] = error(values, self.targets)
         share = len(values) / len(self.order)
-        means = self.owners.sum(values.new_tensor([share * value for value in found.values()]))
+        means = self.owners.all_reduce_sum(values.new_tensor([share * value for value in found.values()]))
         return dict(zip(found, means.tolist(), strict=True))
 
     def own_rows(
@@ -150,11 +150,11 @@ class InterpolatingMachine(TrainedExpansion):
         per_row: Tensor,  # shape: (n, ...)
     ) -> Tensor:
         """Of rows given in the order of the training set those of this rank, in the order of `centers`."""
-        return per_row[self.order[self.owners.own(len(self.order))].to(per_row.device)]
+        return per_row[self.order[self.owners.local_rows(len(self.order))].to(per_row.device)]
 
     def in_data_order(
         self,
         per_center: Tensor,  # shape: (n_r, ...)
     ) -> Tensor:
         """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set; all n."""
-        return self.owners.whole(per_center, len(self.order))[self.position]
+        return self.owners.all_gather_in_order(per_center, len(self.order))[self.position]

@@ -18,12 +18,28 @@ def load_machine(
     """The machine that a checkpoint holds, on the CPU, ready to predict; no code of the file's choice runs.
 
     Args:
-        path: a file on disk.
-        kernel: the kernel, its class, or "package.module:Class": needed where it is none of kl's; see
-            `TrainedExpansion.restored`.
+        path: a file that `kl fit`, a Lightning Trainer or `KernelModel.save` wrote.
+        kernel: the kernel, its class, or "package.module:Class", or a list of these for a sum or product. Give it when
+            the kernel's class is not one of kl's, because a file does not get to say what code is imported; it must be
+            the kernel of the file. None means one of kl's own kernels.
+
+    Returns:
+        A `KernelMachine`, `GeneralKernelMachine`, `ConjugateGradientMachine` or `KernelModel`, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of something else.
+        CheckpointError: the file is missing, damaged, or of something else, or its kernel is not the one that was
+            given.
+        InputError: `kernel` is not a kernel, a class of kernels or a name.
+
+    Example:
+        >>> import tempfile, torch, kl
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+        >>> model = kl.KernelModel.from_interpolant(kl.interpolate(kl.Laplacian(1.0), x, y))
+        >>> with tempfile.NamedTemporaryFile(suffix=".ckpt") as file:
+        ...     model.save(file.name)
+        ...     loaded = kl.load_machine(file.name)
+        >>> loaded.kernel, loaded(x).round(decimals=6).flatten().tolist()
+        (Laplacian(bandwidth=1.0), [1.0, 2.0])
     """
     checkpoint = read_checkpoint(path)
     with errors_name(path):

@@ -251,7 +251,7 @@ class TrainedExpansion(StatefulExpansion):
         state = checkpoint["state_dict"]
         state.pop(EXTRA, None)  # files have it readable
         for name in self._shared_rows:
-            state[name] = self.ranks.whole_on_first(state[name], self.ranks.total(len(state[name])))
+            state[name] = self.ranks.gather_in_order(state[name], self.ranks.all_reduce_count(len(state[name])))
         checkpoint["kernel_machine"] = self.describe_state()
 
     def _warn_of_unnamed_kernels(self) -> None:
@@ -284,7 +284,7 @@ class TrainedExpansion(StatefulExpansion):
         require_tensors(state, self._dimensions)
         require_description(extra["data_info"])
         if self.ranks.size > 1:
-            state |= {name: state[name][self.ranks.own(len(state[name]))].clone() for name in self._shared_rows}
+            state |= {name: state[name][self.ranks.local_rows(len(state[name]))].clone() for name in self._shared_rows}
         training = self._trainer is not None and self._trainer.state.fn == "fit"
         if training:
             require_epoch_end(checkpoint)

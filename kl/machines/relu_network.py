@@ -24,10 +24,11 @@ CHUNK = 4096  # rows evaluated at once
 class ReluNetwork(EvaluatedModule):
     """A network of ReLUs for classification, trained by SGD with momentum on the cross-entropy of its softmax.
 
-    That is what practice trains, where kernel machines have the squared loss. To be comparable, mse is that of the
-    class probabilities softmax(f(x)) against the one-hot targets, in training and in validation; error is the same of
-    both. The layers are made at fit start for the shapes of the Trainer's datamodule, which must offer `train_set`, a
-    `kl.RowDataset`, and for "cnn" `image_shape`.
+    Practice trains networks on the cross-entropy, and kernel machines on the squared loss. For comparison, mse is the
+    mean squared error of the class probabilities softmax(f(x)) against the one-hot targets, in training and in
+    validation; error is the classification error, as for kernel machines. The layers are made at fit start for the
+    shapes of the Trainer's datamodule, which must offer `train_set`, a `kl.RowDataset`, and for "cnn" also
+    `image_shape`.
 
     Args:
         architecture: "mlp", fully connected; "cnn", convolutions of 3x3 pixels, each followed by 2x2 max pooling, and
@@ -38,14 +39,24 @@ class ReluNetwork(EvaluatedModule):
             is neither used nor changed.
 
     Attributes:
-        train_metrics: train/loss (mean cross-entropy), train/mse and train/error; see `EvaluatedModule`, also for
-            data_info and eval_metrics.
+        data_info: the description of the training data (`kl.machines.evaluated.describe_data`).
+        train_metrics: train/loss (mean cross-entropy), train/mse and train/error of the last epoch.
+        eval_metrics: val/* or test/* of the last pass over validation or test data.
 
     Raises:
         InputError: an argument is out of its range, or (at fit start) the data is not what the network can take.
 
-    Source: Zhang et al. 2017, Understanding deep learning requires rethinking generalization (SGD with momentum 0.9);
-    He et al. 2015, Delving deep into rectifiers (initial weights).
+    Source: Zhang et al. 2017, Understanding deep learning requires rethinking generalization, arXiv:1611.03530 (SGD
+    with momentum 0.9); He et al. 2015, Delving deep into rectifiers, arXiv:1502.01852 (initial weights).
+
+    Example:
+        >>> import kl
+        >>> network = kl.ReluNetwork("mlp", widths=(64,), learning_rate=0.1)
+        >>> network.is_fitted, network.hparams["widths"]
+        (False, [64])
+        >>> kl.ReluNetwork("transformer")
+        Traceback (most recent call last):
+        kl.errors.InputError: architecture must be one of mlp, cnn; got 'transformer'
     """
 
     method = "SGD with momentum"

@@ -1,1 +1,1 @@
-"""Products with the kernel matrix: in blocks, kept, as a triangle, of low rank, and differentiable."""
+"""Products with the kernel matrix: in blocks, with kept rows, as a triangle, of low rank, and differentiable."""

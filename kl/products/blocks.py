@@ -1,8 +1,8 @@
 """Blocked kernel products: the one place where kernel values are computed in bulk.
 
-No temporary is larger than a few tiles, whatever n is. On a CPU a tile is small enough for the cache, so that the inner
-products, the kernel's formula, in place, and the product with the weights each find it there. On a GPU it is large
-enough to keep every unit busy.
+No temporary is larger than a few tiles, whatever n is. On a CPU a tile fits into the cache, so that the inner products,
+the kernel's formula (in place) and the product with the weights each find it there. On a GPU a tile is large enough to
+keep every unit busy.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from kl.kernels.kernel import Kernel
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace, spans
 
-TILE = 2**20  # values of a tile on a CPU: 4 MB in float32, as much again for inner products of 8-bit features
-TILE_ON_GPU = 2**25
-LONG_SIDE = 1024  # rows of x in a tile, where z has more rows than a tile has columns
-PADDED = 16  # columns of weights in float32: narrower products run at half the speed on AVX-512 (measured, c = 10)
+# Values of a tile on a CPU: 4 MB in float32, and 4 MB for the int32 inner products of 8-bit features, fit into a cache.
+TILE = 2**20
+TILE_ON_GPU = 2**25  # values of a tile on a GPU: 128 MB in float32, enough work for every unit
+LONG_SIDE = 1024  # rows of x in a tile on a CPU
+# Columns to which float32 weights are filled up with zeros, because narrower products run at half the speed on AVX-512
+# (measured, c = 10).
+PADDED = 16
 
 
 def tile_shape(m: int, p: int, device: torch.device) -> tuple[int, int]:
@@ -31,7 +34,7 @@ def tile_shape(m: int, p: int, device: torch.device) -> tuple[int, int]:
 def pad_columns(
     v: Tensor,  # shape: (p, c)
 ) -> Tensor:
-    """v with zero columns up to a multiple of 16, where that makes the products with it faster."""
+    """v with zero columns up to a multiple of 16 on a CPU, where products of this width are faster; else v."""
     missing = -v.shape[1] % PADDED
     return torch.nn.functional.pad(v, (0, missing)) if missing and v.device.type == "cpu" else v
 
@@ -56,14 +59,15 @@ def kernel_matmul(
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        x: the m rows to evaluate at.
+        x: the m rows of evaluation.
         z: the p centres.
-        v: weights, shape (p, c); converted to the dtype of x, in which the product is taken.
-        same: the row of z that each row of x is, -1 where it is none (see `Kernel.block`).
-        workspace: memory of the tiles, for callers that come again and again.
+        v: weights, shape (p, c); converted to the dtype of the kernel values, in which the product is taken.
+        same: for each row of x the index of the same row in z, -1 if z does not hold it, shape (m,) (see
+            `Kernel.block`).
+        workspace: memory of the tiles, for callers that multiply again and again.
 
     Returns:
-        Tensor of shape (m, c), in the dtype of x.
+        Tensor of shape (m, c), in the dtype of the kernel values.
     """
     c, v = v.shape[1], pad_columns(v.to(x.dtype))
     out = v.new_zeros(len(x), v.shape[1])
@@ -84,7 +88,15 @@ def kernel_matrix(
     same: Tensor | None = None,  # shape: (m,)
     out: Tensor | None = None,  # shape: (m, p)
 ) -> Tensor:
-    """K(x, z) as a matrix of shape (m, p), filled tile by tile so that only the result itself is large."""
+    """K(x, z), shape (m, p), filled tile by tile, so that only the result itself is large.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: m rows.
+        z: p rows.
+        same: for each row of x the index of the same row in z, -1 if z does not hold it, shape (m,).
+        out: where to write the result, shape (m, p); None is a new tensor.
+    """
     out = x.sq_norm.new_empty(len(x), len(z)) if out is None else out
     workspace = Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)
@@ -101,7 +113,14 @@ def symmetric_kernel_matrix(
     lower_only: bool = False,
     out: Tensor | None = None,  # shape: (n, n)
 ) -> Tensor:
-    """K(x, x), shape (n, n), each pair evaluated once; its upper triangle left as it is with `lower_only`."""
+    """K(x, x), shape (n, n), with each pair evaluated once.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: n rows.
+        lower_only: do not write the upper triangle.
+        out: where to write the result, shape (n, n); None is a new tensor.
+    """
     n = len(x)
     out = x.sq_norm.new_empty(n, n) if out is None else out
     workspace = Workspace()

@@ -1,7 +1,7 @@
 """Kernel products as a graph of plain operations: for gradients with respect to the inputs, and for export.
 
-The engine writes into memory that it uses again and looks at values to choose its path, neither of which autograd or an
-exported graph can follow. Here every product is taken whole, in one way.
+`kl.products.blocks` writes into memory that it uses again and looks at values to choose its path; neither autograd nor
+an exported graph can follow that. Here every product is taken at once, in one way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kl.kernels.kernel import Kernel
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows
 
-# Methods that change a tensor's shape or its place in the graph, not its values.
+# Methods that overwrite a tensor's shape or its place in the graph, not its values.
 _NOT_VALUES = frozenset(
     f"{name}_"
     for name in ("detach", "requires_grad", "resize", "set", "squeeze", "swapaxes", "swapdims", "t", "transpose")
@@ -27,7 +27,7 @@ _NOT_VALUES = frozenset(
 def plain_rows(
     x: Tensor,  # shape: (m, d)
 ) -> Rows:
-    """Rows as floats, their norms summed in float64 without looking at how many rows there are."""
+    """Rows as floats. Their norms are summed in float64 in one operation, whatever the number of rows."""
     return Rows(x, x.double().square().sum(dim=1).to(x.dtype))
 
 
@@ -45,12 +45,12 @@ def differentiable_matmul(
 ) -> Tensor:
     """K(x, z) v, shape (m, c), with its gradient with respect to x.
 
-    Formulas overwrite their arguments; they are read as if each operation gave a new tensor. Where x is equal to a row
-    of z and the kernel is radial, that row adds 0 to the gradient, which is right for smooth kernels and a choice for
-    others.
+    Formulas of kernels overwrite their arguments; here every operation of a formula gives a new tensor instead. If x
+    equals a row of z and the kernel is radial, that row adds 0 to the gradient, which is right for smooth kernels and a
+    choice for others.
 
     Raises:
-        KLError: in backward: the gradient is not finite, since the kernel has none there.
+        KLError: in backward: the gradient is not finite, because the kernel has no derivative there.
     """
 
     def product(x: Tensor) -> Tensor:
@@ -65,13 +65,16 @@ def differentiable_matmul(
                 "multiple of one, where this kernel has no derivative, or the numbers are too large"
             )
 
-    x = x.view_as(x)  # a tensor of our own for the hook
+    x = x.view_as(x)  # the hook goes to this view, not to the caller's tensor
     x.register_hook(check)
     return torch.func.functionalize(product)(x)
 
 
 class _Functional(TorchFunctionMode):
-    """Methods that overwrite values, as their twins that do not, written back: `functionalize` refuses some of them."""
+    """Replaces each method that overwrites a tensor by the method that returns a new one, and writes the result back.
+
+    `torch.func.functionalize` does this, too, but refuses some of the methods.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -83,15 +86,15 @@ class _Functional(TorchFunctionMode):
 
 
 class ExportedMachine(nn.Module):
-    """f(x) = sum_j alpha_j K(x - origin, z_j) alone, for torch.export, ONNX and torch.jit.trace; any number of rows.
+    """f(x) = sum_j alpha_j K(x - origin, z_j) of any number of rows, for torch.export, ONNX and torch.jit.trace.
 
-    Its values differ from the machine's by rounding: features are floats here, 8-bit or not.
+    The values differ from the machine's by rounding, because the module computes 8-bit features in floats, too.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: shape (p, d).
+        centers: z_1..z_p less the origin, shape (p, d).
         origin: shape (d,).
-        weights: shape (p, c).
+        weights: alpha, shape (p, c).
         rounded: whether features are rounded to bfloat16 (precision "medium").
     """
 

@@ -1,4 +1,4 @@
-"""K(X, X) of the training rows: read where it is kept in memory, computed where it is not."""
+"""K(X, X) of the training rows: the kept rows are read from memory, the others are computed in every product."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kl.products.blocks import TILE, kernel_matmul, kernel_matrix, symmetric_ker
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace, spans
 
-FILLED = 4096  # rows of K that several ranks compute at a time, for which they gather features
+FILLED = 4096  # rows of K whose features several ranks gather and compute at a time; bounds the gathered copy
 
 
 class KernelMatrix:
-    """K(X, X_r), the columns of K(X, X) at the rows that this rank owns; of one rank, all of them.
+    """K(X, X_r), the columns of K(X, X) at the rows X_r that this rank owns; with one rank, all columns.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
         rows: X_r, n_r rows.
-        n: rows of all ranks.
-        ranks: who owns which.
+        n: rows of all ranks; None is n_r, for one rank.
+        ranks: the ranks that share the rows; None is one rank.
 
     Attributes:
-        kept: the first rows of K(X, X_r), shape (k, n_r), k from 0 to n.
+        kept: the first k rows of K(X, X_r), shape (k, n_r), k from 0 to n.
     """
 
     def __init__(self, kernel: Kernel, rows: Rows, n: int | None = None, ranks: Ranks | None = None) -> None:
@@ -39,10 +39,10 @@ class KernelMatrix:
         return self._n
 
     def keep(self, count: int) -> None:
-        """Compute the first `count` rows and keep them; one rank evaluates pairs among these once."""
+        """Compute the first `count` rows and keep them; with one rank, each pair among these rows is evaluated once."""
         if count == len(self.kept):
             return
-        self.kept = self.rows.sq_norm.new_empty(0, len(self.rows))  # lets go of what was kept before
+        self.kept = self.rows.sq_norm.new_empty(0, len(self.rows))  # frees the rows that were kept before
         self.kept = self.rows.sq_norm.new_empty(count, len(self.rows))
         if self.ranks.size > 1:
             self._keep_of_all(count)
@@ -53,10 +53,10 @@ class KernelMatrix:
             kernel_matrix(self.kernel, first, self.rows[count:], out=self.kept[:, count:])
 
     def _keep_of_all(self, count: int) -> None:
-        """The same where the rows are other ranks', too."""
+        """`keep` with several ranks, which own the rows together."""
         for part in spans(count, FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=self.kept.device), self.ranks)
-            features = batch.begin_rows(self.rows)().split(batch.counts)
+            features = batch.begin_all_gather_rows(self.rows)().split(batch.counts)
             for rank, rows in enumerate(features):
                 first = part.start + (rank - part.start) % self.ranks.size
                 same = batch.local if rank == self.ranks.rank else None
@@ -66,7 +66,11 @@ class KernelMatrix:
         self,
         v: Tensor,  # shape: (n_r, c)
     ) -> Tensor:
-        """K(X_r, X) v, of which every rank gives its rows, shape (n_r, c), in the dtype of the kernel values."""
+        """K(X_r, X) v, shape (n_r, c), in the dtype of the kernel values; called on all ranks.
+
+        Args:
+            v: the rows of v that this rank owns, shape (n_r, c).
+        """
         k, v = len(self.kept), v.to(self.rows.dtype)
         if self.ranks.size > 1:
             return self._matmul_of_all(v)
@@ -81,20 +85,23 @@ class KernelMatrix:
         self,
         v: Tensor,  # shape: (n_r, c)
     ) -> Tensor:
-        """The same where the rows are other ranks', too."""
+        """`matmul` with several ranks, which own the rows together."""
         out = v.new_zeros(v.shape)
         for part in spans(len(self), FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=v.device), self.ranks)
-            out += self.columns_matmul(batch, batch.gather(v[batch.local]))
+            out += self.columns_matmul(batch, batch.all_gather(v[batch.local]))
         return out
 
     def begin_features(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
-        """Start to gather what `columns_matmul` needs: the rows that are not kept, and their features."""
+        """Start to gather what `columns_matmul` needs: the batch's rows that are not kept, and their features.
+
+        The returned function waits for them. The caller may do other work meanwhile.
+        """
         k = len(self.kept)
         if k == len(self):
-            return lambda: (batch, self.rows[:0])  # which it does not ask for
+            return lambda: (batch, self.rows[:0])  # `columns_matmul` reads all of K and uses neither
         rest = batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
-        features = rest.begin_rows(self.rows)
+        features = rest.begin_all_gather_rows(self.rows)
         return lambda: (rest, features())
 
     def columns_matmul(
@@ -103,7 +110,13 @@ class KernelMatrix:
         w: Tensor,  # shape: (m, c)
         features: Callable[[], tuple[Batch, Rows]] | None = None,
     ) -> Tensor:
-        """K(X_r, X_B) w, shape (n_r, c); `features` come from `begin_features`, if not now."""
+        """K(X_r, X_B) w, shape (n_r, c).
+
+        Args:
+            batch: B, m rows.
+            w: shape (m, c).
+            features: what `begin_features` returned; None gathers the features now.
+        """
         k = len(self.kept)
         if k == len(self):
             return self._read(batch.positions, w)
@@ -114,12 +127,13 @@ class KernelMatrix:
         return self._read(batch.positions[inside], w[inside]) + self._computed(rest, rows, w[~inside])
 
     def _computed(self, batch: Batch, rows: Rows, w: Tensor) -> Tensor:
-        place = torch.full((len(self.rows),), -1, device=w.device)  # where each row stands in the batch
-        place[batch.local] = torch.arange(batch.own.start, batch.own.stop, device=w.device)
-        return kernel_matmul(self.kernel, self.rows, rows, w, place, self._workspace)
+        """K(X_r, X_B) w with kernel values that are computed now."""
+        same = torch.full((len(self.rows),), -1, device=w.device)  # the place of each of our rows in the batch
+        same[batch.local] = torch.arange(batch.local_slice.start, batch.local_slice.stop, device=w.device)
+        return kernel_matmul(self.kernel, self.rows, rows, w, same, self._workspace)
 
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:
-        """The rows of K, which is symmetric, a few at a time: gathered into cache and multiplied there."""
+        """K(X_r, X_B) w with kept rows of K, which is symmetric; a few rows at a time are copied into cache."""
         n, w = len(self.rows), w.to(self.kept.dtype)
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)

@@ -1,7 +1,7 @@
-"""A kernel matrix by its lower triangle: half the memory, and half the kernel values, of the whole of it.
+"""A kernel matrix by its lower triangle, which takes half the memory and half the kernel values of the full matrix.
 
-The triangle is cut into panels of a few hundred columns, panel j from its diagonal block down. What of them is kept is
-read, the rest is computed tile by tile; either way a tile K_IJ serves K_IJ v_J and K_IJ^T v_I at once.
+The triangle is cut into panels of a few hundred columns; panel j reaches from its diagonal block down. Kept panels are
+read and the others are computed tile by tile. In both cases a tile K_IJ serves K_IJ v_J and K_IJ^T v_I at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from kl.rows.pair import Workspace
 from kl.rows.rows import Rows
 from kl.rows.workspace import converted_rows, spans
 
-SIDE = 512  # columns of a panel: a tile stays in cache and a product of two is fast
-SIDE_ON_GPU = 4096
-SOLVED_ROWS = 2048  # rows of a panel that a triangular solve copies at a time
+SIDE = 512  # columns of a panel on a CPU, so that a tile stays in cache and a product of two tiles is fast
+SIDE_ON_GPU = 4096  # columns of a panel on a GPU, which needs larger products
+SOLVED_ROWS = 2048  # rows of a panel that a triangular solve copies at a time, which bounds the copy
 
 
 class LowerTriangle:
@@ -29,21 +29,21 @@ class LowerTriangle:
     Args:
         kernel: the kernel; its bandwidth must be resolved.
         rows: x_1..x_n, on all ranks.
-        side: columns of a panel; by default what suits the device.
-        ranks: who has which panels, for `keep` and `matmul`; factors are one rank's.
+        side: columns of a panel; None chooses for the device.
+        ranks: the ranks that share the panels in `keep` and `matmul`; a factorisation needs one rank.
 
     Attributes:
-        columns: of the panels of this rank.
-        panels: the first of them, those that are kept; the panel of all n rows has shape (n, side).
+        columns: the columns of each panel of this rank.
+        panels: the kept panels, which are the first of this rank; the first panel of all has shape (n, side).
     """
 
     def __init__(self, kernel: Kernel, rows: Rows, side: int | None = None, ranks: Ranks | None = None) -> None:
         self.kernel, self.rows, self.ranks = kernel, rows, ranks or Ranks()
         self.side = side or (SIDE_ON_GPU if rows.sq_norm.is_cuda else SIDE)
-        if rows.data.dtype != rows.dtype:  # the rows of every tile are converted
+        if rows.data.dtype != rows.dtype:  # the kernel converts the rows of every tile, which takes memory
             self.side = converted_rows(rows.data.shape[1], self.side)
-        every = list(spans(len(rows), self.side))
-        self.columns = every[self.ranks.own(len(every))]
+        panels = list(spans(len(rows), self.side))
+        self.columns = panels[self.ranks.local_rows(len(panels))]
         self.panels: list[Tensor] = []
         self._workspace = Workspace()
 
@@ -63,9 +63,9 @@ class LowerTriangle:
         self,
         v: Tensor,  # shape: (n, c)
     ) -> Tensor:
-        """K v, shape (n, c), float64: within a tile in the dtype of K, and the tiles' results are summed in float64.
+        """K v, shape (n, c), float64. Tiles are multiplied in the dtype of K, and their results are summed in float64.
 
-        It is called on all ranks with the same v, and must not be called after `factorise`.
+        Call it on all ranks with the same v, and not after `factorise`, which overwrites K.
         """
         width, v = v.shape[1], pad_columns(v.to(self.rows.dtype))
         out = v.new_zeros(v.shape, dtype=torch.float64)
@@ -78,20 +78,21 @@ class LowerTriangle:
                 out[rows] += tile @ v[columns]
                 if rows.start != columns.start:
                     out[columns] += tile.T @ v[rows]
-        return self.ranks.sum(out)[:, :width]
+        return self.ranks.all_reduce_sum(out)[:, :width]
 
     def factorise(
         self,
         shift: Tensor,  # shape: (n,)
         progress: Callable[[float], None] = lambda done: None,
     ) -> bool:
-        """Replace K, all of it kept, by L with L L^T = K + diag(shift); False where that is not positive definite.
+        """Replace K by L with L L^T = K + diag(shift); False if that matrix is not positive definite.
 
-        Every panel in turn is reduced by those before it, so that nearly all work is products of a panel with a tile.
+        All panels must be kept. Every panel in turn is reduced by the panels before it, so that nearly all work is
+        products of a panel with a tile.
 
         Args:
             shift: what is added to the diagonal, shape (n,).
-            progress: told the share of the work that is done, after each panel.
+            progress: called with the share of the work that is done, after each panel.
 
         Source: the left-looking blocked Cholesky factorisation, Golub and Van Loan, Matrix Computations, section 4.2.
         """
@@ -115,7 +116,10 @@ class LowerTriangle:
         self,
         rhs: Tensor,  # shape: (n, c)
     ) -> Tensor:
-        """(L L^T)^{-1} rhs after `factorise`, shape (n, c), float64; columns are scaled, so that float32 holds any."""
+        """(L L^T)^{-1} rhs after `factorise`, shape (n, c), float64.
+
+        Columns of rhs are scaled to norm 1 and back, because float32 could not hold columns of every size.
+        """
         size = rhs.double().norm(dim=0)
         size = torch.where(size > 0, size, 1.0)
         z = (rhs / size).to(self.rows.dtype)
@@ -142,7 +146,7 @@ class LowerTriangle:
         return out[:, :width]
 
     def _tiles(self, below: slice) -> list[slice]:
-        """Slices of `side` rows that cover `below`, the first of them the diagonal block."""
+        """Slices of `side` rows that cover `below`; the first slice is the diagonal block."""
         return [slice(below.start + s.start, below.start + s.stop) for s in spans(below.stop - below.start, self.side)]
 
     def _tile(self, rows: slice, columns: slice) -> Tensor:
@@ -152,5 +156,5 @@ class LowerTriangle:
 
 
 def triangle_bytes(n: int, itemsize: int, side: int = SIDE) -> int:
-    """Bytes of all panels: n^2 / 2 values, and half of the diagonal blocks once more."""
+    """Bytes of all panels: n^2 / 2 values, and the upper halves of the diagonal blocks."""
     return itemsize * n * (n + min(side, n)) // 2

@@ -1,4 +1,4 @@
-"""Rows of features: floats or 8-bit integers, their norms, batches of them, and pairs of two sets."""
+"""Rows of features: floats or 8-bit integers, their norms, batches of rows, and pairs of two sets of rows."""
 
 from kl.rows.rows import RowDataset, Rows
 

@@ -1,4 +1,4 @@
-"""The order of the training batches, and the seeds of this and every other draw."""
+"""The order of the training batches, and the seeds of all random draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from torch.utils.data import DataLoader, Sampler
 
 
 def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
-    """A seed for one purpose, so that no two draws made from the same user's seed are correlated.
+    """A seed for one purpose, so that no two draws from the same user's seed are correlated.
+
+    Args:
+        seed: the user's seed.
+        purpose: a word for what is drawn, such as "shuffle".
+        counter: the number of the draw, such as the epoch.
 
     Example:
         >>> derive_seed(0, "subset") != derive_seed(0, "shuffle") != derive_seed(0, "shuffle", 1)
@@ -24,10 +29,10 @@ def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
 
 
 class BatchIndexSampler(Sampler[Tensor]):
-    """Yields one index tensor per batch: a dataset then answers with whole tensors, not sample by sample.
+    """Yields one index tensor per batch, so that a dataset answers with whole tensors instead of sample by sample.
 
-    With a seed the order is a pure function of (seed, epoch): Lightning calls `set_epoch` on the loader's
-    sampler before every epoch, also after a resume. Without one it is 0..n-1. The last batch may be smaller.
+    With a seed the order is a function of (seed, epoch) alone: Lightning calls `set_epoch` on the loader's sampler
+    before every epoch, also after a resume. Without a seed the order is 0..n-1. The last batch may be smaller.
 
     Args:
         n: number of rows.
@@ -58,7 +63,7 @@ class BatchIndexSampler(Sampler[Tensor]):
 
 
 def indexed_batches(dataset: Any, sampler: BatchIndexSampler) -> DataLoader:
-    """A loader that asks `dataset` for whole batches, one index tensor each, and hands them on as they are."""
+    """A loader that asks `dataset` for whole batches by one index tensor each, and does not collate them."""
     return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
 
 

@@ -1,4 +1,4 @@
-"""What is refused wherever arrays come in: sparse matrices and masked arrays, which would not mean what they say."""
+"""Sparse matrices and masked arrays are refused wherever arrays come in, because kl would read them as dense ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kl.errors import InputError
 
 
 def require_dense(name: str, x: Any) -> None:
-    """Pass tensors and arrays that hold a number at every place.
+    """Accept tensors and arrays that hold a number at every place, and refuse all others.
 
     Raises:
         InputError: x is a sparse, nested, quantized or masked tensor, a SciPy sparse matrix or a masked NumPy array;

@@ -1,4 +1,4 @@
-"""How a data set's features become float32: one scale and one origin, fitted on the training rows, then fixed."""
+"""How a data set's features become float32: one scale and one origin, fitted on the training rows and then fixed."""
 
 from __future__ import annotations
 
@@ -19,29 +19,34 @@ from kl.rows.workspace import rows_at_a_time
 
 log = logging.getLogger(__name__)
 
+# A column is shifted if float32 rounds its values by more than this share of their median distance from the median.
 TOO_COARSE = 1e-5
-"""A column is shifted where float32 rounds its values by more than this share of their distance from the median."""
-FEWER_DIGITS_LOST = 0.25  # what a shift must leave of the rounding error, at most
-SAMPLE, FEWEST, VALUES = 10_000, 100, 2_000_000  # rows that origins are found on: at most, and fewer of many columns
-MERGED_AMONG = 100_000  # first rows looked at for equal ones
+# A shift may leave at most this share of the rounding error; a shift that gains less is not worth its explanation.
+FEWER_DIGITS_LOST = 0.25
+# Rows on which origins are found: VALUES / d, but at least MIN_SAMPLE, which a median needs, and at most MAX_SAMPLE,
+# because more rows hardly change a median.
+MAX_SAMPLE, MIN_SAMPLE, VALUES = 10_000, 100, 2_000_000
+MERGED_AMONG = 100_000  # rows, from the first, that are searched for rows that became equal; all would take seconds
 
 
 @dataclass(frozen=True)
 class FeatureEncoding:
-    """features = float32(values / divisor - origin), for all parts of a data set and whatever is predicted later.
+    """features = float32(values / divisor - origin), for all parts of a data set and for rows that are predicted later.
 
-    Pixels of dtype uint8 are divided by 255. The origin is 0 but in float64 columns that lie so far from 0 for their
-    spread that float32 would lose their digits; there it is the median of the training rows. It is subtracted in
-    float64. Values of the other kind than the training rows (uint8 for float, float for uint8) are converted where both
-    are surely pixels, with a line said, and else refused.
+    Pixels of dtype uint8 are divided by 255. The origin is 0 except in float64 columns that lie so far from 0 for their
+    spread that float32 would lose their digits; in these columns the origin is the median of the training rows, and it
+    is subtracted in float64.
+
+    If later rows are uint8 and the training rows float, or the other way round, the later rows are converted when both
+    are certainly pixels (a log line says so), and refused otherwise.
 
     Args:
         divisor: 255 for uint8 training rows, else 1.
-        origin: one number a column; empty where all are 0.
+        origin: one number per column; empty if all are 0.
         dtype: of the training rows, "uint8" or "float".
-        unit: how much of the training values one 8-bit level is: 1 for whole numbers 0..255, 1/255 for pixels in
-            [0, 1]; 0 where they are no pixels.
-        levels: the largest training value in such levels, rounded up.
+        unit: the difference of two neighbouring 8-bit levels in the training values: 1 for whole numbers 0..255, 1/255
+            for pixels in [0, 1]; 0 if the values are no pixels.
+        levels: the largest training value in units of `unit`, rounded up.
 
     Example:
         >>> encoding = FeatureEncoding.fit(torch.tensor([[0.0], [128.0], [255.0]]))
@@ -65,9 +70,9 @@ class FeatureEncoding:
         """The encoding for these training rows.
 
         Args:
-            x: uint8, floats, or other integers, which are taken as floats.
-            images: whether they are images, for which values in [0, 1] are shares of full intensity.
-            shift: whether columns may be shifted; where not, a column that needs it is a warning.
+            x: uint8, floats, or other integers, which are taken as floats, shape (n, ...).
+            images: whether the rows are images, whose values in [0, 1] are shares of full intensity.
+            shift: whether columns may be shifted. If not, a column that needs a shift is a warning.
         """
         rows = _rows(x)
         if rows.dtype == torch.uint8:
@@ -98,16 +103,16 @@ class FeatureEncoding:
         name: str = "x",
         quiet: bool = False,
     ) -> Tensor:
-        """Features, float32, shape (m, d); float32 values that stay as they are are not copied.
+        """Features, float32, shape (m, d); float32 values that do not change are not copied.
 
         Args:
-            x: uint8, floats, or other integers; images (n, H, W, C) are turned to channels first.
-            name: what messages call it.
-            quiet: say nothing, as of rows that are read again and again.
+            x: uint8, floats, or other integers, shape (m, ...); images (n, H, W, C) are turned to channels first.
+            name: what messages call x.
+            quiet: write no log lines, for rows that are read again and again.
 
         Raises:
-            InputError: x is not finite or beyond float32, has another width than the origin, or is of the other kind
-                than the training rows and not surely on a scale that is known.
+            InputError: x is not finite or beyond float32, or has another width than the origin; or only one of x and
+                the training rows is uint8, and it is not certain that both are pixels on the same scale.
         """
         rows = _rows(x)
         if rows.dtype != torch.uint8:
@@ -125,29 +130,29 @@ class FeatureEncoding:
         return rows.to(torch.float32) if self.divisor == 1 else rows.to(torch.float32, copy=True).div_(self.divisor)
 
     def _converted(self, rows: Tensor, name: str, quiet: bool) -> Tensor:
-        """Rows of the other kind in the training rows' units.
+        """Rows of another dtype than the training rows, in the training rows' units.
 
         Raises:
-            InputError: whether both are pixels, and on which scale, is not certain.
+            InputError: it is not certain that both are pixels on the same scale.
         """
         unit = 1.0 if rows.dtype == torch.uint8 else pixel_unit(rows)
-        came = f"{_dtype(rows)} values from {float(rows.min()):g} to {float(rows.max()):g}"
+        received = f"{_dtype(rows)} values from {float(rows.min()):g} to {float(rows.max()):g}"
         if not (unit and self.unit and self._on_our_scale(largest_level(rows, unit))):
             ours = f"{self.dtype} pixels from 0 to {self.levels * self.unit:g}" if self.unit else "floats, no pixels"
             raise InputError(
-                f"{name} holds {came}, and the training rows are {ours}: whether both have the same units is not "
+                f"{name} holds {received}, and the training rows are {ours}: whether both have the same units is not "
                 "certain: store both as one dtype, in the same units"
             )
         if not quiet:
-            log.info("%s holds %s: read as pixels on the training rows' scale", name, came)
+            log.info("%s holds %s: read as pixels on the training rows' scale", name, received)
         levels = rows.float() if unit == 1 else (rows.double() / unit).round_().float()
         return levels if self.unit == 1 else levels.div_(LEVELS)
 
     def _on_our_scale(self, levels: int) -> bool:
-        """Whether pixels up to this level and those of the training rows surely count the same levels.
+        """Whether pixels up to this level certainly count the same levels as the training rows.
 
-        Values of 0 and 1 alone may be black and white, or nearly black; those above the training rows' may be of a
-        finer scale, as 0..255 beside 0..16.
+        Values of 0 and 1 alone are ambiguous: they may be black and white, or nearly black. Values above the training
+        rows' largest level are ambiguous, too: they may be on a finer scale, as 0..255 beside 0..16.
         """
         if levels == 0:
             return True
@@ -159,10 +164,10 @@ class FeatureEncoding:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> FeatureEncoding:
-        """The encoding that `to_dict` describes; nothing known, {}, is floats as they are.
+        """The encoding that `to_dict` describes; an empty dict is the encoding that changes nothing.
 
         Raises:
-            CheckpointError: it describes none.
+            CheckpointError: the dict describes no encoding.
         """
         try:
             found = cls(**{**plain, "origin": tuple(plain.get("origin", ()))})
@@ -180,13 +185,13 @@ class FeatureEncoding:
 def far_columns(
     rows: Tensor,  # float64, shape: (n, d)
 ) -> list[float]:
-    """The median of every column that float32 would hold too coarsely for its spread, 0 for all others.
+    """For every column the median if float32 would hold the column too coarsely for its spread, else 0.
 
-    The spread is the median distance of the values that differ from the column's median: constant columns have none,
-    and a few values far away, such as zeros for what is missing, change nothing. A column is only shifted where that
-    takes most of its rounding error away.
+    The spread is the median distance from the column's median, over the values that differ from the median. So a
+    constant column has no spread, and a few values far away, such as zeros for missing values, do not change the
+    spread. A column is shifted only if the shift removes most of its rounding error.
     """
-    count = min(SAMPLE, max(FEWEST, VALUES // rows.shape[1]))
+    count = min(MAX_SAMPLE, max(MIN_SAMPLE, VALUES // rows.shape[1]))
     sample = rows[:: -(-len(rows) // count)]
     median = sample.median(dim=0).values
     away = sample - median
@@ -201,10 +206,10 @@ def require_encoded(
     x: Tensor,  # shape: (m, d)
     origin: Sequence[float] | None,
 ) -> None:
-    """Pass features that the origin has been subtracted from.
+    """Check that the origin has been subtracted from these features.
 
     Raises:
-        InputError: all of x lies nearer to the origin than to 0, so that it has not been.
+        InputError: all of x lies nearer to the origin than to 0, so the origin has not been subtracted.
     """
     if not origin or not len(x):
         return
@@ -222,7 +227,7 @@ def say_merged(
     x: Tensor,  # shape: (n, ...)
     features: Tensor,  # shape: (n, d)
 ) -> None:
-    """Warn where rows of float64 that differ became equal float32 features."""
+    """Warn if float64 rows that differ became equal float32 features."""
     rows = _rows(x)[:MERGED_AMONG]
     if rows.dtype != torch.float64:
         return
@@ -244,12 +249,12 @@ def say_merged(
 
 
 def _rounding_error(values: Tensor) -> Tensor:
-    """The mean error of float32, shape (d,)."""
+    """The mean error of rounding each column to float32, shape (d,)."""
     return (values - values.float()).abs().mean(dim=0)
 
 
 def _rounded(rows: Tensor, origin: Tensor, name: str, quiet: bool) -> Tensor:
-    """float32(rows - origin), with what float32 cannot hold refused or said."""
+    """float32(rows - origin). Values beyond float32 are refused, and values that become 0 or denormal are a warning."""
     parts, vanished = [], torch.zeros(rows.shape[1], dtype=torch.long, device=rows.device)
     for part in rows.split(rows_at_a_time(rows.shape[1])):
         exact = part.double() - origin if len(origin) else part

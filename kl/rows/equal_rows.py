@@ -1,4 +1,4 @@
-"""Rows that stand in the data more than once: they make the kernel matrix singular and share one equation."""
+"""Rows that stand in the data more than once: they make the kernel matrix singular, so they share one equation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ def equal_rows(
     x: Tensor,  # shape: (n, d)
     origin: Tensor | None = None,  # shape: (d,)
 ) -> tuple[Tensor, Tensor]:
-    """The first row of every group of bitwise equal rows x - origin, shape (u,), and each row's group, shape (n,)."""
+    """Groups of bitwise equal rows x - origin.
+
+    Args:
+        x: rows, shape (n, d).
+        origin: shape (d,); None is 0.
+
+    Returns:
+        The index of the first row of every group, shape (u,), and the group of each row, shape (n,).
+    """
     groups: dict[bytes, int] = {}
     first: list[int] = []
     group = np.empty(len(x), dtype=np.int64)
@@ -36,7 +44,16 @@ def mean_targets(
     y: Tensor,  # shape: (n, c)
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """The rows of each of `count` groups, shape (u, 1), and the mean of their targets, (u, c), both float64."""
+    """The number of rows and the mean target of each group.
+
+    Args:
+        group: the group of each row, shape (n,).
+        y: targets, shape (n, c).
+        count: u, the number of groups.
+
+    Returns:
+        The rows of each group, shape (u, 1), and the means of their targets, shape (u, c), both float64.
+    """
     counts = torch.bincount(group, minlength=count).double()[:, None]
     sums = torch.zeros(count, y.shape[1], dtype=torch.float64, device=y.device)
     return counts, sums.index_add_(0, group, y.double()) / counts

@@ -1,12 +1,11 @@
 """Features as 8-bit integers, whose inner products an int8 matrix unit computes exactly and several times faster.
 
 Images hold 8-bit pixels. Scaled to [0, 1], shifted by a mean and divided by a standard deviation, or normalised row by
-row, they are still x_i = r_i k_i + b_i with integers k_i in 0..255, so that
+row, the pixels are still x_i = r_i k_i + b_i with integers k_i in 0..255, so that
 
     <x_i, z_j> = r_i r_j <k_i, k_j> + r_i b_j S_i + b_i r_j S_j + d b_i b_j        with S_i = sum of k_i
 
-and, where all rows share r and b, |x_i - z_j|^2 = r^2 (|k_i|^2 + |k_j|^2 - 2 <k_i, k_j>).
-Sums of integers lose nothing.
+and, if all rows share r and b, |x_i - z_j|^2 = r^2 (|k_i|^2 + |k_j|^2 - 2 <k_i, k_j>). Sums of integers lose nothing.
 """
 
 from __future__ import annotations
@@ -24,21 +23,24 @@ from kl.rows.workspace import Workspace, rows_at_a_time
 
 log = logging.getLogger(__name__)
 
-LEVELS = 255  # k is 0..255; k - 128 is what int8 holds
-OFFSET = 128
-FEWEST, MOST = 32, 2**15  # features: below nothing is gained, above an int32 sum could overflow
-MULTIPLE = 16  # of features that matrix units want; zeros fill up
-SAMPLE, SAMPLE_VALUES = 64, 2**18  # rows looked at first, fewer long ones: other data costs next to nothing
-CANCELLATION = 32  # r^2 |k|^2 may be this many times |x|^2: float32 loses what cancels between them
-SLOWER = 4  # times a float32 product: int8 products without a matrix unit are far slower, a busy machine's are not
+LEVELS = 255  # the largest k
+OFFSET = 128  # int8 holds k - 128
+MIN_FEATURES = 32  # with fewer features int8 products are no faster
+MAX_FEATURES = 2**15  # with more features |k|^2 <= 255^2 d could overflow int32
+MULTIPLE = 16  # features; matrix units need a multiple of 16, so zeros fill up the rows
+# Rows that are examined first, at most so many values of them, so that data that is not 8-bit costs next to nothing.
+SAMPLE, SAMPLE_VALUES = 64, 2**18
+CANCELLATION = 32  # times |x|^2 that r^2 |k|^2 may be, because float32 loses the digits that cancel between them
+# Times the seconds of a float32 product: without a matrix unit int8 products are slower than this, on a busy machine
+# with a matrix unit they are not.
+MAX_SLOWDOWN = 4
 
-
-PER_ROW = ("values", "sums", "squares", "centred", "scale", "shift")  # the tensors of Codes
+PER_ROW = ("values", "sums", "squares", "centred", "scale", "shift")  # the tensors of Codes, one row per row of x
 
 
 @dataclass(frozen=True)
 class Codes:
-    """The integers k of x_i = r_i k_i + b_i and what their products need."""
+    """The integers k of x_i = r_i k_i + b_i, and what inner products and distances need beside them."""
 
     values: Tensor  # k - 128, int8, shape: (n, d filled up to a multiple of 16)
     sums: Tensor  # S_i = sum of k_i, int32, shape: (n,)
@@ -46,24 +48,24 @@ class Codes:
     centred: Tensor  # |k_i - 128|^2, int32, shape: (n,)
     scale: Tensor  # r_i, float64, shape: (n,)
     shift: Tensor  # b_i, float64, shape: (n,)
-    grid: tuple[float, float] | None  # (r, b) where all rows share them
+    grid: tuple[float, float] | None  # (r, b) if all rows share them, else None
 
     def __getitem__(self, index: slice | Tensor) -> Codes:
         return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
 
     @classmethod
     def cat(cls, parts: Sequence[Codes]) -> Codes:
-        """The rows of several one after the other; the grid stays where all share it."""
+        """The rows of several sets, one after the other; the grid is kept if all sets share it."""
         grid = parts[0].grid if all(part.grid == parts[0].grid for part in parts) else None
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in PER_ROW}, grid=grid)
 
     def decode(self, d: int, dtype: torch.dtype) -> Tensor:
-        """The rows x_i = r_i k_i + b_i, shape (n, d), within a few units of rounding of those that were encoded."""
+        """The rows x_i = r_i k_i + b_i, shape (n, d), equal to the encoded rows within a few units of rounding."""
         k = self.values[:, :d].to(dtype).add_(OFFSET)
         return k.mul_(self.scale.to(dtype)[:, None]).add_(self.shift.to(dtype)[:, None])
 
     def sq_norm(self, d: int, dtype: torch.dtype) -> Tensor:
-        """|x_i|^2, shape (n,): to the bit what `inner` gives for a row with itself, where all share a grid."""
+        """|x_i|^2, shape (n,); to the bit what `inner` gives for a row with itself, if all rows share a grid."""
         if self.grid is None:
             r, b, sums = self.scale, self.shift, self.sums.double()
             return (r * r * self.squares.double() + 2 * r * b * sums + d * b * b).to(dtype)
@@ -72,7 +74,7 @@ class Codes:
         return square if linear is None else square.add_(linear).add_(linear)
 
     def linear(self, d: int, dtype: torch.dtype) -> Tensor | None:
-        """r b S_i + d b^2 / 2 on a grid (r, b), shape (n,): <x_i, x_j> = r^2 <k_i, k_j> + these of i and of j."""
+        """l_i = r b S_i + d b^2 / 2 on a grid (r, b), shape (n,), so that <x_i, x_j> = r^2 <k_i, k_j> + l_i + l_j."""
         assert self.grid is not None
         r, b = self.grid
         return None if b == 0 else (r * b * self.sums.double() + d * b * b / 2).to(dtype)
@@ -81,11 +83,18 @@ class Codes:
         self,
         other: Codes,
         d: int,
-        product: Tensor,  # that of `product`, overwritten; shape: (m, p)
+        product: Tensor,  # shape: (m, p)
         out: Tensor,  # shape: (m, p)
     ) -> Tensor:
-        """<x_i, z_j> in `out`."""
-        # From <k - 128, k' - 128> back to <k, k'>; the zeros that fill the rows up add nothing to the former.
+        """Write <x_i, z_j> into `out`, and return it.
+
+        Args:
+            other: the codes of z.
+            d: features.
+            product: what `product` returned, shape (m, p); overwritten.
+            out: floats, shape (m, p).
+        """
+        # From <k - 128, k' - 128> back to <k, k'>; the zeros that fill up the rows add nothing to <k - 128, k' - 128>.
         product.add_((OFFSET * self.sums - OFFSET**2 * d)[:, None]).add_((OFFSET * other.sums)[None, :])
         out.copy_(product)
         if self.grid is not None and self.grid == other.grid:
@@ -100,10 +109,18 @@ class Codes:
     def sq_dist(
         self,
         other: Codes,
-        product: Tensor,  # that of `product`, overwritten; shape: (m, p)
+        product: Tensor,  # shape: (m, p)
         out: Tensor,  # shape: (m, p)
     ) -> Tensor:
-        """|x_i - z_j|^2 in `out`, for rows of one grid: exact but for one rounding, and so never below 0."""
+        """Write |x_i - z_j|^2 into `out`, and return it; both sets of rows must share one grid.
+
+        The distance is exact but for one rounding, and therefore never below 0.
+
+        Args:
+            other: the codes of z.
+            product: what `product` returned, shape (m, p); overwritten.
+            out: floats, shape (m, p).
+        """
         assert self.grid is not None
         product.mul_(-2).add_(self.centred[:, None]).add_(other.centred[None, :])
         return out.copy_(product).mul_(self.grid[0] ** 2)
@@ -119,14 +136,23 @@ def encode(
     x: Tensor,  # shape: (n, d)
     like: Codes | None = None,
 ) -> Codes | None:
-    """The codes of x, None where x is nothing of the kind (or the device's int8 products are of no use).
+    """The codes of x; None if x is not 8-bit, or if the device's int8 products are inexact or slow.
 
-    x counts as r k + b where it differs from that by no more than a few units of rounding, and where r k is not so much
-    larger than x that float32 would lose in their difference what the integers keep. `like` gives the r and b to
-    try first, so that a batch that does not hold every level still gets those of the training rows.
+    x counts as r k + b if it differs from r k + b by no more than a few units of rounding, and if r k is not so much
+    larger than x that float32 would lose in their difference what the integers keep.
+
+    Args:
+        x: features, shape (n, d).
+        like: codes whose r and b are tried first. A batch that does not hold every level still gets the r and b of the
+            training rows.
     """
     n, d = x.shape
-    if not (n and FEWEST <= d <= MOST and x.dtype in (torch.float32, torch.float64) and int8_is_exact(x.device)):
+    if not (
+        n
+        and MIN_FEATURES <= d <= MAX_FEATURES
+        and x.dtype in (torch.float32, torch.float64)
+        and int8_is_exact(x.device)
+    ):
         return None
     if like is not None and like.grid is not None:
         scale, shift = (torch.tensor(value, dtype=torch.float64, device=x.device) for value in like.grid)
@@ -142,7 +168,8 @@ def encode(
 def _encode_each_row(
     x: Tensor,  # shape: (n, d)
 ) -> Codes | None:
-    for rows in (x[: _sample(x)], x):  # sorting all rows takes seconds; most other data ends at the first few
+    """The codes of x on a grid of its own for each row, None if a row fits no grid."""
+    for rows in (x[: _sample(x)], x):  # sorting all rows takes seconds; most data that is not 8-bit ends at the first
         low, high = rows.amin(dim=1).double(), rows.amax(dim=1).double()
         parts = [_grid_step(part.sort(dim=1)[0].double(), *ends) for part, *ends in _chunks(rows, low, high)]
         codes = _encoded(rows, torch.cat(parts), low, None)
@@ -156,7 +183,7 @@ def _grid_step(
     low: Tensor,  # shape: (...)
     high: Tensor,  # shape: (...)
 ) -> Tensor:
-    """The step of the grid that each row of values seems to lie on: a whole fraction of high - low; shape (...)."""
+    """The step of the grid that each row of values seems to lie on, a whole fraction of high - low; shape (...)."""
     gaps = ordered.diff(dim=-1)
     span = high - low
     gap = torch.where(gaps > span[..., None] / (2 * LEVELS), gaps, torch.inf).amin(dim=-1)
@@ -165,7 +192,7 @@ def _grid_step(
 
 
 def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] | None) -> Codes | None:
-    """The codes of x on the grids given, of all rows or of each; None where they do not fit."""
+    """The codes of x on given grids (one for all rows, or one per row); None if the rows do not fit."""
     n, d = x.shape
     scale, shift = scale.expand(n), shift.expand(n)
     values = torch.zeros(n, -(-d // MULTIPLE) * MULTIPLE, dtype=torch.int8, device=x.device)
@@ -174,7 +201,7 @@ def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] 
     for part, r, b in _chunks(x, scale[:, None], shift[:, None]):
         part = part.double()
         k = ((part - b) / r).round_()
-        # x was rounded two or three times on the way from pixel to feature, each time by half an eps of its size.
+        # x was rounded two or three times on the way from pixel to feature, each time by half an eps of |x|.
         near = 4 * torch.finfo(x.dtype).eps * part.abs().amax(dim=1, keepdim=True)
         fits = ((k >= 0) & (k <= LEVELS) & ((k * r + b - part).abs() <= near)).all() & (near < 1e-2 * r).all()
         if not fits:
@@ -192,26 +219,28 @@ def _encoded(x: Tensor, scale: Tensor, shift: Tensor, grid: tuple[float, float] 
 
 
 def _chunks(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    """Rows a few at a time, the first few alone: work in float64 needs room, and may end early."""
+    """Pieces of rows. The first piece is small, because most data that is not 8-bit is recognised there."""
     first, size = _sample(x), rows_at_a_time(x.shape[1])
     sizes = [min(len(x), first)] + [min(size, len(x) - i) for i in range(first, len(x), size)]
     return list(zip(*(each.split(sizes) for each in (x, *others)), strict=True))
 
 
 def _sample(x: Tensor) -> int:
+    """Rows of the first piece."""
     return max(1, min(SAMPLE, SAMPLE_VALUES // x.shape[1]))
 
 
 def int8_is_exact(device: torch.device) -> bool:
-    """Whether int8 products on this device are exact and not far slower than float32 ones; tried once."""
+    """Whether int8 products on this device are exact and not far slower than float32 ones; measured once."""
     return _probe(device.type, device.index)
 
 
 @functools.lru_cache
 def _probe(kind: str, index: int | None) -> bool:
+    """`int8_is_exact` by one small product in both dtypes."""
     device = torch.device(kind, index) if index is not None else torch.device(kind)
     generator = torch.Generator().manual_seed(0)
-    # The extremes are where a unit that adds pairs in 16 bits would saturate.
+    # At the extremes a unit that adds pairs in 16 bits would saturate.
     k = torch.randint(-OFFSET, OFFSET, (512, 784), generator=generator)
     k[:64, ::2], k[:64, 1::2], k[64:128] = -OFFSET, OFFSET - 1, -OFFSET
     a = k.to(device, torch.int8)
@@ -221,7 +250,7 @@ def _probe(kind: str, index: int | None) -> bool:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
     else:
-        if exact and _seconds(lambda: _int8_product(a, a)) < SLOWER * _seconds(lambda: x @ x.T):
+        if exact and _seconds(lambda: _int8_product(a, a)) < MAX_SLOWDOWN * _seconds(lambda: x @ x.T):
             return True
         reason = "they are slower than float32 ones" if exact else "they are not exact"
     log.info("8-bit features are multiplied in float32 on %s: int8 products are of no use here (%s)", device, reason)
@@ -229,17 +258,20 @@ def _probe(kind: str, index: int | None) -> bool:
 
 
 def _seconds(work: Callable[[], Tensor], repeats: int = 5) -> float:
-    """The fastest of a few runs, after one to warm up."""
+    """The fastest of a few runs, after one to warm up, in seconds."""
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        work()[0, 0].item()  # waits for a device that works on its own
+        work()[0, 0].item()  # reading a value waits for a device that works asynchronously
         best = min(best, time.perf_counter() - start)
     return best
 
 
 def _int8_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """a b^T in int32. CUDA wants more than 16 rows of a and a multiple of 8 rows of b: zeros make them up."""
+    """a b^T in int32.
+
+    CUDA needs more than 16 rows of a and a multiple of 8 rows of b, so zero rows are appended.
+    """
     if not a.is_cuda:
         return torch._int_mm(a, b.T, out=out) if out is not None else torch._int_mm(a, b.T)
     m, p = len(a), len(b)

@@ -18,11 +18,12 @@ class Pair:
     Args:
         x: m rows.
         z: p rows.
-        same: for each row of x the row of z that it is, or any number outside 0..p-1, shape (m,); there the distance is
-            exactly 0.
-        uses: how often products will be asked for; all but the last use get a copy of one matrix product.
-        workspace: where the last result goes, new memory by default.
-        plain: make a graph of plain operations, for gradients and export (see `kl.products.differentiable`).
+        same: for each row of x the index of the same row in z, or any number outside 0..p-1 if z does not hold it,
+            shape (m,); at these pairs the distance is exactly 0.
+        uses: how many times the kernel will ask for products; the last use gets the matrix product itself, and the uses
+            before it get copies.
+        workspace: memory for the last result; None is new memory.
+        plain: use plain operations that autograd and export can follow (see `kl.products.differentiable`).
     """
 
     def __init__(
@@ -58,16 +59,16 @@ class Pair:
         return distances.clamp_(min=0)
 
     def _with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
-        """Put |x_i|^2 where x_i and z_j are the same row: what is left of their distance by rounding must not show."""
+        """Put |x_i|^2 where x_i and z_j are the same row, so that rounding leaves no distance between equal rows."""
         p = len(self.z)
         if self._same is not None and p:
-            # By scatter and not by a list of rows, whose length a GPU would have to be waited for.
+            # Scatter instead of a list of rows, because the length of a list would make the CPU wait for the GPU.
             inside, column = (self._same >= 0) & (self._same < p), self._same.clamp(0, p - 1)[:, None]
             inner.scatter_(1, column, torch.where(inside[:, None], value[:, None], inner.gather(1, column)))
         return inner
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        """The matrix product, the caller's own, and where its result may go (which is the product itself if float)."""
+        """The matrix product, which the caller may overwrite, and where the result goes (floats: into the product)."""
         x, z = self.x, self.z
         if self._product is None:
             self._product = self._multiply()
@@ -80,6 +81,7 @@ class Pair:
         return product, self._workspace.take(len(x), len(z), x.data, x.dtype)
 
     def _multiply(self) -> Tensor:
+        """The matrix product of the rows: of the 8-bit integers if both sets have them, else of the floats."""
         x, z = self.x, self.z
         if self.plain:
             return x.data @ z.data.T
@@ -92,9 +94,9 @@ class Pair:
 
 @contextlib.contextmanager
 def bfloat16_products(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Let float32 matrix products use bfloat16 or TF32 units, and only within this block.
+    """Let float32 matrix products use bfloat16 or TF32 units within this block, and only there.
 
-    Rounded rows lose nothing by it: their products are exact in the units' float32 sums.
+    Rows that are rounded to bfloat16 lose nothing, because the float32 sums of the units hold their products exactly.
     """
     if not wanted:
         yield

@@ -24,26 +24,40 @@ PRECISIONS = ("high", "medium")
 class Rows:
     """Feature rows x_1..x_n and |x_1|^2..|x_n|^2, computed once and shared by all kernel products.
 
-    The squared norms are summed in float64: |x - z|^2 = |x|^2 + |z|^2 - 2<x, z> cancels, so their error counts.
+    Make one with `Rows.of`. The squared norms are summed in float64, because |x - z|^2 = |x|^2 + |z|^2 - 2<x, z>
+    cancels and the error of the norms is what remains.
+
+    Args:
+        data: the features, shape (n, d).
+        sq_norm: the squared norms, shape (n,); their dtype is the dtype of the kernel values.
+        codes: the same rows as 8-bit integers (`kl.rows.int8`), None when the features are not 8-bit.
+        rounded: whether the features hold bfloat16 values, whose products bfloat16 matrix units compute exactly.
+
+    Example:
+        >>> import torch, kl
+        >>> rows = kl.Rows.of(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        >>> rows.sq_norm.tolist(), rows[:1].data.tolist(), rows.dtype
+        ([25.0, 4.0], [[3.0, 4.0]], torch.float32)
     """
 
     data: Tensor  # shape: (n, d)
-    sq_norm: Tensor  # shape: (n,); its dtype is that of the kernel values
-    codes: Codes | None = None  # the same rows as 8-bit integers, where they are that
-    rounded: bool = False  # the rows hold bfloat16 values, so that bfloat16 matrix units multiply them exactly
+    sq_norm: Tensor  # shape: (n,)
+    codes: Codes | None = None
+    rounded: bool = False
 
     @classmethod
     def of(cls, x: Tensor, like: Rows | None = None, precision: str = "high") -> Rows:
-        """Wrap a feature matrix of shape (n, d); no copy of it is made, but for "medium".
+        """Wrap a feature matrix; the features are copied only for "medium".
 
         Args:
             x: features, shape (n, d).
-            like: rows that these will meet: 8-bit features are read on the same scale, and the precision is theirs.
-            precision: "high", or "medium": float32 features that are not 8-bit are rounded to bfloat16 (a relative
-                2^-9), the products of which are exact and faster.
+            like: rows that these rows will be multiplied with: 8-bit features are read on the scale of `like`, and
+                rounded if `like` is.
+            precision: "high", or "medium": float32 features that are not 8-bit are rounded to bfloat16 (relative error
+                2^-9), whose products are exact and faster.
 
         Raises:
-            InputError: precision is neither.
+            InputError: precision is neither "high" nor "medium", or x is not dense.
         """
         if precision not in PRECISIONS:
             raise InputError(f"precision must be high or medium; got {precision!r}")
@@ -58,7 +72,7 @@ class Rows:
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of several one after the other; as 8-bit integers where all of them are."""
+        """The rows of several sets, one after the other; as 8-bit integers if all sets are."""
         codes = [part.codes for part in parts if part.codes is not None]
         return cls(
             torch.cat([part.data for part in parts]),
@@ -68,7 +82,7 @@ class Rows:
         )
 
     def double(self) -> Rows:
-        """The same rows for kernel values in float64; the features are converted where they are needed."""
+        """The same rows for kernel values in float64; the kernel products convert the features tile by tile."""
         if self.codes is not None:
             sq_norm = self.codes.sq_norm(self.data.shape[1], torch.float64)
         else:
@@ -76,7 +90,7 @@ class Rows:
         return replace(self, sq_norm=sq_norm)
 
     def without_codes(self) -> Rows:
-        """The same rows as floats alone."""
+        """The same rows as floats alone, without their 8-bit integers."""
         return self if self.codes is None else Rows(self.data, row_sq_norm(self.data))
 
     @property
@@ -92,7 +106,7 @@ class Rows:
         return Rows(self.data[index], self.sq_norm[index], codes, self.rounded)
 
     def split(self, counts: Sequence[int]) -> list[Rows]:
-        """Consecutive parts of so many rows."""
+        """Consecutive parts, one with each of these numbers of rows."""
         ends = list(accumulate(counts, initial=0))
         return [self[start:stop] for start, stop in pairwise(ends)]
 
@@ -112,10 +126,17 @@ class RowDataset(Dataset):
     Args:
         x: features, float32 or float64, shape (n, d).
         y: targets, float, shape (n, c): one-hot {0, 1} rows for classes, numbers for regression.
-        y_noisy: targets with label noise where y is kept clean (test sets), shape (n, c).
+        y_noisy: targets with label noise, shape (n, c), of a test set whose y is kept clean; None means no noise.
 
     Raises:
         InputError: shapes disagree, x has another dtype, a value is NaN or infinite, or there are no rows.
+
+    Example:
+        >>> import torch, kl
+        >>> data = kl.RowDataset(torch.tensor([[0.0], [0.5], [1.0]]), torch.eye(3))
+        >>> x, y, index = data[torch.tensor([2, 0])]
+        >>> x.flatten().tolist(), y.argmax(dim=1).tolist(), len(data)
+        ([1.0, 0.0], [2, 0], 3)
     """
 
     def __init__(self, x: Tensor, y: Tensor, y_noisy: Tensor | None = None) -> None:
@@ -159,7 +180,7 @@ def data_key(
     y: Tensor,  # shape: (n, c)
     rows: int = 1000,
 ) -> str:
-    """A digest of all targets and of a thousand rows of features, to tell training sets from one another."""
+    """A digest of all targets and of a thousand rows of features, which tells training sets apart."""
     digest = hashlib.blake2b(f"{tuple(x.shape)} {tuple(y.shape)}".encode(), digest_size=16)
     for part in (y, x[:: max(1, len(x) // rows)]):
         digest.update(part.detach().cpu().contiguous().numpy().tobytes())
@@ -167,14 +188,18 @@ def data_key(
 
 
 def check_finite_matrix(name: str, x: Tensor) -> Tensor:
-    """Return x if it is a non-empty finite float matrix, else raise InputError naming `name`."""
+    """Return x if it is a non-empty finite float matrix.
+
+    Raises:
+        InputError: x is not; the message calls it `name`.
+    """
     require_dense(name, x)
     if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point():
         came = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"{name} must be a float tensor of shape (rows, columns); got {came}")
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise InputError(f"{name} must have at least one row and one column; got shape {tuple(x.shape)}")
-    # A sum is finite only if every term is (or terms overflow); it needs no temporary of x's size.
+    # The sum is finite only if every term is (or terms overflow), and needs no temporary of x's size.
     if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
         row = int((~torch.isfinite(x)).any(dim=1).nonzero()[0])
         raise InputError(f"{name} must be finite; row {row} holds NaN or infinity: remove or replace such rows")
@@ -184,10 +209,10 @@ def check_finite_matrix(name: str, x: Tensor) -> Tensor:
 def far_origin(
     x: Tensor,  # shape: (n, d)
 ) -> Tensor:
-    """The mean of rows that lie far from 0 for their spread, else 0; shape (d,).
+    """The mean of the rows if they lie far from 0 for their spread, else 0; shape (d,).
 
-    |x|^2 + |z|^2 - 2 <x, z> loses the digits of distances that are small beside |x|. Others, 8-bit images among them,
-    are left as they are.
+    Far from 0, |x|^2 + |z|^2 - 2 <x, z> loses the digits of the distances, which are small beside |x|. Other rows,
+    8-bit images among them, are not shifted.
     """
     total, squares = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device), 0.0
     for rows in x.split(rows_at_a_time(x.shape[1])):

@@ -1,4 +1,4 @@
-"""Passes over rows in pieces, and memory for tiles, used again and again."""
+"""Passes over rows in pieces, and memory that is used again for every tile."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK_ROWS = 2048
-CHUNK_VALUES = 2**21  # 16 MB in float64
-CONVERTED_VALUES = 2**23  # 64 MB in float64
+CHUNK_ROWS = 2048  # rows that a pass converts to float64 together, at most
+CHUNK_VALUES = 2**21  # values of these rows, at most: 16 MB in float64
+CONVERTED_VALUES = 2**23  # values of the rows of a converted tile, at most: 64 MB in float64
 
 
 def rows_at_a_time(d: int) -> int:
-    """Rows of d features that a pass over them turns to float64 together: 2048 but where they are long."""
+    """Rows of d features that a pass converts to float64 together: 2048, or fewer if the rows are long."""
     return max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(d, 1)))
 
 
 def converted_rows(d: int, most: int) -> int:
-    """Rows of d features on a side of a tile that is computed in another dtype: `most` but where they are long."""
+    """Rows of d features on a side of a tile that is computed in another dtype: `most`, or fewer if rows are long."""
     return max(1, min(most, CONVERTED_VALUES // max(d, 1)))
 
 
@@ -28,16 +28,16 @@ def spans(n: int, size: int) -> Iterator[slice]:
 
 
 class Workspace:
-    """Memory for one tile, used again for the next: fresh pages for every tile would cost more than its arithmetic.
+    """Memory for one tile, used again for the next, because fresh pages for every tile cost more than its arithmetic.
 
-    A GPU's allocator does that by itself; there every tile is new.
+    On a GPU every tile is a new tensor, because the GPU's allocator itself uses memory again.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[torch.dtype, Tensor] = {}
 
     def take(self, m: int, p: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """An uninitialised (m, p) tensor on the device of `like`; the one taken before it with this dtype is void."""
+        """An uninitialised (m, p) tensor on the device of `like`; overwrites the last one taken in this dtype."""
         if like.device.type != "cpu":
             return like.new_empty(m, p, dtype=dtype)
         buffer = self._buffers.get(dtype)

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, what killed processes leave, and the folder of what can be made again."""
+"""Files that appear complete or not at all, the leftovers of killed processes, and the folder of cached results."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from kl.errors import InputError
 from kl.system.signals import signals_wait
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-FOREIGN = 86400  # seconds after its last change that a partial file of another host is nobody's any more
+FOREIGN = 86400  # seconds without a change after which a partial file of another host counts as abandoned
 _PARTIAL = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>[0-9a-f]{8}))?\.partial")
 
 
 def cache_folder() -> Path:
-    """Where results that can be computed again are kept: $XDG_CACHE_HOME/kl, or ~/.cache/kl.
+    """The folder of results that can be computed again: $XDG_CACHE_HOME/kl, or ~/.cache/kl.
 
     Raises:
-        InputError: nobody knows where that is.
+        InputError: the home folder is unknown, because HOME is not set and the system does not know the user.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kl"
@@ -53,18 +53,17 @@ def expand_home(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` when the block ends, and leaves no trace if it fails.
+    """Open a file for writing that replaces `path` when the block ends, and leaves no trace if the block fails.
 
-    It is written beside its target, flushed to disk, and renamed over it in one step: whoever reads, and whenever the
-    process is killed, there is the old file or the new one, whole. Ctrl-C, SIGTERM and SIGHUP are answered once
-    the new one is there. Folders are made as needed. What processes that were killed have left in the folder is
-    removed.
+    The file is written beside its target, flushed to disk, and renamed over the target in one step. So a reader finds
+    the old file or the new one, complete, whenever the process is killed. Ctrl-C, SIGTERM and SIGHUP are answered after
+    the rename. Folders are made as needed, and partial files of killed processes are removed from the folder.
 
     Args:
         path: where the file is to appear.
 
     Raises:
-        OSError: the file cannot be written; the old one is as it was.
+        OSError: the file cannot be written; the old file is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,51 +76,52 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             os.replace(partial, target)
     except BaseException:
-        with suppress(OSError):  # there may be none, as where the folder is a file
+        with suppress(OSError):  # there may be no partial file, for example if the folder is a file
             partial.unlink()
         raise
 
 
 def _owned(path: Path) -> BinaryIO:
-    """A new file that is locked until it is closed, or this process ends."""
+    """A new file that is locked until it is closed or this process ends."""
     while True:
         file = path.open("wb")
-        with suppress(OSError):  # a file system without locks, on which nobody removes it either
+        with suppress(OSError):  # on a file system without locks `hold` fails, so no process removes the file
             fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():
             return file
-        file.close()  # who looked for leftovers had it between the two
+        file.close()  # another process took it for a leftover between open and lock, and removed it
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the partial files in a folder that no living process owns.
 
-    The owner holds a lock, which ends with it: another process may have its number. A lock may not be seen on another
-    host, whose files are removed a day after they were written last.
+    The owner holds a lock, which ends with the owner; a process number proves nothing, because a later process may have
+    the same number. Locks may not be seen across hosts, so the file of another host is removed a day after its last
+    change.
     """
     for path in folder.glob(".*.partial"):
         found = _PARTIAL.fullmatch(path.name)
-        if found is None or (held := hold(path)) is None:
+        if found is None or (descriptor := hold(path)) is None:
             continue
         try:
-            if not _may_be_owned(found["host"], int(found["pid"]), os.fstat(held).st_mtime):
+            if not _may_be_owned(found["host"], int(found["pid"]), os.fstat(descriptor).st_mtime):
                 path.unlink(missing_ok=True)
         finally:
-            os.close(held)
+            os.close(descriptor)
 
 
 def _may_be_owned(host: str | None, pid: int, changed: float) -> bool:
-    """Whether a process that no lock shows may be writing a partial file."""
-    if host is None:  # one without a lock, of this host
+    """Whether a process may still be writing a partial file although no lock is seen."""
+    if host is None:  # a file of this host without a lock
         return Path("/proc", str(pid)).exists() or not Path("/proc").exists()
     return host != HOST and time.time() - changed < FOREIGN
 
 
 def hold(path: Path) -> int | None:
-    """Lock a file or folder that is there; None where another process has, or where that cannot be told.
+    """Lock an existing file or folder; None if another process holds the lock, or if this cannot be found out.
 
     Returns:
-        A file descriptor; the lock is gone when it is closed, or when this process ends, however that comes.
+        A file descriptor. The lock ends when the descriptor is closed, or when this process ends in any way.
     """
     try:
         opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -131,7 +131,7 @@ def hold(path: Path) -> int | None:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(opened), os.stat(path)):
             return opened
-    except OSError:  # it is held, or gone
+    except OSError:  # another process holds the lock, or the file is gone
         pass
     os.close(opened)
     return None

@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much was used, and how users write it."""
+"""Memory: how much is free, how much was used, and how users write it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNLIMITED = 2**60  # bytes; control groups without a limit state a number beyond
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes by item, and what is kept of the kernel.
+    """The memory plan of a run: bytes by item, and which kernel values the run keeps.
 
-    What Python, its libraries and the test set take, about 1 GB for all three, is not in it.
+    The plan does not count Python, its libraries and the test set, about 1 GB together.
     """
 
     budget: int
@@ -47,8 +47,8 @@ def parse_memory(text: str | int, device: torch.device | str = "cpu", sharing: i
 
     Args:
         text: what the user wrote.
-        device: where memory is needed.
-        sharing: processes that take as much each; "auto" is their part of that half.
+        device: where the memory is needed.
+        sharing: processes that take the same amount; "auto" divides that half among them.
 
     Raises:
         InputError: the text is none of these, or not above 0.
@@ -74,26 +74,26 @@ def format_memory(size: int) -> str:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that a process could still take on the device."""
+    """Bytes that this process could still take on the device."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
-    # Without it there is no portable way to ask but another dependency: what any laptop has.
+    # Without /proc/meminfo there is no portable way to ask without another dependency; 4 GB is what any laptop has.
     available = int(found[1]) * 1024 if found else 4 * 10**9
     return max(1, min([available, *(size for size in (*_free_in_groups(), *_free_in_limits()) if size is not None)]))
 
 
 def _free_in_limits(status: Path = Path("/proc/self/status")) -> list[int | None]:
-    """Bytes that the limits of this process (`ulimit -v`, `ulimit -d`) leave free, None where one is not set.
+    """Bytes that the limits of this process (`ulimit -v`, `ulimit -d`) leave free, None for a limit that is not set.
 
-    The first counts addresses, used or not: what libraries reserve is gone from it.
+    The first limit counts addresses, used or not, so addresses that libraries only reserve are subtracted.
 
     Args:
         status: the process's own use, lines of "name: number kB".
     """
-    if not status.exists():  # not on Linux, where alone we know the use
+    if not status.exists():  # only Linux tells the use
         return []
     text = status.read_text()
     free: list[int | None] = []
@@ -105,10 +105,10 @@ def _free_in_limits(status: Path = Path("/proc/self/status")) -> list[int | None
 
 
 def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int | None]:
-    """Bytes free in each control group that the process is part of, None where one has no limit.
+    """Bytes free in each control group that the process is part of, None for a group without a limit.
 
-    A container sees the whole machine's memory in /proc/meminfo but may use only what its groups allow. Pages that
-    hold no more than a copy of a file count as free, as they do there.
+    A container sees the whole machine's memory in /proc/meminfo but may use only what its groups allow. Pages that only
+    hold a copy of a file count as free, as in /proc/meminfo.
 
     Args:
         root: where the groups are mounted.
@@ -126,13 +126,13 @@ def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
         else:
             continue
         group = top / path.lstrip("/")
-        # The path may name a group of the host that the container does not see; the mount's top is then its own.
+        # The path may name a group of the host that the container does not see; the container's group is then the top.
         free += [_free_in(each, *names) for each in (group, *group.parents) if each == top or top in each.parents]
     return free
 
 
 def _free_in(group: Path, limit: str, used: str, cache: str) -> int | None:
-    """Limit less use of one control group, None where it has no limit or cannot be read."""
+    """Limit less use of one control group in bytes, None if it has no limit or cannot be read."""
     try:
         most = (group / limit).read_text().strip()
         if not most.isdigit() or int(most) >= UNLIMITED:  # version 2 writes "max", version 1 a number beyond all memory
@@ -144,13 +144,13 @@ def _free_in(group: Path, limit: str, used: str, cache: str) -> int | None:
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:
-    """The most bytes held so far: of the process on a CPU, of torch's allocator on a GPU."""
+    """The most bytes held so far: by the process on a CPU, by torch's allocator on a GPU."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage: a child starts there with what its parent had.
+        # Not getrusage, whose value of a child starts with the peak of its parent.
         peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
         if peak:
             return int(peak[1]) * 1024

@@ -1,4 +1,4 @@
-"""Tensors and plain values on disk: written whole or not at all, and read only where every checksum is right."""
+"""Tensors and plain values on disk: written completely or not at all, and read only if every checksum is right."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kl.system.files import written_whole
 
 
 def save_values(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
-    """Write tensors and plain values.
+    """Write tensors and plain values to a file.
 
     Raises:
-        OSError: the file cannot be written; the old one is as it was.
+        OSError: the file cannot be written; the old file is unchanged.
     """
     try:
         with written_whole(path) as file:
@@ -27,10 +27,10 @@ def save_values(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
 
 
 def load_values(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save_values` wrote, its tensors on the device. No code in the file is run.
+    """The dict that `save_values` wrote, its tensors on the device. No code in the file is run.
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged or something else. Callers add what it is and the path.
+        CheckpointError: there is no such file, or it is damaged or something else. Callers add the path to the message.
     """
     values = load_plain(path, device)
     if not isinstance(values, dict):
@@ -39,10 +39,10 @@ def load_values(path: str | os.PathLike[str], device: torch.device | str = "cpu"
 
 
 def load_plain(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
-    """The same of any tensor or plain value that torch.save wrote.
+    """Any tensor or plain value that torch.save wrote, its tensors on the device. No code in the file is run.
 
     Raises:
-        CheckpointError: as `load_values`.
+        CheckpointError: there is no such file, or it is damaged or something else.
     """
     try:
         with Path(path).open("rb") as file:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 ENDING: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INTERRUPTED = 130  # exit code of a process that one of them has ended
+INTERRUPTED = 130  # exit code of a process that one of these signals has ended
 
 
 class LastingInterrupt:
     """A handler that raises KeyboardInterrupt, and raises it again at the next `check`.
 
-    Python drops an exception that a signal raises while a finalizer or a callback from C runs, and the run would go on.
-    About one Ctrl-C in fifteen met that on runs of short steps.
+    Python drops an exception that a signal raises while a finalizer or a callback from C runs; the run would then go
+    on. About one Ctrl-C in fifteen was lost in this way on runs of short steps.
     """
 
     def __init__(self) -> None:
@@ -30,19 +30,19 @@ class LastingInterrupt:
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Stop here where nothing else has."""
+        """Raise KeyboardInterrupt if a signal has come."""
         if self.came:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Keep Ctrl-C, SIGTERM and SIGHUP until the block is done; only a main thread ever hears them.
+    """Keep Ctrl-C, SIGTERM and SIGHUP until the block is done; signals reach the main thread only.
 
-    torch.save answers a KeyboardInterrupt in the middle of a file by a RuntimeError that reads like a full disk.
+    torch.save turns a KeyboardInterrupt in the middle of a file into a RuntimeError that reads like a full disk.
     """
     before = {number: signal.getsignal(number) for number in ENDING}
-    if not in_main_thread() or None in before.values():  # None: not Python's to set
+    if not in_main_thread() or None in before.values():  # None: a handler that was not set in Python
         yield
         return
     came: list[int] = []
@@ -63,13 +63,13 @@ def signals_wait() -> Iterator[None]:
 
 @contextmanager
 def signals_end(leave: Callable[[], None]) -> Iterator[None]:
-    """End this process on Ctrl-C, SIGTERM and SIGHUP, at once, though the main thread waits in C++ code.
+    """End this process on Ctrl-C, SIGTERM and SIGHUP at once, even while the main thread waits in C++ code.
 
-    The exit code is `INTERRUPTED`. Python's own answer comes when that code returns: of processes that connect, once
-    all are there. A signal is heard only where it has a handler in Python.
+    The exit code is `INTERRUPTED`. Python itself would answer only when the C++ code returns, which for processes that
+    connect is when all of them have connected. A signal is answered only if it has a handler in Python.
 
     Args:
-        leave: what is done before, in another thread.
+        leave: called before the process ends, in another thread.
     """
     if not in_main_thread():
         yield
@@ -98,5 +98,5 @@ def signals_end(leave: Callable[[], None]) -> Iterator[None]:
 
 
 def in_main_thread() -> bool:
-    """Whether this is the thread in which Python answers signals, the only one that may say how."""
+    """Whether this is the main thread, in which Python answers signals and which alone may set handlers."""
     return threading.current_thread() is threading.main_thread()

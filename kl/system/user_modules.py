@@ -1,4 +1,4 @@
-"""A user's own module, which they named on a command line or in Python: found in the current folder, else installed."""
+"""A user's own module, named on a command line or in Python: from the current folder, else an installed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from kl.errors import InputError
 
 OURS = ("kl", "datamodules", "callbacks", "recipes")
-"""The packages that are installed with kl; a user's folder may have some of these names, too."""
+"""The packages that are installed with kl; a user's folder may have the same names."""
 
 
 def import_user_class(asked: str, spec: str) -> tuple[ModuleType, Any]:
@@ -42,11 +42,11 @@ def import_user_class(asked: str, spec: str) -> tuple[ModuleType, Any]:
 def import_user_module(asked: str, name: str) -> ModuleType:
     """Import the module `name`: a file or package of the current folder, or an installed one.
 
-    The first part of the name is looked for in the current folder and loaded from its file, wherever else such a name
-    could be found. The folder comes last on the import path, for what the module imports from its neighbours; so a
-    folder there that is called like one of kl's packages, or like an installed one, hides none of them.
+    The first part of the name is looked for in the current folder and loaded from its file, before any other place. The
+    current folder is put last on the import path, so that the module can import its neighbours, and a folder there with
+    the name of one of kl's packages, or of an installed package, hides none of them.
 
-    The module's code runs: call this only with what a user has typed, never with a name that a file holds.
+    The module's code runs: call this function only with what a user has typed, never with a name that a file holds.
 
     Args:
         asked: what the user wrote, for messages, such as "kernel 'mine:K'".
@@ -70,7 +70,7 @@ def import_user_module(asked: str, name: str) -> ModuleType:
 
 
 def _file_of(path: Path) -> Path | None:
-    """The file of the module or package that lies there."""
+    """The file of the module or package at this path, None if there is none."""
     for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
         if file.is_file():
             return file
@@ -78,7 +78,7 @@ def _file_of(path: Path) -> Path | None:
 
 
 def _load(asked: str, name: str, file: Path) -> None:
-    """Run the file as the module of that name, unless it has been."""
+    """Run the file as the module of that name, unless this has been done."""
     there = sys.modules.get(name)
     found = getattr(there, "__file__", None)
     if found and os.path.exists(found) and os.path.samefile(found, file):
@@ -95,7 +95,7 @@ def _load(asked: str, name: str, file: Path) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]  # half of it would pass for the whole
+        del sys.modules[name]  # otherwise the next import would take the half-run module for a complete one
         raise
 
 
@@ -115,7 +115,7 @@ def _is_of(package: str, error: ImportError) -> bool:
 
 
 def _lies(here: str, package: str) -> bool:
-    """Whether the current folder has such a package, and it is not kl's."""
+    """Whether the current folder has a package of this name that is not kl's."""
     path = Path(here, package)
     ours = getattr(sys.modules.get(package), "__path__", [""])
     return path.exists() and not any(each and os.path.exists(each) and path.samefile(each) for each in ours)

@@ -131,7 +131,7 @@ class Run:
         kept = find_callback(self.trainer, BestCheckpoint)
         if kept is not None and kept.chooser.best != kept.chooser.last:
             # Not by the Trainer, which would give the callbacks their states of that epoch, too.
-            checkpoint = machine.ranks.from_first(lambda: read_checkpoint(kept.path))
+            checkpoint = machine.ranks.broadcast_result(lambda: read_checkpoint(kept.path))
             machine.on_load_checkpoint(checkpoint)
             machine.load_state_dict(checkpoint["state_dict"])
         self.trainer.test(machine, datamodule=datamodule, verbose=False)

@@ -364,8 +364,8 @@ def test_an_interrupted_solve_goes_on_in_the_next_run(tmp_path, monkeypatch, cap
 
 
 def test_the_training_rows_are_not_sent_with_the_solution(tmp_path, monkeypatch):
-    sent, first = [], Ranks.from_first
-    monkeypatch.setattr(Ranks, "from_first", lambda self, work: sent.append(first(self, work)) or sent[-1])
+    sent, first = [], Ranks.broadcast_result
+    monkeypatch.setattr(Ranks, "broadcast_result", lambda self, work: sent.append(first(self, work)) or sent[-1])
     exact = ExactInterpolation(cache_dir=tmp_path)
     _, _, data = fit(exact)
     [outcome] = [each for each in sent if hasattr(each, "solution")]

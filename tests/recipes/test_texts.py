@@ -1,16 +1,10 @@
 """What commands say: numbers of things, numbers of any size, and lists that agree."""
 
-import doctest
 import re
 
 import numpy as np
 
-import kl.system.wording
 from kl.kernels.names import kernel_names
-
-
-def test_counts():
-    assert doctest.testmod(kl.system.wording) == (0, 1)
 
 
 def test_one_shard_of_one_row(kl):

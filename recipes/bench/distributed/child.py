@@ -27,7 +27,7 @@ class Clock:
 
     def __init__(self, device: str) -> None:
         self.device, self.seconds = device, 0.0
-        for name in ("begin_sum", "begin_gather"):
+        for name in ("begin_all_reduce_sum", "begin_all_gather"):
             setattr(Ranks, name, self._timed(getattr(Ranks, name)))
 
     def _timed(self, begin: Callable[..., Callable[[], Any]]) -> Callable[..., Callable[[], Any]]:
@@ -87,7 +87,7 @@ def plain_products(
     ranks: Ranks,
 ) -> float:
     """Seconds of X_B X_r^T over all batches, in float32: an epoch's inner products on this rank, as plain products."""
-    own = x[ranks.own(len(x))].T.contiguous()
+    own = x[ranks.local_rows(len(x))].T.contiguous()
     out = x.new_empty(m, own.shape[1])
 
     def work() -> None:
@@ -95,7 +95,7 @@ def plain_products(
             torch.mm(x[part], own, out=out[: part.stop - part.start])
 
     work()
-    ranks.each(None)  # all at the same time, as in training
+    ranks.all_gather_object(None)  # all at the same time, as in training
     return usual(work, 3, x.device)
 
 
@@ -106,9 +106,9 @@ def link(ranks: Ranks, device: torch.device) -> dict[str, float]:
     large = torch.zeros(MESSAGE // ranks.size, dtype=torch.uint8, device=device)
     small = torch.zeros(1, device=device)
     counts = [len(large)] * ranks.size
-    ranks.gather(large, counts)
-    gather = usual(lambda: ranks.gather(large, counts), REPEATS, device)
-    latency = usual(lambda: ranks.sum(small), 5 * REPEATS, device)
+    ranks.all_gather(large, counts)
+    gather = usual(lambda: ranks.all_gather(large, counts), REPEATS, device)
+    latency = usual(lambda: ranks.all_reduce_sum(small), 5 * REPEATS, device)
     # Of a gather the others' part comes in.
     return {"bandwidth": MESSAGE * (ranks.size - 1) / ranks.size / gather, "latency": latency}
 

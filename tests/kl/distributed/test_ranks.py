@@ -36,7 +36,7 @@ def here():
 @pytest.mark.parametrize("n", [1, 2, 7, 20])
 def test_every_row_has_one_owner(n, size):
     ranks = [Ranks(rank, size) for rank in range(size)]
-    owned = [torch.arange(n)[one.own(n)] for one in ranks]
+    owned = [torch.arange(n)[one.local_rows(n)] for one in ranks]
     assert torch.equal(torch.cat(owned).sort()[0], torch.arange(n))
     for one, rows in zip(ranks, owned, strict=True):
         assert torch.equal(one.positions(n), rows)
@@ -52,7 +52,7 @@ def test_a_batch_is_that_of_all_ranks_and_its_parts(size):
     for rank, batch in enumerate(batches):
         assert torch.equal(batch.positions, batches[0].positions)
         assert torch.equal(batch.positions.sort()[0], positions.sort()[0])
-        assert torch.equal(batch.positions[batch.own], batch.local * size + rank)
+        assert torch.equal(batch.positions[batch.local_slice], batch.local * size + rank)
         assert len(batch) == sum(batch.counts) == 6
         assert batch.counts[rank] == len(batch.local)
     if size == 1:
@@ -64,23 +64,23 @@ def test_a_batch_is_that_of_all_ranks_and_its_parts(size):
 
 def collect(n):
     ranks, whole = here(), draw(n, 3)
-    own, counts = whole[ranks.own(n)], [ranks.count(n, rank) for rank in range(ranks.size)]
+    own, counts = whole[ranks.local_rows(n)], [ranks.count(n, rank) for rank in range(ranks.size)]
     images = Rows.of((whole.abs() * 40).round().clamp(0, 255).repeat(1, 20) / 255)
     return {
-        "sum": ranks.sum(torch.full((2,), ranks.rank + 1.0)),
-        "largest": ranks.largest(float(ranks.rank)),
-        "least": ranks.least(float(ranks.rank)),
-        "nan": [ranks.largest(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
-        "least nan": [ranks.least(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
-        "total": ranks.total(2),
-        "each": ranks.each(f"rank {ranks.rank}"),
-        "gather": ranks.gather(own, counts),
-        "whole": ranks.whole(own, n),
-        "first": ranks.whole_on_first(own, n),
-        "same": ranks.same_as_first(torch.full((2,), float(ranks.rank))),
-        "from": ranks.from_first(lambda: ranks.rank),
-        "rows": ranks.begin_gather_rows(Rows.of(own), counts)().data,
-        "images": ranks.begin_gather_rows(images[ranks.positions(n)], counts)(),
+        "sum": ranks.all_reduce_sum(torch.full((2,), ranks.rank + 1.0)),
+        "largest": ranks.all_reduce_max(float(ranks.rank)),
+        "least": ranks.all_reduce_min(float(ranks.rank)),
+        "nan": [ranks.all_reduce_max(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
+        "least nan": [ranks.all_reduce_min(float("nan") if ranks.rank == one else 1.0) for one in range(ranks.size)],
+        "total": ranks.all_reduce_count(2),
+        "each": ranks.all_gather_object(f"rank {ranks.rank}"),
+        "gather": ranks.all_gather(own, counts),
+        "whole": ranks.all_gather_in_order(own, n),
+        "first": ranks.gather_in_order(own, n),
+        "same": ranks.broadcast(torch.full((2,), float(ranks.rank))),
+        "from": ranks.broadcast_result(lambda: ranks.rank),
+        "rows": ranks.begin_all_gather_rows(Rows.of(own), counts)().data,
+        "images": ranks.begin_all_gather_rows(images[ranks.positions(n)], counts)(),
         "received": ranks.received > 0,
     }
 
@@ -115,7 +115,7 @@ def failures():
         raise kl.InputError("wrong here")
 
     try:
-        here().from_first(fail)
+        here().broadcast_result(fail)
     except kl.InputError as error:
         return str(error)
 
@@ -127,9 +127,19 @@ def test_an_error_on_the_first_rank_is_raised_on_all():
 def test_one_rank_needs_no_process_group():
     ranks, x = Ranks(), draw(5, 2)
     assert not dist.is_initialized()
-    for found in (ranks.sum(x), ranks.gather(x, [5]), ranks.whole(x, 5), ranks.whole_on_first(x, 5)):
+    for found in (
+        ranks.all_reduce_sum(x),
+        ranks.all_gather(x, [5]),
+        ranks.all_gather_in_order(x, 5),
+        ranks.gather_in_order(x, 5),
+    ):
         assert found is x
-    assert (ranks.largest(3.0), ranks.each(1), ranks.from_first(lambda: 2), ranks.received) == (3.0, [1], 2, 0)
+    assert (
+        ranks.all_reduce_max(3.0),
+        ranks.all_gather_object(1),
+        ranks.broadcast_result(lambda: 2),
+        ranks.received,
+    ) == (3.0, [1], 2, 0)
 
 
 # Training
@@ -327,12 +337,17 @@ def test_a_plan_has_the_threads_that_a_rank_has(monkeypatch, asked, threads):
 
 def test_first_of_many_stands_for_all():
     ranks, x = FirstOfMany(3), draw(3, 2)
-    assert torch.equal(ranks.sum(x), x)
-    assert ranks.each(1) == [1, 1, 1]
-    assert ranks.gather(x, [3, 2, 2]).shape == ranks.whole(x, 7).shape == ranks.whole_on_first(x, 7).shape == (7, 2)
-    assert torch.equal(ranks.whole(x, 7)[::3], x)
-    assert ranks.same_as_first(x) is x
-    assert ranks.from_first(lambda: 5) == 5
+    assert torch.equal(ranks.all_reduce_sum(x), x)
+    assert ranks.all_gather_object(1) == [1, 1, 1]
+    assert (
+        ranks.all_gather(x, [3, 2, 2]).shape
+        == ranks.all_gather_in_order(x, 7).shape
+        == ranks.gather_in_order(x, 7).shape
+        == (7, 2)
+    )
+    assert torch.equal(ranks.all_gather_in_order(x, 7)[::3], x)
+    assert ranks.broadcast(x) is x
+    assert ranks.broadcast_result(lambda: 5) == 5
     assert ranks.received > 0
 
 

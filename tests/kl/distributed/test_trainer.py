@@ -113,7 +113,7 @@ def in_float64():
         kl.GeneralKernelMachine(LAPLACIAN, 301, projection_period=2, **common),
     ):
         quiet_trainer(5, **shared()).fit(machine, datamodule=DoubleDigits(label_noise=0.1))
-        found.append(machine.ranks.whole(machine.alpha.detach(), machine.num_centers))
+        found.append(machine.ranks.all_gather_in_order(machine.alpha.detach(), machine.num_centers))
     return found
 
 

@@ -139,7 +139,7 @@ def test_the_guard_watches_the_residual_of_the_ridge():
 def on_one():
     machine = KernelMachine(KERNEL, ridge=0.7, batch_size=11, memory="1GB")
     fit(machine, double(), 5, **shared())
-    return machine.ranks.whole(machine.alpha.detach(), machine.num_centers), machine.plan.step_size
+    return machine.ranks.all_gather_in_order(machine.alpha.detach(), machine.num_centers), machine.plan.step_size
 
 
 def test_ranks_train_as_one():

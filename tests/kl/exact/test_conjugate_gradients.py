@@ -166,7 +166,7 @@ def test_targets_outside_the_range_get_the_least_squares_solution_of_minimum_nor
 
 
 def test_a_solve_that_stands_still_stops_with_a_warning(caplog, monkeypatch):
-    monkeypatch.setattr(plan, "RANK", 20)  # no factor of K's range is affordable
+    monkeypatch.setattr(plan, "MAX_RANK", 20)  # no factor of K's range is affordable
     x, y = draw(150, 3), draw(150, 1, seed=1)
     result = solve(x, y, Gaussian(1.5), tolerance=1e-12)
     assert (result.converged, result.solver) == (False, "pcg")
@@ -234,7 +234,7 @@ def test_the_preconditioner_is_the_inverse_of_what_it_says():
 def test_it_takes_fewer_iterations_than_plain_conjugate_gradients(monkeypatch):
     x, y = draw(300, 3), draw(300, 1, seed=1)
     ours = solve(x, y)
-    monkeypatch.setattr(plan, "RANK", 1)
+    monkeypatch.setattr(plan, "MAX_RANK", 1)
     assert ours.iterations < 0.7 * solve(x, y).iterations
 
 
@@ -270,7 +270,7 @@ def test_going_on_with_another_budget(tmp_path, monkeypatch):
     x, y, path = draw(200, 4), draw(200, 2, seed=1), tmp_path / "a.partial"
     with pytest.raises(KeyboardInterrupt):
         solve(x, y, checkpoint=path, progress=Interrupt(5))
-    monkeypatch.setattr(plan, "RANK", 10)
+    monkeypatch.setattr(plan, "MAX_RANK", 10)
     assert solve(x, y, checkpoint=path).converged
 
 

@@ -42,7 +42,7 @@ def images(n=N, d=D, seed=0):
 @pytest.fixture(autouse=True)
 def _whatever_they_cost(monkeypatch):
     """Right or wrong must not hang on a timing: int8 products count as fast here, wherever they are exact."""
-    monkeypatch.setattr(codes, "SLOWER", math.inf)
+    monkeypatch.setattr(codes, "MAX_SLOWDOWN", math.inf)
     codes._probe.cache_clear()
     if not int8_is_exact(torch.device("cpu")):
         pytest.skip("int8 products are not exact on this CPU")
@@ -223,7 +223,7 @@ def test_a_device_without_exact_int8_falls_back_with_a_log_line(monkeypatch, cap
         return product(a, b) + 1
 
     if fault == "slow":
-        monkeypatch.setattr(codes, "SLOWER", 4)
+        monkeypatch.setattr(codes, "MAX_SLOWDOWN", 4)
         ticks = iter([1.0, 0.2])
         monkeypatch.setattr(codes, "_seconds", lambda work: next(ticks))
     else:
