@@ -1,4 +1,4 @@
-"""The machine that a checkpoint holds, whichever of kl's it is."""
+"""The machine that a checkpoint holds, whichever of kl's machines it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kl.model import KernelModel
 KINDS: dict[str, type[StatefulExpansion]] = {
     cls.__name__: cls for cls in (KernelMachine, GeneralKernelMachine, ConjugateGradientMachine, KernelModel)
 }
-"""All that a file can ask for: what it calls itself is looked up here and nowhere else."""
+"""The classes that a file can ask for, by the kind that it names; no other class is made for a file."""
 
 
 def load_machine(
