@@ -1,4 +1,4 @@
-"""A fitted function and nothing else: what predicts, whatever found its weights, in the smallest file."""
+"""A fitted function and nothing else: it predicts from the smallest file, whichever solver found its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kl.machines.machine import machine_part
 from kl.machines.state import StatefulExpansion
 from kl.system.saved import save_values
 
-LEVELS = 256  # of a byte
+LEVELS = 256  # values of a byte
 
 
 class KernelModel(StatefulExpansion):
@@ -58,7 +58,7 @@ class KernelModel(StatefulExpansion):
 
     @classmethod
     def from_machine(cls, machine: StatefulExpansion) -> Self:
-        """The function of a fitted machine; its tensors are shared.
+        """The function of a fitted machine; the tensors are shared with the machine.
 
         Raises:
             InputError: the machine has not been fitted, or several ranks share its centres.
@@ -78,8 +78,8 @@ class KernelModel(StatefulExpansion):
 
         Args:
             solution: what `kl.interpolate` or `kl.least_squares` returned.
-            data_info: what `kl.machines.evaluated.describe_data` says of the data set; None is a regression on features
-                as they are.
+            data_info: the description of the data set (`kl.machines.evaluated.describe_data`); None describes a
+                regression on the features as they are.
         """
         centers = solution.centers
         origin = solution.kernel.origin_of(centers)
@@ -115,7 +115,7 @@ class KernelModel(StatefulExpansion):
     # Files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, centres, kernel and the data's description, whole or not at all.
+        """Write weights, centres, kernel and the data's description to a file, completely or not at all.
 
         Raises:
             InputError: the model holds no weights.
@@ -143,11 +143,12 @@ class KernelModel(StatefulExpansion):
 
         Args:
             checkpoint: what `kl.machines.checkpoints.read_checkpoint` returned.
-            kernel: see `TrainedExpansion.restored`.
-            options: none.
+            kernel: the kernel, its class, or "package.module:Class", if the file's kernel is not one of kl's; see
+                `kl.load_machine`.
+            options: none are accepted.
 
         Raises:
-            CheckpointError: they describe none.
+            CheckpointError: the contents describe no `KernelModel`.
         """
         if options:
             raise InputError(f"a KernelModel takes no options but kernel; got {', '.join(options)}")
@@ -170,14 +171,14 @@ class KernelModel(StatefulExpansion):
         require_state(state, expected)
         with faults_in("kernel or precision"):
             model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
-        model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # one that was given must be the file's
+        model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # a kernel that was given must be the file's
         return model._take(state["alpha"], state["centers"], state["origin"], info)
 
 
 def levels_of(
     centers: Tensor,  # shape: (p, d)
 ) -> float:
-    """l with centers = k / l to the bit for integers k in 0..255, such as 255 for pixels in [0, 1]; 0 where none is."""
+    """l with centers = k / l to the bit for integers k in 0..255 (255 for pixels in [0, 1]); 0 if there is none."""
     if centers.dtype != torch.float32 or not centers.numel() or float(centers.min()) < 0:
         return 0.0
     positive = centers[centers > 0]

@@ -44,7 +44,7 @@ class EigenProIteration:
         epoch: epochs that have ended.
         last_batch: f(X_B) before the last step and Y_B, each of shape (m_r, c); None before the first step.
 
-    Source: [MB19] (arXiv:1806.06144), the EigenPro iteration in terms of the weights; the guard is ours.
+    Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration in terms of the weights; the guard is ours.
     """
 
     targets: Tensor

@@ -106,7 +106,7 @@ def warn_of_other_options(theirs: Mapping[str, Any], own: Mapping[str, Any], ask
 
 
 def default_subsample(n: int) -> int:
-    """s: 2000 rows for n up to 10^5 [MB19], 5000 beyond, never more than n."""
+    """s: 2000 rows for n up to 10^5 (Ma, Belkin 2019), 5000 beyond, never more than n."""
     return min(n, 2000 if n <= 100_000 else 5000)
 
 

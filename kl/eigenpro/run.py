@@ -67,7 +67,7 @@ class EigenProRun(EigenProIteration):
         MemoryBudgetError: the budget does not hold what a run cannot do without.
         DivergenceError: `step` or `end_epoch` has cut the step size often, and training still diverges.
 
-    Source: [MB19] (arXiv:1806.06144), Algorithm 1, in terms of the weights.
+    Source: Ma, Belkin 2019, arXiv:1806.06144, Algorithm 1, in terms of the weights.
 
     Example:
         >>> import kl, torch

@@ -22,25 +22,26 @@ log = logging.getLogger(__name__)
 def solve_pcg(
     system: System, tolerance: float, budget: int, report: Reporter, checkpoint: Checkpoint | None = None
 ) -> Solved:
-    """Solve by conjugate gradients, one recursion an output, all of which share the products with K.
+    """Solve by conjugate gradients: one recursion per output, and all outputs share the products with K.
 
-    K is evaluated in float32, once where the budget keeps it. The recursion drifts away from the equations by what
-    float32 loses. Therefore its residual is replaced by the true one, in float64, whenever it has fallen by 1e-3; the
-    search goes on in the same direction unless the two were far apart. The true residual also decides when to stop:
-    at the tolerance, or when it falls no more, and the best weights seen are returned.
+    K is evaluated in float32, and kept as far as the budget allows. Float32 makes the recursion drift away from the
+    equations. Therefore the true residual, in float64, replaces the recursion's residual whenever that has fallen by
+    1e-3; the search keeps its direction unless the two were far apart. The true residual also decides when to stop: at
+    the tolerance, or when it falls no more. The best weights that a check has found are returned.
 
     Args:
         system: the equations.
         tolerance: the relative residual to reach.
         budget: bytes, at least `least_pcg_memory`.
         report: is told of every iteration.
-        checkpoint: where the state is kept, found again and, in the end, deleted.
+        checkpoint: where the state is saved, loaded again and, in the end, deleted.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to other equations.
 
     Source: Hestenes and Stiefel 1952; replaced residuals as in van der Vorst and Ye 2000, Residual replacement
-    strategies for Krylov subspace iterative methods; the same in mixed precision, Clark et al. 2010, section 3.3.
+    strategies for Krylov subspace iterative methods; the same in mixed precision, Clark et al. 2010, Solving lattice
+    QCD systems of equations using mixed precision solvers on GPUs, arXiv:0911.3191, section 3.3.
     """
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     matrix = LowerTriangle(system.kernel, system.single())

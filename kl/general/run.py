@@ -37,7 +37,7 @@ class ProjectedRun:
         guard: the `LossGuard`.
         last_batch: f(X_B) before the last step and Y_B, each of shape (m, c); None before the first step.
 
-    Source: [ABP23] and [A24].
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 and Abedsoltan, Ma, Pandit, Belkin 2024, arXiv:2411.16658.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""What every LightningModule of kl shares: evaluation, checkpoints, state; and the ReLU network to compare with."""
+"""LightningModules: what every kernel machine shares, its data, its checkpoints, and ReLU networks for comparison."""

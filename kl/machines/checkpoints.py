@@ -1,4 +1,4 @@
-"""What is in a checkpoint, which may come from anywhere: read without running code, checked before it is believed."""
+"""The contents of a checkpoint, which may come from anywhere: read without running code, and checked before use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:
-    """Not a pipe or a device, either, which would be waited for."""
+    """Refuse what is no regular file, such as a pipe or a device, from which a read would wait."""
     if not isinstance(path, str | os.PathLike):
         raise CheckpointError(f"checkpoint must be the path of a file; got a {type(path).__name__}")
     where = Path(path)
@@ -48,13 +48,13 @@ def _require_file(path: str | os.PathLike[str]) -> None:
         if where.is_file():
             return
         what = "it is a folder" if where.is_dir() else "it is no regular file" if where.exists() else "there is none"
-    except (OSError, ValueError) as error:  # a path that is too long, or holds a null character
+    except (OSError, ValueError) as error:  # the path is too long, or holds a null character
         what = getattr(error, "strerror", None) or str(error)
     raise CheckpointError(f"checkpoint {path} cannot be read: {what}: {REMEDY}")
 
 
 def require_weights_only(value: bool | None) -> None:
-    """Check what Lightning's loaders are asked for: True, or None for its default, which is True here.
+    """Check the `weights_only` that a caller of Lightning's loaders gives: True, or None, whose meaning here is True.
 
     Raises:
         InputError: it is False.
@@ -65,7 +65,7 @@ def require_weights_only(value: bool | None) -> None:
 
 @contextmanager
 def errors_name(path: Any) -> Iterator[None]:
-    """Let the errors of what is in a checkpoint begin with its path, if there is one."""
+    """Put the path, if there is one, in front of the messages of `CheckpointError`s."""
     try:
         yield
     except CheckpointError as error:
@@ -76,7 +76,7 @@ def errors_name(path: Any) -> Iterator[None]:
 
 @contextmanager
 def faults_in(what: str) -> Iterator[None]:
-    """Let what a part of a checkpoint is refused for be the checkpoint's fault, a `CheckpointError`."""
+    """Turn an `InputError` about a part of a checkpoint into a `CheckpointError`: the checkpoint is at fault."""
     try:
         yield
     except CheckpointError:
@@ -86,10 +86,15 @@ def faults_in(what: str) -> Iterator[None]:
 
 
 def require_values(what: str, values: Any, types: Mapping[str, Any]) -> None:
-    """Check that a part of a checkpoint holds values of these names and types, as type hints; it may hold more.
+    """Check that a part of a checkpoint holds values of these names and types; it may hold more.
+
+    Args:
+        what: what messages call the part.
+        values: the part.
+        types: names and type hints.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: a value is missing or of another type.
     """
     if not isinstance(values, dict):
         raise CheckpointError(f"its {what} must be a dict; got {_brief(values)}: {REMEDY}")
@@ -105,10 +110,10 @@ def require_values(what: str, values: Any, types: Mapping[str, Any]) -> None:
 
 
 def require_arguments(what: str, cls: type, values: Any) -> None:
-    """Check that a part of a checkpoint are arguments of a class, no others, of the types of its signature.
+    """Check that a part of a checkpoint holds arguments of a class, of the types of its signature, and nothing else.
 
     Raises:
-        CheckpointError: they are not.
+        CheckpointError: an argument is missing, unknown or of another type.
     """
     parameters = inspect.signature(cls).parameters
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
@@ -125,12 +130,12 @@ def require_arguments(what: str, cls: type, values: Any) -> None:
 
 
 def require_like(what: str, found: Any, template: Any) -> None:
-    """Check that a part of a checkpoint has the form of a template: in dicts the same names, and values of its types.
+    """Check that a part of a checkpoint has the form of a template: the same names, and values of the same types.
 
-    Counts are not negative. What is None in the template may be anything.
+    Counts must not be negative. A None in the template allows anything.
 
     Raises:
-        CheckpointError: it has not.
+        CheckpointError: the part has another form.
     """
     if isinstance(template, dict):
         if not isinstance(found, dict) or set(found) != set(template):
@@ -148,15 +153,15 @@ def require_like(what: str, found: Any, template: Any) -> None:
 
 
 def is_same(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors have the same type, shape and values, wherever they are."""
+    """Whether two tensors have the same dtype, shape and values, on whatever devices."""
     return ours.dtype == theirs.dtype and torch.equal(ours.cpu(), theirs.cpu())
 
 
 def require_lightning(checkpoint: dict[str, Any]) -> None:
-    """Check what Lightning reads of a checkpoint before anything else.
+    """Check the values that Lightning reads of a checkpoint before anything else.
 
     Raises:
-        CheckpointError: it is missing, or of a version that wrote other checkpoints.
+        CheckpointError: a value is missing, or a version of Lightning with another format wrote the checkpoint.
     """
     if "kernel_machine" in checkpoint and not {"loops", "hyper_parameters"} & checkpoint.keys():
         raise CheckpointError(
@@ -173,16 +178,17 @@ def require_lightning(checkpoint: dict[str, Any]) -> None:
 
 
 def require_epoch_end(checkpoint: dict[str, Any]) -> None:
-    """Check that training can go on from a checkpoint: that it was written where an epoch had ended.
+    """Check that training can go on from a checkpoint, which must have been written at the end of an epoch.
 
-    A callback that writes one after a step is called before the step is counted, and before the epoch's end.
+    A callback that writes a checkpoint after a step is called before Lightning counts the step, and before the epoch's
+    end.
 
     Raises:
-        CheckpointError: it was written inside an epoch, or does not say where.
+        CheckpointError: the checkpoint was written inside an epoch, or does not say where.
     """
     loops = checkpoint.get("loops")
     require_values("loops", loops, {"fit_loop": dict})
-    assert isinstance(loops, dict)  # require_values has seen to it
+    assert isinstance(loops, dict)  # require_values has checked it
     counts = ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.manual_optimization.optim_step_progress")
     require_values("fit_loop", loops["fit_loop"], dict.fromkeys(counts, dict))  # Lightning takes 0 for those missing
     progress = loops["fit_loop"]["epoch_loop.batch_progress"]
@@ -197,7 +203,7 @@ def require_epoch_end(checkpoint: dict[str, Any]) -> None:
 
 
 def require_tensors(state: Any, dimensions: Mapping[str, int]) -> None:
-    """Check that weights are plain, finite tensors, and that some are there with so many dimensions.
+    """Check that weights are plain, finite tensors, and that the named ones exist with these numbers of dimensions.
 
     Raises:
         CheckpointError: they are not.
@@ -222,10 +228,15 @@ def require_state(
     expected: Mapping[str, Tensor],
     either: Collection[str] = (),
 ) -> None:
-    """Check that weights have the names, shapes and dtypes of those expected; `either` may be of any float type.
+    """Check that weights have the names, shapes and dtypes of those expected.
+
+    Args:
+        state: the weights of the checkpoint.
+        expected: tensors of the right names, shapes and dtypes.
+        either: names of weights that may have any float dtype.
 
     Raises:
-        CheckpointError: they have others.
+        CheckpointError: a name, shape or dtype is another.
     """
     for name in sorted({*state, *expected}):
         if name not in expected or name not in state:
@@ -242,20 +253,22 @@ def require_state(
 
 
 def _fault_of(value: Any) -> str:
-    """Why this is no plain tensor of finite values; "" where it is one."""
+    """Why a value is no plain tensor of finite values; "" if it is one."""
     if not isinstance(value, Tensor):
         return f"must be a tensor; got {_brief(value)}"
     if value.layout is not torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
         return f"must be a dense tensor of float32, float64 or int64; got {value.layout}, {value.dtype}"
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        return f"must hold all values of its shape {tuple(value.shape)}; it repeats a few"  # and would fill the memory
+        return (
+            f"must hold all values of its shape {tuple(value.shape)}; it repeats a few"  # a copy would fill the memory
+        )
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         return "must be finite; it holds NaN or infinity"
     return ""
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is what a type hint asks for."""
+    """Whether a plain value has the type of a type hint."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -275,11 +288,12 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _called(hint: Any) -> str:
+    """A type hint as messages call it."""
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _brief(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value as messages show it."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)

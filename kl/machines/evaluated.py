@@ -1,4 +1,4 @@
-"""What every model that trains under Lightning has: its data's description, and metrics over all rows."""
+"""What every model that trains under Lightning has: the description of its data, and metrics over all rows."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from kl.rows.rows import RowDataset
 
 
 class EvaluatedModule(pl.LightningModule):
-    """A module whose batches are (x, y, index), evaluated as sums over a pass.
+    """A module whose batches are (x, y, index), evaluated by sums over a pass.
 
-    A subclass gives `outputs`, and `_measure_training` if it trains.
+    A subclass defines `outputs`, and `_measure_training` if it trains.
 
     Attributes:
-        data_info: see `describe_data`; empty before there is data.
-        train_metrics: train/* of the last epoch, over all training rows with the weights at its end; of a stream means
-            over the epoch's batches, each before its step, whose names end in _running. They are there
-            before validation and before the callbacks' epoch end; not where `max_steps` ended the epoch early.
+        data_info: the description of the training data (`describe_data`); empty before there is data.
+        train_metrics: train/* of the last epoch, over all training rows with the weights at the end of the epoch. For a
+            stream they are means over the epoch's batches, each before its step, and their names end in _running. They
+            are set before validation and before the callbacks' epoch end, unless `max_steps` ended the epoch early.
         eval_metrics: val/* or test/* of the last pass over validation or test data.
     """
 
@@ -51,30 +51,30 @@ class EvaluatedModule(pl.LightningModule):
         self,
         x: Tensor,  # shape: (m, d)
     ) -> Tensor:
-        """What is compared with the targets, shape (m, c)."""
+        """The outputs that are compared with the targets, shape (m, c)."""
 
     def _measure_training(self) -> dict[str, float]:
-        """train/* over all training rows."""
+        """train/* over all training rows, by name."""
         raise NotImplementedError
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the outputs are of classes rather than regression values."""
+        """Whether the outputs are scores of classes, not regression values."""
         return self.data_info.get("task") != "regression"
 
     # Training
 
     def on_train_epoch_start(self) -> None:
-        """An epoch begins."""
+        """Note that the metrics of this epoch are not there yet."""
         self._epoch_finished = False
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After the last batch: the metrics over all rows, before validation and the callbacks' epoch end."""
+        """After the last batch, measure the metrics over all rows, before validation and the callbacks' epoch end."""
         if self.trainer.is_last_batch:
             self._finish_epoch()
 
     def on_train_epoch_end(self) -> None:
-        """The same where `max_steps` ended the epoch before its last batch."""
+        """Measure the metrics over all rows if `max_steps` ended the epoch before its last batch."""
         if not self._epoch_finished:
             self._finish_epoch()
 
@@ -111,7 +111,7 @@ class EvaluatedModule(pl.LightningModule):
         self.metrics.update(scores, y, noisy[index[0].cpu()].to(y.device) if noisy is not None and index else None)
 
     def _target_rows(self, y: Tensor, c: int) -> Tensor:
-        """One-hot rows of class labels, shape (m,), and single numbers as rows of one; all else as it is."""
+        """Class labels, shape (m,), as one-hot rows, numbers as rows of one column, and other targets unchanged."""
         if y.ndim != 1:
             return y
         names = self.data_info.get("class_names") or []
@@ -147,9 +147,9 @@ class EvaluatedModule(pl.LightningModule):
         weights_only: bool | None = True,
         **options: Any,
     ) -> Self:
-        """The model that a checkpoint file holds; needs no datamodule, and runs no code of the file's choice.
+        """The model that a checkpoint file holds. It needs no datamodule, and runs no code of the file's choice.
 
-        Lightning's own way to read one can unpickle, download, and import what a file names.
+        Lightning's own loader can unpickle, download, and import what a file names; this one does not.
 
         Args:
             checkpoint_path: a file on disk.
@@ -167,10 +167,14 @@ class EvaluatedModule(pl.LightningModule):
 
     @classmethod
     def restored(cls, checkpoint: dict[str, Any], **options: Any) -> Self:
-        """The model that the contents of a checkpoint describe; see `load_from_checkpoint`.
+        """The model that the contents of a checkpoint describe.
+
+        Args:
+            checkpoint: what `kl.machines.checkpoints.read_checkpoint` returned.
+            options: arguments of the class that take precedence over the checkpoint's.
 
         Raises:
-            CheckpointError: they describe none.
+            CheckpointError: the contents describe no such model.
         """
         stored = checkpoint.get("hyper_parameters", {})
         require_values("hyper_parameters", stored, {})
@@ -189,7 +193,7 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
 
 
 def require_description(info: Any) -> None:
-    """Check that a part of a checkpoint is what `describe_data` has returned.
+    """Check that a part of a checkpoint is a description that `describe_data` could have returned.
 
     Raises:
         CheckpointError: it is not.

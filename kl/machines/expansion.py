@@ -1,4 +1,4 @@
-"""A kernel expansion as a LightningModule: what predicts and is evaluated, however its weights were found."""
+"""A kernel expansion as a LightningModule that predicts and is evaluated, whichever solver finds its weights."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from kl.rows.dense import require_dense
 from kl.rows.encoding import require_encoded
 from kl.rows.rows import PRECISIONS, Rows
 
+# Share of the largest score that the rounding of float32 kernel values may change; above it f(x) is taken in float64.
 COARSE = 1e-3
-"""Float32 kernel values may be rounded by this share of the largest score; beyond it they are taken in float64."""
-
-PROBED = 64  # centres at which an exported machine is compared
+PROBED = 64  # centres at which `export_module` checks that float32 is accurate enough
 log = logging.getLogger(__name__)
 
 
 class KernelExpansion(EvaluatedModule):
-    """f(x) = sum_j alpha_j K(x, z_j): prediction, validation, test and predict steps. A subclass trains it.
+    """f(x) = sum_j alpha_j K(x, z_j): forward, validation, test and predict steps. A subclass trains it.
 
     Args:
         kernel: the kernel.
-        precision: of features that are not 8-bit: "high" is float32, "medium" rounds them to bfloat16 (see `Rows.of`).
+        precision: of features that are not 8-bit: "high" is float32, "medium" rounds the features to bfloat16 (see
+            `Rows.of`).
 
     Attributes:
-        alpha: weights, shape (p, c), float64, in the order of `centers`; there are none before training or loading.
+        alpha: weights, shape (p, c), float64, in the order of `centers`; absent before training or loading.
         centers: z_1..z_p less `origin`, shape (p, d).
         origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
-        ranks: the processes that share the centres, each with its rows of `alpha` and `centers`; one if nothing else
-            is said.
-        data_info, eval_metrics: see `EvaluatedModule`.
+        ranks: the ranks that share the centres, each with its rows of `alpha` and `centers`; one rank by default.
+        data_info: the description of the training data (`kl.machines.evaluated.describe_data`).
+        eval_metrics: val/* or test/* of the last pass over validation or test data.
     """
 
     alpha: torch.nn.Parameter
     centers: Tensor
     origin: Tensor
-    _rows: Rows | None = None  # the centres as the kernel products want them; made when needed
+    _rows: Rows | None = None  # the centres with their norms, made when they are needed
 
     def __init__(self, kernel: Kernel, precision: str = "high") -> None:
         super().__init__()
@@ -57,10 +57,13 @@ class KernelExpansion(EvaluatedModule):
         self,
         x: Tensor,  # shape: (m, d)
     ) -> Tensor:
-        """f(x), shape (m, c), in the dtype of the training rows; called on all ranks with the same x.
+        """f(x), shape (m, c), in the dtype of the training rows; call it on all ranks with the same x.
 
-        Large weights that cancel, as exact solutions of nearly singular systems have, are multiplied in float64.
-        Where x requires a gradient there is one, with respect to x and not to the weights.
+        Large weights that cancel, as exact solutions of nearly singular systems have, are multiplied in float64. If x
+        requires a gradient, f(x) has one, with respect to x and not to the weights.
+
+        Args:
+            x: features, shape (m, d), encoded as the training rows were.
 
         Raises:
             InputError: the machine has not been fitted, or x has another number of features, or was not encoded as the
@@ -89,9 +92,9 @@ class KernelExpansion(EvaluatedModule):
         return scores.numel() > 0 and self._rounding(x, centers, weights) > COARSE * float(scores.abs().max())
 
     def _rounding(self, x: Rows, centers: Rows, weights: Tensor) -> float:
-        """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), of the output where it is largest.
+        """eps max_x K(x, x)^(1/2) (sum_j K(z_j, z_j) alpha_j^2)^(1/2), for the output where it is largest.
 
-        That is what rounded kernel values change f(x) by, were their errors independent of one another.
+        Rounded kernel values change f(x) by about this number, if their errors are independent of one another.
         """
         squares = self.kernel.block_diag(centers).double() @ weights.double().square()
         largest = float(self.ranks.all_reduce_sum(squares).max()) * float(self.kernel.block_diag(x).max())
@@ -101,7 +104,7 @@ class KernelExpansion(EvaluatedModule):
         self,
         x: Tensor,  # shape: (m, d)
     ) -> Tensor:
-        """sum_j K(x_i, z_j), shape (m,): how much the centres have to say of x; called on all ranks with the same x."""
+        """sum_j K(x_i, z_j), shape (m,), small for an x far from all centres; call it on all ranks with the same x."""
         self._require_fitted()
         centers, weights = self._own_share()
         rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
@@ -109,14 +112,14 @@ class KernelExpansion(EvaluatedModule):
         return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
 
     def _differentiable(self, x: Tensor, centers: Rows, weights: Tensor) -> Tensor:
-        """f(x) with its gradient with respect to x."""
+        """f(x) with its gradient with respect to x, shape (m, c)."""
         if self.ranks.size > 1:
             raise InputError(
                 f"gradients need all centres in one process, and {self.ranks.size} ranks share this machine's: load "
                 "its checkpoint in one"
             )
         if centers.rounded:
-            x = x + (x.bfloat16().to(x.dtype) - x).detach()  # the rounding itself has no slope
+            x = x + (x.bfloat16().to(x.dtype) - x).detach()  # rounding has no derivative; the gradient passes it by
         scores = differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
         if self._is_coarse(scores.detach(), Rows.of(x.detach(), like=centers), centers, weights):
             double = plain_rows(centers.data.double())
@@ -124,7 +127,7 @@ class KernelExpansion(EvaluatedModule):
         return scores
 
     def export_module(self) -> ExportedMachine:
-        """f alone as a plain module, for torch.export, ONNX and torch.jit.trace: any number of rows, no other path.
+        """f alone as a plain module of one code path, for any number of rows: for torch.export, ONNX, torch.jit.trace.
 
         Raises:
             InputError: the machine has not been fitted, or several ranks share it.
@@ -138,8 +141,8 @@ class KernelExpansion(EvaluatedModule):
                 "checkpoint in one process"
             )
         rows = self._center_rows
-        some = rows[:PROBED]
-        if self._is_coarse(self(some.data + self.origin), some, rows, self.alpha.detach()):
+        probed = rows[:PROBED]
+        if self._is_coarse(self(probed.data + self.origin), probed, rows, self.alpha.detach()):
             log.warning(
                 "the exported machine computes in %s, too coarse for these weights, which are large and cancel: its "
                 "values will differ from the machine's. Train with a ridge or a smaller bandwidth",
@@ -148,7 +151,7 @@ class KernelExpansion(EvaluatedModule):
         return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded).eval()
 
     def _own_share(self) -> tuple[Rows, Tensor]:
-        """The centres of which this rank adds up the kernels, and their weights."""
+        """The centres whose kernel values this rank sums, and their weights."""
         return self._center_rows, self.alpha.detach()
 
     def _require_fitted(self) -> None:

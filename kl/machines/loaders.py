@@ -1,4 +1,4 @@
-"""A plain torch DataLoader of (x, y) as training data: its rows, taken once, in batches of the machine's own."""
+"""A plain torch DataLoader of (x, y) as training data: its rows are read once, and batched as the machine wants."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ OTHERWISE = "use ArrayDataModule.from_arrays, or a datamodule of your own"
 
 
 class LoaderData(pl.LightningDataModule):
-    """The rows of a loader's dataset, in its order, as if they came from a datamodule.
+    """The rows of a loader's dataset, in its order, as a datamodule.
 
     Args:
         loader: batches of (x, y): rows of floats, shape (d,), each with a class index, a number or numbers (c,). Class
-            indices become one-hot rows. Its batch size and shuffling are not used.
+            indices become one-hot rows. The loader's batch size and shuffling are not used.
         memory: bytes that the rows may take.
         seed: of the order of the training batches.
 
     Attributes:
         train_set: the rows, as float32.
         batch_size: rows of a step.
-        class_names: "0", "1" ... for class indices, else none.
+        class_names: "0", "1" ... for class indices, else empty.
 
     Raises:
-        InputError: the loader is none, or gives other rows than its dataset; a row is not as described.
+        InputError: `loader` is no DataLoader, gives other rows than its dataset, or a row is not as described.
         MemoryBudgetError: the rows do not fit.
     """
 
@@ -56,7 +56,7 @@ class LoaderData(pl.LightningDataModule):
         x, y = _rows(_plain_dataset(loader), memory)
         self.encoding = FeatureEncoding.fit(x)
         if far := [j for j, value in enumerate(self.encoding.origin) if value]:
-            # Rows of other loaders would not have it subtracted.
+            # The machine would not subtract the origin from the rows of other loaders.
             raise InputError(
                 f"x of train_dataloaders lies so far from 0 in column {far[0]} that float32 loses its digits: subtract "
                 "a common value from the column in all loaders, or use ArrayDataModule.from_arrays, which does"
@@ -68,15 +68,15 @@ class LoaderData(pl.LightningDataModule):
         self.batch_size, self.seed = len(x), seed
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
+        """Shuffled batches (x, y, index); their order is a function of seed and epoch alone."""
         return indexed_batches(self.train_set, BatchIndexSampler(len(self.train_set), self.batch_size, self.seed))
 
 
 def training_data(trainer: pl.Trainer, memory: int, seed: int) -> Any:
-    """The datamodule that `trainer.fit` was given, or one of the rows of the DataLoader that it was given; None else.
+    """The datamodule or DataLoader that `trainer.fit` was given, as a datamodule; None if there is neither.
 
-    The batches of the latter take the place of the loader's. `trainer.datamodule` alone does not tell: Lightning keeps
-    that of an earlier fit there.
+    A DataLoader becomes a `LoaderData`, whose batches replace the loader's. `trainer.datamodule` alone does not tell
+    what was given, because Lightning keeps the datamodule of an earlier fit there.
     """
     source = trainer.fit_loop._data_source
     given = source.instance
@@ -102,6 +102,10 @@ def label_rows(
 ) -> Tensor:
     """One-hot rows of the classes that labels name, float32, shape (m, c).
 
+    Args:
+        y: labels, integers, shape (m,).
+        names: the name of each class.
+
     Raises:
         InputError: a label is none of the names.
     """
@@ -114,7 +118,7 @@ def label_rows(
 
 
 def _plain_dataset(loader: Any) -> Any:
-    """The dataset of a loader that batches or shuffles its rows and does no more."""
+    """The dataset of a loader that only batches or shuffles its rows."""
     if not isinstance(loader, DataLoader):
         raise InputError(
             f"train_dataloaders must be one DataLoader of pairs (x, y); got a {type(loader).__name__}: {OTHERWISE}"
@@ -140,7 +144,7 @@ def _plain_dataset(loader: Any) -> Any:
 
 
 def _rows(dataset: Any, memory: int) -> tuple[Tensor, Tensor]:
-    """All x, shape (n, d), and all y, shape (n,) or (n, c), as the dataset has them."""
+    """All x, shape (n, d), and all y, shape (n,) or (n, c), with the dtypes of the dataset."""
     n = len(dataset)
     if n == 0:
         raise InputError("train_dataloaders must have at least one row; its dataset is empty")
@@ -156,17 +160,17 @@ def _rows(dataset: Any, memory: int) -> tuple[Tensor, Tensor]:
         return x, y
     x, y = (torch.empty(n, *part.shape, dtype=part.dtype) for part in first)
     for i in range(n):
-        for whole, part, like in zip((x, y), _pair(dataset[i], i), first, strict=True):
+        for rows, part, like in zip((x, y), _pair(dataset[i], i), first, strict=True):
             if part.shape != like.shape or part.dtype != like.dtype:
                 raise InputError(
                     f"rows of train_dataloaders must be alike; row 0 is {_described(like)}, row {i} {_described(part)}"
                 )
-            whole[i] = part.detach()
+            rows[i] = part.detach()
     return x, y
 
 
 def _pair(item: Any, i: int) -> tuple[Tensor, Tensor]:
-    """A row of floats and its target."""
+    """A row of floats and its target, checked."""
     if not isinstance(item, list | tuple) or len(item) != 2:
         kind = f"{type(item).__name__} of {len(item)}" if isinstance(item, list | tuple) else type(item).__name__
         raise InputError(
@@ -192,7 +196,7 @@ def _pair(item: Any, i: int) -> tuple[Tensor, Tensor]:
 
 
 def _class_names(y: Tensor) -> list[str]:
-    """ "0" to "c-1" for class indices, none for numbers."""
+    """The names "0" to "c-1" for class indices, an empty list for numbers."""
     if y.is_floating_point():
         return []
     found = y.unique().tolist()
@@ -206,7 +210,7 @@ def _class_names(y: Tensor) -> list[str]:
 
 
 def _numbers(y: Tensor) -> Tensor:
-    """Numbers as float32, shape (n, c)."""
+    """Numbers as float32 targets, shape (n, c)."""
     rows = y.reshape(len(y), -1)
     if rows.dtype == torch.float64 and any(far_columns(rows)):
         log.warning("y of train_dataloaders lies so far from 0 that float32 loses digits of it: subtract its mean")

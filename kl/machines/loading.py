@@ -1,4 +1,4 @@
-"""The machine that a checkpoint holds, whichever of kl's it is."""
+"""The machine that a checkpoint holds, whichever of kl's machines it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReLU networks, trained as usual, to hold kernel machines against: the same data modules, metrics and callbacks."""
+"""ReLU networks, trained as usual, for comparison with kernel machines on the same data, metrics and callbacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kl.machines.evaluated import EvaluatedModule, require_description
 from kl.metrics import error, mse
 from kl.rows.dense import require_dense
 
-CHUNK = 4096  # rows evaluated at once
+CHUNK = 4096  # rows of a forward pass over the training rows, which bounds its memory
 
 
 class ReluNetwork(EvaluatedModule):
@@ -109,13 +109,13 @@ class ReluNetwork(EvaluatedModule):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are layers."""
+        """Whether the layers have been made."""
         return "layers" in self._modules
 
     # Training
 
     def setup(self, stage: str) -> None:
-        """Make the layers for the shapes of the data; layers that fit it are kept."""
+        """Make the layers for the shapes of the data; layers that fit the data are kept."""
         if stage != "fit":
             return
         facts = facts_of(self.trainer)
@@ -154,7 +154,7 @@ class ReluNetwork(EvaluatedModule):
         self.layers = layers
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum: unlike Adam's its steps vanish with the gradient, so that fitted labels stay fitted."""
+        """SGD with momentum. Its steps vanish with the gradient, unlike Adam's, so that fitted labels stay fitted."""
         return torch.optim.SGD(self.parameters(), lr=self.hparams["learning_rate"], momentum=0.9)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -185,11 +185,11 @@ class ReluNetwork(EvaluatedModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the data's description, from which a load makes the layers."""
+        """Add the description of the data, from which a load makes the layers."""
         checkpoint["relu_network"] = {"data_info": self.data_info}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the layers of the checkpoint, or compare them with those there are.
+        """Make the layers of the checkpoint, or compare the existing layers with the checkpoint.
 
         Raises:
             CheckpointError: the checkpoint is not of such a network, or belongs to other data.
@@ -237,7 +237,7 @@ def cnn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
     """Convolutions of 3x3 pixels with zero padding, each with ReLU and 2x2 max pooling, then one linear layer.
 
     Raises:
-        InputError: the data is no images, or they are too small for that much pooling.
+        InputError: the data is no images, or the images are too small for that much pooling.
     """
     smallest = 2 ** len(channels)
     shape = info["image_shape"]
@@ -259,4 +259,4 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Sequential], tuple[int, ...]]] =
     "mlp": (mlp, (512, 512)),
     "cnn": (cnn, (32, 64)),
 }
-"""By name: what makes the layers, and the default widths."""
+"""The function that makes the layers, and the default widths, by name."""

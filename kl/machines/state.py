@@ -1,4 +1,4 @@
-"""A kernel expansion as any torch module: it pickles and copies, and its state_dict() makes an equal one of another."""
+"""A kernel expansion as any torch module: it pickles, copies, and loads the state_dict() of an equal machine."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ EXTRA = "_extra_state"  # torch's name for what a state_dict() holds beside para
 
 
 class StatefulExpansion(KernelExpansion):
-    """An expansion whose pickles, copies and state_dict() hold the weights and what they mean, and nothing of a run.
+    """An expansion whose pickles, copies and state_dict() hold the weights and their meaning, and nothing of a run.
 
-    What a run has made for itself, such as kernel values that it keeps, is left out: the next run makes it again.
+    What a run has made for itself, such as kept kernel values, is left out, because the next run makes it again.
     """
 
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin")
-    """Tensors that say what the weights mean."""
+    """The names of the tensors that say what the weights mean."""
     _shared_rows: tuple[str, ...] = ()
-    """Tensors of which every rank has its own rows (see `kl.distributed.ranks`); checkpoints have all of them."""
+    """The names of the tensors of which every rank has its rows (`kl.distributed.ranks`); checkpoints have all rows."""
     _of_a_run: tuple[str, ...] = ("_rows",)
-    """Attributes that a run makes for itself; those read outside of one have a default in the class."""
+    """The names of the attributes that a run makes for itself; the class has defaults of those read outside a run."""
 
     _extra_types: ClassVar[dict[str, Any]] = {"kernel": dict, "data_info": dict}
-    """What a checkpoint or state must have of `_extra_state`, as type hints."""
+    """The values that a checkpoint or state must hold beside its tensors, as type hints."""
 
     def __init__(self, kernel: Kernel, precision: str) -> None:
         super().__init__(kernel, precision)
@@ -49,7 +49,7 @@ class StatefulExpansion(KernelExpansion):
         """What pickle, joblib, torch.save and copy.deepcopy keep.
 
         Raises:
-            InputError: several ranks share the machine, so this one has but a part of it.
+            InputError: several ranks share the machine, so that this process has only a part of it.
         """
         if self.ranks.size > 1 and self.is_fitted and self._shared_rows:
             raise InputError(
@@ -62,16 +62,17 @@ class StatefulExpansion(KernelExpansion):
         return {**state, "ranks": Ranks()}
 
     def _settle(self) -> None:
-        """Bring the tensors of the state up to date; inside an epoch they may lag behind."""
+        """Bring the tensors of the state up to date; they may lag behind inside an epoch."""
 
     def _start_anew(self) -> None:
-        """Forget the weights, for other training data."""
+        """Forget the weights, because the training data is another."""
         log.warning("the weights belong to other training data than this: training starts anew")
         self._forget_run()
         del self.alpha
         self.kernel = self._given_kernel
 
     def _forget_run(self) -> None:
+        """Forget what a run has made for itself."""
         for name in self._of_a_run:
             self.__dict__.pop(name, None)
         self.train_metrics, self.eval_metrics = {}, {}
@@ -79,23 +80,23 @@ class StatefulExpansion(KernelExpansion):
     # state_dict
 
     def describe_state(self) -> dict[str, Any]:
-        """What the tensors of the state are of, plain values: the kind of machine, its kernel, its data."""
+        """The meaning of the state's tensors, as plain values: the kind of machine, its kernel, its data."""
         kind = type(self).__name__
         return {"kind": kind, "kernel": self.kernel.config(), "data_info": self.data_info, **self._extra_state()}
 
     def _extra_state(self) -> dict[str, Any]:
-        """What a subclass adds to that."""
+        """The values that a subclass adds to `describe_state`."""
         return {}
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
-        """Take those values and the sizes of the tensors; `resuming` where data has been set up."""
+        """Take the values of `_extra_state` and the sizes of the tensors; `resuming` if data has been set up."""
 
     def get_extra_state(self) -> Tensor:
-        """`describe_state` as the bytes of JSON, shape (k,): a state_dict() holds tensors alone."""
+        """`describe_state` as the bytes of JSON, uint8, shape (k,), because a state_dict() holds tensors alone."""
         return encode_description(self.describe_state() if self.is_fitted else {})
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Nothing more: sizes and kernel are taken before the tensors."""
+        """Do nothing: `_load_from_state_dict` takes sizes and kernel before torch loads the tensors."""
 
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
         if self.is_fitted:
@@ -111,7 +112,7 @@ class StatefulExpansion(KernelExpansion):
             self._centers_changed()
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
-        """Become a machine of the kernel and the sizes of a state, where this is not one already."""
+        """Become a machine with the kernel and the sizes of a state, unless this machine has them already."""
         extra = decode_description(state.get(EXTRA))
         if extra["kind"] != type(self).__name__:
             raise CheckpointError(f"the state is of a {extra['kind']}, this is a {type(self).__name__}")
@@ -129,7 +130,7 @@ class StatefulExpansion(KernelExpansion):
             setattr(self, name, torch.empty_like(state[name], device="cpu"))  # the dtypes of the state
 
     def _kernel_of(self, config: dict[str, Any], resuming: bool) -> Kernel:
-        """The kernel of a checkpoint or state, of kl's classes and those that this machine's kernel has already."""
+        """The kernel of a checkpoint or state; its classes are kl's or those of this machine's own kernel."""
         ours = self.kernel if resuming else self._given_kernel
         with faults_in("kernel"):
             theirs = kernel_from_config(config, own_classes(ours))
@@ -141,10 +142,11 @@ class StatefulExpansion(KernelExpansion):
         return theirs
 
     def _has_same_meaning(self, state: dict[str, Tensor]) -> bool:
+        """Whether this machine's tensors that say what the weights mean equal those of a state."""
         return all(is_same(getattr(self, name), state[name]) for name in self._kept_in_checkpoints)
 
     def _centers_changed(self) -> None:
-        """Forget what follows from the centres and so is not part of a state."""
+        """Forget what is computed from the centres and therefore not part of a state."""
         self._rows = None
 
 
@@ -154,10 +156,10 @@ def encode_description(description: dict[str, Any]) -> Tensor:
 
 
 def decode_description(encoded: Tensor | None) -> dict[str, Any]:
-    """The plain values again.
+    """The plain values that `encode_description` has encoded.
 
     Raises:
-        CheckpointError: there are none of a fitted machine.
+        CheckpointError: the tensor is missing or damaged, or holds no description of a fitted machine.
     """
     try:
         description = json.loads(bytes(encoded.tolist())) if encoded is not None else {}

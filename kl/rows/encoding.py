@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # A column is shifted if float32 rounds its values by more than this share of their median distance from the median.
 TOO_COARSE = 1e-5
-# A shift may leave at most this share of the rounding error; a shift that gains less is not worth its explanation.
+# A column is shifted only if the shift leaves at most this share of the rounding error.
 FEWER_DIGITS_LOST = 0.25
 # Rows on which origins are found: VALUES / d, but at least MIN_SAMPLE, which a median needs, and at most MAX_SAMPLE,
 # because more rows hardly change a median.
