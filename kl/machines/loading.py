@@ -51,7 +51,7 @@ def load_machine(
 
 def _kinds() -> dict[str, type[StatefulExpansion]]:
     """kl's own machines by the names of their classes: all that a file can ask for."""
-    return {cls.__name__: cls for cls in _leaves(StatefulExpansion)}
+    return {cls.__name__: cls for cls in sorted(_leaves(StatefulExpansion), key=lambda each: each.__name__)}
 
 
 def _leaves(cls: type[StatefulExpansion]) -> Iterator[type[StatefulExpansion]]:
@@ -59,5 +59,5 @@ def _leaves(cls: type[StatefulExpansion]) -> Iterator[type[StatefulExpansion]]:
     below = [each for each in cls.__subclasses__() if each.__module__.startswith("kl.")]
     if not below:
         yield cls
-    for subclass in sorted(below, key=lambda known: known.__module__):
+    for subclass in below:
         yield from _leaves(subclass)
