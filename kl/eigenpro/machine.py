@@ -252,7 +252,8 @@ class KernelMachine(InterpolatingMachine):
             self.vectors, self.weights = (state[name].to(self.centers) for name in ("vectors", "weights"))
             if self._run is not None:
                 self._run.go_on_with(plan, Preconditioner(self.vectors, self.weights))
-        else:
-            n, d, c = len(state["order"]), state["centers"].shape[1], state["targets"].shape[1]
-            self._allocate_with(n, d, c, *state["vectors"].shape)
         self.plan = plan
+
+    def _allocate_for(self, state: dict[str, Tensor]) -> None:
+        n, d, c = len(state["order"]), state["centers"].shape[1], state["targets"].shape[1]
+        self._allocate_with(n, d, c, *state["vectors"].shape)

@@ -315,6 +315,3 @@ class ConjugateGradientMachine(InterpolatingMachine):
                 "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
                 "--seed"
             )
-        if not resuming:
-            (n, d), c = state["centers"].shape, state["targets"].shape[1]
-            self._allocate(n, d, c)

@@ -126,6 +126,12 @@ class InterpolatingMachine(TrainedExpansion):
         order = state["order"]
         if not is_same(torch.arange(len(order)), order.sort().values):
             raise CheckpointError("its order must name each training row once; it does not: train again")
+        if not resuming:
+            self._allocate_for(state)
+
+    def _allocate_for(self, state: dict[str, Tensor]) -> None:
+        """Make the parameters and buffers that the tensors of a checkpoint go into."""
+        self._allocate(len(state["order"]), state["centers"].shape[1], state["targets"].shape[1])
 
     def _has_same_data(self, x: Tensor, y: Tensor) -> bool:
         """Whether the weights are of these rows, on all ranks."""
