@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kl.distributed.ranks import Ranks
+from kl.distributed.ranks import Ranks, Share
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.memory import EVALUATED_ROWS
@@ -18,7 +19,7 @@ from kl.eigenpro.preconditioner import Preconditioner
 from kl.general.run import ProjectedRun
 from kl.metrics import mse
 from kl.products.kept import KernelMatrix
-from kl.rows.rows import RowDataset, Rows
+from kl.rows.rows import RowDataset
 
 if TYPE_CHECKING:
     from kl.eigenpro.machine import KernelMachine
@@ -60,7 +61,7 @@ def estimate_training(
     # One row less than all is kept at most, because then K(X_B, X_S) is read from where the machine has it.
     inside = min(round(size * kept / n), n - 1)
     part = min(kept, n - 1, max(inside, KEPT_VALUES // own))
-    filling = _seconds(lambda: iteration.fitted.keep_rows(part), device)
+    filling = _fill_seconds(iteration, part, kept, device) if part else 0.0
     generator = torch.Generator().manual_seed(0)
 
     def step() -> None:  # on other rows each time, because a cache may hold those of one step
@@ -75,7 +76,7 @@ def estimate_training(
     return {
         "steps_per_epoch": steps,
         "flops_per_epoch": epoch_flops(n, d, c, plan.subsample, plan.top_q, m, kept, memory.keep_columns, ranks.size),
-        "seconds_filling": filling * _filled(kept, n, ranks) / _filled(part, n, ranks) if part else 0.0,
+        "seconds_filling": filling,
         "seconds_per_epoch": n / m * scale * step_seconds + steps * STEP_OVERHEAD,
         "seconds_training_error": _seconds(lambda: mse(iteration.fitted.flush(), machine.targets), device),
         "seconds_evaluation": _scores_seconds(machine, test_x) if test_x is not None else 0.0,
@@ -96,9 +97,17 @@ def _iteration(machine: KernelMachine) -> EigenProIteration:
     return iteration
 
 
-def _filled(rows: int, n: int, ranks: Ranks) -> float:
-    """Kernel values to be computed for so many kept rows; one rank evaluates pairs among these once."""
-    return rows * n - (rows**2 / 2 if ranks.size == 1 else 0)
+def _fill_seconds(iteration: EigenProIteration, part: int, kept: int, device: torch.device) -> float:
+    """Keep `part` rows of K(X, X); predicted seconds of `kept` rows.
+
+    One rank evaluates pairs among the kept rows once, so these k^2 values and the k (n - k) others are timed apart.
+    """
+    matrix, n = iteration.fitted.matrix, iteration.n
+    both = _seconds(lambda: iteration.fitted.keep_rows(part), device)
+    if iteration.ranks.size > 1:
+        return both * kept / part
+    pairs = _seconds(lambda: KernelMatrix(matrix.kernel, matrix.rows[:part]).keep(part), device)
+    return pairs * (kept / part) ** 2 + max(both - pairs, 0.0) * kept * (n - kept) / (part * (n - part))
 
 
 def epoch_flops(
@@ -139,33 +148,33 @@ def estimate_general(
     """
     m, period, ranks, device = machine.batch_rows, machine.period, machine.ranks, machine.centers.device
     alpha, preconditioner = torch.zeros_like(machine.alpha.detach()), Preconditioner(machine.vectors, machine.weights)
-    # Of a period of two steps at least, so that the one step does not end with the projection.
+    stable = replace(machine.plan, step_size=machine.plan.optimal_step_size)  # whatever step size was asked for
+    projection, at_least_two = machine.run.projection, max(2, period)  # so that no timed step ends with a projection
     run = ProjectedRun(
-        machine.kernel,
-        machine._center_rows,
-        alpha,
-        machine.plan,
-        preconditioner,
-        machine.run.projection,
-        max(2, period),
-        ranks,
+        machine.kernel, machine._center_rows, alpha, stable, preconditioner, projection, at_least_two, ranks
     )
-    own = x[torch.arange(m)[ranks.local_rows(m)] % len(x)].to(machine.centers) - machine.origin
-    y = own.new_ones(m, alpha.shape[1])
+    some = x[: max(m, EVALUATED_ROWS)]
+    index = torch.arange(m) % len(some)
+    batch = Share(some[index[ranks.local_rows(m)]].to(device), m) if ranks.size > 1 else some[index].to(device)
+    machine.encode_rows(some)
+    y = machine.centers.new_ones(m, alpha.shape[1])
 
     def step() -> None:
-        run.step(Rows.of(ranks.all_gather_in_order(own, m), like=run.centers), y)
+        run.step(machine.rows_of(batch, index), y)
 
     received = _bytes_received(ranks, step) + _bytes_received(ranks, run.optimizer.project) / period
-    step_seconds, projection = _fastest(step, run.optimizer.project, device=device)
+    step_seconds, project_seconds = _fastest(step, run.optimizer.project, device=device)
+    count = max(1, min(len(some), EVALUATED_ROWS, STEP_VALUES // len(alpha)))
+    (errors,) = _fastest(lambda: machine._scores(slice(count), some), device=device)
+    machine._train_rows = None
     steps, temporary = math.ceil(n / m), (period - 1) * m / 2
     each = step_seconds * (1 + temporary / machine.num_centers) + STEP_OVERHEAD
     return {
         "steps_per_epoch": steps,
-        "seconds_projection": projection,
-        "seconds_per_epoch": steps * each + math.ceil(steps / period) * projection,
+        "seconds_projection": project_seconds,
+        "seconds_per_epoch": steps * each + math.ceil(steps / period) * project_seconds,
         "seconds_norm": _fastest(lambda: machine.sq_norm_of(alpha), device=device)[0],
-        "seconds_training_error": 0.0 if machine.has_running_metrics else _scores_seconds(machine, x) * n / len(x),
+        "seconds_training_error": 0.0 if machine.has_running_metrics else errors * n / count,
         "bytes_per_step": received,
     }
 

@@ -346,13 +346,30 @@ class GeneralKernelMachine(TrainedExpansion):
     # Training
 
     def on_train_start(self) -> None:
-        """Encode the training rows once, where they are 8-bit and the same in every epoch."""
+        """Encode the training rows."""
         super().on_train_start()
+        self.encode_rows(self.trainer.datamodule.train_set.x)  # type: ignore[attr-defined]
+
+    def encode_rows(
+        self,
+        x: Tensor,  # shape: (n, d)
+    ) -> None:
+        """Encode training rows once, where they are 8-bit and the same in every epoch."""
         self._train_rows = None
         fixed = not (self._streamed or self._augmented)
         if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
-            x = self.trainer.datamodule.train_set.x  # type: ignore[attr-defined]
             self._train_rows = Rows.of(x - self.origin if self.origin.any() else x, like=self._center_rows)
+
+    def rows_of(
+        self,
+        x: Tensor | Share,  # m rows
+        index: Tensor | None = None,  # which training rows they are, shape: (m,)
+    ) -> Rows:
+        """A batch as a step wants it."""
+        if self._train_rows is not None and index is not None:
+            return self._train_rows[index]
+        x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
+        return Rows.of(x.to(self.centers) - self.origin, like=self._center_rows)
 
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to; start the sums of running metrics."""
@@ -362,14 +379,9 @@ class GeneralKernelMachine(TrainedExpansion):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """One step on a batch (x, y, ...)."""
-        y = batch[1]
-        if self._train_rows is not None:
-            rows = self._train_rows[batch[2]]
-        else:
-            x = batch[0]
-            x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
-            rows = Rows.of(x.to(self.centers) - self.origin, like=self._center_rows)
-        values = self.run.step(rows, y, self._left_of_decay(batch_idx), self.optimizers().step)  # type: ignore[union-attr]
+        x, y, *index = batch
+        rows, left = self.rows_of(x, *index), self._left_of_decay(batch_idx)
+        values = self.run.step(rows, y, left, self.optimizers().step)  # type: ignore[union-attr]
         self.step_size, self._stepped = self.run.step_size, True
         if self._running is not None:
             self._running.update(values, y)
