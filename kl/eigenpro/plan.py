@@ -1,7 +1,7 @@
 """EigenPro's parameters, each by its own rule: subsample s, rank q, batch m, step size eta.
 
-The rules adapt the kernel to the machine [MB19]: q is the largest rank whose critical batch size still fits the batch
-that memory allows, so that the largest batch the device can hold is also a useful one.
+The rules adapt the kernel to the machine (Ma, Belkin 2019, arXiv:1806.06144): q is the largest rank whose critical
+batch size still fits the batch that memory allows, so that the largest batch the device can hold is also a useful one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EigenProPlan:
 
 
 def default_subsample(n: int) -> int:
-    """s: 2000 rows for n up to 10^5 [MB19], 5000 beyond, never more than n."""
+    """s: 2000 rows for n up to 10^5 (Ma, Belkin 2019, arXiv:1806.06144), 5000 beyond, never more than n."""
     return min(n, 2000 if n <= 100_000 else 5000)
 
 
@@ -70,7 +70,7 @@ def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks:
 
     Each of several ranks has its share of the n numbers and a memory of its own.
 
-    Source: [MB19], step 1 of its main algorithm: m_G.
+    Source: Ma, Belkin 2019, arXiv:1806.06144, step 1 of its main algorithm: m_G.
     """
     return max(1, min(n, memory // (itemsize * -(-n // ranks)) - d - c))
 

@@ -48,7 +48,8 @@ class RankCandidates:
         Where the spectrum has a gap, that rank may leave most of the batch without use: where its critical batch size
         is below half of the batch, q is one more, the first beyond the gap.
 
-        Source: [MB19], step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the gap is ours.
+        Source: Ma, Belkin 2019, arXiv:1806.06144, step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the gap
+        is ours.
         """
         fits = (self.critical <= batch).nonzero()
         if not len(fits):
@@ -87,7 +88,7 @@ def rank_candidates(
     K_P(x, x) = K(x, x) - sum_{i<=q} D_i p_i(x)^2. Beyond s/8 the subsample does not resolve the eigendirections well
     enough to damp them.
 
-    Source: [MB19]; the bound s/8 and the ridge are ours.
+    Source: Ma, Belkin 2019, arXiv:1806.06144; the bound s/8 and the ridge are ours.
     """
     s = len(system.eigenvectors)
     values = resolved_eigenvalues(system.eigenvalues, block.dtype)[: max(1, s // 8)]
