@@ -75,7 +75,8 @@ class ExactInterpolation(pl.Callback):
     Raises:
         InputError: an argument is out of its range.
 
-    Source: the distance is ours, from the reproducing property; [B18] compares the two throughout.
+    Source: the distance is ours, from the reproducing property; Belkin, Ma, Mandal 2018, arXiv:1802.01396, compare the
+    two throughout.
     """
 
     def __init__(

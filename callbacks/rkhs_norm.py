@@ -16,7 +16,8 @@ class RKHSNorm(pl.Callback):
         per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.
         per_class: log the norm of every output, too.
 
-    Source: `kl.rkhs.norm_increment`; the norm against label noise is [B18] figure 4.
+    Source: `kl.rkhs.norm_increment`; the norm against label noise is figure 4 of Belkin, Ma,
+    Mandal 2018, arXiv:1802.01396.
     """
 
     def __init__(self, per_step: bool = False, per_class: bool = True) -> None:

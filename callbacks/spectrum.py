@@ -17,7 +17,7 @@ class Spectrum(pl.Callback):
     The preconditioner turns lambda_i into lambda_i (lambda_q / lambda_i)^a for i <= q, a = 0.95, and leaves the others.
     The first of the damped ones sets the step size.
 
-    Source: [MB19].
+    Source: Ma, Belkin 2019, arXiv:1806.06144.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:

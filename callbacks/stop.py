@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class StopWhenInterpolated(pl.Callback):
-    """Stops at the first epoch with no training error: the "overfitted" classifier of [B18].
+    """Stops at the first epoch with no training error: the "overfitted" classifier of the source below.
 
     The error is the machine's train/error: over all rows, with the weights at the end of the epoch, and so exact. Where
     a machine has only means over the epoch's batches, as of a stream, it is train/error_running, and for the mse
@@ -31,7 +31,7 @@ class StopWhenInterpolated(pl.Callback):
     Raises:
         InputError: mse is not a finite number above 0, or (at fit start) it is missing for regression.
 
-    Source: [B18] section 3.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 3.
     """
 
     def __init__(self, mse: float | None = None) -> None:

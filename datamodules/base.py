@@ -32,7 +32,7 @@ from kl.system.files import expand_home
 
 log = logging.getLogger(__name__)
 
-DEFAULT_BATCH_SIZE = 256  # [B18]
+DEFAULT_BATCH_SIZE = 256  # Belkin, Ma, Mandal 2018, arXiv:1802.01396
 EVAL_BATCH_SIZE = 4096
 
 

@@ -34,7 +34,7 @@ class CIFAR10DataModule(DownloadedDataModule):
     instead. JPEG is lossy, so a warning says so and `source` is "cifar10-jpeg"; results should name it.
 
     Args:
-        grayscale: luma instead of RGB, as in [B18]; see `datamodules.images.luma`.
+        grayscale: luma instead of RGB, as in Belkin, Ma, Mandal 2018, arXiv:1802.01396; see `datamodules.images.luma`.
         **options: those of `KernelDataModule`.
     """
 

@@ -39,7 +39,7 @@ def add_label_noise(
     Raises:
         InputError: eps outside [0, 1] or NaN, unknown kind, or labels outside 0..c-1.
 
-    Source: [B18] section 4 and Proposition 1 ("random").
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 4 and Proposition 1 ("random").
 
     Example:
         >>> noisy, replaced = add_label_noise(torch.zeros(10, dtype=torch.long), 0.3, 2, kind="flip")
@@ -89,7 +89,7 @@ def noisy_bayes_error(clean_error: float, eps: float, num_classes: int, kind: st
         InputError: as `add_label_noise`; also "flip" beyond (c-1)/c with c > 2, where the clean error does
             not determine the noisy one.
 
-    Source: [B18] Proposition 1.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, Proposition 1.
 
     Example:
         >>> round(noisy_bayes_error(0.0, 0.1, 10), 3), round(noisy_bayes_error(0.1, 0.8, 2, kind="flip"), 3)

@@ -1,4 +1,4 @@
-"""The two synthetic classification sets of [B18], whose Bayes errors are known."""
+"""The two synthetic classification sets of Belkin, Ma, Mandal 2018, arXiv:1802.01396, whose Bayes errors are known."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SyntheticDataModule(KernelDataModule):
         test_size: test rows to draw; None draws 2000.
         **options: the others of `KernelDataModule`.
 
-    Source: [B18] section 4, Synthetic 1 and Synthetic 2.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 4, Synthetic 1 and Synthetic 2.
 
     Example:
         >>> data = SyntheticDataModule(kind=2, train_size=100, label_noise=0.1)
@@ -78,7 +78,7 @@ class SyntheticDataModule(KernelDataModule):
 
     @property
     def noisy_bayes_error(self) -> float:
-        """The least possible error against labels noised like the training labels [B18 Prop. 1]."""
+        """The least possible error against labels noised like the training labels (`datamodules.noise`)."""
         return noisy_bayes_error(self.bayes_error, self.label_noise, 2, self.noise_kind)
 
     def load(self) -> RawData:

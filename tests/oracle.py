@@ -106,7 +106,7 @@ def naive_damping(values, q, power=0.95):
 
 
 def naive_eigenpro_step(K, alpha, Y, batch, subsample, q, eta, power=0.95):
-    """alpha after one EigenPro 2 step [MB19] (DESIGN section 4) with the whole matrix K of shape (n, n).
+    """alpha after one EigenPro 2 step (Ma, Belkin 2019, arXiv:1806.06144) with the whole matrix K of shape (n, n).
 
     batch and subsample are lists of distinct row numbers; q = 0 is plain SGD on the square loss.
     """

@@ -1,7 +1,7 @@
 """EigenPro's parameters, each by its own rule: subsample s, rank q, batch m, step size eta.
 
-The rules adapt the kernel to the machine (Ma, Belkin 2019): q is the largest rank whose critical batch size still fits
-the batch that memory allows, because then the largest batch that the device can hold is also a useful one.
+The rules adapt the kernel to the machine (Ma, Belkin 2019, arXiv:1806.06144): q is the largest rank whose critical
+batch size still fits the batch that memory allows, so that the largest batch the device can hold is also a useful one.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ with the kernel
 
     K_P(x, z) = K(x, z) - K(x, X_S) E diag(D) E^T K(X_S, z)
 
-whose largest eigenvalue is so much smaller that large batches and large steps pay [MB17, MB19].
+whose largest eigenvalue is so much smaller that large batches and large steps pay.
+
+Sources: Ma, Belkin 2017, arXiv:1703.10622; Ma, Belkin 2019, arXiv:1806.06144.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch import Tensor
 from kl.eigenpro.spectrum import Eigensystem
 
 BLOCK = 8  # vectors of the power iteration
-DAMPING = 0.95  # the exponent a of Ma, Belkin 2019's code; below 1 it guards against errors of the Nystrom estimate
+DAMPING = (
+    0.95  # the exponent a in the code of arXiv:1806.06144; below 1 it guards against errors of the Nystrom estimate
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Preconditioner:
         small side. P has flattened the top of the spectrum, where a single vector would be slow; the largest Ritz value
         of a block is not.
 
-        Source: ours; Ma, Belkin 2019, arXiv:1806.06144 estimates lambda_1 on the subsample alone.
+        Source: ours; Ma, Belkin 2019, arXiv:1806.06144 estimate lambda_1 on the subsample alone.
         """
         t = len(matrix)
         projected = block @ self.vectors  # shape: (t, q)
@@ -95,8 +99,8 @@ def damping_weights(
     With a ridge the residual of a step is that of the kernel K + ridge I, whose eigenvalues over n are lambda_i + r
     with the shift r = ridge / n; then these weights, not those of r = 0, damp it to the level of its q-th.
 
-    Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration, which has a = 1; a < 1 as in its published code;
-        the ridge is ours.
+    Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration, which has a = 1; a < 1 as in its published
+    code; the ridge is ours.
     """
     top = eigenvalues[:top_q]
     return (1 - ((top[-1:] + shift) / (top + shift)) ** damping) / top

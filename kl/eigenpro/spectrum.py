@@ -36,8 +36,8 @@ def nystrom_eigensystem(
         kernel: the kernel; its bandwidth must be resolved.
         subsample: the s subsample rows.
 
-    Source: Ma, Belkin 2017, arXiv:1703.10622, and Ma, Belkin 2019, arXiv:1806.06144, the Nystrom extension;
-        decomposed in float64.
+    Source: Ma, Belkin 2017, arXiv:1703.10622 and Ma, Belkin 2019, arXiv:1806.06144, the Nystrom extension; decomposed
+    in float64.
     """
     matrix = symmetric_kernel_matrix(kernel, subsample.double()).div_(len(subsample))
     values, vectors = torch.linalg.eigh(matrix)
@@ -63,8 +63,8 @@ def projected_eigensystem(
         data: x_1..x_t.
         chunk: rows of the data taken at a time.
 
-    Source: ours; the Rayleigh-Ritz method for the operator that Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605
-        estimates on a subsample of the data.
+    Source: ours; the Rayleigh-Ritz method for the operator that Abedsoltan, Belkin, Pandit 2023,
+    arXiv:2302.02605, estimate on a subsample of the data.
     """
     s, t = len(subsample), len(data)
     first = subsample.double()

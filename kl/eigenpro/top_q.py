@@ -49,7 +49,7 @@ class RankCandidates:
         is below half of the batch, q is one more, the first beyond the gap.
 
         Source: Ma, Belkin 2019, arXiv:1806.06144, step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the gap
-            is ours.
+        is ours.
         """
         fits = (self.critical <= batch).nonzero()
         if not len(fits):

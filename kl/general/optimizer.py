@@ -53,8 +53,8 @@ class ProjectedEigenPro(Optimizer):
         h: the values on the centres of what is to be projected, shape (p_r, c), float64.
         corrected: what has been added on the subsample since the last projection, shape (s, c), float64.
 
-    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (T = 1), Abedsoltan, Ma, Pandit, Belkin 2024,
-        arXiv:2411.16658 (T > 1); the subsample of centres is ours.
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (T = 1); Abedsoltan, Ma, Pandit, Belkin
+    2024, arXiv:2411.16658 (T > 1); the subsample of centres is ours.
     """
 
     def __init__(

@@ -132,8 +132,8 @@ class EigenProProjection(Projection):
         epochs: of EigenPro 2 in a solve.
         ranks: who owns which centres.
 
-    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 and Abedsoltan, Ma, Pandit, Belkin 2024, arXiv:2411.16658,
-        which project by EigenPro 2.
+    Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605, and Abedsoltan, Ma, Pandit, Belkin 2024,
+    arXiv:2411.16658, who project by EigenPro 2.
     """
 
     def __init__(

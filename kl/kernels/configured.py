@@ -44,8 +44,8 @@ def kernel_from_config(config: Any, own: Collection[type[Kernel]] = (), depth: i
     if depth == 0:
         names_in(config)
     if not isinstance(config, Mapping) or not isinstance(config.get("kernel"), str):
-        came = f"only {sorted(map(str, config))}" if isinstance(config, Mapping) else f"a {type(config).__name__}"
-        raise InputError(f'a kernel configuration must name its "kernel"; got {came}')
+        received = f"only {sorted(map(str, config))}" if isinstance(config, Mapping) else f"a {type(config).__name__}"
+        raise InputError(f'a kernel configuration must name its "kernel"; got {received}')
     name = config["kernel"]
     cls = _own_class(name, own) if ":" in name else named_class(name)
     given = {

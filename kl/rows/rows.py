@@ -195,8 +195,8 @@ def check_finite_matrix(name: str, x: Tensor) -> Tensor:
     """
     require_dense(name, x)
     if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point():
-        came = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"{name} must be a float tensor of shape (rows, columns); got {came}")
+        received = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"{name} must be a float tensor of shape (rows, columns); got {received}")
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise InputError(f"{name} must have at least one row and one column; got shape {tuple(x.shape)}")
     # The sum is finite only if every term is (or terms overflow), and needs no temporary of x's size.
