@@ -49,9 +49,9 @@ class ExactInterpolation(pl.Callback):
     floor of its own: training sees float32 kernel values, the solve float64 ones, and their limits differ by about
     3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
 
-    The solution is kept on disk and read again by any run on the same data, targets, kernel and ridge. So is the state
-    of conjugate gradients that were interrupted: the next such run goes on from there. Before the solve its estimated
-    time is logged, during it what is left.
+    The solution is kept on disk, and read again by any run on the same data, targets, kernel and ridge, and by
+    `kl interpolate`. So is the state of conjugate gradients that were interrupted: the next such run goes on from
+    there. Before the solve its estimated time is logged, during it what is left.
 
     Args:
         memory: budget of the solve and of what the machine holds meanwhile: "8GB", bytes, or "auto" (half of what is

@@ -27,9 +27,11 @@ def interpolate(
 ) -> None:
     """Solve for the exact minimum-norm interpolant and report its errors and its RKHS norm.
 
-    A solution is kept in ~/.cache/kl/exact ($XDG_CACHE_HOME/kl/exact), and read there by this command and by kl fit. It
-    is solved for again where --solver names another solver, or its residual is above --tolerance. Conjugate gradients
-    that are interrupted go on when the same command is given again.
+    The solution is kept in ~/.cache/kl/exact ($XDG_CACHE_HOME/kl/exact).
+    kl interpolate and kl fit read it there, unless --solver names
+    another solver or --tolerance asks for a smaller residual.
+
+    Conjugate gradients that are interrupted go on when the same command is given again.
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
     """
