@@ -91,6 +91,10 @@ class SingularKernelError(KLError):
     """
 
 
+class NoAnswerError(KLError):
+    """Another rank of the run hangs or was lost."""
+
+
 class DivergenceError(KLError):
     """Training still diverges after the step size was halved as often as allowed.
 

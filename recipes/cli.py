@@ -11,16 +11,18 @@ import logging
 import os
 import signal
 import sys
+import time
+import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from recipes.output.last_words import INTERRUPTED, READER_GONE, end_with_parent, is_rank, say_last
 from recipes.output.streams import OutputLost, check_streams
 
 if TYPE_CHECKING:
     import typer
 
-INTERRUPTED = 130  # as of a program that Ctrl-C ends; what typer returns for a KeyboardInterrupt, too
-READER_GONE = 141  # as of a program that SIGPIPE ends
+FIRST_SPEAKS = 1.0  # seconds that other ranks leave to the first, which may find the same mistake
 REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere",
     errno.EDQUOT: "free some space, or write elsewhere",
@@ -55,6 +57,8 @@ def main() -> None:
     ):
         if signal.getsignal(number) == usual:
             signal.signal(number, interrupt)
+    if is_rank():
+        end_with_parent()
     try:
         try:
             if not check_streams():
@@ -110,11 +114,15 @@ def _report(error: Exception) -> NoReturn:
         _fail(error.format_message() + _came(error), error.exit_code)
     if isinstance(error, typer.Abort):
         _fail("interrupted", INTERRUPTED)
-    from kl.errors import InputError, KLError
+    from kl.errors import InputError, KLError, NoAnswerError
 
     if isinstance(error, KLError):
-        _fail(str(error), 2 if isinstance(error, InputError) else 1)
-    raise error
+        _fail(str(error), 2 if isinstance(error, InputError) else 1, isinstance(error, NoAnswerError))
+    if not is_rank():
+        raise error
+    fault = " ".join(f"{type(error).__name__}: {error}".split())
+    say_last("".join(traceback.format_exception(error)), 1, fault)
+    sys.exit(1)
 
 
 def _came(error: typer.TyperException) -> str:
@@ -128,23 +136,22 @@ def _came(error: typer.TyperException) -> str:
     return f"; got {file[param.name]!r} from --config" if names and param is not None and param.name in file else ""
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    """Say what is wrong, once: of the processes of a machine that find the same the first speaks."""
-    if not _repeats_another():
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+def _fail(message: str, code: int, no_answer: bool = False) -> NoReturn:
+    """Say what is wrong, once: of the processes of a machine that find the same the first speaks.
+
+    Those that torchrun starts do, before they are connected; tasks of SLURM may have nothing to do with each other.
+    """
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    if local_rank.isdecimal() and int(local_rank) > 0:
+        if code != INTERRUPTED:
+            time.sleep(FIRST_SPEAKS)
+        if not (is_rank() or _is_connected()):
+            sys.exit(code)
+    say_last("error: " + " ".join(message.split()), code, no_answer=no_answer)
     sys.exit(code)
 
 
-def _repeats_another() -> bool:
-    """Whether what this process says, before they are connected, another of its machine says as well.
-
-    Those that torchrun starts do; tasks of SLURM may have nothing to do with each other.
-    """
-    local_rank = os.environ.get("LOCAL_RANK", "0")
-    if not local_rank.isdecimal() or int(local_rank) == 0:
-        return False  # without torch: a mistyped option is answered at once
+def _is_connected() -> bool:
     import torch.distributed as dist
 
-    from kl.distributed.launcher import PARENT
-
-    return PARENT not in os.environ and not dist.is_initialized()
+    return dist.is_initialized()

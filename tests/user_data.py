@@ -1,4 +1,4 @@
-"""Data modules that fail on one rank of a run, for `--data user_data:Name` in tests."""
+"""Data modules that fail on one rank of a run, or wait only seconds, for `--data user_data:Name` in tests."""
 
 import os
 import time
@@ -8,11 +8,17 @@ import kl.distributed.strategy
 from callbacks import ExactInterpolation
 from datamodules import DigitsDataModule
 
-kl.distributed.strategy.TIMEOUT = timedelta(seconds=8)  # of a collective, for Hanging, HangingStep and SlowLimit
+kl.distributed.strategy.TIMEOUT = timedelta(
+    seconds=8
+)  # of a collective, for Impatient, Hanging, HangingStep and SlowLimit
 
 
 def on_second():
     return os.environ.get("LOCAL_RANK") == "1"
+
+
+class Impatient(DigitsDataModule):
+    """Nothing is wrong with it."""
 
 
 class Missing(DigitsDataModule):

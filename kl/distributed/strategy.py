@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
-import signal
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +14,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.trainer.states import TrainerFn
 
-from kl.distributed.launcher import RankLauncher
-from kl.distributed.ranks import Ranks
-from kl.distributed.watch import Watch, tell
-from kl.system.signals import LastingInterrupt, in_main_thread, signals_end
+from kl.system.signals import LastingInterrupt, signals_end
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +26,15 @@ class KernelParallelStrategy(DDPStrategy):
 
     Unlike DDP the strategy does not wrap the module, because the parameters differ from rank to rank and the steps have
     no gradients to average. Every rank sees all batches, and the machine takes its rows of them. NCCL connects GPUs,
-    gloo connects CPUs; Lightning starts the processes as for DDP, or finds them under torchrun and SLURM. If one
-    process is lost, the others end too; see `kl.distributed.watch`.
+    gloo connects CPUs; Lightning starts the processes as for DDP, or finds them under torchrun and SLURM.
 
     Args:
         timeout: the longest that a rank waits for another in a collective; None is ten minutes. What rank 0 does for
             all, such as an exact solve, may take longer.
         **options: options of Lightning's DDPStrategy, such as `process_group_backend`.
+
+    Attributes:
+        before_end: what is to be done before Ctrl-C or SIGTERM ends this process while it waits for others to connect.
 
     Example:
         >>> import kl
@@ -50,19 +48,11 @@ class KernelParallelStrategy(DDPStrategy):
 
     def __init__(self, *, timeout: timedelta | None = None, **options: Any) -> None:
         super().__init__(timeout=timeout or TIMEOUT, **options)
-        self.watch = Watch()
-        self._failed = False
-
-    def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = RankLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
-        self.watch = self._launcher.watch
+        self.before_end: Callable[[], None] = lambda: None
 
     def setup_environment(self) -> None:
-        """Connect the ranks, which from now on watch one another."""
+        """Connect the ranks."""
         assert self.cluster_environment is not None
-        if isinstance(self._launcher, RankLauncher):
-            self._launcher.watch_children()
         if self.num_nodes > 1:
             where = f"{self.cluster_environment.main_address}:{self.cluster_environment.main_port}"
             log.info(
@@ -71,17 +61,10 @@ class KernelParallelStrategy(DDPStrategy):
                 self.num_nodes,
                 where,
             )
-        with signals_end(self._leave) if self.local_rank == 0 else contextlib.nullcontext():
+        with signals_end(lambda: self.before_end()):
             super().setup_environment()
-        self._failed = False
         if self.world_size > 1:
             atexit.register(disconnect)  # gloo's threads must end before Python does; once is enough
-            self.watch.enter(Ranks(self.global_rank, self.world_size), self.cluster_environment.main_address)
-
-    def _leave(self) -> None:
-        """End what this process has begun."""
-        tell("interrupted")
-        self.watch.clean_up()
 
     def load_checkpoint(self, checkpoint_path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         """Read the checkpoint that rank 0 goes on from; another rank may have found a newer one."""
@@ -100,48 +83,28 @@ class KernelParallelStrategy(DDPStrategy):
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
-            self._sigterm = LastingInterrupt()
-            # In every step Lightning would ask rank 0, and make the device wait for the answer.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = self._sigterm.check  # type: ignore[method-assign]
+            if self.world_size > 1:
+                _take_sigterm_as_interrupt(trainer)
         self.setup_precision_plugin()
-
-    def on_train_start(self) -> None:
-        """Take SIGTERM as Ctrl-C is taken, and leave this and SIGHUP to the first rank of a machine; all stop with one.
-
-        Lightning's answer to SIGTERM is a collective in the middle of whatever the ranks do. It puts back in the end
-        what it found.
-        """
-        if self.world_size > 1 and in_main_thread():
-            signal.signal(signal.SIGTERM, self._sigterm)
-            if self.local_rank > 0:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def configure_ddp(self) -> None:
         """Leave the module as it is."""
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Stop all ranks."""
-        self._failed = True
-        self.watch.fail(exception)
-        super().on_exception(exception)
-
-    def teardown(self) -> None:
-        """Leave training, together where nothing has gone wrong."""
-        if self.world_size > 1 and not self._failed:
-            self.barrier("trained")
-            if self.global_rank > 0:
-                self.watch.leave()
-            self.barrier("watched")  # rank 0 looks until no other gives signs of life any more
-        self.watch.leave()
-        if not self._failed:
-            self.watch.close()
-        super().teardown()
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
         """Make the name known to `Trainer(strategy=...)`."""
         strategy_registry.register(cls.strategy_name, cls, description="kernel machines whose centres ranks share")
+
+
+def _take_sigterm_as_interrupt(trainer: pl.Trainer) -> None:
+    """Let SIGTERM stop a rank as Ctrl-C does.
+
+    Lightning's answer to it is a collective in the middle of whatever the ranks do, and in every step it would ask
+    rank 0 whether it came, and make the device wait for the answer.
+    """
+    interrupt = LastingInterrupt()
+    trainer._signal_connector._sigterm_notifier_fn = interrupt  # type: ignore[assignment, method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = interrupt.check  # type: ignore[method-assign]
 
 
 def disconnect() -> None:

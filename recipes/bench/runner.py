@@ -86,7 +86,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
 def prepare(options: BenchOptions) -> Bench:
     """Read the data and choose sizes and kernels."""
     from recipes.options.groups import RunOptions
-    from recipes.run.build import device_of
+    from recipes.run.processes import device_of
 
     data = read_data(options)
     sizes = choose_sizes(options, len(data.x))

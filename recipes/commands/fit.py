@@ -30,14 +30,19 @@ def fit(
 
     kl fit --data mnist --train-size 10000 --kernel gaussian --bandwidth 5
     """
+    from recipes.run.processes import find_processes
+
+    processes = find_processes(trainer, run)
+    if processes.to_start:
+        from recipes.run.launch import launch_ranks
+
+        launch_ranks(processes)
     from recipes.output.report import fit_results, print_fit
     from recipes.run.build import build_run, check_run
-    from recipes.run.processes import find_processes
     from recipes.run.trainer import check_training, new_run
 
     check_run(run)
     check_training(data, solver, exact, trainer)
-    processes = find_processes(trainer, run)
     datamodule, machine = build_run(data, kernel, solver, exact, run)
     groups = (data, kernel, solver, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}

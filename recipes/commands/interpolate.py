@@ -47,7 +47,8 @@ def interpolate(
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
     from recipes.output.report import kernel_results, kernel_text, print_json, print_table
-    from recipes.run.build import build_data, build_kernel, check_new_file, check_run, device_of
+    from recipes.run.build import build_data, build_kernel, check_new_file, check_run
+    from recipes.run.processes import device_of
 
     check_run(run)
     if run.precision != "high":

@@ -45,8 +45,8 @@ def plan(
     """
     from recipes.commands.plan_general import plan_general, print_general
     from recipes.output.report import print_json
-    from recipes.run.build import build_run, check_run, device_of
-    from recipes.run.processes import find_processes
+    from recipes.run.build import build_run, check_run
+    from recipes.run.processes import device_of, find_processes
     from recipes.run.trainer import check_training
 
     check_run(run)

@@ -57,7 +57,8 @@ def predict(
     from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
     from recipes.options.groups import RunOptions
     from recipes.output.report import print_json
-    from recipes.run.build import check_run, device_of, import_own_first
+    from recipes.run.build import check_run, import_own_first
+    from recipes.run.processes import device_of
 
     run = RunOptions(accelerator=accelerator)
     check_run(run)

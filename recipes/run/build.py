@@ -210,10 +210,3 @@ def check_run(options: RunOptions) -> None:
         raise InputError(
             f"accelerator {options.accelerator!r} needs a CUDA device and torch sees none: use --accelerator cpu"
         )
-
-
-def device_of(options: RunOptions) -> str:
-    """The torch device that --accelerator means."""
-    import torch
-
-    return "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"

@@ -1,4 +1,7 @@
-"""The processes that train together: how many there are, and which of them writes files and speaks."""
+"""The processes that train together: how many there are, and which of them writes files and speaks.
+
+kl and Lightning take seconds to import: a process that only starts others does without.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kl.checks import check_one_of
-from kl.errors import InputError
 from recipes.options.groups import RunOptions, TrainerOptions
-from recipes.run.build import device_of
 
 if TYPE_CHECKING:
     from lightning_fabric.plugins import ClusterEnvironment
+
+    from kl.errors import InputError
 
 STRATEGY = "kernel_parallel"
 PER_CORE = 4  # processes on a CPU, at the most: more than one is of use in tests only
@@ -26,12 +28,22 @@ class Processes:
     """Of each machine, as Lightning's Trainer takes them: how many, or which GPUs."""
     num_nodes: int
     environment: ClusterEnvironment | None
-    """Who started them: torchrun, SLURM or the command itself; None where one process trains alone."""
+    """Who started them: torchrun, SLURM or this command; None where nobody did, or one process trains alone."""
+
+    @property
+    def here(self) -> int:
+        """How many there are on this machine."""
+        return self.devices if isinstance(self.devices, int) else len(self.devices)
 
     @property
     def size(self) -> int:
         """How many there are, on all machines."""
-        return (self.devices if isinstance(self.devices, int) else len(self.devices)) * self.num_nodes
+        return self.here * self.num_nodes
+
+    @property
+    def to_start(self) -> bool:
+        """Whether this process has to start those of this machine."""
+        return self.size > 1 and self.environment is None
 
     @property
     def is_first(self) -> bool:
@@ -45,20 +57,28 @@ def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
     Raises:
         InputError: an option is out of its range, or others than those asked for have been started.
     """
-    check_one_of("strategy", options.strategy, ("auto", STRATEGY))
+    if options.strategy not in ("auto", STRATEGY):
+        raise _wrong(f"strategy must be one of auto, {STRATEGY}; got {options.strategy!r}")
     if options.num_nodes < 1:
-        raise InputError(f"num_nodes must be at least 1; got {options.num_nodes}")
+        raise _wrong(f"num_nodes must be at least 1; got {options.num_nodes}")
     devices = parse_devices(options.devices, on_gpu=device_of(run) == "cuda")
     asked = Processes(devices, options.num_nodes, None)
     environment, starter = _environment(asked.size)
     if starter and environment is not None and environment.world_size() != asked.size:
-        raise InputError(
+        raise _wrong(
             f"devices times num_nodes must be the {environment.world_size()} processes that {starter} has started; "
             f"got {options.devices} and {options.num_nodes}: give both what you told {starter}"
         )
     if asked.size > 1:
         _require_open_files(asked.size)
     return Processes(devices, options.num_nodes, environment if asked.size > 1 else None)
+
+
+def device_of(options: RunOptions) -> str:
+    """The torch device that --accelerator means."""
+    import torch
+
+    return "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
@@ -74,7 +94,7 @@ def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
         return there
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts) or (len(parts) == 1 and int(text) < 1):
-        raise InputError(
+        raise _wrong(
             f"devices must be auto, a whole number of at least 1, or numbers of GPUs such as 0,2; got {text!r}"
         )
     if len(parts) == 1:
@@ -82,7 +102,7 @@ def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
     numbers = [int(part) for part in parts]
     if not on_gpu or len(set(numbers)) < len(numbers) or max(numbers) >= there:
         what = f"from 0 to {there - 1}, each once" if on_gpu else "left out on a CPU: give how many"
-        raise InputError(f"devices, as numbers of GPUs, must be {what}; got {text!r}")
+        raise _wrong(f"devices, as numbers of GPUs, must be {what}; got {text!r}")
     return numbers
 
 
@@ -93,7 +113,7 @@ def check_most(name: str, value: int, on_gpu: bool) -> int:
     most = torch.cuda.device_count() if on_gpu else PER_CORE * (os.cpu_count() or 1)
     if value > most:
         what = "the GPUs that torch sees" if on_gpu else f"{PER_CORE} processes a core"
-        raise InputError(f"{name} must be at most {most}, {what}; got {value}")
+        raise _wrong(f"{name} must be at most {most}, {what}; got {value}")
     return value
 
 
@@ -105,7 +125,7 @@ def _require_open_files(size: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= least:
         return
     if hard != resource.RLIM_INFINITY and hard < least:
-        raise InputError(
+        raise _wrong(
             f"each of {size} ranks opens up to {least} files and connections, and the limit here is {hard}: raise it, "
             f"as by ulimit -n {least}, or use fewer --devices"
         )
@@ -117,7 +137,7 @@ def _check_numbers() -> None:
     for name in ("MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         text, most = os.environ.get(name, "0"), 65535 if name == "MASTER_PORT" else 10**6
         if not (text.isascii() and text.isdigit() and int(text) <= most):
-            raise InputError(
+            raise _wrong(
                 f"the environment variable {name} must be a whole number from 0 to {most}; got {text!r}: set it "
                 "right, or unset it where one machine trains alone"
             )
@@ -125,18 +145,25 @@ def _check_numbers() -> None:
 
 def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
     """Where these processes come from, and who has started all of them, if not this command."""
+    by_torchrun, by_another = "TORCHELASTIC_RUN_ID" in os.environ, "LOCAL_RANK" in os.environ
+    if size > 1 or by_torchrun:
+        _check_numbers()
+    if not (by_torchrun or (size > 1 and (by_another or "SLURM_NTASKS" in os.environ))):
+        return None, ""
     from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-    if size > 1 or TorchElasticEnvironment.detect():
-        _check_numbers()
-    if TorchElasticEnvironment.detect():
+    if by_torchrun:
         return TorchElasticEnvironment(), "torchrun"
-    if size == 1:
-        return None, ""
     if SLURMEnvironment.detect():
         try:
             # Lightning would save in the middle of an epoch, from which nothing goes on: the last epoch's end is kept.
             return SLURMEnvironment(auto_requeue=False), "SLURM"
         except RuntimeError as error:  # it misses --ntasks-per-node
-            raise InputError(f"devices are as many as SLURM's tasks on a machine: {error}") from error
-    return LightningEnvironment(), ""
+            raise _wrong(f"devices are as many as SLURM's tasks on a machine: {error}") from error
+    return (LightningEnvironment() if by_another else None), ""
+
+
+def _wrong(message: str) -> InputError:
+    from kl.errors import InputError
+
+    return InputError(message)

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kl.errors import CheckpointError, InputError, KLError
+from kl.errors import CheckpointError, InputError, KLError, NoAnswerError
 from kl.system.files import hold
 from kl.system.signals import INTERRUPTED
 from kl.system.wording import counted
 from recipes.options.config import dump_config
 from recipes.options.groups import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.options.solvers import check_solver_options
+from recipes.output.last_words import REMEDY, is_rank, say_last
 from recipes.run.leftovers import remove_dead_runs
 from recipes.run.processes import STRATEGY, Processes
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from datamodules import KernelDataModule
-    from kl.distributed.watch import Watch
     from kl.machines.machine import TrainedExpansion
 
 
@@ -88,9 +88,11 @@ class Run:
         Raises:
             InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
         """
+        from kl import KernelParallelStrategy
+
         start, done, trained = time.perf_counter(), 0, False
-        if self._watch is not None:
-            self._watch.before_end = self._remove_unstarted
+        if isinstance(self.trainer.strategy, KernelParallelStrategy):
+            self.trainer.strategy.before_end = self._end_unconnected
         try:
             if self.resume is not None:
                 done = self._require_epochs_left(self.resume)
@@ -104,9 +106,7 @@ class Run:
             if blamed is error:
                 raise
             raise blamed from error
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, to the second with code 0
-            if self._watch is not None and self._watch.failed_elsewhere:
-                raise
+        except (KeyboardInterrupt, SystemExit) as stop:  # Lightning answers a signal by SystemExit
             saved = self._saved_epochs(done)
             said = "no epoch was finished"
             if saved:
@@ -114,7 +114,7 @@ class Run:
                 said = f"{are} kept; go on with the same command and --resume last"
                 if trained:  # such a run would be told that it has had all its epochs
                     said = f"{are} kept, and the test set is not evaluated: go on with --resume last and more --epochs"
-            print(f"interrupted: {said}", file=sys.stderr)
+            self._say_interrupted(f"interrupted: {said}")
             raise SystemExit(INTERRUPTED) from stop
         finally:
             self._remove_unstarted()
@@ -140,15 +140,19 @@ class Run:
         if self.folder and not self._started():
             remove_new(self.folder, self.before)
 
-    @property
-    def _watch(self) -> Watch | None:
-        """What looks at the other ranks."""
-        return getattr(self.trainer.strategy, "watch", None)
+    def _end_unconnected(self) -> None:
+        """What is left to do where a signal ends this process while it waits for others."""
+        self._say_interrupted("error: interrupted")
+        self._remove_unstarted()
 
-    def _blamed(self, error: Exception) -> BaseException:
-        """The error, with the rank that it came from; where another rank is to blame, which says so, a silent end."""
+    def _say_interrupted(self, text: str) -> None:
+        """All ranks of torchrun and SLURM are interrupted together, and the first speaks."""
+        if is_rank() or self.trainer.is_global_zero:
+            say_last(text, INTERRUPTED)
+
+    def _blamed(self, error: Exception) -> Exception:
+        """The error, with the rank that it came from."""
         import kl.distributed.ranks
-        from kl.distributed.watch import REMEDY
 
         error = self._of_checkpoint(error)
         if isinstance(error, OSError) and error.filename is None and error.errno in FULL:
@@ -156,15 +160,13 @@ class Run:
                 f"files of the run in {self.folder} could not be written ({error.strerror}): free some space or give "
                 "another --log-dir; the checkpoints that are there are whole"
             )
-        watch, ranks = self._watch, self.trainer.world_size
-        if watch is None or ranks == 1:
+        ranks = self.trainer.world_size
+        if ranks == 1:
             return error
-        if watch.failed_elsewhere and watch.failure is not None:
-            return SystemExit(watch.failure.code)
         where = traceback.extract_tb(error.__traceback__)[-1].filename
         in_collective = f"torch{os.sep}distributed" in where or where == kl.distributed.ranks.__file__
         if isinstance(error, RuntimeError) and in_collective:
-            return KLError(
+            return NoAnswerError(
                 f"rank {self.trainer.global_rank} of {ranks} got no answer from another, which hangs or was lost: "
                 f"{REMEDY}; torch says: {str(error).splitlines()[0]}"
             )

@@ -263,6 +263,27 @@ MUTANTS = [
         "tests/recipes/test_survival.py -k locale",
     ),
     Mutant(
+        "a rank that torch ended is to blame",
+        "recipes/run/launch.py",
+        "AT_ONCE = 10 ",
+        "AT_ONCE = 1000 ",
+        "tests/recipes/output/test_last_words.py -k blame",
+    ),
+    Mutant(
+        "what a rank says last stands",
+        "recipes/output/last_words.py",
+        "        if os.path.exists(path):\n            return\n",
+        "",
+        "tests/recipes/output/test_last_words.py -k says_first",
+    ),
+    Mutant(
+        "a rank goes on without the command that started it",
+        "recipes/output/last_words.py",
+        "while os.getppid() == parent:",
+        "while True:",
+        "tests/recipes/output/test_last_words.py -k ends_with",
+    ),
+    Mutant(
         "ranks begin with too few files",
         "recipes/run/processes.py",
         "        _require_open_files(asked.size)\n",

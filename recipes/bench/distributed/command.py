@@ -69,7 +69,8 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
     from recipes.options.groups import RunOptions
     from recipes.output.hardware import machine, origin
     from recipes.output.report import print_json
-    from recipes.run.build import check_run, device_of
+    from recipes.run.build import check_run
+    from recipes.run.processes import device_of
     from recipes.run.trainer import require_writable
 
     run = RunOptions(accelerator=options.accelerator, seed=options.seed)

@@ -41,7 +41,7 @@ class LostDetail(Point):
         from kl.metrics import error
         from kl.rkhs import evaluate
         from recipes.options.groups import RunOptions
-        from recipes.run.build import device_of
+        from recipes.run.processes import device_of
 
         device = device_of(RunOptions(accelerator=context.accelerator))
         data = self.sample.datamodule(context)

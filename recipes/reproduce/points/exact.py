@@ -32,7 +32,7 @@ class Exact(Point):
         from kl.metrics import error, mse
         from kl.rkhs import evaluate
         from recipes.options.groups import RunOptions
-        from recipes.run.build import device_of
+        from recipes.run.processes import device_of
 
         device = device_of(RunOptions(accelerator=context.accelerator))
         modules = [self.sample.datamodule(context, noise) for noise in self.noises]

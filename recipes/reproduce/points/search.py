@@ -47,7 +47,7 @@ class BandwidthSearch(Point):
         from kl.metrics import error
         from kl.rkhs import evaluate
         from recipes.options.groups import RunOptions
-        from recipes.run.build import device_of
+        from recipes.run.processes import device_of
 
         rows = self.sample.datamodule(context).train_set
         generator = torch.Generator().manual_seed(self.sample.seed)  # a whole set comes in its own order

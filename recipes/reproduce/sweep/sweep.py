@@ -15,7 +15,7 @@ from recipes.options.groups import RunOptions
 from recipes.output.hardware import commit, machine
 from recipes.reproduce.sweep.point import Context, Point, Result
 from recipes.reproduce.sweep.store import Store
-from recipes.run.build import device_of
+from recipes.run.processes import device_of
 
 log = logging.getLogger(__name__)
 
