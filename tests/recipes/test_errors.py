@@ -60,7 +60,7 @@ def refused(result, *fragments):
         (["--num-nodes", "0"], ["num_nodes", "at least 1", "0"]),
         (["--strategy", "ddp"], ["strategy", "auto, kernel_parallel", "'ddp'"]),
         (["--solver", "magic"], ["solver must be one of eigenpro, eigenpro3, eigenpro4, pcg"]),
-        (["--solver", "pcg", "--top-q", "3"], ["top_q must be auto with --solver pcg"]),
+        (["--solver", "pcg", "--top-q", "3"], ["top_q is for --solver eigenpro, eigenpro3 and eigenpro4"]),
         (["--seed", "-1"], ["seed"]),
         (["--stop-mse", "0"], ["mse must be"]),
         (["--name", " "], ["name must be"]),

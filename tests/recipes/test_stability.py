@@ -151,7 +151,7 @@ def check_steady(case, data_dir=None):
     trainer.fit(machine, datamodule=data)  # a divergence would raise
     assert torch.isfinite(machine.alpha).all()
     assert torch.isfinite(machine.fitted.flush()).all()
-    assert machine.guard.cuts <= (case.data in CONFLICTING)
+    assert machine.run.guard.cuts <= (case.data in CONFLICTING)
     assert machine.train_metrics["train/mse"] > 0
     if len(x) <= DIRECT_ROWS:
         assert kl.interpolate(kernel, x, y).rkhs_norm > 0
