@@ -127,7 +127,6 @@ def test_rooms_import_downwards(path):
         assert above < below, f"{path.name}:{line}: {package}.{room} lies below {module}, or beside it"
 
 
-@pytest.mark.xfail(reason="recipes.reproduce.parts.synthetic_claims and its experiment name each other")
 def test_no_import_circle():
     """Of files, in the whole tree, imports inside functions included."""
     paths = {

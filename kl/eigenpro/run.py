@@ -174,7 +174,7 @@ class EigenProRun(EigenProIteration):
         Between two epochs it goes on to the bit. Inside an epoch the state does not say which batches are left, and the
         epoch goes back to this state where it diverges. Of several ranks each has the state of its own rows.
         """
-        return state_of(self)
+        return state_of(self, self.data_key)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of another run has returned.
@@ -182,4 +182,4 @@ class EigenProRun(EigenProIteration):
         Raises:
             CheckpointError: the state is of other data, another kernel, subsample, ridge or number of ranks, or none.
         """
-        load_state(self, state)
+        load_state(self, self.data_key, state)

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError
 from kl.machines.checkpoints import require_values
 
-if TYPE_CHECKING:
-    from kl.eigenpro.run import EigenProRun
-
 TYPES = {"kernel": dict, "data": str, "ranks": int, "plan": dict, "epoch": int, "step_size": float, "cuts": int}
 SAME = ("kernel", "data", "ranks")  # of which a run must have the same as the state that it goes on from
 
 
-def state_of(run: EigenProRun) -> dict[str, Any]:
-    """Copies of the run's tensors, and plain values."""
-    return {**_values(run), **{name: tensor.detach().clone() for name, tensor in _tensors(run).items()}}
+def state_of(run: EigenProIteration, data_key: str) -> dict[str, Any]:
+    """Copies of the run's tensors, and plain values; `data_key` says on which data the run is."""
+    return {**_values(run, data_key), **{name: tensor.detach().clone() for name, tensor in _tensors(run).items()}}
 
 
-def load_state(run: EigenProRun, state: Mapping[str, Any]) -> None:
-    """Let a run go on from a state.
+def load_state(run: EigenProIteration, data_key: str, state: Mapping[str, Any]) -> None:
+    """Let a run on the data of `data_key` go on from a state.
 
     Raises:
         CheckpointError: the state is of other data, another kernel, subsample, ridge or number of ranks, or is none.
     """
     require_values("state", state, TYPES)
-    own = _values(run)
+    own = _values(run, data_key)
     for name in SAME:
         if state[name] != own[name]:
             raise CheckpointError(
@@ -64,10 +62,10 @@ def load_state(run: EigenProRun, state: Mapping[str, Any]) -> None:
         run.guard.cuts = state["cuts"]
 
 
-def _values(run: EigenProRun) -> dict[str, Any]:
+def _values(run: EigenProIteration, data_key: str) -> dict[str, Any]:
     return {
         "kernel": run.kernel.config(),
-        "data": run.data_key,
+        "data": data_key,
         "ranks": run.ranks.size,
         "plan": asdict(run.plan),
         "epoch": run.epoch,
@@ -76,6 +74,6 @@ def _values(run: EigenProRun) -> dict[str, Any]:
     }
 
 
-def _tensors(run: EigenProRun) -> dict[str, Tensor]:
+def _tensors(run: EigenProIteration) -> dict[str, Tensor]:
     preconditioner = {"vectors": run.preconditioner.vectors, "weights": run.preconditioner.weights}
     return {"alpha": run.alpha, **preconditioner, **run.fitted.state_dict(prefix="fitted.")}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.points.sample import KernelSpec
+from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.setting import Setting
-from recipes.reproduce.sweep.point import Point
+from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, sweep_table
 
 MNIST_NOISES = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Levels of label noise in every exact solve of MNIST: further right-hand sides cost next to nothing."""
@@ -26,6 +27,11 @@ def whole_fit(setting: Setting, data: str, kernel: KernelSpec) -> Fit:
     )
 
 
+def overfitted(sample: Sample, kernel: KernelSpec, noise: float, epochs: int) -> Fit:
+    """EigenPro until the first epoch with zero training classification error [B18], tested at its end."""
+    return Fit(sample=sample, kernel=kernel, noise=noise, epochs=epochs, until_interpolated=True, test_every=0)
+
+
 def whole_points(setting: Setting, *names: str) -> list[Point]:
     """Both for each set and kernel."""
     return [
@@ -34,6 +40,22 @@ def whole_points(setting: Setting, *names: str) -> list[Point]:
         for kernel in setting.kernels(data)
         for make in (whole_fit, whole)
     ]
+
+
+def whole_table(setting: Setting, results: Results, *names: str) -> DataFrame:
+    """A row for each run of `whole_points`, with exact_train_mse, exact_test_error and exact_seconds of its limit."""
+    limits = {
+        whole_fit(setting, data, kernel): results[whole(setting, data, kernel)]
+        for data in setting.distinct(*names)
+        for kernel in setting.kernels(data)
+    }
+    return sweep_table(
+        limits,
+        results,
+        exact_train_mse=lambda run: limits[run["point"]]["levels"][0]["train_mse"],
+        exact_test_error=lambda run: limits[run["point"]]["levels"][0]["test_error"],
+        exact_seconds=lambda run: limits[run["point"]]["seconds"],
+    )
 
 
 def exact(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from recipes.reproduce.page.presentation import mean_and_spread
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import ROWS, KernelSpec
 from recipes.reproduce.setting import Setting
-from recipes.reproduce.shared_points import exact
-from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.shared_points import exact, overfitted
+from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, Row, Series, by_level, mean, rows_of, stacked, sweep_table
 
 GROWTH_NOISES = (0.0, 0.01, 0.1)
 """[B18] Figure 4's levels of label noise."""
+COLUMNS = "data kernel bandwidth n seed way fitted noise test_error test_error_noisy rkhs_norm"
 
 
 def growth_draws(setting: Setting) -> list[tuple[int | None, int]]:
@@ -41,16 +41,9 @@ def overfitted_draws(setting: Setting) -> list[tuple[int | None, int]]:
 
 
 def growth_overfitted(setting: Setting, kernel: KernelSpec, n: int | None, seed: int, noise: float) -> Fit:
-    """EigenPro stopped at the first epoch with zero training classification error [B18]."""
-    return Fit(
-        sample=growth_exact(setting, kernel, n, seed).sample,
-        kernel=kernel,
-        noise=noise,
-        # The Gaussian took 121 epochs at n = 20000 with 1% noise, and 54 at 10000.
-        epochs=setting.choose(tiny=60, quick=200, full=1000 if n is None else 400),
-        until_interpolated=True,
-        test_every=0,
-    )
+    """The overfitted classifier; the Gaussian took 121 epochs at n = 20000 with 1% noise, and 54 at 10000."""
+    cap = setting.choose(tiny=60, quick=200, full=1000 if n is None else 400)
+    return overfitted(growth_exact(setting, kernel, n, seed).sample, kernel, noise, cap)
 
 
 def growth_points(setting: Setting, kernel: KernelSpec) -> list[Point]:
@@ -63,70 +56,45 @@ def growth_points(setting: Setting, kernel: KernelSpec) -> list[Point]:
     ]
 
 
-def growth_records(setting: Setting, results: Results, kernel: KernelSpec) -> list[dict[str, Any]]:
-    """One record for each draw, level of noise, and way of fitting ("interpolated", "overfitted").
+def growth_table(setting: Setting, results: Results, *kernels: KernelSpec) -> DataFrame:
+    """The `both_ways` of all of them, kernel by kernel."""
+    return stacked(both_ways(growth_points(setting, kernel), results) for kernel in kernels)
 
-    An overfitted run that had not fitted its training labels by its last epoch has fitted=False.
+
+def both_ways(points: Sequence[Point], results: Results) -> DataFrame:
+    """A row for each draw, level of noise among GROWTH_NOISES, and way of fitting: "interpolated", then "overfitted".
+
+    An overfitted run that had not fitted its training labels by its last epoch has fitted=False; one that diverged at
+    once has no test error.
     """
-    records = []
-    for n, seed in growth_draws(setting):
-        records += exact_records(results[growth_exact(setting, kernel, n, seed)], kernel, seed)
-    for n, seed in overfitted_draws(setting):
-        for noise in GROWTH_NOISES:
-            found = results[growth_overfitted(setting, kernel, n, seed, noise)]
-            final, fitted = found["final"], found["fitted_epoch"] is not None
-            error = final.get("val/error")  # none of a run that diverged at once
-            values = [noise, error, final.get("val/error_noisy", error), found["rkhs_norm"]]
-            records.append(_record(found, kernel, seed, "overfitted", fitted, values, found["rkhs_norm_per_class"]))
-    return records
-
-
-def exact_records(found: Result, kernel: KernelSpec, seed: int) -> list[dict[str, Any]]:
-    """Those of one exact solve."""
-    return [
-        _record(
-            found, kernel, seed, "interpolated", True, [level[name] for name in VALUES], level["rkhs_norm_per_class"]
+    solves = by_level(
+        sweep_table(
+            [point for point in points if isinstance(point, Exact)],
+            results,
+            way=lambda solve: "interpolated",
+            fitted=lambda solve: True,
         )
-        for level in found["levels"]
-        if level["noise"] in GROWTH_NOISES
+    )
+    runs = sweep_table(
+        [point for point in points if isinstance(point, Fit)],
+        results,
+        way=lambda run: "overfitted",
+        fitted=lambda run: run["fitted_epoch"] is not None,
+        test_error=lambda run: run["final"].get("val/error"),
+        test_error_noisy=lambda run: run["final"].get("val/error_noisy", run["test_error"]),
+    )
+    return stacked([solves[solves["noise"].isin(GROWTH_NOISES)], runs])
+
+
+def growth_rows(growth: DataFrame) -> list[Row]:
+    """The records that are kept of such a table."""
+    return [
+        row | {f"rkhs_norm_class_{k}": norm for k, norm in enumerate(norms)}
+        for row, norms in zip(rows_of(growth, COLUMNS), growth["rkhs_norm_per_class"], strict=True)
     ]
 
 
-VALUES = ("noise", "test_error", "test_error_noisy", "rkhs_norm")
-
-
-def _record(
-    found: Result,
-    kernel: KernelSpec,
-    seed: int,
-    way: str,
-    fitted: bool,
-    values: list[float | None],
-    per_class: list[float],
-) -> dict[str, Any]:
-    return {
-        "data": found["data_source"],
-        "kernel": kernel.name,
-        "bandwidth": kernel.bandwidth,
-        "n": found["n"],
-        "seed": seed,
-        "way": way,
-        "fitted": fitted,
-        **dict(zip(VALUES, values, strict=True)),
-        **{f"rkhs_norm_class_{k}": norm for k, norm in enumerate(per_class)},
-    }
-
-
-def grouped(records: Sequence[dict[str, Any]], name: str, **where: Any) -> tuple[list[int], list[list[float]]]:
-    """The sizes n among the records that `where` describes, and for each the values of `name` over seeds."""
-    groups: dict[int, list[float]] = {}
-    for record in records:
-        if all(record[key] == value for key, value in where.items()):
-            groups.setdefault(record["n"], []).append(record[name])
-    return sorted(groups), [groups[n] for n in sorted(groups)]
-
-
-def interpolated(records: list[dict[str, Any]], kernel: KernelSpec, noise: float) -> tuple[list[int], list[float]]:
-    """n, and the interpolant's norm, the mean over seeds."""
-    sizes, groups = grouped(records, "rkhs_norm", kernel=kernel.name, noise=noise, way="interpolated")
-    return sizes, [mean_and_spread(group)[0] for group in groups]
+def norms_by_n(growth: DataFrame, kernel: KernelSpec, noise: float) -> Series:
+    """The interpolant's norm by n, the mean over seeds."""
+    chosen = (growth["kernel"] == kernel.name) & (growth["noise"] == noise) & (growth["way"] == "interpolated")
+    return growth[chosen].groupby("n")["rkhs_norm"].agg(mean)

@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from recipes.reproduce.analysis.growth import GROWTH_NOISES, grouped, interpolated
+from recipes.reproduce.analysis.growth import GROWTH_NOISES, norms_by_n
 from recipes.reproduce.analysis.laws import Law, best_dimension, fit_exponential, fit_power
 from recipes.reproduce.page.presentation import Claim, Table
-from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import B18
-from recipes.reproduce.sweep.point import Result
+from recipes.reproduce.table import DataFrame, Row, derived, mean
 
 SAME = 0.1  # curves count as coinciding within 10%
 
 
-def fit_laws(
-    kernels: tuple[KernelSpec, ...], records: list[dict[str, Any]], d: int
-) -> tuple[list[tuple[str, ...]], dict[tuple[str, float], tuple[Law, Law]]]:
-    """Rows of the table, and the two laws by kernel and noise."""
-    rows: list[tuple[str, ...]] = []
-    laws: dict[tuple[str, float], tuple[Law, Law]] = {}
-    for kernel in kernels:
-        for noise in GROWTH_NOISES:
-            sizes, norms = interpolated(records, kernel, noise)
-            power, exponential = fit_power(sizes, norms), fit_exponential(sizes, norms, d)
-            best, least = best_dimension(sizes, norms, d)
-            laws[kernel.name, noise] = power, exponential
-            rows.append(
-                (
-                    f"{kernel}, {noise:.0%} noise",
-                    f"{power.b:.3f}",
-                    f"{power.residual:.4f}",
-                    f"{exponential.b:.1f}",
-                    f"{exponential.residual:.4f}",
-                    str(best),
-                    str(least),
-                )
-            )
-    return rows, laws
+def fit_laws(growth: DataFrame, d: int) -> DataFrame:
+    """A row for each kernel and level of noise: `n` and `norm`, lists, and both laws through them.
+
+    `best` and `least` are those of `best_dimension`.
+    """
+    solved = growth[growth["way"] == "interpolated"]
+    found = solved.groupby(["kernel", "noise"]).first().reset_index()
+    norms = {(row.kernel, row.noise): norms_by_n(growth, row.spec, row.noise) for row in found.itertuples()}
+    return derived(
+        found,
+        n=lambda row: list(norms[row["kernel"], row["noise"]].index),
+        norm=lambda row: list(norms[row["kernel"], row["noise"]]),
+        power=lambda row: fit_power(row["n"], row["norm"]),
+        exponential=lambda row: fit_exponential(row["n"], row["norm"], d),
+        dimensions=lambda row: best_dimension(row["n"], row["norm"], d),
+    )
 
 
-def law_sentences(laws: dict[tuple[str, float], tuple[Law, Law]], sizes: list[int], d: int) -> list[str]:
+def law_table(laws: DataFrame, d: int) -> Table:
+    """Exponents and residuals of both laws."""
+    return Table.of(
+        "laws of the interpolated norm, {set}, least squares in log |f|",
+        laws,
+        ("", "{spec}, {noise:.0%} noise"),
+        ("A n^b: b", "{power.b:.3f}"),
+        ("rms residual", "{power.residual:.4f}"),
+        (f"A exp(B n^(1/{d})): B", "{exponential.b:.1f}"),
+        ("rms residual", "{exponential.residual:.4f}"),
+        ("best d", "{dimensions[0]}"),
+        ("d from", "{dimensions[1]}"),
+    )
+
+
+def law_sentences(laws: DataFrame, d: int) -> list[str]:
     """What the laws can and cannot tell of growth from these n."""
+    sizes = sorted({n for each in laws["n"] for n in each})
     grid, far = np.geomspace(sizes[0], sizes[-1], 50), np.array([100.0 * sizes[-1]])
-    apart, beyond = (max(distance(p, e, at) for p, e in laws.values()) for at in (grid, far))
-    misfit = max(power.residual for power, _ in laws.values())
+    pairs = list(zip(laws["power"], laws["exponential"], strict=True))
+    apart, beyond = (max(distance(p, e, at) for p, e in pairs) for at in (grid, far))
+    misfit = max(power.residual for power, _ in pairs)
     seen = (
         f"n^(1/{d}) = 1 + (log n)/{d} + ..., so with d = {d} features A exp(B n^(1/{d})) is nearly a power of n: from "
         f"n={sizes[0]} to {sizes[-1]} the laws differ by at most {100 * apart:.2g}%, and the norms from the power law "
@@ -54,7 +60,7 @@ def law_sentences(laws: dict[tuple[str, float], tuple[Law, Law]], sizes: list[in
     )
     told = [
         f"{name} with {noise:.0%} noise grows more like the {'exponential' if e.residual < p.residual else 'power'} law"
-        for (name, noise), (p, e) in laws.items()
+        for name, noise, (p, e) in zip(laws["kernel"], laws["noise"], pairs, strict=True)
         if distance(p, e, grid) >= min(p.residual, e.residual)  # the laws are further apart than the better one is off
     ]
     seen += (
@@ -72,76 +78,71 @@ def distance(power: Law, exponential: Law, n: np.ndarray) -> float:
     return float(np.abs(exponential(n) / power(n) - 1).max())
 
 
-def noise_raises(kernel: KernelSpec, records: list[dict[str, Any]]) -> Claim:
-    """That 1% noise raises the norm significantly."""
-    clean, noisy = (
-        grouped(records, "rkhs_norm", kernel=kernel.name, noise=noise, way="interpolated") for noise in (0.0, 0.01)
-    )
-    ratios = [np.mean(b) / np.mean(a) for a, b in zip(clean[1], noisy[1], strict=True)]
-    shifts = [
-        abs(np.mean(b) - np.mean(a)) / max(np.hypot(np.std(a, ddof=1), np.std(b, ddof=1)), 1e-12)
-        for a, b in zip(clean[1], noisy[1], strict=True)
-        if len(a) > 1
-    ]
-    last = shifts[-1] if shifts else None
-    holds = bool(ratios[-1] > 1.1 and (last is None or last > 2))
+def noise_raises(growth: DataFrame) -> Claim:
+    """That 1% noise raises the norm significantly; `growth` is of one kernel."""
+    solved = growth[growth["way"] == "interpolated"].astype({"rkhs_norm": float})
+    found = solved.groupby(["noise", "n"])["rkhs_norm"].agg(["mean", "std"])  # std NaN of a single seed
+    clean, noisy = found.loc[0.0], found.loc[0.01]
+    ratios = noisy["mean"] / clean["mean"]
+    spreads = np.hypot(clean["std"], noisy["std"]).clip(lower=1e-12)
+    shifts = ((noisy["mean"] - clean["mean"]).abs() / spreads).dropna()
+    last = shifts.iat[-1] if len(shifts) else None
     spread = "" if last is None else f"; {last:.1f} standard deviations at the largest n with several seeds"
+    kernel, sizes = growth["spec"].iat[0], ratios.index
     return Claim(
         f"{kernel.title} {kernel.bandwidth:g}: 1% label noise raises the norm significantly",
-        holds,
-        f"by {ratios[0] - 1:.0%} at n={clean[0][0]}, by {ratios[-1] - 1:.0%} at n={clean[0][-1]}{spread}",
+        bool(ratios.iat[-1] > 1.1 and (last is None or last > 2)),
+        f"by {ratios.iat[0] - 1:.0%} at n={sizes[0]}, by {ratios.iat[-1] - 1:.0%} at n={sizes[-1]}{spread}",
         f"{B18} Figure 4",
     )
 
 
-def interpolated_exceeds(kernel: KernelSpec, records: list[dict[str, Any]]) -> Claim:
+def interpolated_exceeds(growth: DataFrame) -> Claim:
     """That the interpolant's norm exceeds that of the overfitted classifier on the same rows and labels."""
-    norms: dict[str, dict[Any, float]] = {"interpolated": {}, "overfitted": {}}
-    for record in records:
-        if record["kernel"] == kernel.name and record["fitted"]:
-            norms[record["way"]][record["n"], record["seed"], record["noise"]] = record["rkhs_norm"]
-    ratios = {key: norms["interpolated"][key] / value for key, value in norms["overfitted"].items()}
+    kernel, fitted = growth["spec"].iat[0], growth[growth["fitted"].astype(bool)]
+    norms = fitted.pivot(index=["n", "seed", "noise"], columns="way", values="rkhs_norm").astype(float)
     claim, source = (
         f"{kernel.title} {kernel.bandwidth:g}: the interpolated norm exceeds the overfitted one",
         f"{B18} section 4",
     )
-    if not ratios:
+    if "overfitted" not in norms:
         return Claim(claim, None, "no overfitted run was finished", source)
-    least, most = min(ratios, key=lambda key: ratios[key]), max(ratios.values())
-    seen = f"{ratios[least]:.2f} (n={least[0]}, {least[2]:.0%} noise) to {most:.2f} times it"
-    return Claim(claim, ratios[least] > 1, seen, source)
+    ratios = (norms["interpolated"] / norms["overfitted"]).dropna()
+    n, _, noise = ratios.idxmin()
+    seen = f"{ratios.min():.2f} (n={n}, {noise:.0%} noise) to {ratios.max():.2f} times it"
+    return Claim(claim, bool(ratios.min() > 1), seen, source)
 
 
-def coincide(kernel: KernelSpec, records: list[dict[str, Any]]) -> Claim:
+def coincide(growth: DataFrame) -> Claim:
     """That at the small bandwidth the curves of all levels of noise coincide."""
-    own = {noise: interpolated(records, kernel, noise) for noise in GROWTH_NOISES}
-    sizes, clean = own[0.0]
-    apart = max(abs(value / base - 1) for noise in own for value, base in zip(own[noise][1], clean, strict=True))
+    kernel = growth["spec"].iat[0]
+    norms = growth.groupby(["n", "noise"])["rkhs_norm"].agg(mean).unstack("noise")
+    apart = float((norms.div(norms[0.0], axis="index") - 1).abs().max().max())
     return Claim(
         f"{kernel.title} {kernel.bandwidth:g}: the norms with 0, 1 and 10% noise are indistinguishable",
         apart <= SAME,
-        f"at most {100 * apart:.1f}% apart from n={sizes[0]} to {sizes[-1]}",
+        f"at most {100 * apart:.1f}% apart from n={norms.index[0]} to {norms.index[-1]}",
         "two student reports",
     )
 
 
-def identity_table(spectra: dict[KernelSpec, Result]) -> Table:
+def identity_table(spectra: DataFrame) -> Table:
     """How near each K is to the identity."""
-    rows = []
-    for kernel, found in spectra.items():
-        values = found["eigenvalues"]
-        rows.append(
-            (
-                f"{kernel}, n={found['n']}",
-                f"{values[0]:.1f}",
-                f"{values[len(values) // 2]:.3g}",
-                f"{values[-1]:.2g}",
-                f"{share_near_one(values):.0%}",
-                f"{found['mean_off_diagonal']:.2g}",
-            )
-        )
-    header = ("eigenvalues of K", "largest", "median", "least", "in 0.5 to 2", "mean K(x, z), x not z")
-    return Table("how near K is to the identity", header, rows)
+    return Table.of(
+        "how near K is to the identity",
+        derived(
+            spectra,
+            median=lambda row: row["eigenvalues"][len(row["eigenvalues"]) // 2],
+            least=lambda row: row["eigenvalues"][-1],
+            near=lambda row: share_near_one(row["eigenvalues"]),
+        ),
+        ("eigenvalues of K", "{spec}, n={n}"),
+        ("largest", "{eigenvalues[0]:.1f}"),
+        ("median", "{median:.3g}"),
+        ("least", "{least:.2g}"),
+        ("in 0.5 to 2", "{near:.0%}"),
+        ("mean K(x, z), x not z", "{mean_off_diagonal:.2g}"),
+    )
 
 
 def share_near_one(values: list[float]) -> float:
@@ -149,14 +150,15 @@ def share_near_one(values: list[float]) -> float:
     return sum(0.5 < value < 2 for value in values) / len(values)
 
 
-def identity_sentence(kernel: KernelSpec, records: list[dict[str, Any]], spectrum: Result) -> str:
+def identity_sentence(growth: DataFrame, spectrum: Row) -> str:
     """Why nothing shows at a small bandwidth, where it is so."""
-    sizes, norms = interpolated(records, kernel, max(GROWTH_NOISES))
+    kernel = growth["spec"].iat[0]
+    norms = norms_by_n(growth, kernel, max(GROWTH_NOISES))
     near = share_near_one(spectrum["eigenvalues"])
     seen = (
         f"{kernel.title} at bandwidth {kernel.bandwidth:g}: {near:.0%} of K's eigenvalues at n={spectrum['n']} "
-        f"lie between 0.5 and 2; at n={sizes[-1]} with {max(GROWTH_NOISES):.0%} noise |f*|^2 / n = "
-        f"{norms[-1] ** 2 / sizes[-1]:.2f}"
+        f"lie between 0.5 and 2; at n={norms.index[-1]} with {max(GROWTH_NOISES):.0%} noise |f*|^2 / n = "
+        f"{norms.iat[-1] ** 2 / norms.index[-1]:.2f}"
     )
     if near < 0.9:
         return f"{seen}. K is not close to the identity there."

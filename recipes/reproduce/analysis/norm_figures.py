@@ -2,120 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recipes.reproduce.analysis.growth import GROWTH_NOISES, grouped, interpolated
-from recipes.reproduce.analysis.laws import Law
+from recipes.reproduce.analysis.growth import GROWTH_NOISES
 from recipes.reproduce.page.drawing import (
     CYCLE,
     OF_KERNEL,
-    band,
-    curve,
-    legend_below,
-    log_axis,
-    noise_style,
+    Style,
+    counts,
+    finish,
+    log,
+    name_once,
+    noise_look,
+    panel,
     panels,
-    rows_axis,
+    scale,
+    way_look,
 )
-from recipes.reproduce.points.sample import KernelSpec
-from recipes.reproduce.sweep.point import Result
+from recipes.reproduce.table import DataFrame, Row, groups, table
 
 
-def draw_against_n(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
-    """A colour for each level of noise; dashed: interpolated, the exact limit; solid: overfitted."""
-    for way, line in (("interpolated", "--"), ("overfitted", "-")):
-        for i, noise in enumerate(GROWTH_NOISES):
-            sizes, groups = grouped(records, name, way=way, noise=noise, fitted=True)
-            if sizes:
-                band(axes, sizes, groups, f"{way}, {noise:.0%} noise", linestyle=line, **noise_style(i))
+def draw_against_n(axes: Axes, growth: DataFrame, name: str, **options: Any) -> None:
+    """A curve for each way of fitting and level of noise."""
+    fitted, label = growth[growth["fitted"].astype(bool)], "{way}, {noise:.0%} noise"
+    panel(axes, fitted, "n", name, ["way", "noise"], way_look, label=label, band=True, **options)
 
 
-def draw_norms(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[str, Any]]) -> Figure:
+def draw_norms(growth: DataFrame) -> Figure:
     """Norm against n: the paper's bandwidths above, the small one below."""
     figure, axes = panels(2, 2, width=3.4)
-    for panel, kernel in zip(axes.flat, kernels, strict=True):
-        own = [r for r in records if (r["kernel"], r["bandwidth"]) == (kernel.name, kernel.bandwidth)]
-        draw_against_n(panel, own, "rkhs_norm")
-        log_axis(panel, r"RKHS norm $|f|_H$" if kernel.name == "gaussian" else "")
-        panel.set_title(f"{name}, {kernel.title}, bandwidth {kernel.bandwidth:g}", loc="left")
-        rows_axis(panel, [record["n"] for record in own])
-    for panel in axes[1]:  # sqrt(n): the norm where K is the identity
-        sizes = sorted({record["n"] for record in records if record["bandwidth"] == kernels[-1].bandwidth})
-        panel.plot(sizes, np.sqrt(sizes), color="black", linestyle=":", label=r"$\sqrt{n}$ (K = I)")
-        panel.legend(*[part[-1:] for part in panel.get_legend_handles_labels()], loc="upper left")
-    legend_below(figure, 3)
+    for each, own in zip(axes.flat, groups(growth, "spec"), strict=True):
+        draw_against_n(each, own, "rkhs_norm", title="{set}, {spec.title}, bandwidth {bandwidth:g}")
+    sizes = sorted(set(own["n"]))
+    for each in axes[1]:  # sqrt(n): the norm where K is the identity
+        each.plot(sizes, np.sqrt(sizes), color="black", linestyle=":", label=r"$\sqrt{n}$ (K = I)")
+        each.legend(*[part[-1:] for part in each.get_legend_handles_labels()], loc="upper left")
+    finish(figure, 3)
     return figure
 
 
-def draw_classes(name: str, kernels: tuple[KernelSpec, ...], records: list[dict[str, Any]]) -> Figure:
+def draw_classes(growth: DataFrame) -> Figure:
     """The norm of each class's output against n, interpolated: a row for each kernel, a column for each level."""
-    figure, axes = panels(len(kernels), len(GROWTH_NOISES), sharex=True, sharey="row")
-    classes = sum(name.startswith("rkhs_norm_class_") for name in records[0])
-    for row, kernel in enumerate(kernels):
-        for column, noise in enumerate(GROWTH_NOISES):
-            panel = axes[row, column]
-            own = {"kernel": kernel.name, "noise": noise, "way": "interpolated"}
-            sizes, _ = grouped(records, "rkhs_norm", **own)
-            for k in range(classes):
-                _, values = grouped(records, f"rkhs_norm_class_{k}", **own)
-                band(panel, sizes, values, f"class {k}", color=[*CYCLE, "#8c5a2b"][k])
-            log_axis(panel, "" if column else r"norm of an output $|f_k|_H$")
-            panel.set_title(f"{kernel.title}, {noise:.0%} noise", loc="left")
-            rows_axis(panel, [sizes[0], sizes[len(sizes) // 2], sizes[-1]], "n, training rows" if row else "")
-    legend_below(figure, 5)
+
+    def look(row: Row) -> Style:
+        return {"color": [*CYCLE, "#8c5a2b"][row["class"]]}
+
+    solved = growth[growth["way"] == "interpolated"].reset_index(drop=True)
+    solved["class"] = [range(len(norms)) for norms in solved["rkhs_norm_per_class"]]
+    outputs = solved.explode(["class", "rkhs_norm_per_class"])
+    figure, axes = panels(outputs["kernel"].nunique(), len(GROWTH_NOISES), sharex=True, sharey="row")
+    sizes = sorted(set(outputs["n"]))
+    few = [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    scales: Style = {"across": counts(at=few), "up": log(r"norm of an output $|f_k|_H$")}
+    for row, of_kernel in zip(axes, groups(outputs, "kernel"), strict=True):
+        for each, own in zip(row, groups(of_kernel, "noise"), strict=True):
+            named: Style = {"label": "class {class}", "title": "{spec.title}, {noise:.0%} noise"}
+            panel(each, own, "n", "rkhs_norm_per_class", "class", look, band=True, **named, **scales)
+    finish(figure, 5)
     return figure
 
 
-def draw_laws(
-    name: str,
-    kernels: tuple[KernelSpec, ...],
-    records: list[dict[str, Any]],
-    laws: dict[tuple[str, float], tuple[Law, Law]],
-) -> Figure:
+def draw_laws(laws: DataFrame) -> Figure:
     """The norms, both laws through them (above), and what they leave (below)."""
-    figure, axes = panels(2, len(kernels), width=3.4, sharex="col", height_ratios=(3, 2))
-    for column, kernel in enumerate(kernels):
-        upper, lower = axes[:, column]
-        for i, noise in enumerate(GROWTH_NOISES):
-            sizes, norms = interpolated(records, kernel, noise)
-            grid = np.geomspace(sizes[0], sizes[-1], 100)
-            power, exponential = laws[kernel.name, noise]
-            style = noise_style(i)
-            upper.plot(sizes, norms, linestyle="none", label=f"{noise:.0%} noise", **style)
-            upper.plot(grid, power(grid), color=style["color"], linewidth=1)
+    figure, axes = panels(2, laws["kernel"].nunique(), width=3.4, sharex="col", height_ratios=(3, 2))
+    named: Style = {"label": "{noise:.0%} noise", "title": "{set}, {spec.title} {bandwidth:g}"}
+    for (upper, lower), own in zip(axes.T, groups(laws, "kernel"), strict=True):
+        for law in own.to_dict("records"):
+            n, norm, power, exponential = (law[name] for name in ("n", "norm", "power", "exponential"))
+            grid = np.geomspace(n[0], n[-1], 100)
+            seen = table({**law, "n": at, "norm": each} for at, each in zip(n, norm, strict=True))
+            seen["off"] = 100 * (np.array(norm) / power(n) - 1)
+            colour = noise_look(law)["color"]
+            panel(upper, seen, "n", "norm", None, noise_look, linestyle="none", **named)
+            upper.plot(grid, power(grid), color=colour, linewidth=1)
             upper.plot(grid, exponential(grid), color="black", linestyle=":", linewidth=1.6)
-            curve(lower, sizes, 100 * (np.array(norms) / power(sizes) - 1), **style, linewidth=0.8)
+            panel(lower, seen, "n", "off", None, noise_look, linewidth=0.8, up=scale("off the power law, %"))
         upper.plot([], [], color="grey", linewidth=1, label=r"$A n^b$")
         upper.plot([], [], color="black", linestyle=":", label=r"$A\,\exp(B n^{1/d})$, d features")
-        log_axis(upper, "" if column else r"RKHS norm $|f^*|_H$")
-        upper.set_title(f"{name}, {kernel.title} {kernel.bandwidth:g}", loc="left")
+        log(r"RKHS norm $|f^*|_H$")(upper.yaxis)
         lower.axhline(0, color="black", linewidth=0.8)
-        rows_axis(lower, sizes)
-    axes[1, 0].set_ylabel("off the power law, %")
-    legend_below(figure, 3)
+    finish(figure, 3)
     return figure
 
 
-def draw_spectra(
-    name: str, pairs: Sequence[tuple[KernelSpec, KernelSpec]], spectra: dict[KernelSpec, Result]
-) -> Figure:
-    """Eigenvalues of K, in order: a panel for each pair of bandwidths."""
-    figure, (axes,) = panels(1, len(pairs), width=3.4, sharey=True)
-    for panel, pair in zip(axes, pairs, strict=True):
-        for kernel, style in zip(pair, ("-", "--"), strict=True):
-            values = spectra[kernel]["eigenvalues"]
-            label = f"bandwidth {kernel.bandwidth:g}"
-            panel.plot(range(1, len(values) + 1), values, style, color=OF_KERNEL[kernel.name], label=label)
-        panel.axhline(1, color="black", linewidth=0.8, linestyle=":", label="K = I")
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.set_title(f"{name}, n={len(values)}, {kernel.title}", loc="left")
-        panel.set_xlabel("rank i")
-        panel.legend(loc="lower left")
-    axes[0].set_ylabel("eigenvalue i of K")
+def draw_spectra(spectra: DataFrame) -> Figure:
+    """Eigenvalues of K, in order: a panel for each kernel; dashed: the small bandwidth."""
+
+    def look(row: Row) -> Style:
+        return {"color": OF_KERNEL[row["kernel"]], "linestyle": "--" if row["small"] else "-"}
+
+    figure, (axes,) = panels(1, spectra["kernel"].nunique(), width=3.4, sharey=True)
+    spectra = spectra.assign(rank=[range(1, len(values) + 1) for values in spectra["eigenvalues"]])
+    for each, own in zip(axes, groups(spectra.explode(["rank", "eigenvalues"]), "kernel"), strict=True):
+        named: Style = {"label": "bandwidth {bandwidth:g}", "title": "{set}, n={n}, {spec.title}"}
+        scales: Style = {"across": scale("rank i", 10), "up": scale("eigenvalue i of K", 10)}
+        panel(each, own, "rank", "eigenvalues", "bandwidth", look, **named, **scales)
+        each.axhline(1, color="black", linewidth=0.8, linestyle=":", label="K = I")
+        each.legend(loc="lower left")
+    name_once(figure)
     return figure

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any
 
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from recipes.reproduce.analysis.reached import epochs_of, seconds_of
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import OF_KERNEL, log_axis, panels, seconds_axis, style_of
+from recipes.reproduce.page.drawing import Style, counts, finish, kernel_look, log, name_once, panel, panels, style_of
 from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import KernelSpec
-from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.table import DataFrame, Row, by_epoch, derived, groups, rows_of, sweep_table, table
 
 SOURCE = "[MB17] section 4"
 AUTO = "auto"
+COLUMNS = (
+    "data n kernel bandwidth q q_chosen m step_size target_mse epochs seconds other_seconds epochs_run "
+    "acceleration_epochs acceleration_is_lower_bound"
+)
 
 
 class Acceleration(Experiment):
@@ -34,29 +37,32 @@ class Acceleration(Experiment):
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """Training mse against epochs and against seconds, a row for each kernel; acceleration against q."""
-        kernels = setting.kernels("mnist")
-        runs = {
-            kernel: {q: results[make_fit(setting, kernel, q)] for q in (*ranks(setting), None)} for kernel in kernels
-        }
-        curves, grid = panels(len(kernels), 2, width=3.4, height=2.2)
-        for row, kernel in zip(grid, kernels, strict=True):
-            draw_curves(row, runs[kernel], targets(setting), last=kernel is kernels[-1])
-            row[0].set_title(f"{kernel.title} kernel", loc="left")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        curves.legend(handles, labels, loc="outside right upper", frameon=False)
-        factors, grid = panels(1, 2, width=3.2, height=2.4, sharey=True)
-        draw_factors(grid[0], runs, targets(setting))
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        factors.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        sample = make_fit(setting, kernels[0], 0).sample
-        cap = epochs_at_most(setting)
+        goals, cap = targets(setting), epochs_at_most(setting)
+        runs = sweep_table(
+            self.points(setting, results),
+            results,
+            asked=lambda run: run["point"].top_q,
+            q_chosen=lambda run: AUTO if run["asked"] is None else "given",
+            note=lambda run: f" ({AUTO})" if run["asked"] is None else "",
+        )
+        reached = reached_table(runs, goals)
         return Presentation(
-            figures={"acceleration-curves": curves, "acceleration": factors},
-            rows=[row for kernel in kernels for row in records(kernel, runs[kernel], targets(setting))],
-            claims=[claim for kernel in kernels for claim in claims(kernel, runs[kernel], targets(setting), cap)],
+            figures={"acceleration-curves": draw_curves(runs, goals), "acceleration": draw_factors(reached)},
+            rows=rows_of(reached, COLUMNS),
+            claims=[
+                claim for own in groups(runs, "spec") for claim in claims(own["spec"].iat[0], by_q(own), goals, cap)
+            ],
             tables=[
-                reached_table(f"{title(sample.data)}, n={sample.rows}", runs, targets(setting), cap),
-                plan_table(runs),
+                reached_summary(reached, goals, cap),
+                Table.of(
+                    "automatic parameters",
+                    runs,
+                    ("", "{spec}, q={q}{note}"),
+                    ("m", "{m}"),
+                    ("m*", "{critical_batch_size}"),
+                    ("step size", "{step_size:.4g}"),
+                    ("lambda_1 of the damped kernel", "{lambda_1_damped:.2e}"),
+                ),
             ],
             sentences=[
                 "Every run has its automatic batch and step size, given in the table. On a CPU the batch is m*/2 but "
@@ -119,41 +125,65 @@ def in_seconds(plain: Result, ours: Result, target: float) -> tuple[float, bool]
     return acceleration(seconds_of(plain, target), seconds_of(ours, target), sum(plain["seconds_per_epoch"]))
 
 
-def draw_curves(row: Sequence[Axes], runs: dict[int | None, Result], goals: Sequence[float], last: bool) -> None:
+def by_q(runs: DataFrame) -> dict[int | None, Row]:
+    """One kernel's runs by the q that was asked for."""
+    return {run["asked"]: run for run in rows_of(runs)}
+
+
+def reached_table(runs: DataFrame, goals: Sequence[float]) -> DataFrame:
+    """A row for each run and target: epochs and seconds to it, None where it was not reached.
+
+    `in_epochs` and `in_seconds` are the accelerations over the kernel's run at q = 0, whose common target is `common`.
+    """
+    plain = {run["spec"]: run for run in rows_of(runs[runs["asked"] == 0])}
+    pairs = [(at, {**run, "target_mse": goal}) for at, run in enumerate(rows_of(runs)) for goal in goals]
+    return derived(
+        table(row for _, row in pairs).set_axis([at for at, _ in pairs]),
+        common=lambda run: common_target({0: plain[run["spec"]]}, goals),
+        in_epochs=lambda run: in_epochs(plain[run["spec"]], run, run["target_mse"]),
+        in_seconds=lambda run: in_seconds(plain[run["spec"]], run, run["target_mse"]),
+        acceleration_epochs=lambda run: run["in_epochs"] and run["in_epochs"][0],
+        acceleration_seconds=lambda run: run["in_seconds"] and run["in_seconds"][0],
+        acceleration_is_lower_bound=lambda run: run["in_epochs"] and run["in_epochs"][1],
+        seconds=lambda run: seconds_of(run, run["target_mse"]),
+        epochs_run=lambda run: run["epochs"],
+        epochs=lambda run: epochs_of(run, run["target_mse"]),
+    )
+
+
+def draw_curves(runs: DataFrame, goals: Sequence[float]) -> Figure:
     """Training mse of each q from the end of the first epoch on; the dotted lines are the targets."""
-    for i, (q, fit) in enumerate(runs.items()):
-        mses = fit["curves"]["train/mse"]
-        style = {**style_of(i), "linestyle": "--" if q is None else "-", "markevery": (0.0, 0.15)}
-        name = f"q = {fit['top_q']}" + (f" ({AUTO})" if q is None else "")
-        row[0].plot(range(1, len(mses) + 1), mses, label=name, **style)
-        row[1].plot(list(accumulate(fit["seconds_per_epoch"])), mses, **style)
-    for axes, label in zip(row, ("epochs", "seconds of training"), strict=True):
-        seconds_axis(axes, label if last else "")
-        axes.set_yscale("log")
-        for goal in goals:
-            axes.axhline(goal, color="#777777", linestyle=":", linewidth=1)
-    row[0].set_ylabel("training mse")
+    kernels = groups(by_epoch(runs), "spec")
+    order = list(dict.fromkeys(runs["asked"]))
+
+    def look(run: Row) -> Style:
+        line = "--" if run["asked"] is None else "-"
+        return {**style_of(order.index(run["asked"])), "linestyle": line, "markevery": (0.0, 0.15)}
+
+    figure, axes = panels(len(kernels), 2, width=3.4, height=2.2)
+    for row, own in zip(axes, kernels, strict=True):
+        for each, x, name in zip(row, ("epoch", "seconds"), ("epochs", "seconds of training"), strict=True):
+            across = log(name if own is kernels[-1] else "")
+            panel(each, own, x, "train_mse", "point", look, label="q = {q}{note}", across=across)
+            for goal in goals:
+                each.axhline(goal, color="#777777", linestyle=":", linewidth=1)
+        row[0].set_title(f"{own['spec'].iat[0].title} kernel", loc="left")
+    name_once(figure)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
 
 
-def draw_factors(row: Sequence[Axes], runs: dict[KernelSpec, dict[int | None, Result]], goals: Sequence[float]) -> None:
+def draw_factors(reached: DataFrame) -> Figure:
     """Acceleration against q at the smallest target that plain SGD reached, in epochs and in seconds."""
-    for axes, ratio, label in zip(row, (in_epochs, in_seconds), ("epochs", "seconds"), strict=True):
-        for marker, (kernel, by_q) in zip("os", runs.items(), strict=True):
-            goal = common_target(by_q, goals)
-            found = [(q, ratio(by_q[0], fit, goal)) for q, fit in by_q.items() if q]
-            known = [(q, factor[0]) for q, factor in found if factor is not None]
-            if known:
-                qs, values = zip(*known, strict=True)
-                name = f"{kernel.title}, to mse {goal:g}"
-                axes.plot(qs, values, marker=marker, color=OF_KERNEL[kernel.name], label=name)
-        axes.axhline(1, color="#777777", linestyle=":", linewidth=1)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(
-            ticks := sorted({q for by_q in runs.values() for q in by_q if q}), [str(q) for q in ticks], minor=False
-        )
-        axes.set_xlabel("q, damped eigenvectors")
-        axes.set_title(f"in {label}", loc="left")
-        log_axis(axes, "times faster than q = 0" if axes is row[0] else "")
+    shown = reached[(reached["target_mse"] == reached["common"]) & reached["asked"].astype(bool)]
+    scales: Style = {"across": counts("q, damped eigenvectors"), "up": log("times faster than q = 0")}
+    figure, (axes,) = panels(1, 2, width=3.2, height=2.4, sharey=True)
+    for each, name in zip(axes, ("epochs", "seconds"), strict=True):
+        named: Style = {"label": "{spec.title}, to mse {common:g}", "title": f"in {name}"}
+        panel(each, shown, "q", f"acceleration_{name}", "kernel", kernel_look, **named, **scales)
+        each.axhline(1, color="#777777", linestyle=":", linewidth=1)
+    finish(figure, 2)
+    return figure
 
 
 def common_target(by_q: dict[int | None, Result], goals: Sequence[float]) -> float:
@@ -195,66 +225,19 @@ def amount(value: float | None) -> str:
     return "not reached" if value is None else f"{value:.3g}"
 
 
-def reached_table(
-    what: str, runs: dict[KernelSpec, dict[int | None, Result]], goals: Sequence[float], cap: int
-) -> Table:
+def reached_summary(reached: DataFrame, goals: Sequence[float], cap: int) -> Table:
     """Epochs to each target with the acceleration, and seconds to the last."""
-    rows = []
-    for kernel, by_q in runs.items():
-        for q, fit in by_q.items():
-            cells = []
-            for goal in goals:
-                epochs = epochs_of(fit, goal)
-                text = f"> {cap}" if epochs is None else f"{epochs:.1f}"
-                factor = in_epochs(by_q[0], fit, goal) if q != 0 else None
-                cells.append(text + (f" ({'> ' * factor[1]}{factor[0]:.1f}x)" if factor else ""))
-            seconds = amount(seconds_of(fit, goals[-1]))
-            rows.append((run_name(kernel, q, fit), *cells, seconds, f"{fit['other_seconds']:.1f}"))
-    header = ("", *(f"epochs to {goal:g}" for goal in goals), f"seconds to {goals[-1]:g}", "other seconds")
-    return Table(f"{what}: epochs to a training mse (acceleration over q = 0)", header, rows)
 
+    def text(run: Row) -> str:
+        said, factor = f"> {cap}" if run["epochs"] is None else f"{run['epochs']:.1f}", run["in_epochs"]
+        return said + (f" ({'> ' * factor[1]}{factor[0]:.1f}x)" if factor and run["asked"] != 0 else "")
 
-def plan_table(runs: dict[KernelSpec, dict[int | None, Result]]) -> Table:
-    """The parameters of every run."""
-    rows = [
-        (
-            run_name(kernel, q, fit),
-            str(fit["batch_size"]),
-            str(fit["critical_batch_size"]),
-            f"{fit['step_size']:.4g}",
-            f"{fit['lambda_1_damped']:.2e}",
-        )
-        for kernel, by_q in runs.items()
-        for q, fit in by_q.items()
-    ]
-    return Table("automatic parameters", ("", "m", "m*", "step size", "lambda_1 of the damped kernel"), rows)
-
-
-def run_name(kernel: KernelSpec, q: int | None, fit: Result) -> str:
-    """Kernel and q."""
-    return f"{kernel}, q={fit['top_q']}" + (f" ({AUTO})" if q is None else "")
-
-
-def records(kernel: KernelSpec, by_q: dict[int | None, Result], goals: Sequence[float]) -> list[dict[str, Any]]:
-    """A record for each run and target."""
-    return [
-        {
-            "data": fit["data_source"],
-            "n": fit["n"],
-            "kernel": kernel.name,
-            "bandwidth": kernel.bandwidth,
-            "q": fit["top_q"],
-            "q_chosen": AUTO if q is None else "given",
-            "m": fit["batch_size"],
-            "step_size": fit["step_size"],
-            "target_mse": goal,
-            "epochs": epochs_of(fit, goal),
-            "seconds": seconds_of(fit, goal),
-            "other_seconds": fit["other_seconds"],
-            "epochs_run": fit["epochs"],
-            "acceleration_epochs": (factor := in_epochs(by_q[0], fit, goal)) and factor[0],
-            "acceleration_is_lower_bound": None if factor is None else factor[1],
-        }
-        for q, fit in by_q.items()
-        for goal in goals
-    ]
+    last = reached[reached["target_mse"] == goals[-1]]
+    return Table.of(
+        "{set}, n={n}: epochs to a training mse (acceleration over q = 0)",
+        last.assign(texts=derived(reached, text=text).groupby(level=0)["text"].agg(list)),
+        ("", "{spec}, q={q}{note}"),
+        *((f"epochs to {goal:g}", f"{{texts[{i}]}}") for i, goal in enumerate(goals)),
+        (f"seconds to {goals[-1]:g}", "{seconds:.3g}", "not reached"),
+        ("other seconds", "{other_seconds:.1f}"),
+    )

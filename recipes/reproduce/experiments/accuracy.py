@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import OF_KERNEL, curve, epochs_axis, legend_below, limit, panels, percent_axis
+from recipes.reproduce.page.drawing import Mark, Style, finish, kernel_look, panel, panels
 from recipes.reproduce.page.presentation import Comparison, Presentation, Table
 from recipes.reproduce.points.detail import LostDetail
 from recipes.reproduce.points.exact import Exact
-from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import (
     EIGENPRO_2_MNIST,
     EIGENPRO_2_MNIST_PLAN,
@@ -20,9 +19,10 @@ from recipes.reproduce.published import (
     TEST_ERROR_SOURCE,
     TRAIN_ERROR,
 )
-from recipes.reproduce.setting import Setting, title
-from recipes.reproduce.shared_points import whole, whole_fit, whole_points
+from recipes.reproduce.setting import Setting
+from recipes.reproduce.shared_points import whole, whole_points, whole_table
 from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.table import DataFrame, Row, by_epoch, groups, rows_of, stacked, sweep_table
 
 DATA = ("mnist", "cifar10", "fashion-mnist")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the detail that JPEG may have taken
@@ -45,39 +45,34 @@ class Accuracy(Experiment):
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """The tables, and a panel for each set."""
-        names = setting.distinct(*DATA)
-        figure, axes = panels(1, len(names), width=3.0)
-        rows: list[dict[str, Any]] = []
-        comparisons: list[Comparison] = []
-        table = []
-        for column, data in enumerate(names):
-            panel = axes[0, column]
-            for kernel in setting.kernels(data):
-                fit, exact = results[whole_fit(setting, data, kernel)], results[whole(setting, data, kernel)]
-                errors, level = fit["curves"]["val/error"], exact["levels"][0]
-                curve(panel, range(1, len(errors) + 1), errors, kernel.title, color=OF_KERNEL[kernel.name], marker="o")
-                limit(panel, level["test_error"], f"{kernel.title}, exact limit", OF_KERNEL[kernel.name])
-                at = {epoch: errors[epoch - 1] for epoch in EPOCHS if epoch <= len(errors)}
-                where = {"data": exact["data_source"], "n": exact["n"], "kernel": kernel.name}
-                rows += [{**where, "epoch": epoch, "test_error": value} for epoch, value in at.items()]
-                rows.append({**where, "epoch": "exact", "test_error": level["test_error"]})
-                cells = [f"{at[epoch]:.2%}" if epoch in at else "" for epoch in EPOCHS]
-                name = f"{title(exact['data_source'])} n={exact['n']}, {kernel}"
-                table.append((name, *cells, f"{level['test_error']:.2%}", f"{exact['seconds']:.0f}"))
-                if setting.scale == "full":
-                    comparisons += compare(data, exact["data_source"], kernel, fit, level["test_error"])
-            panel.set_title(f"{title(exact['data_source'])}, n={exact['n']}", loc="left")
-            percent_axis(panel, "test error" if column == 0 else "")
-            epochs_axis(panel)
-        legend_below(figure)
-        header = ("test error", *(f"epoch {epoch}" for epoch in EPOCHS), "exact limit", "its seconds")
-        tables, sentences = [Table("", header, table)], []
-        detail = {point: results[point] for point in lost_detail(setting) if point in results}
-        if detail:
-            tables.append(detail_table(detail))
-            sentences.append(detail_sentence(results[limit_in_doubt(setting)], detail))
+        runs = whole_table(setting, results, *DATA)
+        curves = by_epoch(runs)
+        figure, (axes,) = panels(1, runs["set"].nunique(), width=3.0)
+        named: Style = {"label": "{spec.title}", "title": "{set}, n={n}"}
+        limit = Mark("exact_test_error", "{spec.title}, exact limit")
+        for each, own in zip(axes, groups(curves, "set"), strict=True):
+            panel(each, own, "epoch", "test_error", "kernel", kernel_look, marker="o", mark=limit, **named)
+        finish(figure)
+        chosen = curves[curves["epoch"].isin(EPOCHS)]
+        exact = runs.assign(epoch="exact", test_error=runs["exact_test_error"])
+        at = chosen.pivot(columns="epoch", values="test_error").reindex(columns=EPOCHS).add_prefix("epoch ")
+        detail = sweep_table([point for point in lost_detail(setting) if point in results], results)
         return Presentation(
-            figures={"accuracy": figure}, rows=rows, comparisons=comparisons, tables=tables, sentences=sentences
+            figures={"accuracy": figure},
+            rows=rows_of(stacked([chosen, exact]).sort_index(kind="stable"), "data n kernel epoch test_error"),
+            comparisons=[each for run in rows_of(runs) for each in compare(run)] if setting.scale == "full" else [],
+            tables=[
+                Table.of(
+                    "",
+                    runs.join(at),
+                    ("test error", "{set} n={n}, {spec}"),
+                    *((name, f"{{{name}:.2%}}") for name in at.columns),
+                    ("exact limit", "{exact_test_error:.2%}"),
+                    ("its seconds", "{exact_seconds:.0f}"),
+                ),
+                *([detail_table(detail)] if len(detail) else []),
+            ],
+            sentences=[detail_sentence(results[limit_in_doubt(setting)], detail)] if len(detail) else [],
         )
 
 
@@ -97,34 +92,26 @@ def lost_detail(setting: Setting) -> list[LostDetail]:
     return points
 
 
-def detail_table(found: dict[LostDetail, Result]) -> Table:
+def detail_table(found: DataFrame) -> Table:
     """Test error and norm against what was added."""
-    rows = [
-        (
-            f"n={result['n']}, {point.share:.0%}",
-            f"{result['added']:.1f}",
-            f"{result['test_error']:.2%}",
-            f"{result['rkhs_norm']:.1f}",
-        )
-        for point, result in found.items()
-    ]
-    point, result = next(iter(found.items()))
-    return Table(
-        f"{title(result['data_source'])} gray, {point.kernel}: the exact limit with noise in place "
-        "of the detail that JPEG took",
-        ("share of JPEG's rounding", "grey levels added (rms)", "test error", "norm"),
-        rows,
+    return Table.of(
+        "{set} gray, {spec}: the exact limit with noise in place of the detail that JPEG took",
+        found,
+        ("share of JPEG's rounding", "n={n}, {share:.0%}"),
+        ("grey levels added (rms)", "{added:.1f}"),
+        ("test error", "{test_error:.2%}"),
+        ("norm", "{rkhs_norm:.1f}"),
     )
 
 
-def detail_sentence(limit_found: Result, found: dict[LostDetail, Result]) -> str:
+def detail_sentence(limit_found: Result, found: DataFrame) -> str:
     """What the detail does to the limit; `limit_found` is that of the files as they are, on all rows."""
-    as_is = {result["n"]: result["test_error"] for point, result in found.items() if point.share == 0}
-    as_is[limit_found["n"]] = limit_found["levels"][0]["test_error"]
     changes = []
-    for n in sorted({result["n"] for result in found.values()}):
-        lowest, share = min((result["test_error"], point.share) for point, result in found.items() if result["n"] == n)
-        changes.append(f"with n={n} from {as_is[n]:.2%} to {lowest:.2%} (at {share:.0%} of it)")
+    for n, own in found.groupby("n"):
+        best = own.loc[own["test_error"].astype(float).idxmin()]
+        as_is = limit_found["levels"][0] if n == limit_found["n"] else own.iloc[0]
+        said = f"with n={n} from {as_is['test_error']:.2%} to {best['test_error']:.2%}"
+        changes.append(f"{said} (at {best['share']:.0%} of it)")
     return (
         "JPEG rounds fine detail away. Detail keeps images apart from each other, which regularises a smooth kernel's "
         "interpolant as a ridge does. Uniform noise within what the rounding leaves open takes the exact limit's test "
@@ -132,54 +119,48 @@ def detail_sentence(limit_found: Result, found: dict[LostDetail, Result]) -> str
     )
 
 
-def compare(data: str, source: str, kernel: KernelSpec, fit: Result, exact: float) -> list[Comparison]:
-    """Our numbers, from rows of `source`, beside those of the tables; errors in percent."""
-    curves = fit["curves"]
-    if (data, kernel.name) not in TEST_ERROR:
+def compare(run: Row) -> list[Comparison]:
+    """A run and its limit beside the tables; errors in percent."""
+    of = run["point"].sample.data, run["kernel"]
+    if of not in TEST_ERROR:
         return []
-    by_epoch, published = TEST_ERROR[data, kernel.name]
-    name, published_in = f"{title(source)}, {kernel.title}", TEST_ERROR_SOURCE[data]
+    by_epoch, published = TEST_ERROR[of]
+    name, source, other = (
+        f"{run['set']}, {run['spec'].title}",
+        TEST_ERROR_SOURCE[of[0]],
+        "EigenPro 2 here, EigenPro 1 there",
+    )
     found = [
         Comparison(
             f"{name}: test error of the exact interpolant",
-            100 * exact,
+            100 * run["exact_test_error"],
             100 * published,
-            published_in,
+            source,
             "%",
-            tolerance=EXACT_TOLERANCE[data],
+            tolerance=EXACT_TOLERANCE[of[0]],
         )
     ]
-    other = "EigenPro 2 here, EigenPro 1 there"
-    for tag, what, values in (
-        ("val/error", "test error", dict(zip(EPOCHS, by_epoch, strict=True))),
-        ("train/error", "training error", TRAIN_ERROR[data, kernel.name]),
-    ):
+    found += errors_beside(
+        run, "val/error", f"{name}: test error", dict(zip(EPOCHS, by_epoch, strict=True)), source, other
+    )
+    found += errors_beside(run, "train/error", f"{name}: training error", TRAIN_ERROR[of], source, other)
+    if of == ("mnist", "gaussian"):
+        source, differ = EIGENPRO_2_MNIST_SOURCE, "batch and q differ with the machine"
         found += [
-            Comparison(
-                f"{name}: {what}, epoch {epoch}",
-                100 * curves[tag][epoch - 1],
-                100 * value,
-                published_in,
-                "%",
-                note=other,
-            )
-            for epoch, value in values.items()
-        ]
-    if (data, kernel.name) == ("mnist", "gaussian"):
-        differ = "batch and q differ with the machine"
-        found += [
-            Comparison(f"{name}: EigenPro 2's {what}", fit[key], value, EIGENPRO_2_MNIST_SOURCE, note=differ)
+            Comparison(f"{name}: EigenPro 2's {what}", run[key], value, source, note=differ)
             for key, (what, value) in EIGENPRO_2_MNIST_PLAN.items()
         ]
-        found += [
-            Comparison(
-                f"{name}: test error of EigenPro 2, epoch {i + 1}",
-                100 * curves["val/error"][i],
-                100 * value,
-                EIGENPRO_2_MNIST_SOURCE,
-                "%",
-                note=differ,
-            )
-            for i, value in enumerate(EIGENPRO_2_MNIST)
-        ]
+        also = dict(enumerate(EIGENPRO_2_MNIST, start=1))
+        found += errors_beside(run, "val/error", f"{name}: test error of EigenPro 2", also, source, differ)
     return found
+
+
+def errors_beside(
+    run: Row, tag: str, what: str, published: Mapping[int, float], source: str, note: str
+) -> list[Comparison]:
+    """A run's errors beside published ones, by epoch."""
+    ours = {epoch: run["curves"][tag][epoch - 1] for epoch in published}
+    return [
+        Comparison(f"{what}, epoch {epoch}", 100 * ours[epoch], 100 * value, source, "%", note=note)
+        for epoch, value in published.items()
+    ]

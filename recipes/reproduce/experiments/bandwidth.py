@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from callbacks.figures import BLUE, ORANGE
+from recipes.reproduce import shared_points as common
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import log_axis, panels, percent_axis
-from recipes.reproduce.page.presentation import Claim, Presentation, Table
-from recipes.reproduce.parts.bandwidth_case import HEADER, TRAIN_MSE, Case, percent
+from recipes.reproduce.page.drawing import Style, finish, log, panel, panels, percent, scale
+from recipes.reproduce.page.presentation import Claim, Presentation, Table, cell, number
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.points.search import BandwidthSearch, at_an_end
@@ -22,6 +22,7 @@ from recipes.reproduce.points.solvable import ExactWhereSolvable
 from recipes.reproduce.published import B18
 from recipes.reproduce.setting import Setting, title
 from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.table import DataFrame, groups, rows_of, sweep_table
 
 CLAIMED = (0.5, 1.0, 2.0)  # of the best bandwidth: those that [B18] speaks of
 FRACTIONS = (0.25, *CLAIMED, 4.0)
@@ -29,6 +30,13 @@ NOISES = (0.0, 0.1)
 INSENSITIVE = 0.01  # a percentage point
 MUCH = 2.0  # times as many epochs
 FEW = 5  # epochs: below, whole ones are too coarse to compare
+TRAIN_MSE = 0.01  # a tenth of that of f = 0 with ten classes; reached before the last training error is gone
+COLUMNS = (
+    "data n kernel fraction bandwidth label_noise interpolated_test_error interpolated_test_error_noisy rkhs_norm "
+    "relative_residual singular overfitted_test_error overfitted_test_error_noisy epochs_to_zero_training_error "
+    "epochs_to_train_mse epochs diverged"
+)
+NO_LEVELS = [dict.fromkeys(("test_error", "test_error_noisy", "rkhs_norm", "relative_residual"))] * len(NOISES)
 COLOUR = {0.0: BLUE, 0.1: ORANGE}
 
 
@@ -51,23 +59,17 @@ class Bandwidth(Experiment):
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A row for each kernel: errors, epochs, norm against the bandwidth."""
-        kernels = setting.kernels("mnist")
-        cases = {
-            kernel: [c for f in fractions(setting) for c in cases_at(setting, kernel, f, results)] for kernel in kernels
-        }
-        every = [case for each in cases.values() for case in each]
+        whole = {kernel.name: kernel for kernel in setting.kernels("mnist")}
+        points = [point for point in self.points(setting, results) if isinstance(point, Fit)]
+        cases = case_table(points, results, whole).assign(data=title(setting.data("mnist")))
+        of_kernels = groups(cases, "kernel")
         return Presentation(
-            figures={"bandwidth": draw(list(cases.values()))},
-            rows=[{"data": title(setting.data("mnist")), **case.row()} for case in every],
-            claims=[make(each) for each in cases.values() for make in (error_claim, epochs_claim)],
-            tables=[
-                Table(
-                    f"{kernel.title}, {title(setting.data('mnist'))}, n={each[0].n}", HEADER, [c.cells() for c in each]
-                )
-                for kernel, each in cases.items()
-            ],
+            figures={"bandwidth": draw(of_kernels)},
+            rows=rows_of(cases, COLUMNS),
+            claims=[make(own) for own in of_kernels for make in (error_claim, epochs_claim)],
+            tables=[summary(own) for own in of_kernels],
             sentences=[
-                *(search_sentence(kernel, results[search(setting, kernel)]) for kernel in kernels),
+                *(search_sentence(kernel, results[search(setting, kernel)]) for kernel in whole.values()),
                 "Test errors at 10% label noise are against test labels noised the same way; the errors against clean "
                 "ones are in results.csv. 100% is the bandwidth of [B18], or what it would be on digits.",
                 f"Training stops at zero training classification error, or after {epochs(setting)} epochs; epochs to a "
@@ -115,96 +117,99 @@ def exact(setting: Setting, kernel: KernelSpec, fraction: float) -> ExactWhereSo
 
 
 def overfitted(setting: Setting, kernel: KernelSpec, fraction: float, noise: float) -> Fit:
-    """EigenPro until zero training error, tested at its end."""
-    return Fit(
-        sample=rows(setting),
-        kernel=at(kernel, fraction),
-        noise=noise,
-        epochs=epochs(setting),
-        until_interpolated=True,
-        test_every=0,
+    """EigenPro until zero training error."""
+    return common.overfitted(rows(setting), at(kernel, fraction), noise, epochs(setting))
+
+
+def case_table(points: Iterable[Fit], results: Results, whole: Mapping[str, KernelSpec]) -> DataFrame:
+    """A row for each bandwidth and level of noise: the run until the labels are fitted, and beside it the interpolant.
+
+    The numbers of the interpolant are None where K is singular, with the reason as `singular`; the test errors of the
+    run are None where training errors are left. Bandwidths are `fraction` times those of `whole`, by name.
+    """
+    interpolant = {
+        point: results[ExactWhereSolvable(sample=point.sample, kernel=point.kernel, noises=NOISES)] for point in points
+    }
+    at = {noise: i for i, noise in enumerate(NOISES)}
+    return sweep_table(
+        interpolant,
+        results,
+        fraction=lambda run: run["bandwidth"] / whole[run["kernel"]].bandwidth,
+        label_noise=lambda run: run["noise"],
+        singular=lambda run: interpolant[run["point"]].get("reason"),
+        level=lambda run: (interpolant[run["point"]]["levels"] or NO_LEVELS)[at[run["label_noise"]]],
+        interpolated_test_error=lambda run: run["level"]["test_error"],
+        interpolated_test_error_noisy=lambda run: run["level"]["test_error_noisy"],
+        rkhs_norm=lambda run: run["level"]["rkhs_norm"],
+        relative_residual=lambda run: run["level"]["relative_residual"],
+        tests=lambda run: run["final"] if run["fitted_epoch"] else {},
+        overfitted_test_error=lambda run: run["tests"].get("val/error"),
+        overfitted_test_error_noisy=lambda run: run["tests"].get("val/error_noisy", run["overfitted_test_error"]),
+        epochs_to_zero_training_error=lambda run: run["fitted_epoch"],
+        epochs_to_train_mse=lambda run: first_below(run["curves"].get("train/mse", []), TRAIN_MSE),
     )
 
 
-def cases_at(setting: Setting, kernel: KernelSpec, fraction: float, results: Results) -> list[Case]:
-    """The cases of a bandwidth, one for each level of noise."""
-    solved = results[exact(setting, kernel, fraction)]
-    levels = solved["levels"] or [None] * len(NOISES)
-    return [
-        Case(
-            at(kernel, fraction),
-            fraction,
-            noise,
-            level,
-            solved.get("reason"),
-            results[overfitted(setting, kernel, fraction, noise)],
-        )
-        for noise, level in zip(NOISES, levels, strict=True)
-    ]
+def first_below(values: Sequence[float], bound: float) -> int | None:
+    """The first epoch whose value is at most the bound."""
+    return next((epoch for epoch, value in enumerate(values, start=1) if value <= bound), None)
 
 
-def draw(kernels: Sequence[Sequence[Case]]) -> Figure:
+def summary(cases: DataFrame) -> Table:
+    """A row for each bandwidth and level of noise."""
+    return Table.of(
+        "{spec.title}, {data}, n={n}",
+        cases.assign(norm=[norm and number(norm) for norm in cases["rkhs_norm"]]),
+        ("bandwidth", "{bandwidth:g} ({fraction:.0%})"),
+        ("noise", "{label_noise:.0%}"),
+        ("test error, interpolated", "{interpolated_test_error_noisy:.2%}", "singular"),
+        ("overfitted", "{overfitted_test_error_noisy:.2%}", "not reached"),
+        ("epochs", "{epochs_to_zero_training_error}", "over {epochs}"),
+        (f"to mse {TRAIN_MSE:g}", "{epochs_to_train_mse}", "over {epochs}"),
+        ("RKHS norm", "{norm}", "singular"),
+    )
+
+
+def draw(of_kernels: Sequence[DataFrame]) -> Figure:
     """A row of panels for each kernel: test error, epochs, norm."""
-    figure, axes = panels(len(kernels), 3, width=2.45, height=2.3, sharex=True, sharey="col")
-    for row, cases in enumerate(kernels):
-        error, epoch, norm = axes[row]
-        for noise in NOISES:
-            own = [case for case in cases if case.noise == noise]
-            said = f"{noise:.0%}"
-            line(error, own, [c.interpolated_error for c in own], noise, f"interpolated, {said}", "o", "-")
-            line(error, own, [c.overfitted_error for c in own], noise, f"overfitted, {said}", "s", "--")
-            line(epoch, own, [c.fitted for c in own], noise, None, "s", "--")
-            line(epoch, own, [c.epochs_to_mse for c in own], noise, f"mse {TRAIN_MSE:g}, {said}", "^", ":")
-            cut_off(epoch, [c for c in own if c.fitted is None], noise)
-            line(norm, own, [c.norm for c in own], noise, None, "o", "-")
-        error.set_title(f"{cases[0].kernel.title}, n={cases[0].n}", loc="left")
-        percent_axis(error, "test error, noised labels")
-        log_axis(epoch, "epochs")
-        log_axis(norm, "RKHS norm")
+    figure, axes = panels(len(of_kernels), 3, width=2.45, height=2.3, sharex=True, sharey="col")
+    for (error, epoch, norm), cases in zip(axes, of_kernels, strict=True):
+        for own in groups(cases, "label_noise"):
+            line(error, own, "interpolated_test_error_noisy", "interpolated", "o", "-")
+            line(error, own, "overfitted_test_error_noisy", "overfitted", "s", "--")
+            line(epoch, own, "epochs_to_zero_training_error", None, "s", "--")
+            line(epoch, own, "epochs_to_train_mse", f"mse {TRAIN_MSE:g}", "^", ":")
+            cut_off = own[own["epochs_to_zero_training_error"].isna()]
+            if len(cut_off):
+                line(epoch, cut_off, "epochs", "cut off", "s", "", markerfacecolor="white")
+            line(norm, own, "rkhs_norm", None, "o", "-")
+        error.set_title(f"{cases['spec'].iat[0].title}, n={cases['n'].iat[0]}", loc="left")
+        percent("test error, noised labels")(error.yaxis)
+        log("epochs")(epoch.yaxis)
+        log("RKHS norm")(norm.yaxis)
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].yaxis.set_major_locator(MaxNLocator(nbins=5))
-    ticks = sorted({case.fraction for case in kernels[0]})
-    for panel in axes[-1]:
-        panel.set_xscale("log")
-        panel.set_xticks(ticks, [f"{100 * fraction:g}" for fraction in ticks])
-        panel.set_xticks([], minor=True)
-        panel.set_xlabel("bandwidth, % of the paper's")
-    handles = {handle.get_label(): handle for p in axes.flat for handle in p.get_legend_handles_labels()[0]}
-    figure.legend(
-        handles=list(handles.values()),
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        title="at 0% and 10% label noise:",
-    )
+    texts = {fraction: f"{100 * fraction:g}" for fraction in sorted(set(of_kernels[0]["fraction"]))}
+    for each in axes[-1]:
+        scale("bandwidth, % of the paper's", 10, ticks=texts)(each.xaxis)
+    finish(figure, title="at 0% and 10% label noise:")
     return figure
 
 
-def line(
-    axes: Axes, cases: Sequence[Case], values: Sequence[float | None], noise: float, label: str | None, *look: str
-) -> None:
-    """A curve with gaps where there is no value."""
-    marker, style = look
-    shown = [float("nan") if value is None else value for value in values]
-    axes.plot([c.fraction for c in cases], shown, color=COLOUR[noise], marker=marker, linestyle=style, label=label)
+def line(axes: Axes, cases: DataFrame, y: str, label: str | None, marker: str, style: str, **more: Any) -> None:
+    """A curve in the colour of the level of noise, with gaps where there is no value."""
+    named: Style = {"label": label and f"{label}, {{label_noise:.0%}}", "color": COLOUR[cases["label_noise"].iat[0]]}
+    panel(axes, cases, "fraction", y, gaps=True, marker=marker, linestyle=style, **named, **more)
 
 
-def cut_off(axes: Axes, cases: Sequence[Case], noise: float) -> None:
-    """Hollow squares at the last epoch of runs that had training errors left."""
-    if cases:
-        x, y = [c.fraction for c in cases], [c.cap for c in cases]
-        look: Any = {"color": COLOUR[noise], "markerfacecolor": "white", "linestyle": "", "marker": "s"}
-        axes.plot(x, y, label=f"cut off, {noise:.0%}", **look)
-
-
-def error_claim(cases: Sequence[Case]) -> Claim:
-    """That the interpolant's test error is nearly the same at 50, 100 and 200%."""
-    spans = {noise: span([c.interpolated_error for c in claimed(cases, noise)]) for noise in NOISES}
+def error_claim(cases: DataFrame) -> Claim:
+    """That the interpolant's test error is nearly the same at 50, 100 and 200%; `cases` are of one kernel."""
+    spans = {noise: span(claimed(cases, noise)["interpolated_test_error_noisy"]) for noise in NOISES}
     known = [each for each in spans.values() if each is not None]
     holds = None if len(known) < len(spans) else all(high - low < INSENSITIVE for low, high in known)
     return Claim(
-        f"{cases[0].kernel.title}: the test error is insensitive to the bandwidth at 50, 100 and 200% of the paper's "
-        f"(it changes by less than {100 * INSENSITIVE:g} percentage point)",
+        f"{cases['spec'].iat[0].title}: the test error is insensitive to the bandwidth at 50, 100 and 200% of the "
+        f"paper's (it changes by less than {100 * INSENSITIVE:g} percentage point)",
         holds,
         "interpolated: " + "; ".join(f"{noise:.0%} noise {between(each)}" for noise, each in spans.items()),
         B18,
@@ -216,44 +221,45 @@ def between(ends: tuple[float, float] | None) -> str:
     return "not known" if ends is None else f"{ends[0]:.2%} to {ends[1]:.2%}"
 
 
-def epochs_claim(cases: Sequence[Case]) -> Claim:
+def epochs_claim(cases: DataFrame) -> Claim:
     """That the epochs until the labels are fitted differ much; a run that was cut off needs more than it had.
 
     Of a few epochs, and where no run came to its end, nothing can be said.
     """
-    ratios: list[float | None] = []
-    seen = []
+    ratios, seen, bounds = [], [], False
     for noise in NOISES:
         own = claimed(cases, noise)
-        least = [c.fitted or c.cap for c in own]
-        ratios.append(max(least) / min(least) if any(c.fitted for c in own) and max(least) >= FEW else None)
-        seen.append(f"{noise:.0%} noise {', '.join(str(c.fitted or f'more than {c.cap}') for c in own)}")
-    known = [ratio for ratio in ratios if ratio is not None]
-    bounds = any(c.fitted is None for noise in NOISES for c in claimed(cases, noise))  # the ratios may be larger
-    much = max(known, default=0.0) >= MUCH
+        pairs = list(zip(own["epochs_to_zero_training_error"], own["epochs"], strict=True))
+        least = [fitted or cap for fitted, cap in pairs]
+        if any(fitted for fitted, _ in pairs) and max(least) >= FEW:
+            ratios.append(max(least) / min(least))
+        seen.append(f"{noise:.0%} noise {', '.join(str(fitted or f'more than {cap}') for fitted, cap in pairs)}")
+        bounds |= not all(fitted for fitted, _ in pairs)  # the ratios may be larger
+    much = max(ratios, default=0.0) >= MUCH
     return Claim(
-        f"{cases[0].kernel.title}: optimisation is sensitive to it (the epochs to zero training error change by "
+        f"{cases['spec'].iat[0].title}: optimisation is sensitive to it (the epochs to zero training error change by "
         f"a factor of {MUCH:g} or more)",
-        much if known and (much or not bounds) else None,
+        much if ratios and (much or not bounds) else None,
         f"epochs at 50, 100 and 200%: {'; '.join(seen)}",
         B18,
     )
 
 
-def claimed(cases: Sequence[Case], noise: float) -> list[Case]:
+def claimed(cases: DataFrame, noise: float) -> DataFrame:
     """The cases that the claims are about."""
-    return [case for case in cases if case.noise == noise and case.fraction in CLAIMED]
+    return cases[(cases["label_noise"] == noise) & cases["fraction"].isin(CLAIMED)]
 
 
-def span(values: Sequence[float | None]) -> tuple[float, float] | None:
+def span(values: Iterable[float | None]) -> tuple[float, float] | None:
     """The least and the largest value; None where one is missing."""
+    values = list(values)
     known = [value for value in values if value is not None]
     return (min(known), max(known)) if len(known) == len(values) else None
 
 
 def search_sentence(kernel: KernelSpec, found: Result) -> str:
     """The bandwidth that the search chose beside the paper's."""
-    tried = ", ".join(f"{each['bandwidth']:g}: {percent(each['error'], 'singular')}" for each in found["tried"])
+    tried = ", ".join(f"{each['bandwidth']:g}: {cell(each, '{error:.2%}', 'singular')}" for each in found["tried"])
     end = ", an end of what was tried" if at_an_end(found) else ""
     return (
         f"{kernel.title}: on held-out training rows the best bandwidth is {found['bandwidth']:g}{end} "

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
-from matplotlib.axes import Axes
+import numpy as np
 
 from recipes.reproduce.analysis.reached import epochs_of, seconds_of
-from recipes.reproduce.analysis.scaling import Curve
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import panels, style_of
+from recipes.reproduce.page.drawing import Mark, Style, finish, panel, panels, scale
 from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import KernelSpec
 from recipes.reproduce.published import MB19
-from recipes.reproduce.setting import Setting, title
-from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.setting import Setting
+from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, groups, rows_of, sweep_table, table
 
 SOURCE = f"{MB19} section 2"
 # Where epochs are E (1 + m/m_c), the slope of steps against m is -1/(1 + m/m_c): -0.8 at m*/4, -0.25 at 3 m*.
 LINEAR, SATURATED = -0.75, -1 / 3
+BELOW, ABOVE = 1 / 4, 3.0  # what counts as well below and well above m*, in units of m*
+CRITICAL = Mark("critical_batch_size", line=":", upright=True)
+RESOLVED = 1.5  # epochs: the first one takes most of the mse away, and what is within it is not resolved
 
 
 class BatchSize(Experiment):
@@ -43,25 +45,40 @@ class BatchSize(Experiment):
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A row of panels for each kernel: steps, epochs, seconds."""
-        shown = kernels(setting)
-        curves = {
-            kernel: [measured(setting, kernel, q, sizes, results) for q, sizes in ladder(setting)] for kernel in shown
-        }
-        figure, axes = panels(len(shown), 3, width=2.5, height=2.3, sharex=True)
-        for row, kernel in zip(axes, shown, strict=True):
-            draw(row, curves[kernel], first=kernel is shown[0], last=kernel is shown[-1])
-            row[0].set_title(f"{kernel.title} kernel", loc="left")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-        every = [curve for kernel in shown for curve in curves[kernel]]
-        sample = make_fit(setting, shown[0], 0, 1).sample
-        what = f"training mse {target(setting):g}, {title(sample.data)}, n={sample.rows}"
+        runs = runs_table(self.points(setting, results), results, target(setting))
+        figure, axes = panels(runs["kernel"].nunique(), 3, width=2.5, height=2.3, sharex=True)
+        for row, own in zip(axes, groups(runs, "kernel"), strict=True):
+            for each, name in zip(row, ("steps", "epochs", "seconds"), strict=True):
+                scales: Style = {"across": scale("batch size m", 2), "up": scale(name, 10)}
+                panel(each, own, "m", name, "q", label="q = {q}", mark=CRITICAL, **scales)
+            row[0].set_title(f"{own['spec'].iat[0].title} kernel", loc="left")
+        axes[0, 1].set_title("dotted: critical batch size m*", loc="center", color="#555555")
+        finish(figure)
+        curves = curves_table(runs)
+        columns = "data n kernel bandwidth q m critical_batch_size step_size target_mse epochs steps seconds epochs_run"
         return Presentation(
             figures={"batch-size": figure},
-            rows=records(setting, results),
-            claims=[linear_claim(every), saturated_claim(every), *(rank_claim(curves[kernel]) for kernel in shown)],
-            tables=[summary(what, every)],
-            sentences=sentences(every, cap(setting)),
+            rows=rows_of(runs, columns),
+            claims=[
+                linear_claim(curves),
+                saturated_claim(curves),
+                *(rank_claim(own) for own in groups(curves, "spec")),
+            ],
+            tables=[
+                Table.of(
+                    "to training mse {target_mse:g}, {set}, n={n}",
+                    curves,
+                    ("", "{spec}, q={q}"),
+                    ("m*", "{critical}"),
+                    ("m_c of the runs", "{knee:.0f}"),
+                    ("slope below", "{below:.2f}"),
+                    ("slope above", "{above:.2f}"),
+                    ("epochs, smallest m", "{epochs:.1f}"),
+                    ("least seconds", "{seconds:.2f}"),
+                    ("at m", "{m}"),
+                )
+            ],
+            sentences=sentences(curves, cap(setting)),
         )
 
 
@@ -109,160 +126,138 @@ def make_fit(setting: Setting, kernel: KernelSpec, q: int, m: int) -> Fit:
     )
 
 
-def measured(setting: Setting, kernel: KernelSpec, q: int, sizes: Sequence[int], results: Results) -> Curve:
-    """What the runs of one kernel and q needed."""
-    fits = {m: results[make_fit(setting, kernel, q, m)] for m in sizes}
-    goal = target(setting)
-    found = {m: epochs for m, fit in fits.items() if (epochs := epochs_of(fit, goal)) is not None}
-    return Curve(
-        kernel=kernel,
-        q=q,
-        critical=fits[sizes[0]]["critical_batch_size"],
-        m=tuple(found),
-        epochs=tuple(found.values()),
-        steps=tuple(epochs * steps_per_epoch(fits[m]) for m, epochs in found.items()),
-        seconds=tuple(seconds_of(fits[m], goal) or 0.0 for m in found),
-        missed=tuple(m for m in sizes if m not in found),
+def runs_table(points: Iterable[Point], results: Results, goal: float) -> DataFrame:
+    """A row for each run: what it needed to come to the target, None where it did not."""
+    return sweep_table(
+        points,
+        results,
+        target_mse=lambda run: goal,
+        epochs_run=lambda run: run["epochs"],
+        epochs=lambda run: epochs_of(run, goal),
+        steps=lambda run: run["epochs"] and run["epochs"] * math.ceil(run["n"] / run["m"]),
+        seconds=lambda run: seconds_of(run, goal),
     )
 
 
-def steps_per_epoch(fit: Result) -> int:
-    """ceil(n/m)."""
-    return math.ceil(fit["n"] / fit["batch_size"])
+def curves_table(runs: DataFrame) -> DataFrame:
+    """A row for each kernel and rank q.
 
-
-def draw(row: Sequence[Axes], curves: Sequence[Curve], first: bool, last: bool) -> None:
-    """The panels of one kernel; a dotted vertical line is m*."""
-    for i, curve in enumerate(curves):
-        style = style_of(i)
-        for axes, values in zip(row, (curve.steps, curve.epochs, curve.seconds), strict=True):
-            axes.plot(curve.m, values, label=f"q = {curve.q}", **style)
-            axes.axvline(curve.critical, color=style["color"], linestyle=":", linewidth=1.2)
-    for axes, label in zip(row, ("steps", "epochs", "seconds"), strict=True):
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_ylabel(label)
-        axes.set_xlabel("batch size m" if last else "")
-    if first:
-        row[1].set_title("dotted: critical batch size m*", loc="center", color="#555555")
-
-
-def summary(what: str, curves: Sequence[Curve]) -> Table:
-    """A line for each kernel and q."""
-    header = ("", "m*", "m_c of the runs", "slope below", "slope above", "epochs, smallest m", "least seconds", "at m")
-    rows = []
-    for curve in curves:
-        quickest = curve.quickest if curve.m else None
-        rows.append(
-            (
-                f"{curve.kernel}, q={curve.q}",
-                str(curve.critical),
-                written(curve.knee, ".0f"),
-                written(curve.below, ".2f"),
-                written(curve.above, ".2f"),
-                written(curve.epochs[0] if curve.epochs else None, ".1f"),
-                written(quickest and quickest[0], ".2f"),
-                "" if quickest is None else str(quickest[1]),
-            )
+    It has `critical` (m*), the slopes `below` and `above` it, the `knee` as the runs show it, the `epochs` of the
+    smallest batch, the least `seconds` and the `m` that took them, and `missed`, the batches that did not come to the
+    target, which are in nothing else.
+    """
+    found = []
+    for own in groups(runs, ["spec", "q"]):
+        known, critical = own.dropna(subset="epochs"), own["critical_batch_size"].iat[0]
+        seconds, m = min(zip(known["seconds"], known["m"], strict=True), default=(None, None))
+        found.append(
+            {
+                **own.iloc[0],
+                "critical": critical,
+                "knee": knee(known, critical),
+                "below": slope(known, 0, BELOW * critical),
+                "above": slope(known, ABOVE * critical, math.inf),
+                "epochs": next(iter(known["epochs"]), None),
+                "seconds": seconds,
+                "m": m,
+                "missed": list(own["m"][own["epochs"].isna()]),
+            }
         )
-    return Table(f"to {what}", header, rows)
+    return table(found)
 
 
-def written(value: float | None, form: str) -> str:
-    """A number, or nothing."""
-    return "" if value is None else format(value, form)
+def slope(runs: DataFrame, low: float, high: float) -> float | None:
+    """d log(steps) / d log(m) over the batch sizes between `low` and `high`; None where two are not resolved."""
+    chosen = runs[(runs["m"] >= low) & (runs["m"] <= high)]
+    return log_slope(chosen["m"], chosen["steps"]) if len(chosen) > 1 and runs["epochs"].min() >= RESOLVED else None
 
 
-def records(setting: Setting, results: Results) -> list[dict[str, Any]]:
-    """A record for each run."""
-    rows = []
-    for kernel in kernels(setting):
-        for q, sizes in ladder(setting):
-            for m in sizes:
-                fit = results[make_fit(setting, kernel, q, m)]
-                epochs = epochs_of(fit, target(setting))
-                rows.append(
-                    {
-                        "data": fit["data_source"],
-                        "n": fit["n"],
-                        "kernel": kernel.name,
-                        "bandwidth": kernel.bandwidth,
-                        "q": fit["top_q"],
-                        "m": fit["batch_size"],
-                        "critical_batch_size": fit["critical_batch_size"],
-                        "step_size": fit["step_size"],
-                        "target_mse": target(setting),
-                        "epochs": epochs,
-                        "steps": None if epochs is None else epochs * steps_per_epoch(fit),
-                        "seconds": seconds_of(fit, target(setting)),
-                        "epochs_run": fit["epochs"],
-                    }
-                )
-    return rows
+def knee(runs: DataFrame, critical: float) -> float | None:
+    """The critical batch size as the runs show it; None where they end before 2 m*, or take too few epochs."""
+    if len(runs) < 3 or runs["m"].iat[-1] < 2 * critical or runs["epochs"].min() < RESOLVED:
+        return None
+    return saturation(runs["m"], runs["epochs"])
 
 
-def linear_claim(curves: Sequence[Curve]) -> Claim:
+def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The exponent a of the power law y = b x^a that fits best on logarithmic axes."""
+    return float(np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)), 1)[0])
+
+
+def saturation(m: Sequence[float], epochs: Sequence[float]) -> float | None:
+    """m_c of epochs = E (1 + m / m_c), least squares of the relative error; None where epochs do not grow with m.
+
+    A step of m rows is worth as much as m/(1 + m/m_c) of them one by one: all of them well below m_c, half at m_c.
+    """
+    rows, values = np.asarray(m, float), np.asarray(epochs, float)
+    design = np.stack([1 / values, rows / values], axis=1)
+    constant, growth = np.linalg.lstsq(design, np.ones(len(rows)), rcond=None)[0]
+    grows = growth * rows.max() > 1e-6 * constant > 0  # beyond rounding
+    return float(constant / growth) if grows else None
+
+
+def linear_claim(curves: DataFrame) -> Claim:
     """Linear scaling."""
-    slopes = {label(curve): curve.below for curve in curves if curve.below is not None}
+    slopes = curves.dropna(subset="below")
     return Claim(
         "well below m* (m <= m*/4) the number of steps falls in proportion to 1/m (slope -1)",
-        all(abs(slope + 1) <= 1 + LINEAR for slope in slopes.values()) if slopes else None,
-        seen(slopes, f"log-log slopes, to be within {1 + LINEAR:g} of -1"),
+        bool(((slopes["below"] + 1).abs() <= 1 + LINEAR).all()) if len(slopes) else None,
+        seen(slopes, "below", f"log-log slopes, to be within {1 + LINEAR:g} of -1"),
         SOURCE,
     )
 
 
-def saturated_claim(curves: Sequence[Curve]) -> Claim:
+def saturated_claim(curves: DataFrame) -> Claim:
     """Saturation."""
-    slopes = {label(curve): curve.above for curve in curves if curve.above is not None}
+    slopes = curves.dropna(subset="above")
     return Claim(
         "well above m* (m >= 3 m*) a larger batch hardly saves steps",
-        all(slope >= SATURATED for slope in slopes.values()) if slopes else None,
-        seen(slopes, f"log-log slopes, to be at least {SATURATED:.2f}"),
+        bool((slopes["above"] >= SATURATED).all()) if len(slopes) else None,
+        seen(slopes, "above", f"log-log slopes, to be at least {SATURATED:.2f}"),
         SOURCE,
     )
 
 
-def rank_claim(curves: Sequence[Curve]) -> Claim:
-    """What q is for."""
-    knees = [(curve, curve.knee) for curve in curves]
-    known = [(curve, knee) for curve, knee in knees if knee is not None]
-    grows = all(a < b for (_, a), (_, b) in pairwise(known))
-    close = all(1 / 3 <= knee / curve.critical <= 3 for curve, knee in known)
-    said = ", ".join(f"q={curve.q}: {knee:.0f} (m* {curve.critical})" for curve, knee in known) or "none is known"
+def rank_claim(curves: DataFrame) -> Claim:
+    """What q is for; `curves` are of one kernel."""
+    known = curves.dropna(subset="knee")
+    grows = all(a < b for a, b in pairwise(known["knee"]))
+    close = (known["knee"] / known["critical"]).astype(float).between(1 / 3, 3).all()
+    said = ", ".join(f"q={row.q}: {row.knee:.0f} (m* {row.critical})" for row in known.itertuples()) or "none is known"
     return Claim(
-        f"{curves[0].kernel.title}: damping more eigenvectors makes larger batches useful, up to about m*",
-        grows and close if len(known) > 1 else None,
+        f"{curves['spec'].iat[0].title}: damping more eigenvectors makes larger batches useful, up to about m*",
+        bool(grows and close) if len(known) > 1 else None,
         f"batch size at which a row is worth half as much, from the runs: {said}; to be within a factor 3 of m*",
         SOURCE,
     )
 
 
-def quickest_seen(curve: Curve) -> str:
-    """The batch size of the least seconds beside m*."""
-    return f"m = {curve.quickest[1]} ({label(curve)}, m* {curve.critical})"
-
-
-def label(curve: Curve) -> str:
-    """The curve in a few letters."""
-    return f"{curve.kernel.title} q={curve.q}"
-
-
-def seen(slopes: dict[str, float], what: str) -> str:
+def seen(curves: DataFrame, name: str, what: str) -> str:
     """Slopes on one line."""
-    return f"{what}: " + (", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items()) or "none")
+    said = [
+        f"{spec.title} q={q} {slope:.2f}"
+        for spec, q, slope in zip(curves["spec"], curves["q"], curves[name], strict=True)
+    ]
+    return f"{what}: {', '.join(said) or 'none'}"
 
 
-def sentences(curves: Sequence[Curve], epochs: int) -> list[str]:
+def sentences(curves: DataFrame, epochs: int) -> list[str]:
     """What the results say, and what they cannot say."""
-    missed = [f"{label(curve)} at m = {', '.join(map(str, curve.missed))}" for curve in curves if curve.missed]
+    quickest = [
+        f"m = {row['m']} ({row['spec'].title} q={row['q']}, m* {row['critical']})"
+        for row in rows_of(curves[curves["m"].notna()])
+    ]
+    missed = [
+        f"{row['spec'].title} q={row['q']} at m = {', '.join(map(str, row['missed']))}"
+        for row in rows_of(curves)
+        if row["missed"]
+    ]
     return [
         "Epochs are whole and a part: between the ends of two epochs the logarithm of the mse is taken to be linear. "
         "Steps are epochs times ceil(n/m); seconds are of training steps with K kept in memory.",
         "The step size is the smaller of m/beta, which holds below m*, and 0.9 times 2m/(beta + (m-1) lambda_1): at m* "
         "it has half of its limit, so that steps still halve between m* and n.",
-        f"Seconds are least at {', '.join(quickest_seen(curve) for curve in curves if curve.m)}; [MB19] on a GPU have "
-        "them least at m*. Where an epoch takes the same time whatever m, as on a CPU, larger batches save no more "
-        "than the fixed cost of a step.",
+        f"Seconds are least at {', '.join(quickest)}; [MB19] on a GPU have them least at m*. Where an epoch takes the "
+        "same time whatever m, as on a CPU, larger batches save no more than the fixed cost of a step.",
         *([f"Not reached in {epochs} epochs: {'; '.join(missed)}."] if missed else []),
     ]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 
 from callbacks.figures import BLACK, GREY
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import OF_KERNEL, legend_below, panels
+from recipes.reproduce.page.drawing import Style, finish, kernel_look, panel, panels, scale
 from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.outlier import Outlier
 from recipes.reproduce.points.sample import KernelSpec, gaussian, laplacian
 from recipes.reproduce.setting import Setting
-from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, Row, groups, rows_of, sweep_table, table
 
 SPACING = 1 / (Outlier.n - 1)
 # On regular points the condition number of the Gaussian is about exp(pi^2 c^2 / 2) / 2 at c spacings: 2e8 at 2,
@@ -22,6 +21,11 @@ SPACING = 1 / (Outlier.n - 1)
 SPACINGS = (0.5, 1.0, 2.0)
 THRESHOLD = 0.05  # of the outlier's size: what counts as disturbed
 NEAR, FAR = 1.0, 5.0  # spacings from the outlier
+COLUMNS = (
+    "kernel bandwidth bandwidth_in_spacings n size width disturbance_beyond_near disturbance_beyond_far "
+    "error_beyond_near error_beyond_far clean_error_beyond_near clean_error_beyond_far rkhs_norm clean_rkhs_norm "
+    "relative_residual"
+)
 REPORTS = "two student reports"
 
 
@@ -38,41 +42,30 @@ class Geometry(Experiment):
 
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A column for each bandwidth: the fits above, the disturbance below."""
+        fits = rows_of(sweep_table(self.points(setting, results), results))
+        found = table({**fit, **measure(fit)} for fit in fits)
         figure, axes = panels(2, len(SPACINGS), width=2.5, sharex=True, sharey="row")
-        rows = []
-        for column, spacings in enumerate(SPACINGS):
-            upper, lower = axes[:, column]
-            for kernel in kernels(spacings):
-                point = Outlier(kernel=kernel)
-                draw(upper, lower, kernel, results[point])
-                rows.append(measure(point, spacings, results[point]))
-            finish(upper, lower, results[point])
-            plural = "" if spacings == 1 else "s"
-            upper.set_title(f"bandwidth {kernel.bandwidth:g} ({spacings:g} spacing{plural})", loc="left")
-        axes[0, 0].set_ylabel("f(x)")
-        axes[1, 0].set_ylabel("|f with outlier - f without|")
-        legend_below(figure)
-        worst = max(row["relative_residual"] for row in rows)
+        for (upper, lower), own in zip(axes.T, groups(found, "bandwidth_in_spacings"), strict=True):
+            draw(upper, lower, own)
+        finish(figure)
         return Presentation(
             figures={"geometry": figure},
-            rows=rows,
-            claims=claims(rows),
+            rows=rows_of(found, COLUMNS),
+            claims=claims(found),
             tables=[
-                Table(
+                Table.of(
                     f"one target of {Outlier.n} moved by {Outlier.size:g}; lengths in spacings of {SPACING:g}",
-                    (
-                        "",
-                        f"width above {THRESHOLD:.0%}",
-                        f"rms disturbance beyond {NEAR:g}",
-                        f"beyond {FAR:g}",
-                        f"rms error beyond {NEAR:g}",
-                        f"beyond {FAR:g}",
-                        "without outlier",
-                        "norm",
-                        "without outlier",
-                        "relative residual",
-                    ),
-                    [cells(row) for row in rows],
+                    found.assign(width=found["width"] / SPACING),
+                    ("", "{kernel}, bandwidth {bandwidth_in_spacings:g} spacings"),
+                    (f"width above {THRESHOLD:.0%}", "{width:.2f}"),
+                    (f"rms disturbance beyond {NEAR:g}", "{disturbance_beyond_near:.1e}"),
+                    (f"beyond {FAR:g}", "{disturbance_beyond_far:.1e}"),
+                    (f"rms error beyond {NEAR:g}", "{error_beyond_near:.1e}"),
+                    (f"beyond {FAR:g}", "{error_beyond_far:.1e}"),
+                    ("without outlier", "{clean_error_beyond_near:.1e}"),
+                    ("norm", "{rkhs_norm:.2f}"),
+                    ("without outlier", "{clean_rkhs_norm:.2f}"),
+                    ("relative residual", "{relative_residual:.0e}"),
                 )
             ],
             sentences=[
@@ -83,7 +76,7 @@ class Geometry(Experiment):
                 "The error beyond a distance is against the sinusoid. It holds the interpolant's own error between "
                 "clean points, which is the larger part of the Laplacian's; the disturbance is what the outlier adds.",
                 f"Bandwidths are at most {max(SPACINGS):g} spacings: wider Gaussians are singular in float64. All "
-                f"solves are direct; the largest relative residual is {worst:.0e}.",
+                f"solves are direct; the largest relative residual is {found['relative_residual'].max():.0e}.",
             ],
         )
 
@@ -116,45 +109,32 @@ def rms_beyond(
     return float(np.sqrt(np.mean(values[np.abs(x - centre) > distance * (1 + 1e-9)] ** 2)))
 
 
-def measure(point: Outlier, spacings: float, result: Result) -> dict[str, Any]:
-    """The numbers of one kernel and bandwidth."""
-    x, centre = np.array(result["grid"]), result["outlier"]
-    clean, fitted = (np.array(result[name]["values"]) for name in ("clean", "outlier_fit"))
-    truth = np.sin(2 * np.pi * x)
-    row: dict[str, Any] = {
-        "kernel": point.kernel.name,
-        "bandwidth": point.kernel.bandwidth,
-        "bandwidth_in_spacings": spacings,
+def measure(fit: Row) -> Row:
+    """The numbers of one kernel and bandwidth, and `fitted` and `difference` on the grid."""
+    x = np.array(fit["grid"])
+    clean, fitted = (np.array(fit[name]["values"]) for name in ("clean", "outlier_fit"))
+    truth, point = np.sin(2 * np.pi * x), fit["point"]
+    row: Row = {
+        "bandwidth_in_spacings": fit["bandwidth"] / SPACING,
         "n": point.n,
         "size": point.size,
         "width": disturbed_length(x, fitted - clean, THRESHOLD * point.size),
+        "fitted": fitted,
+        "difference": np.maximum(np.abs(fitted - clean), 1e-300),
     }
     for name, values in (("disturbance", fitted - clean), ("error", fitted - truth), ("clean_error", clean - truth)):
         for where, distance in (("near", NEAR), ("far", FAR)):
-            row[f"{name}_beyond_{where}"] = rms_beyond(x, values, centre, distance * SPACING)
-    row["rkhs_norm"], row["clean_rkhs_norm"] = result["outlier_fit"]["rkhs_norm"], result["clean"]["rkhs_norm"]
-    row["relative_residual"] = max(result[name]["relative_residual"] for name in ("clean", "outlier_fit"))
+            row[f"{name}_beyond_{where}"] = rms_beyond(x, values, fit["outlier"], distance * SPACING)
+    row["rkhs_norm"], row["clean_rkhs_norm"] = fit["outlier_fit"]["rkhs_norm"], fit["clean"]["rkhs_norm"]
+    row["relative_residual"] = max(fit[name]["relative_residual"] for name in ("clean", "outlier_fit"))
     return row
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """The row of the table."""
-    errors = ("disturbance_beyond_near", "disturbance_beyond_far", "error_beyond_near", "error_beyond_far")
-    return (
-        f"{row['kernel']}, bandwidth {row['bandwidth_in_spacings']:g} spacings",
-        f"{row['width'] / SPACING:.2f}",
-        *(f"{row[name]:.1e}" for name in (*errors, "clean_error_beyond_near")),
-        f"{row['rkhs_norm']:.2f}",
-        f"{row['clean_rkhs_norm']:.2f}",
-        f"{row['relative_residual']:.0e}",
-    )
-
-
-def claims(rows: list[dict[str, Any]]) -> list[Claim]:
+def claims(found: DataFrame) -> list[Claim]:
     """That the Gaussian is disturbed widely, and the Laplacian at the outlier alone."""
-    of = {name: [row for row in rows if row["kernel"] == name] for name in ("gaussian", "laplacian")}
-    widths = {name: [row["width"] / SPACING for row in own] for name, own in of.items()}
-    beyond = {name: [row["disturbance_beyond_near"] / row["size"] for row in own] for name, own in of.items()}
+    of = {name: found[found["kernel"] == name] for name in ("gaussian", "laplacian")}
+    widths = {name: list(own["width"] / SPACING) for name, own in of.items()}
+    beyond = {name: list(own["disturbance_beyond_near"] / own["size"]) for name, own in of.items()}
     at = ", ".join(f"{spacings:g}" for spacings in SPACINGS)
     said = {name: ", ".join(f"{value:.1f}" for value in values) for name, values in widths.items()}
     return [
@@ -174,22 +154,19 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
     ]
 
 
-def draw(upper: Axes, lower: Axes, kernel: KernelSpec, result: Result) -> None:
-    """One kernel's fit with the outlier, and how far it is from that without."""
-    x = result["grid"]
-    fitted, clean = np.array(result["outlier_fit"]["values"]), np.array(result["clean"]["values"])
-    style: dict[str, Any] = {"color": OF_KERNEL[kernel.name], "linewidth": 1.2}
-    upper.plot(x, fitted, label=kernel.title, **style)
-    lower.semilogy(x, np.maximum(np.abs(fitted - clean), 1e-300), **style)
-
-
-def finish(upper: Axes, lower: Axes, result: Result) -> None:
-    """The data, the threshold and the limits."""
-    x, y = np.array(result["x"]), np.array(result["outlier_fit"]["y"])
-    is_outlier = np.isclose(x, result["outlier"])
+def draw(upper: Axes, lower: Axes, found: DataFrame) -> None:
+    """Each kernel's fit with the outlier, and below how far it is from that without, with the threshold."""
+    curves, first = found.explode(["grid", "fitted", "difference"]), found.iloc[0]
+    plural = "" if first["bandwidth_in_spacings"] == 1 else "s"
+    title = f"bandwidth {{bandwidth:g}} ({{bandwidth_in_spacings:g}} spacing{plural})"
+    thin: Style = {"look": kernel_look, "marker": None, "linewidth": 1.2}
+    panel(upper, curves, "grid", "fitted", "kernel", label="{spec.title}", title=title, up=scale("f(x)"), **thin)
+    away = scale("|f with outlier - f without|", 10)
+    panel(lower, curves, "grid", "difference", "kernel", across=scale("x"), up=away, **thin)
+    x, y = np.array(first["x"]), np.array(first["outlier_fit"]["y"])
+    is_outlier = np.isclose(x, first["outlier"])
     upper.plot(x[~is_outlier], y[~is_outlier], "o", color=BLACK, markersize=2, label="training points")
     upper.plot(x[is_outlier], y[is_outlier], "*", color=BLACK, markersize=8, label="outlier")
     lower.axhline(THRESHOLD * Outlier.size, color=GREY, linestyle=":", linewidth=1.2)
     lower.text(0.01, THRESHOLD * Outlier.size * 1.3, f"{THRESHOLD:.0%}", color=GREY, va="bottom", fontsize=8)
     lower.set_ylim(1e-6, 10)  # what is below is rounding
-    lower.set_xlabel("x")

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recipes.reproduce.analysis.course import HEADER, Course, course
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import (
-    curve,
-    epochs_axis,
-    legend_below,
-    log_axis,
-    panels,
-    percent_axis,
-    seconds_axis,
-    style_of,
-)
+from recipes.reproduce.page.drawing import Style, finish, log, panel, panels, style_of
 from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.points.search import BandwidthSearch, at_an_end
 from recipes.reproduce.published import MB19, NTK_CIFAR_ACCURACY, NTK_CIFAR_EPOCHS, NTK_CIFAR_SOURCE, REPORT
-from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, Row, by_epoch, derived, rows_of, stacked, sweep_table
 
 if TYPE_CHECKING:
     from kl import Kernel
 
 DATA = ("cifar10", "fashion-mnist")
 EPOCHS = 20
+HEADER = ("", "test error, epoch 1", "last", "lowest", "training error, last", "fitted at", "s, epoch 1", "s, later")
+"""Of a table of runs; "fitted at" is the first epoch without a training error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,24 +85,28 @@ class Kernels(Experiment):
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A figure for each set with the three main kernels, one with all kernels, and what the searches found."""
         names = setting.distinct(*DATA)
-        main = {data: courses(setting, data, results, MAIN, whole=True) for data in names}
-        every = {data: courses(setting, data, results, ALL, whole=False) for data in names}
-        figures = {f"kernels-{setting.data(data)}": by_epoch_and_second(main[data]) for data in names}
+        main = {data: runs(setting, data, results, MAIN, whole=True) for data in names}
+        every = {data: runs(setting, data, results, ALL, whole=False) for data in names}
+        searches = sweep_table([search(setting, data, kernel) for data in names for kernel in RADIAL], results)
         tables, comparisons = [], []
         for data in names:
-            if main[data][0].n != every[data][0].n:
-                tables.append(Table(main[data][0].data, HEADER, [each.cells() for each in main[data]]))
-            tables.append(Table(f"{every[data][0].data}, all kernels", HEADER, [each.cells() for each in every[data]]))
+            if main[data]["n"].iat[0] != every[data]["n"].iat[0]:
+                tables.append(course_table(main[data]))
+            tables.append(course_table(every[data], ", all kernels"))
             if setting.scale == "full" and data == "cifar10":
-                comparisons += compare_ntk(main[data][-1])
-        runs = {each.point: each for data in names for each in (*main[data], *every[data])}
+                comparisons += compare_ntk(rows_of(main[data])[-1])
+        shown = stacked(each for data in names for each in (main[data], every[data])).drop_duplicates("point")
+        columns = (
+            "data n unit_norm kernel bandwidth depth power epoch seconds train_mse train_error test_error diverged"
+        )
+        figures = {f"kernels-{setting.data(data)}": by_epoch_and_second(main[data]) for data in names}
         return Presentation(
             figures={**figures, "kernels-all": side_by_side(list(every.values()))},
-            rows=[row for each in runs.values() for row in each.rows()],
+            rows=rows_of(by_epoch(shown), columns),
             comparisons=comparisons,
             claims=[make(main[data]) for data in names for make in (worse_claim, slower_claim)],
-            tables=[*tables, search_table(setting, results)],
-            sentences=sentences(setting, results, list(runs.values())),
+            tables=[*tables, search_table(searches)],
+            sentences=sentences(searches, shown),
         )
 
 
@@ -137,87 +135,113 @@ def run(setting: Setting, data: str, kernel: KernelSpec, results: Results, whole
     return Fit(sample=sample(setting, data, n), kernel=kernel, epochs=epochs, test_every=test_every)
 
 
-def courses(setting: Setting, data: str, results: Results, kernels: Sequence[KernelSpec], whole: bool) -> list[Course]:
+def runs(setting: Setting, data: str, results: Results, kernels: Sequence[KernelSpec], whole: bool) -> DataFrame:
     """How the runs of these kernels went, in their order."""
-    points = [run(setting, data, kernel, results, whole) for kernel in kernels]
-    return [course(point, results[point]) for point in points]
+    return course([run(setting, data, kernel, results, whole) for kernel in kernels], results)
 
 
-def by_epoch_and_second(runs: Sequence[Course]) -> Figure:
+def course(points: Iterable[Point], results: Results) -> DataFrame:
+    """A row for each run: its test errors, epochs without the one that broke off, and seconds of training steps."""
+    return sweep_table(
+        points,
+        results,
+        power=lambda run: run.get("power"),
+        errors=lambda run: run["curves"].get("val/error", []),
+        epochs=lambda run: len(run["curves"].get("train/error", [])),
+    )
+
+
+def course_table(found: DataFrame, more: str = "") -> Table:
+    """A row for each run."""
+    return Table(f"{found['set'].iat[0]}, n={found['n'].iat[0]}{more}", HEADER, [cells(run) for run in rows_of(found)])
+
+
+def cells(run: Row) -> tuple[str, ...]:
+    """A run as a row of the table; see HEADER."""
+    errors, seconds = run["errors"], run["seconds_per_epoch"]
+    bandwidth = "" if run["bandwidth"] is None else f" {run['bandwidth']:g}"
+    name = f"{run['spec'].title}{bandwidth}{' (diverged)' if run['diverged'] else ''}"
+    if not errors:
+        return (name, *[""] * (len(HEADER) - 1))
+    return (
+        name,
+        f"{errors[0]:.2%}" if run["tested_epochs"][0] == 1 else "",
+        f"{errors[-1]:.2%}",
+        f"{min(errors):.2%}",
+        f"{run['curves']['train/error'][-1]:.3%}",
+        str(run["fitted_at"] or "not reached"),
+        f"{seconds[0]:.2f}",
+        f"{median(seconds[1 : run['epochs']]):.2f}" if run["epochs"] > 1 else "",
+    )
+
+
+def look(row: Row) -> Style:
+    """Colour and marker of a kernel."""
+    return style_of([kernel.name for kernel in ALL].index(row["kernel"]))
+
+
+def by_epoch_and_second(found: DataFrame) -> Figure:
     """Training error above and test error below, against epochs and against seconds."""
     figure, axes = panels(2, 2, width=3.4, sharey="row", sharex="col")
-    for i, each in enumerate(runs):
-        draw(axes[:, 0], each, each.epochs, i)
-        draw(axes[:, 1], each, each.elapsed, i)
-    finish(axes, runs)
-    epochs_axis(axes[1, 0])
-    seconds_axis(axes[1, 1], "seconds of training steps")
-    axes[0, 0].set_title(runs[0].data, loc="left")
-    legend_below(figure)
+    for (upper, lower), x in zip(axes.T, ("epoch", "seconds"), strict=True):
+        draw(upper, lower, found, x)
+    axes[0, 1].set_title("", loc="left")
+    finish(figure)
     return figure
 
 
-def side_by_side(sets: Sequence[Sequence[Course]]) -> Figure:
+def side_by_side(sets: Sequence[DataFrame]) -> Figure:
     """A column for each set: training error above and test error below, against epochs."""
     figure, axes = panels(2, len(sets), width=3.4 if len(sets) > 1 else 5.0, sharex="col")
     axes[0, -1].sharey(axes[0, 0])  # but not the test errors, which are far apart
-    for column, runs in enumerate(sets):
-        for i, each in enumerate(runs):
-            draw(axes[:, column], each, each.epochs, i)
-        epochs_axis(axes[1, column])
-        axes[0, column].set_title(runs[0].data, loc="left")
-    finish(axes, [each for runs in sets for each in runs])
-    legend_below(figure, columns=3)
+    for (upper, lower), found in zip(axes.T, sets, strict=True):
+        draw(upper, lower, found, "epoch")
+    finish(figure, columns=3)
     return figure
 
 
-def draw(axes: Sequence[Axes], run: Course, x: Sequence[float], index: int) -> None:
-    """One run in the upper and the lower panel."""
-    upper, lower = axes
-    floor = 0.5 / run.n  # where 0 is drawn: half of one error
-    style = style_of(index)
-    curve(upper, x, [max(value, floor) for value in run.train_error], run.point.kernel.title, clip_on=False, **style)
-    curve(lower, [x[epoch - 1] for epoch in run.tested], run.test_error, **style)
+def draw(upper: Axes, lower: Axes, found: DataFrame, x: str) -> None:
+    """All runs in the upper and the lower panel."""
+    floor = 0.5 / found["n"].max()  # where 0 is drawn: half of one error
+    rows = derived(by_epoch(found), drawn=lambda row: max(row["train_error"], floor))
+    named: Style = {"label": "{spec.title}", "title": "{set}, n={n}", "up": log("training error")}
+    panel(upper, rows, x, "drawn", "spec", look, clip_on=False, **named)
+    panel(lower, rows, x, "test_error", "spec", look)
+    upper.set_ylim(bottom=floor)
+    upper.yaxis.set_major_formatter(lambda value, _: "0" if value <= floor else f"{100 * value:g}%")
 
 
-def finish(axes: Any, runs: Sequence[Course]) -> None:
-    """The vertical axes of both rows of panels."""
-    floor = 0.5 / max(each.n for each in runs)  # where 0 is drawn
-    for i, (upper, lower) in enumerate(axes.T):
-        log_axis(upper, "" if i else "training error")
-        upper.set_ylim(bottom=floor)
-        upper.yaxis.set_major_formatter(lambda value, _: "0" if value <= floor else f"{100 * value:g}%")
-        percent_axis(lower, "" if i else "test error")
-
-
-def worse_claim(runs: Sequence[Course]) -> Claim:
+def worse_claim(found: DataFrame) -> Claim:
     """That the Gaussian has the largest test error; a difference within the standard error of the test says nothing."""
-    last = {each.point.kernel.name: each.test_error[-1] for each in runs if not each.diverged}
+    last = {row["kernel"]: row["errors"][-1] for row in rows_of(found) if not row["diverged"]}
     holds = None
-    if len(last) == len(runs):
+    if len(last) == len(found):
         others = max(value for name, value in last.items() if name != "gaussian")
         difference = last["gaussian"] - others
-        spread = math.sqrt(last["gaussian"] * (1 - last["gaussian"]) / rows_tested(runs[0].point.sample))
+        spread = math.sqrt(last["gaussian"] * (1 - last["gaussian"]) / rows_tested(found["point"].iat[0].sample))
         holds = None if abs(difference) <= spread else difference > 0
     return Claim(
-        f"{runs[0].data}: the Gaussian's test error is larger than the Laplacian's and the ReLU NTK's",
+        f"{found['set'].iat[0]}, n={found['n'].iat[0]}: the Gaussian's test error is larger than the Laplacian's and "
+        "the ReLU NTK's",
         holds,
-        f"after {len(runs[0].epochs)} epochs " + ", ".join(f"{name} {value:.2%}" for name, value in last.items()),
+        f"after {found['epochs'].iat[0]} epochs " + ", ".join(f"{name} {value:.2%}" for name, value in last.items()),
         REPORT,
     )
 
 
-def slower_claim(runs: Sequence[Course]) -> Claim:
+def slower_claim(found: DataFrame) -> Claim:
     """That the Gaussian needs more epochs until it fits its training labels."""
-    needed = {each.point.kernel.name: each.fitted or math.inf for each in runs}
+    needed = {row["kernel"]: row["fitted_at"] or math.inf for row in rows_of(found)}
     others = max(value for name, value in needed.items() if name != "gaussian")
     said = []
-    for each in runs:
-        spent = f"after {each.fitted} epochs, {each.elapsed[each.fitted - 1]:.1f} s" if each.fitted else "not reached"
-        said.append(f"{each.point.kernel.name} {spent}")
+    for row in rows_of(found):
+        at = row["fitted_at"]
+        spent = f"after {at} epochs, {sum(row['seconds_per_epoch'][:at]):.1f} s" if at else "not reached"
+        said.append(f"{row['kernel']} {spent}")
     return Claim(
-        f"{runs[0].data}: the Gaussian needs more epochs to zero training error than the Laplacian and the ReLU NTK",
-        None if needed["gaussian"] == others or any(each.diverged for each in runs) else needed["gaussian"] > others,
+        f"{found['set'].iat[0]}, n={found['n'].iat[0]}: the Gaussian needs more epochs to zero training error than the "
+        "Laplacian and the ReLU NTK",
+        None if needed["gaussian"] == others or found["diverged"].any() else needed["gaussian"] > others,
         "; ".join(said),
         REPORT,
     )
@@ -228,15 +252,15 @@ def rows_tested(rows: Sample) -> int:
     return rows.test_size or (360 if rows.data == "digits" else 10_000)
 
 
-def compare_ntk(run: Course) -> list[Comparison]:
+def compare_ntk(run: Row) -> list[Comparison]:
     """The accuracy of the ReLU NTK on colour CIFAR-10 beside the published one; in percent."""
-    if len(run.test_error) < NTK_CIFAR_EPOCHS:
+    if len(run["errors"]) < NTK_CIFAR_EPOCHS:
         return []
-    other = "; our images are a JPEG copy" if run.source.endswith("-jpeg") else ""
+    other = "; our images are a JPEG copy" if run["data"].endswith("-jpeg") else ""
     return [
         Comparison(
-            f"CIFAR-10, {run.point.kernel.title}: test accuracy, epoch {NTK_CIFAR_EPOCHS}",
-            100 * (1 - run.test_error[NTK_CIFAR_EPOCHS - 1]),
+            f"CIFAR-10, {run['spec'].title}: test accuracy, epoch {NTK_CIFAR_EPOCHS}",
+            100 * (1 - run["errors"][NTK_CIFAR_EPOCHS - 1]),
             100 * NTK_CIFAR_ACCURACY,
             NTK_CIFAR_SOURCE,
             "%",
@@ -245,31 +269,22 @@ def compare_ntk(run: Course) -> list[Comparison]:
     ]
 
 
-def search_table(setting: Setting, results: Results) -> Table:
+def search_table(searches: DataFrame) -> Table:
     """The error on held-out rows at each bandwidth that was tried."""
-    points = [search(setting, data, kernel) for data in setting.distinct(*DATA) for kernel in RADIAL]
-    factors = points[0].factors
-    rows = [
-        (
-            f"{title(point.sample.data)}, {point.kernel.title}",
-            *("singular" if each["error"] is None else f"{each['error']:.2%}" for each in results[point]["tried"]),
-            f"{results[point]['median_distance']:.3g}",
-            f"{results[point]['bandwidth']:g}",
-        )
-        for point in points
-    ]
-    header = ("", *(f"{factor:g}" for factor in factors), "median", "chosen")
-    caption = (
-        f"error of {points[0].n_train} training rows' interpolant on {points[0].n_held_out} others, by the bandwidth "
-        "over the median distance"
+    return Table.of(
+        "error of {n_train} training rows' interpolant on {n_held_out} others, by the bandwidth over the median "
+        "distance",
+        searches,
+        ("", "{set}, {spec.title}"),
+        *((f"{x:g}", f"{{tried[{i}][error]:.2%}}", "singular") for i, x in enumerate(searches["factors"].iat[0])),
+        ("median", "{median_distance:.3g}"),
+        ("chosen", "{bandwidth:g}"),
     )
-    return Table(caption, header, rows)
 
 
-def sentences(setting: Setting, results: Results, runs: Sequence[Course]) -> list[str]:
+def sentences(searches: DataFrame, found: DataFrame) -> list[str]:
     """What the numbers mean and where they end."""
-    points = [search(setting, data, kernel) for data in setting.distinct(*DATA) for kernel in RADIAL]
-    ends = [f"{title(p.sample.data)}, {p.kernel.title}" for p in points if at_an_end(results[p])]
+    ends = [f"{row['set']}, {row['spec'].title}" for row in rows_of(searches) if at_an_end(row)]
     said = [
         "Bandwidths were chosen on held-out rows of the training set, among those in the last table; the kernels "
         "without one have the depth and degree that they have by default.",
@@ -278,6 +293,8 @@ def sentences(setting: Setting, results: Results, runs: Sequence[Course]) -> lis
     ]
     if ends:
         said.append(f"The best bandwidth is the smallest or the largest one tried for {'; '.join(ends)}.")
-    if diverged := [f"{each.data}, {each.point.kernel.title}" for each in runs if each.diverged]:
+    if diverged := [
+        f"{row['set']}, n={row['n']}, {row['spec'].title}" for row in rows_of(found[found["diverged"].astype(bool)])
+    ]:
         said.append(f"Training diverged for {'; '.join(diverged)}: only the epochs before are shown.")
     return said

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import (
-    CYCLE,
-    MARKERS,
-    OF_KERNEL,
-    curve,
-    legend_below,
-    panels,
-    percent_axis,
-    seconds_axis,
-)
+from recipes.reproduce.page.drawing import Style, finish, kernel_look, log, panel, panels, percent, scale, style_of
 from recipes.reproduce.page.presentation import Claim, Presentation, Table
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.network import Network
@@ -27,7 +18,8 @@ from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.published import B18
 from recipes.reproduce.setting import Setting, title
 from recipes.reproduce.shared_points import exact, whole, whole_fit
-from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import DataFrame, Row, by_epoch, by_level, derived, groups, rows_of, sweep_table, table
 
 DATA = ("mnist", "fashion-mnist")
 NOISES = (0.0, 0.1, 0.4)
@@ -41,15 +33,15 @@ class Architecture:
     name: str
     title: str
     widths: tuple[int, ...]
-    style: dict[str, Any]
+    style: Style
     short: int
     long: int
     """Epochs at full scale: on whole sets, and on fewer rows with label noise."""
 
 
 NETWORKS = (
-    Architecture("mlp", "ReLU MLP", (512, 512), {"color": CYCLE[2], "marker": MARKERS[2]}, 20, 60),
-    Architecture("cnn", "ReLU CNN", (16, 32), {"color": CYCLE[3], "marker": MARKERS[3]}, 10, 20),
+    Architecture("mlp", "ReLU MLP", (512, 512), style_of(2), 20, 60),
+    Architecture("cnn", "ReLU CNN", (16, 32), style_of(3), 10, 20),
 )
 
 
@@ -74,22 +66,32 @@ class Networks(Experiment):
     def present(self, setting: Setting, results: Results) -> Presentation:
         """Two figures with a panel for each set."""
         names = setting.distinct(*DATA)
-        timed, time_rows, time_table = time_figure(setting, results, names)
-        noised, noise_rows, noise_table = noise_figure(setting, results, names)
+        timed, noised = time_table(setting, results, names), noise_table(setting, results, names)
+        columns = "part data n model epoch seconds train_error test_error"
+        timed_rows = rows_of(timed.assign(part="time"), columns)
+        noised_rows = rows_of(noised.assign(part="noise"), "part data n model noise test_error")
+        errors = noised.groupby(["set", "n", "model"], sort=False)["test_error"].agg(list).reset_index()
         return Presentation(
-            figures={"networks-time": timed, "networks-noise": noised},
-            rows=time_rows + noise_rows,
+            figures={"networks-time": time_figure(timed), "networks-noise": noise_figure(noised)},
+            # An exact limit has no epoch.
+            rows=[{name: row[name] for name in row if row[name] is not None} for row in timed_rows] + noised_rows,
             claims=[claim(setting, results, data, level) for data in names for level in (1, 2)],
             tables=[
-                Table(
+                Table.of(
                     "no label noise",
-                    ("", "test error", "training error", "best epoch's test error", "epochs", "seconds"),
-                    time_table,
+                    timed.groupby(["set", "name"], sort=False).tail(1),
+                    ("", "{set} n={n}, {name}"),
+                    ("test error", "{test_error:.2%}"),
+                    ("training error", "{final[train/error]:.3%}"),
+                    ("best epoch's test error", "{lowest:.2%}"),
+                    ("epochs", "{epoch}"),
+                    ("seconds", "{seconds:.1f}"),
                 ),
-                Table(
+                Table.of(
                     "test error against clean labels, under label noise",
-                    ("", *(f"{noise:.0%}" for noise in NOISES)),
-                    noise_table,
+                    errors,
+                    ("", "{set} n={n}, {model}"),
+                    *((f"{noise:.0%}", f"{{test_error[{i}]:.2%}}") for i, noise in enumerate(NOISES)),
                 ),
             ],
             sentences=[
@@ -134,143 +136,79 @@ def network_on(setting: Setting, sample: Sample, network: Architecture, noise: f
     )
 
 
-Shown = tuple[Figure, list[dict[str, Any]], list[tuple[str, ...]]]
-"""A figure, its numbers, and rows of a table."""
+def time_table(setting: Setting, results: Results, names: Sequence[str]) -> DataFrame:
+    """A row for each epoch of each model, and one for each exact limit, with the seconds of the solve and no epoch.
 
+    `lowest` is the least test error of all epochs; `style` is how the model is drawn.
+    """
+    found: list[Row] = []
 
-def time_figure(setting: Setting, results: Results, names: Sequence[str]) -> Shown:
-    """Test error against seconds of training, without label noise."""
-    figure, axes = panels(1, len(names), width=3.4, height=2.8)
-    rows: list[dict[str, Any]] = []
-    table: list[tuple[str, ...]] = []
-    for panel, data in zip(axes[0], names, strict=True):
-        shown = []
+    def add(rows: DataFrame, **same: Any) -> None:
+        found.extend({**row, **same} for row in rows_of(rows))
+
+    def epochs(point: Point) -> DataFrame:
+        return by_epoch(sweep_table([point], results, lowest=lambda run: min(run["curves"]["val/error"])))
+
+    for data in names:
         for kernel in setting.kernels(data):
-            fit, limit = results[whole_fit(setting, data, kernel)], results[whole(setting, data, kernel)]
-            style = kernel_style(kernel)
-            curve(panel, seconds_until(fit), fit["curves"]["val/error"], f"{kernel.title}, EigenPro", **style)
-            level = limit["levels"][0]
+            name, style = kernel.title, kernel_look({"kernel": kernel.name})
             hollow = {**style, "linestyle": "", "markersize": 9, "markerfacecolor": "white"}
-            panel.plot(limit["seconds"], level["test_error"], label=f"{kernel.title}, exact", **hollow)
-            shown += [fit["curves"]["val/error"], [level["test_error"]]]
-            rows += time_rows(fit, kernel.name)
-            rows.append(
-                {
-                    "part": "time",
-                    "data": limit["data_source"],
-                    "n": limit["n"],
-                    "model": f"{kernel.name}-exact",
-                    "seconds": limit["seconds"],
-                    "train_error": level["train_error"],
-                    "test_error": level["test_error"],
-                }
-            )
-            table += [time_cells(fit, f"{kernel.title}, EigenPro"), exact_cells(limit, kernel)]
-        for network in NETWORKS:
-            run = results[whole_network(setting, data, network)]
-            curve(panel, seconds_until(run), run["curves"]["val/error"], network.title, **network.style)
-            shown.append(run["curves"]["val/error"])
-            rows += time_rows(run, network.name)
-            table.append(time_cells(run, network.title))
-        panel.set_title(f"{title(setting.data(data))}, n={run['n']}", loc="left")
-        seconds_axis(panel, "seconds of training")
-        percent_axis(panel, "test error" if panel is axes[0, 0] else "")
-        panel.set_ylim(error_limits(shown))
-    legend_below(figure, columns=3)
-    return figure, rows, table
+            add(epochs(whole_fit(setting, data, kernel)), model=kernel.name, name=f"{name}, EigenPro", style=style)
+            limit = by_level(sweep_table([whole(setting, data, kernel)], results)).head(1)
+            limit = derived(limit, final=lambda level: {"train/error": level["train_error"]}, lowest=lambda level: None)
+            add(limit, model=f"{kernel.name}-exact", name=f"{name}, exact", epoch=None, style=hollow)
+        for each in NETWORKS:
+            add(epochs(whole_network(setting, data, each)), model=each.name, name=each.title, style=each.style)
+    return table(found)
 
 
-def kernel_style(kernel: KernelSpec) -> dict[str, Any]:
-    """Colour and marker of a kernel."""
-    return {"color": OF_KERNEL[kernel.name], "marker": MARKERS[list(OF_KERNEL).index(kernel.name)]}
+def noise_table(setting: Setting, results: Results, names: Sequence[str]) -> DataFrame:
+    """A row for each model and level of noise; of a network its last and its best epoch count as two models."""
+    found: list[Row] = []
+    for data in names:
+        solves = sweep_table([noisy(setting, data, kernel) for kernel in setting.kernels(data)], results)
+        found += rows_of(
+            derived(by_level(solves), model=lambda level: f"{level['spec'].title}, exact", style=kernel_look)
+        )
+        for each in NETWORKS:
+            runs = {noise: results[noisy_network(setting, data, each, noise)] for noise in NOISES}
+            best = {**each.style, "linestyle": ":", "markerfacecolor": "white"}
+            for which, choose, style in (("last", itemgetter(-1), each.style), ("best", min, best)):
+                same = {**found[-1], "model": f"{each.title}, {which} epoch", "style": style}
+                errors = {noise: choose(run["curves"]["val/error"]) for noise, run in runs.items()}
+                found += [{**same, "noise": noise, "test_error": error} for noise, error in errors.items()]
+    return table(found)
 
 
-def seconds_until(run: Result) -> list[float]:
-    """Seconds of training steps at the end of each epoch."""
-    return list(accumulate(run["seconds_per_epoch"]))
+def time_figure(timed: DataFrame) -> Figure:
+    """Test error against seconds of training, without label noise."""
+    figure, (axes,) = panels(1, timed["set"].nunique(), width=3.4, height=2.8)
+    for each, own in zip(axes, groups(timed, "set"), strict=True):
+        named: Style = {"label": "{name}", "title": "{set}, n={n}", "across": log("seconds of training")}
+        panel(each, own, "seconds", "test_error", "name", "style", **named)
+        each.set_ylim(error_limits([list(model["test_error"]) for model in groups(own, "name")]))
+    finish(figure, columns=3)
+    return figure
+
+
+def noise_figure(noised: DataFrame) -> Figure:
+    """Test error against clean labels by the fraction of noised training labels."""
+    figure, (axes,) = panels(1, noised["set"].nunique(), width=3.4, height=2.8)
+    scales: Style = {
+        "across": scale("training labels replaced at random", ticks={noise: f"{noise:.0%}" for noise in NOISES})
+    }
+    scales["up"] = percent("test error, clean labels")
+    for each, own in zip(axes, groups(noised, "set"), strict=True):
+        panel(each, own, "noise", "test_error", "model", "style", label="{model}", title="{set}, n={n}", **scales)
+        each.set_ylim(bottom=0)
+    finish(figure, columns=3)
+    return figure
 
 
 def error_limits(errors: Sequence[Sequence[float]]) -> tuple[float, float]:
     """A range in which the ends of the curves can be told apart: first epochs may lie above it."""
     last = [each[-1] for each in errors]
     return 0.8 * min(last), min(1.05 * max(map(max, errors)), 2.5 * max(last))
-
-
-def time_rows(run: Result, model: str) -> list[dict[str, Any]]:
-    """A record for each epoch."""
-    curves = run["curves"]
-    return [
-        {
-            "part": "time",
-            "data": run["data_source"],
-            "n": run["n"],
-            "model": model,
-            "epoch": i + 1,
-            "seconds": seconds,
-            "train_error": curves["train/error"][i],
-            "test_error": curves["val/error"][i],
-        }
-        for i, seconds in enumerate(seconds_until(run))
-    ]
-
-
-def time_cells(run: Result, name: str) -> tuple[str, ...]:
-    """A run as a row of the table."""
-    errors = run["curves"]["val/error"]
-    return (
-        f"{title(run['data_source'])} n={run['n']}, {name}",
-        f"{errors[-1]:.2%}",
-        f"{run['final']['train/error']:.3%}",
-        f"{min(errors):.2%}",
-        str(run["epochs"]),
-        f"{sum(run['seconds_per_epoch']):.1f}",
-    )
-
-
-def exact_cells(result: Result, kernel: KernelSpec) -> tuple[str, ...]:
-    """An exact limit as a row of the table."""
-    level = result["levels"][0]
-    name = f"{title(result['data_source'])} n={result['n']}, {kernel.title}, exact"
-    return (name, f"{level['test_error']:.2%}", f"{level['train_error']:.3%}", "", "", f"{result['seconds']:.1f}")
-
-
-def noise_figure(setting: Setting, results: Results, names: Sequence[str]) -> Shown:
-    """Test error against clean labels by the fraction of noised training labels."""
-    figure, axes = panels(1, len(names), width=3.4, height=2.8)
-    rows: list[dict[str, Any]] = []
-    table: list[tuple[str, ...]] = []
-    for panel, data in zip(axes[0], names, strict=True):
-        found = noise_curves(setting, results, data)
-        solved = results[noisy(setting, data, setting.kernels(data)[0])]
-        where = {"part": "noise", "data": solved["data_source"], "n": solved["n"]}
-        for name, (values, style) in found.items():
-            panel.plot(NOISES, values, label=name, **style)
-            rows += [
-                {**where, "model": name, "noise": noise, "test_error": value}
-                for noise, value in zip(NOISES, values, strict=True)
-            ]
-            table.append((f"{title(where['data'])} n={where['n']}, {name}", *(f"{value:.2%}" for value in values)))
-        panel.set_title(f"{title(setting.data(data))}, n={where['n']}", loc="left")
-        panel.set_xticks(NOISES, [f"{noise:.0%}" for noise in NOISES])
-        panel.set_xlabel("training labels replaced at random")
-        percent_axis(panel, "test error, clean labels" if panel is axes[0, 0] else "")
-        panel.set_ylim(bottom=0)
-    legend_below(figure, columns=3)
-    return figure, rows, table
-
-
-def noise_curves(setting: Setting, results: Results, data: str) -> dict[str, tuple[list[float], dict[str, Any]]]:
-    """Test errors at NOISES by model, with the style of the line."""
-    found: dict[str, tuple[list[float], dict[str, Any]]] = {}
-    for kernel in setting.kernels(data):
-        levels = results[noisy(setting, data, kernel)]["levels"]
-        found[f"{kernel.title}, exact"] = ([level["test_error"] for level in levels], kernel_style(kernel))
-    for network in NETWORKS:
-        runs = [results[noisy_network(setting, data, network, noise)]["curves"]["val/error"] for noise in NOISES]
-        found[f"{network.title}, last epoch"] = ([errors[-1] for errors in runs], network.style)
-        best = {**network.style, "linestyle": ":", "markerfacecolor": "white"}
-        found[f"{network.title}, best epoch"] = ([min(errors) for errors in runs], best)
-    return found
 
 
 def claim(setting: Setting, results: Results, data: str, level: int) -> Claim:

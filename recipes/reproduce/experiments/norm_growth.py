@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from recipes.reproduce.analysis.growth import GROWTH_NOISES, exact_records, growth_draws, growth_points, growth_records
+from recipes.reproduce.analysis.growth import (
+    GROWTH_NOISES,
+    both_ways,
+    growth_draws,
+    growth_points,
+    growth_rows,
+    growth_table,
+)
 from recipes.reproduce.analysis.norm_claims import (
     coincide,
     fit_laws,
@@ -12,18 +17,20 @@ from recipes.reproduce.analysis.norm_claims import (
     identity_table,
     interpolated_exceeds,
     law_sentences,
+    law_table,
     noise_raises,
 )
 from recipes.reproduce.analysis.norm_figures import draw_classes, draw_laws, draw_norms, draw_spectra
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.presentation import Presentation, Table
+from recipes.reproduce.page.presentation import Presentation
 from recipes.reproduce.points.eigenvalues import Eigenvalues
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.sample import KernelSpec, gaussian, laplacian
 from recipes.reproduce.published import B18
-from recipes.reproduce.setting import Setting, title
+from recipes.reproduce.setting import Setting
 from recipes.reproduce.shared_points import exact
 from recipes.reproduce.sweep.point import Point, Results
+from recipes.reproduce.table import groups, rows_of, stacked, sweep_table
 
 
 class NormGrowth(Experiment):
@@ -46,36 +53,38 @@ class NormGrowth(Experiment):
     def present(self, setting: Setting, results: Results) -> Presentation:
         """Four figures: norms, norms of the classes, laws, spectra."""
         kernels, small = setting.kernels("mnist"), small_kernels(setting)
-        records = [record for kernel in kernels for record in growth_records(setting, results, kernel)]
-        narrow = [record for kernel in small for record in small_records(setting, results, kernel)]
-        d = results[growth_points(setting, kernels[0])[0]]["d"]
-        name = title(records[0]["data"])
-        law_table, laws = fit_laws(kernels, records, d)
-        spectra = {kernel: results[spectrum(setting, kernel)] for kernel in (*kernels, *small)}
+        growth = growth_table(setting, results, *kernels)
+        narrow = both_ways(
+            [small_exact(setting, each, *draw) for each in small for draw in small_draws(setting)], results
+        )
+        both = stacked([growth, narrow])
+        spectra = sweep_table(
+            [spectrum(setting, kernel) for kernel in (*kernels, *small)],
+            results,
+            small=lambda row: row["spec"] in small,
+        )
+        d = int(growth["d"].iat[0])
+        laws = fit_laws(growth, d)
         return Presentation(
             figures={
-                "norm-growth": draw_norms(name, (*kernels, *small), records + narrow),
-                "norm-per-class": draw_classes(name, kernels, records),
-                "norm-laws": draw_laws(name, kernels, records, laws),
-                "spectrum": draw_spectra(name, list(zip(kernels, small, strict=True)), spectra),
+                "norm-growth": draw_norms(both),
+                "norm-per-class": draw_classes(growth),
+                "norm-laws": draw_laws(laws),
+                "spectrum": draw_spectra(spectra),
             },
-            rows=records + narrow,
+            rows=growth_rows(both),
             claims=[
-                *(noise_raises(kernel, records) for kernel in kernels),
-                *(interpolated_exceeds(kernel, records) for kernel in kernels),
-                *(coincide(kernel, narrow) for kernel in small),
+                *(noise_raises(own) for own in groups(growth, "kernel")),
+                *(interpolated_exceeds(own) for own in groups(growth, "kernel")),
+                *(coincide(own) for own in groups(narrow, "kernel")),
             ],
-            tables=[
-                Table(
-                    f"laws of the interpolated norm, {name}, least squares in log |f|",
-                    ("", "A n^b: b", "rms residual", f"A exp(B n^(1/{d})): B", "rms residual", "best d", "d from"),
-                    law_table,
-                ),
-                identity_table(spectra),
-            ],
+            tables=[law_table(laws, d), identity_table(spectra)],
             sentences=[
-                *law_sentences(laws, sorted({record["n"] for record in records}), d),
-                *(identity_sentence(kernel, narrow, spectra[kernel]) for kernel in small),
+                *law_sentences(laws, d),
+                *(
+                    identity_sentence(own, row)
+                    for own, row in zip(groups(narrow, "kernel"), rows_of(spectra[spectra["small"]]), strict=True)
+                ),
             ],
         )
 
@@ -97,15 +106,6 @@ def small_draws(setting: Setting) -> list[tuple[int | None, int]]:
 def small_exact(setting: Setting, kernel: KernelSpec, n: int | None, seed: int) -> Exact:
     """The interpolant at the small bandwidth."""
     return exact(setting, "mnist", n, kernel, seed, GROWTH_NOISES)
-
-
-def small_records(setting: Setting, results: Results, kernel: KernelSpec) -> list[dict[str, Any]]:
-    """As `growth_records`, of the interpolants alone."""
-    return [
-        record
-        for n, seed in small_draws(setting)
-        for record in exact_records(results[small_exact(setting, kernel, n, seed)], kernel, seed)
-    ]
 
 
 def spectrum(setting: Setting, kernel: KernelSpec) -> Eigenvalues:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import CYCLE, OF_KERNEL, legend_below, panels
+from recipes.reproduce.page.drawing import CYCLE, OF_KERNEL, Style, finish, panel, panels, scale
 from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
-from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.network import Network
 from recipes.reproduce.published import (
     B18,
@@ -20,16 +17,19 @@ from recipes.reproduce.published import (
     NETWORK_RATIO,
     NETWORK_RATIO_SOURCE,
 )
-from recipes.reproduce.setting import Setting, title
-from recipes.reproduce.shared_points import whole
+from recipes.reproduce.setting import Setting
+from recipes.reproduce.shared_points import overfitted, whole
 from recipes.reproduce.sweep.point import Point, Result, Results
+from recipes.reproduce.table import DataFrame, by_epoch, derived, groups, rows_of, sweep_table
 
 NOISES = (0.0, 1.0)  # original and fully random
-# Line, and the marker where no error is left: the random labels' is hollow, so that both are seen where they meet.
-STYLES = (
-    ("original labels", "-", {"marker": "o", "markersize": 4.5}),
-    ("random labels", "-.", {"marker": "s", "markersize": 7.5, "markerfacecolor": "none"}),
-)
+TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LINES = {"original": "-", "random": "-."}
+# Where no error is left: the random labels' is hollow, so that both are seen where they meet.
+MARKERS: dict[str, Style] = {
+    "original": {"marker": "o", "markersize": 4.5},
+    "random": {"marker": "s", "markersize": 7.5, "markerfacecolor": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -57,51 +57,44 @@ class RandomLabels(Experiment):
     def present(self, setting: Setting, results: Results) -> Presentation:
         """A panel for each model."""
         found = models(setting)
-        figure, axes = panels(1, len(found), width=2.5, height=2.6, sharex=True, sharey=True)
-        rows: list[dict[str, Any]] = []
-        table = []
-        n = results[found[0].original]["n"]
-        rate = learning_rate(setting)
-        for column, model in enumerate(found):
-            runs = results[model.original], results[model.random]
-            for run, (what, line, marker) in zip(runs, STYLES, strict=True):
-                draw(axes[0, column], run, what, model.colour, line, marker)
-                rows += [
-                    {
-                        "data": run["data_source"],
-                        "n": n,
-                        "model": model.name,
-                        "labels": what.split()[0],
-                        "epoch": i + 1,
-                        "train_error": value,
-                    }
-                    for i, value in enumerate(run["curves"]["train/error"])
-                ]
-                table.append(
-                    (
-                        f"{model.title}, {what}",
-                        epochs_text(run["fitted_epoch"], run["epochs"]),
-                        f"{run['final']['train/error']:.3%}",
-                        f"{run['final']['val/error']:.2%}",
-                    )
-                )
-            error_axis(axes[0, column], n, column == 0)
-            axes[0, column].set_title(model.title, loc="left")
-        longest = max(len(results[point]["curves"]["train/error"]) for m in found for point in (m.original, m.random))
-        axes[0, 0].set_xlim(0.85, 1.3 * longest)
-        legend_below(figure, columns=2)
+        of = {point: model for model in found for point in (model.original, model.random)}
+        runs = sweep_table(
+            of,
+            results,
+            model=lambda run: of[run["point"]].name,
+            title=lambda run: of[run["point"]].title,
+            colour=lambda run: of[run["point"]].colour,
+            labels=lambda run: "random" if run["noise"] else "original",
+            style=lambda run: {"color": run["colour"], "linestyle": LINES[run["labels"]]},
+            epochs_text=lambda run: epochs_text(run["fitted_epoch"], run["epochs"]),
+        )
+        figure, (axes,) = panels(1, len(found), width=2.5, height=2.6, sharex=True, sharey=True)
+        for each, own in zip(axes, groups(runs, "model"), strict=True):
+            draw(each, own)
+        axes[0].set_xlim(0.85, 1.3 * runs["epochs"].max())
+        finish(figure, columns=2)
         for handle in figure.legends[0].get_lines():
             handle.set_color("black")  # the line tells the labels, the panel the model
-        header = ("", "epochs", "training error", "test error, true labels")
-        where = f"{title(results[found[0].original]['data_source'])}, n={n}"
+        rate = learning_rate(setting)
         return Presentation(
             figures={"random-labels": figure},
-            rows=rows,
+            rows=rows_of(by_epoch(runs), "data n model labels epoch train_error"),
             comparisons=compare(found, results) if setting.scale == "full" else [],
             claims=[fits_claim(found, results), *ratio_claims(found, results)],
             tables=[
-                Table(f"{where}: epochs to zero training error", header, table),
-                Table("epochs on random labels / on original ones", ("", "ratio"), ratio_rows(found, results)),
+                Table.of(
+                    "{set}, n={n}: epochs to zero training error",
+                    runs,
+                    ("", "{title}, {labels} labels"),
+                    ("epochs", "{epochs_text}"),
+                    ("training error", "{final[train/error]:.3%}"),
+                    ("test error, true labels", "{final[val/error]:.2%}"),
+                ),
+                Table(
+                    "epochs on random labels / on original ones",
+                    ("", "ratio"),
+                    [(each.title, ratio_text(ratio(results[each.original], results[each.random]))) for each in found],
+                ),
             ],
             sentences=[
                 "EigenPro 2 chooses its own batch size and number of eigenvectors, EigenPro 1 of the paper had 256 and "
@@ -118,11 +111,8 @@ def models(setting: Setting) -> list[Model]:
     cap = setting.choose(tiny=100, quick=300, full=900)
     found = []
     for kernel in reversed(setting.kernels("mnist")):
-        fits = [
-            Fit(sample=sample, kernel=kernel, noise=noise, epochs=cap, until_interpolated=True, test_every=0)
-            for noise in NOISES
-        ]
-        found.append(Model(kernel.name, kernel.title, OF_KERNEL[kernel.name], fits[0], fits[1]))
+        fits = [overfitted(sample, kernel, noise, cap) for noise in NOISES]
+        found.append(Model(kernel.name, kernel.title, OF_KERNEL[kernel.name], *fits))
     cap = setting.choose(tiny=100, quick=200, full=400)
     nets = [
         Network(
@@ -137,7 +127,7 @@ def models(setting: Setting) -> list[Model]:
         )
         for noise in NOISES
     ]
-    return [*found, Model("mlp", "ReLU network", CYCLE[2], nets[0], nets[1])]
+    return [*found, Model("mlp", "ReLU network", CYCLE[2], *nets)]
 
 
 def learning_rate(setting: Setting) -> float:
@@ -145,33 +135,23 @@ def learning_rate(setting: Setting) -> float:
     return float(setting.choose(tiny=0.1, quick=0.1, full=0.01))
 
 
-def draw(axes: Axes, run: Result, label: str, colour: str, line: str, marker: dict[str, Any]) -> None:
-    """Training error by epoch; no error is drawn at the foot of the logarithmic axis, with a marker."""
-    errors, foot = run["curves"]["train/error"], zero_at(run["n"])
-    epochs = range(1, len(errors) + 1)
-    axes.plot(epochs, [max(value, foot) for value in errors], color=colour, linestyle=line, label=label)
-    if run["fitted_epoch"]:
-        axes.plot([run["fitted_epoch"]], [foot], color=colour, clip_on=False, zorder=3, **marker)
+def draw(axes: Axes, runs: DataFrame) -> None:
+    """Training error of a model's runs by epoch, and a marker at the foot of the axis where none is left."""
+    n = runs["n"].iat[0]
+    curves = derived(by_epoch(runs), drawn=lambda row: max(row["train_error"], zero_at(n)))
+    ticks = {zero_at(n): "0"} | {tick: f"{100 * tick:g}%" for tick in TICKS if tick > 2 * zero_at(n)}
+    epoch = scale("epoch", 10, form=lambda value: f"{value:g}")
+    scales: Style = {"across": epoch, "up": scale("training error", 10, ticks=ticks)}
+    panel(axes, curves, "epoch", "drawn", "labels", "style", label="{labels} labels", title="{title}", **scales)
+    for run in rows_of(runs[runs["fitted_epoch"].notna()]):
+        marker: Style = {"color": run["colour"], "clip_on": False, "zorder": 3, **MARKERS[run["labels"]]}
+        axes.plot([run["fitted_epoch"]], [zero_at(n)], **marker)
+    axes.set_ylim(zero_at(n), 1.3)
 
 
 def zero_at(n: int) -> float:
     """Where no error stands on a logarithmic axis: under one row of n, the smallest there is."""
     return 0.4 / n
-
-
-def error_axis(axes: Axes, n: int, labelled: bool) -> None:
-    """Training error, log-log, with a place for 0."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    ticks = [tick for tick in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) if tick > 2 * zero_at(n)]
-    axes.set_yticks([zero_at(n), *ticks], ["0", *(f"{100 * tick:g}%" for tick in ticks)])
-    axes.set_yticks([], minor=True)
-    axes.set_ylim(zero_at(n), 1.3)
-    if labelled:
-        axes.set_ylabel("training error")
 
 
 def epochs_text(fitted: int | None, epochs: int) -> str:
@@ -188,11 +168,6 @@ def ratio(original: Result, random: Result) -> tuple[float, bool] | None:
     if first is None:
         return None
     return (second or random["epochs"]) / first, second is None
-
-
-def ratio_rows(found: list[Model], results: Results) -> list[tuple[str, str]]:
-    """The ratio of each model as a table has it."""
-    return [(model.title, ratio_text(ratio(results[model.original], results[model.random]))) for model in found]
 
 
 def ratio_text(value: tuple[float, bool] | None) -> str:

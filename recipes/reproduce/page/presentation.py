@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from recipes.reproduce.table import DataFrame, is_missing
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,26 @@ class Table:
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, title: str, table: DataFrame, *columns: tuple[str, str] | tuple[str, str, str]) -> Table:
+        """A line for each row of a table.
+
+        Args:
+            title: above it, a format of the first row's fields.
+            table: the numbers.
+            columns: of each its heading, a format of the row's fields, and the one to take where one of these fields
+                has no value ("" unless given).
+        """
+        found = table.to_dict("records")
+        rows = [tuple(cell(row, *column[1:]) for column in columns) for row in found]
+        return cls(title.format(**found[0]), tuple(column[0] for column in columns), rows)
+
+
+def cell(row: Mapping[str, Any], form: str, missing: str = "") -> str:
+    """The fields of a row in a format; in the format `missing` where one of them is None or NaN."""
+    values = [Formatter().get_field(name, (), row)[0] for _, name, _, _ in Formatter().parse(form) if name]
+    return (missing if any(map(is_missing, values)) else form).format(**row)
 
 
 @dataclass(frozen=True)

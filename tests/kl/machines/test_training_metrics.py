@@ -16,10 +16,11 @@ from datamodules import DigitsDataModule, IterableDataModule
 from datamodules.synthetic import write_synthetic
 from kl import GeneralKernelMachine, Laplacian
 from kl.estimate import estimate_general
-from recipes.reproduce.experiments.general import record
+from recipes.reproduce.experiments.general.runs import run_table
 from recipes.reproduce.points.general import GeneralFit
 from recipes.reproduce.points.sample import Sample, laplacian
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import rows_of
 
 
 def scores(machine, x, bandwidth):
@@ -167,10 +168,10 @@ def test_a_plan_names_the_pass(kl):
 def test_records_of_reproduce_say_which_they_are():
     point = GeneralFit(sample=Sample(data="digits", n=150), kernel=laplacian(3.0), centers=30, epochs=1)
     result = point.run(Context(accelerator="cpu"))
-    row = record("part", "name", point, result)
+    (row,) = rows_of(run_table("part", {"name": point}, {point: result}))
     assert row["train_mse"] == result["final"]["train/mse"]
     assert row["train_mse_running"] is None
     result.pop("train_metrics")  # as in the results of record
-    row = record("part", "name", point, result)
+    (row,) = rows_of(run_table("part", {"name": point}, {point: result}))
     assert row["train_mse"] is None
     assert row["train_mse_running"] == result["final"]["train/mse"]

@@ -11,6 +11,7 @@ from recipes.reproduce.experiments.bandwidth import (
     FRACTIONS,
     NOISES,
     Bandwidth,
+    case_table,
     draw,
     epochs_claim,
     error_claim,
@@ -20,17 +21,19 @@ from recipes.reproduce.experiments.bandwidth import (
     search,
     search_sentence,
     span,
+    summary,
 )
-from recipes.reproduce.parts.bandwidth_case import Case
 from recipes.reproduce.points.exact import Exact
+from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.sample import Sample, gaussian
 from recipes.reproduce.points.solvable import ExactWhereSolvable
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import rows_of, stacked
 
 
 def case(fraction=1.0, noise=0.0, error=0.03, fitted=2, cap=60, norm=30.0, mses=(0.02, 0.005)):
-    """A case; error None is a singular matrix, fitted None a run that was cut off."""
+    """A row of the table; error None is a singular matrix, fitted None a run that was cut off."""
     level = None if error is None else {"test_error_noisy": error, "test_error": error / 2, "rkhs_norm": norm}
     level = level and {**level, "relative_residual": 1e-12}
     final = {"val/error": 0.02, **({"val/error_noisy": 0.12} if noise else {})}
@@ -38,11 +41,20 @@ def case(fraction=1.0, noise=0.0, error=0.03, fitted=2, cap=60, norm=30.0, mses=
     fit = {"n": 100, "epochs": epochs, "fitted_epoch": fitted, "final": final, "diverged": False}
     fit["curves"] = {"train/mse": list(mses)}
     reason = "K is singular" if error is None else None
-    return Case(gaussian(5.0 * fraction), fraction, noise, level, reason, fit)
+    where = {"sample": Sample(data="digits", n=100), "kernel": gaussian(5.0 * fraction)}
+    point, solve = Fit(**where, noise=noise), ExactWhereSolvable(**where, noises=NOISES)
+    results = {point: fit, solve: {"levels": level and [level] * len(NOISES), "reason": reason}}
+    return case_table([point], results, {"gaussian": gaussian(5.0)}).assign(data="digits")
 
 
 def cases(errors, fitted, noises=NOISES):
-    return [case(f, noise, e, k) for noise in noises for f, e, k in zip(CLAIMED, errors, fitted, strict=True)]
+    return stacked(case(f, noise, e, k) for noise in noises for f, e, k in zip(CLAIMED, errors, fitted, strict=True))
+
+
+def only(row):
+    """A table's single row as a record."""
+    (found,) = rows_of(row)
+    return found
 
 
 def test_tiny_scale(kl, tmp_path):
@@ -100,25 +112,28 @@ def test_where_it_is_solvable_the_result_is_that_of_exact():
 
 def test_a_case_of_a_run_that_was_cut_off():
     cut = case(fitted=None, mses=(0.5, 0.2))
-    assert (cut.fitted, cut.overfitted_error, cut.epochs_to_mse) == (None, None, None)
-    assert cut.cells()[3:6] == ("not reached", "over 60", "over 60")
-    assert cut.row()["overfitted_test_error"] is None
+    row = only(cut)
+    assert row["epochs_to_zero_training_error"] is None
+    assert (row["overfitted_test_error_noisy"], row["epochs_to_train_mse"]) == (None, None)
+    assert summary(cut).rows[0][3:6] == ("not reached", "over 60", "over 60")
+    assert row["overfitted_test_error"] is None
 
 
 def test_a_case_with_noise_has_both_test_errors():
-    noisy = case(noise=0.1)
-    assert (noisy.overfitted_error, noisy.row()["overfitted_test_error"]) == (0.12, 0.02)
-    assert (noisy.interpolated_error, noisy.row()["interpolated_test_error"]) == (0.03, 0.015)
-    assert (noisy.fitted, noisy.epochs_to_mse, noisy.norm) == (2, 2, 30.0)
-    assert case().overfitted_error == 0.02
+    noisy = only(case(noise=0.1))
+    assert (noisy["overfitted_test_error_noisy"], noisy["overfitted_test_error"]) == (0.12, 0.02)
+    assert (noisy["interpolated_test_error_noisy"], noisy["interpolated_test_error"]) == (0.03, 0.015)
+    assert (noisy["epochs_to_zero_training_error"], noisy["epochs_to_train_mse"], noisy["rkhs_norm"]) == (2, 2, 30.0)
+    assert only(case())["overfitted_test_error_noisy"] == 0.02
 
 
 def test_a_singular_case_leaves_gaps():
     singular = case(error=None)
-    assert singular.row()["singular"] == "K is singular"
-    assert singular.row()["interpolated_test_error"] is None
-    assert singular.cells()[2] == singular.cells()[-1] == "singular"
-    figure = draw([[singular, case(2.0), case(4.0, fitted=None), *(case(f, 0.1) for f in CLAIMED)]])
+    assert only(singular)["singular"] == "K is singular"
+    assert only(singular)["interpolated_test_error"] is None
+    (cells,) = summary(singular).rows
+    assert cells[2] == cells[-1] == "singular"
+    figure = draw([stacked([singular, case(2.0), case(4.0, fitted=None), *(case(f, 0.1) for f in CLAIMED)])])
     norms = figure.axes[2].lines[0].get_ydata()
     assert torch.tensor(norms).isnan().tolist() == [True, False, False]
     hollow = [line for line in figure.axes[1].lines if line.get_linestyle() == "None"]
@@ -137,7 +152,7 @@ def test_the_claim_on_errors(errors, holds):
 
 def test_the_claim_on_errors_is_about_the_middle_bandwidths():
     outer = [case(f, noise, 0.5) for f in (0.25, 4.0) for noise in NOISES]
-    assert error_claim([*cases((0.03, 0.03, 0.03), (1, 1, 1)), *outer]).holds is True
+    assert error_claim(stacked([cases((0.03, 0.03, 0.03), (1, 1, 1)), *outer])).holds is True
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.sample import Sample, gaussian
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import sweep_table
 
 
 def generator():
@@ -96,6 +97,6 @@ def test_the_sentence_compares_like_with_like():
     found = {
         point: {"n": point.sample.n or 50_000, "test_error": error} for point, error in zip(points, errors, strict=True)
     }
-    sentence = detail_sentence({"n": 50_000, "levels": [{"test_error": 0.58}]}, found)
+    sentence = detail_sentence({"n": 50_000, "levels": [{"test_error": 0.58}]}, sweep_table(found, found))
     assert "n=10000 from 65.00% to 62.00% (at 75% of it)" in sentence
     assert "n=50000 from 58.00% to 52.00% (at 100% of it)" in sentence

@@ -4,17 +4,17 @@ import json
 
 import pytest
 
-from recipes.reproduce.experiments.general import (
-    General,
-    augment_claim,
+from recipes.reproduce.experiments.general import General
+from recipes.reproduce.experiments.general.runs import (
     augmented,
     centers,
-    delayed_claim,
-    gaussian_claim,
+    curves_table,
     periods,
+    run_table,
     runs,
     surface,
 )
+from recipes.reproduce.experiments.general.shown import augment_claim, delayed_claim, gaussian_claim
 from recipes.reproduce.experiments.kernels import MAIN
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.general import GeneralFit
@@ -105,22 +105,20 @@ def test_the_claim_on_delayed_projections(three, error, holds):
         point: made(error if period == 1 else 0.1, three * p / 1000 if period == 1 else 1.0 + (three == 1.0) * p / 1000)
         for (p, _, period), point in timed.items()
     }
-    assert delayed_claim(timed, results).holds is holds
+    assert delayed_claim(run_table("time", timed, results)).holds is holds
 
 
 @pytest.mark.parametrize(("gaussian", "holds"), [(0.3, True), (0.15, False)])
 def test_the_claim_on_the_gaussian(gaussian, holds):
-    found = {kernel: runs(FULL, "fashion-mnist", kernel, Found()) for kernel in MAIN}
-    results = {
-        point: made(gaussian if kernel.name == "gaussian" else 0.2)
-        for kernel, each in found.items()
-        for point in each.values()
-    }
-    assert gaussian_claim(FULL, found, results).holds is holds
+    results = Found()
+    for kernel in MAIN:
+        for point in runs(FULL, "fashion-mnist", kernel, Found()).values():
+            results[point] = made(gaussian if kernel.name == "gaussian" else 0.2)
+    assert gaussian_claim(curves_table(FULL, "fashion-mnist", results)).holds is holds
 
 
 @pytest.mark.parametrize(("error", "holds"), [(0.05, True), (0.1, False)])
 def test_the_claim_on_augmented_images(error, holds):
     each = augmented(FULL, "fashion-mnist")
     results = {point: made(error if point.centers > 10_000 else 0.1) for point in each.values()}
-    assert augment_claim(each, results).holds is holds
+    assert augment_claim(run_table("augment", each, results)).holds is holds

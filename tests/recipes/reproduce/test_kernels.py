@@ -7,9 +7,9 @@ import torch
 
 import kl as library
 from kl.errors import SingularKernelError
-from recipes.reproduce.analysis.course import HEADER, course
 from recipes.reproduce.experiments.kernels import (
     ALL,
+    HEADER,
     MAIN,
     NTK,
     RADIAL,
@@ -17,6 +17,8 @@ from recipes.reproduce.experiments.kernels import (
     Kernels,
     by_epoch_and_second,
     compare_ntk,
+    course,
+    course_table,
     rows_tested,
     run,
     search,
@@ -30,6 +32,7 @@ from recipes.reproduce.points.search import BandwidthSearch, at_an_end, best, th
 from recipes.reproduce.published import NTK_CIFAR_ACCURACY, NTK_CIFAR_EPOCHS
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import by_epoch, rows_of, stacked
 
 CPU = Context(accelerator="cpu")
 
@@ -45,12 +48,12 @@ def made(kernel, train_error, test_error, tested=None, data="cifar10", source="c
         "n": 50_000,
         "diverged": diverged,
     }
-    return course(point, fit)
+    return course([point], {point: fit})
 
 
 def three(gaussian, laplacian, ntk):
     """The three main runs from their training and test errors."""
-    return [made(kernel, *each) for kernel, each in zip(MAIN, (gaussian, laplacian, ntk), strict=True)]
+    return stacked(made(kernel, *each) for kernel, each in zip(MAIN, (gaussian, laplacian, ntk), strict=True))
 
 
 def test_tiny_scale(kl, tmp_path):
@@ -157,31 +160,35 @@ def test_three_digits(value, rounded):
 
 def test_a_course():
     each = made(NTK, [0.1, 0.0, 0.0], [0.5, 0.4, 0.45], source="cifar10-jpeg")
-    assert each.epochs == [1, 2, 3]
-    assert each.elapsed == [1.0, 2.0, 3.0]
-    assert each.fitted == 2
-    assert each.data == "CIFAR-10 (JPEG), n=50000"
-    assert [row["test_error"] for row in each.rows()] == [0.5, 0.4, 0.45]
-    assert each.cells() == ("ReLU NTK", "50.00%", "45.00%", "40.00%", "0.000%", "2", "1.00", "1.00")
+    rows = rows_of(by_epoch(each))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["seconds"] for row in rows] == [1.0, 2.0, 3.0]
+    assert each["fitted_at"].iat[0] == 2
+    assert course_table(each).title == "CIFAR-10 (JPEG), n=50000"
+    assert [row["test_error"] for row in rows] == [0.5, 0.4, 0.45]
+    cells = ("ReLU NTK", "50.00%", "45.00%", "40.00%", "0.000%", "2", "1.00", "1.00")
+    assert course_table(each).rows == [cells]
 
 
 def test_a_course_that_was_tested_now_and_then():
     each = made(NTK, [0.1, 0.1, 0.1, 0.1], [0.5, 0.4], tested=[2, 4])
-    assert [row["test_error"] for row in each.rows()] == [None, 0.5, None, 0.4]
-    assert each.cells()[1:3] == ("", "40.00%")
-    assert each.cells()[5] == "not reached"
-    lines = by_epoch_and_second([each]).axes
+    assert [row["test_error"] for row in rows_of(by_epoch(each))] == [None, 0.5, None, 0.4]
+    (cells,) = course_table(each).rows
+    assert cells[1:3] == ("", "40.00%")
+    assert cells[5] == "not reached"
+    lines = by_epoch_and_second(each).axes
     assert list(lines[2].lines[0].get_xdata()) == [2, 4]
     assert list(lines[3].lines[0].get_xdata()) == [2.0, 4.0]
 
 
 def test_a_course_that_diverged_at_once():
     each = made(NTK, [], [], diverged=True)
-    assert each.rows() == []
-    assert each.cells() == ("ReLU NTK (diverged)", *[""] * (len(HEADER) - 1))
+    assert len(by_epoch(each)) == 0
+    assert course_table(each).rows == [("ReLU NTK (diverged)", *[""] * (len(HEADER) - 1))]
     good = made(MAIN[1], [0.1, 0.0], [0.5, 0.4])
-    assert worse_claim([good, each]).holds is None
-    assert len(side_by_side([[good, each], [good]]).axes) == 4
+    both = stacked([good, each])
+    assert worse_claim(both).holds is None
+    assert len(side_by_side([both, good]).axes) == 4
 
 
 GOOD = ([0.1, 0.0, 0.0], [0.5, 0.44, 0.43])
@@ -204,19 +211,19 @@ def test_the_claim_that_the_gaussian_is_slower(errors, holds):
 
 def test_a_run_that_diverged_says_nothing_of_epochs():
     runs = three(([0.2, 0.1, 0.0], [0.5] * 3), GOOD, GOOD)
-    runs[1] = made(MAIN[1], [0.1], [0.5], diverged=True)
-    assert slower_claim(runs).holds is None
+    broken = made(MAIN[1], [0.1], [0.5], diverged=True)
+    assert slower_claim(stacked([runs.iloc[:1], broken, runs.iloc[2:]])).holds is None
 
 
 def test_the_published_accuracy():
     errors = [0.5] * (NTK_CIFAR_EPOCHS - 1) + [0.41, 0.9]
     each = made(NTK, [0.0] * len(errors), errors, source="cifar10-jpeg")
-    (found,) = compare_ntk(each)
+    (found,) = compare_ntk(rows_of(each)[0])
     assert (found.ours, found.published) == (pytest.approx(59.0), pytest.approx(100 * NTK_CIFAR_ACCURACY))
     assert "JPEG" in found.note
-    (original,) = compare_ntk(made(NTK, [0.0] * len(errors), errors))
+    (original,) = compare_ntk(rows_of(made(NTK, [0.0] * len(errors), errors))[0])
     assert "JPEG" not in original.note
-    assert compare_ntk(made(NTK, [0.0], [0.5])) == []
+    assert compare_ntk(rows_of(made(NTK, [0.0], [0.5]))[0]) == []
 
 
 def test_rows_of_the_test_set():

@@ -1,16 +1,17 @@
 """`kl reproduce random-labels` and `kl reproduce networks`, and the networks' points."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from recipes.reproduce.experiments import networks, random_labels
 from recipes.reproduce.experiments.random_labels import Model
+from recipes.reproduce.page.drawing import panels
 from recipes.reproduce.points.network import Network
 from recipes.reproduce.points.sample import Sample
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import sweep_table
 
 
 def record(folder, name):
@@ -175,10 +176,6 @@ def test_error_limits_leave_first_epochs_out():
     assert networks.error_limits([[0.031, 0.03]])[1] == pytest.approx(0.031 * 1.05)
 
 
-def test_seconds_until_the_end_of_each_epoch():
-    assert networks.seconds_until({"seconds_per_epoch": [1.0, 2.0, 0.5]}) == [1.0, 3.0, 3.5]
-
-
 def exact_levels(*errors):
     return {"levels": [{"test_error": error} for error in errors], "c": 10, "n": 9, "data_source": "digits"}
 
@@ -216,8 +213,11 @@ def test_text_of_epochs():
 
 
 def test_zero_stands_below_one_row():
-    axes = SimpleNamespace(plotted=[])
-    axes.plot = lambda x, y, **_: axes.plotted.append((list(x), list(y)))
-    result = {"n": 100, "fitted_epoch": 3, "curves": {"train/error": [0.5, 0.01, 0.0]}}
-    random_labels.draw(axes, result, "", "k", "-", {})
-    assert axes.plotted == [([1, 2, 3], [0.5, 0.01, 0.004]), ([3], [0.004])]
+    curves = {"train/error": [0.5, 0.01, 0.0], "train/mse": [0.5, 0.01, 0.0]}
+    result = {"n": 100, "fitted_epoch": 3, "curves": curves, "tested_epochs": [], "seconds_per_epoch": [1.0] * 3}
+    point = Network(sample=Sample(data="digits", n=100), widths=(64,))
+    runs = sweep_table([point], {point: result}, labels=lambda run: "original")
+    _, ((axes,),) = panels(1, 1)
+    random_labels.draw(axes, runs.assign(title="", colour="k", style=[{}]))
+    plotted = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert plotted == [([1, 2, 3], [0.5, 0.01, 0.004]), ([3], [0.004])]

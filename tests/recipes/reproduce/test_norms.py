@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.reproduce.analysis.growth import GROWTH_NOISES, grouped, growth_draws, growth_points, growth_records
+from recipes.reproduce.analysis.growth import GROWTH_NOISES, growth_draws, growth_points, growth_table, norms_by_n
 from recipes.reproduce.analysis.laws import best_dimension, fit_exponential, fit_power
 from recipes.reproduce.analysis.norm_claims import (
     coincide,
@@ -20,9 +20,10 @@ from recipes.reproduce.experiments.noise import draws, near_bayes
 from recipes.reproduce.points.eigenvalues import Eigenvalues
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
-from recipes.reproduce.points.sample import Sample, gaussian, laplacian
+from recipes.reproduce.points.sample import KernelSpec, Sample, gaussian, laplacian
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import rows_of, table
 
 SIZES = [500, 1000, 5000, 20_000, 60_000]
 
@@ -65,20 +66,29 @@ def test_best_dimension():
     assert 40 < least <= 50
 
 
+def laws(d, **norms):
+    """The table of laws through norms without label noise, by kernel."""
+    return table(
+        {"kernel": name, "noise": 0.0, "n": SIZES, "power": fit_power(SIZES, own), "exponential": exponential}
+        for name, own in norms.items()
+        for exponential in [fit_exponential(SIZES, own, d)]
+    )
+
+
 def test_laws_that_data_tells_apart_are_not_said_to_be_the_same():
     steep = [np.exp(0.5 * n ** (1 / 4)) for n in SIZES]
-    apart = law_sentences({("gaussian", 0.0): (fit_power(SIZES, steep), fit_exponential(SIZES, steep, 4))}, SIZES, 4)
+    apart = law_sentences(laws(4, gaussian=steep), 4)
     assert "cannot tell" not in apart[0]
     generator = np.random.default_rng(0)
     rough = [n**0.3 * np.exp(0.1 * generator.standard_normal()) for n in SIZES]
-    same = law_sentences({("gaussian", 0.0): (fit_power(SIZES, rough), fit_exponential(SIZES, rough, 784))}, SIZES, 784)
+    same = law_sentences(laws(784, gaussian=rough), 784)
     assert "cannot tell growth like" in same[0]
 
 
 def record(n, noise, norm, way="interpolated", seed=0, kernel="gaussian", fitted=True):
     return {
+        "spec": KernelSpec(name=kernel, bandwidth=5.0),
         "kernel": kernel,
-        "bandwidth": 5.0,
         "n": n,
         "seed": seed,
         "noise": noise,
@@ -92,43 +102,41 @@ def test_noise_that_raises_the_norm():
     raised = [
         record(n, e, n**0.5 * (1 + e * n / 50), seed=s) for n in (100, 1000) for e in GROWTH_NOISES for s in (0, 1)
     ]
-    assert noise_raises(gaussian(5.0), raised).holds is True
+    assert noise_raises(table(raised)).holds is True
     level = [record(n, e, n**0.5 + s, seed=s) for n in (100, 1000) for e in GROWTH_NOISES for s in (0, 1)]
-    assert noise_raises(gaussian(5.0), level).holds is False
+    assert noise_raises(table(level)).holds is False
 
 
 def test_norms_are_compared_on_the_same_rows_and_labels():
     exact = [record(100, 0.0, 10.0, seed=0), record(100, 0.0, 20.0, seed=1)]
-    assert interpolated_exceeds(gaussian(5.0), exact).holds is None
-    assert interpolated_exceeds(gaussian(5.0), [*exact, record(100, 0.0, 19.0, "overfitted", 1)]).holds is True
-    assert interpolated_exceeds(gaussian(5.0), [*exact, record(100, 0.0, 11.0, "overfitted", 0)]).holds is False
+    assert interpolated_exceeds(table(exact)).holds is None
+    assert interpolated_exceeds(table([*exact, record(100, 0.0, 19.0, "overfitted", 1)])).holds is True
+    assert interpolated_exceeds(table([*exact, record(100, 0.0, 11.0, "overfitted", 0)])).holds is False
     unfitted = record(100, 0.0, 11.0, "overfitted", 0, fitted=False)
-    assert interpolated_exceeds(gaussian(5.0), [*exact, unfitted]).holds is None
+    assert interpolated_exceeds(table([*exact, unfitted])).holds is None
 
 
 def test_curves_that_coincide():
     same = [record(n, e, n**0.5 * (1 + e / 10)) for n in (100, 1000) for e in GROWTH_NOISES]
-    assert coincide(gaussian(5.0), same).holds is True
-    assert coincide(gaussian(5.0), [*same[:-1], record(1000, 0.1, 40.0)]).holds is False
+    assert coincide(table(same)).holds is True
+    assert coincide(table([*same[:-1], record(1000, 0.1, 40.0)])).holds is False
 
 
 def test_every_law_is_judged_by_itself():
     steep = [np.exp(0.5 * n ** (1 / 4)) for n in SIZES]
     rough = [n**0.3 * np.exp(0.5 * (-1) ** i) for i, n in enumerate(SIZES)]
-    laws = {
-        (name, 0.0): (fit_power(SIZES, norms), fit_exponential(SIZES, norms, 4))
-        for name, norms in (("gaussian", steep), ("laplacian", rough))
-    }
-    said = law_sentences(laws, SIZES, 4)[0]
+    said = law_sentences(laws(4, gaussian=steep, laplacian=rough), 4)[0]
     assert said.endswith("gaussian with 0% noise grows more like the exponential law.")
 
 
 def test_near_to_the_bayes_error():
-    levels = [{"noise": noise, "test_error_noisy": 0.1 + gap} for noise, gap in ((0.0, 0.0), (0.2, 0.04), (0.4, 0.12))]
-    far = near_bayes(gaussian(5.0), [*levels, {"noise": 0.6, "test_error_noisy": 0.14}], [0.1] * 4, 100)
+    same = {"spec": gaussian(5.0), "n": 100, "bayes_error": 0.1}
+    gaps = ((0.0, 0.0), (0.2, 0.04), (0.4, 0.12), (0.6, 0.04))
+    levels = [{**same, "noise": noise, "test_error_noisy": 0.1 + gap} for noise, gap in gaps]
+    far = near_bayes(table(levels))
     assert far.holds is False
     assert "at most 12.0 points above it, at 40% noise; within 5 points up to 20%" in far.seen
-    near = near_bayes(gaussian(5.0), levels[:2], [0.1] * 2, 100)
+    near = near_bayes(table(levels[:2]))
     assert near.holds is True
     assert "within 5 points up to 20%" in near.seen
 
@@ -137,8 +145,8 @@ def test_single_draws_are_named():
     records = [
         record(n, 0.0, 1.0, way, seed) for n in (10, 20) for way in ("interpolated", "overfitted") for seed in (0, 1)
     ]
-    assert draws(records) == "there are several of each"
-    assert draws(records[:-1]).endswith("overfitted n=20")
+    assert draws(table(records)) == "there are several of each"
+    assert draws(table(records[:-1])).endswith("overfitted n=20")
 
 
 def test_draws_beyond_all_rows_are_one(tmp_path):
@@ -149,7 +157,7 @@ def test_draws_beyond_all_rows_are_one(tmp_path):
 def test_an_overfitted_run_that_diverged_has_no_error(monkeypatch):
     setting = Setting("tiny")
     results = {p: fake(p) for p in growth_points(setting, gaussian(1.5))}
-    found = [r for r in growth_records(setting, results, gaussian(1.5)) if r["way"] == "overfitted"]
+    found = [r for r in rows_of(growth_table(setting, results, gaussian(1.5))) if r["way"] == "overfitted"]
     assert found
     assert all(r["test_error"] is None and not r["fitted"] for r in found)
 
@@ -165,16 +173,16 @@ def fake(point):
 
 def test_near_to_the_identity():
     assert share_near_one([3.0, 1.1, 0.9, 0.1]) == 0.5
-    records = [record(100, e, 10.0) for e in GROWTH_NOISES]
-    close = identity_sentence(gaussian(5.0), records, {"eigenvalues": [1.0] * 10, "n": 10})
+    records = table(record(100, e, 10.0) for e in GROWTH_NOISES)
+    close = identity_sentence(records, {"eigenvalues": [1.0] * 10, "n": 10})
     assert "100% of K's eigenvalues at n=10" in close
     assert "|f*|^2 / n = 1.00. The nearer K is to the identity" in close
-    assert "not close" in identity_sentence(gaussian(5.0), records, {"eigenvalues": [5.0, 0.1], "n": 2})
+    assert "not close" in identity_sentence(records, {"eigenvalues": [5.0, 0.1], "n": 2})
 
 
-def test_grouped_by_n_over_seeds():
+def test_norms_by_n_are_means_over_seeds():
     records = [record(1000, 0.0, 3.0), record(100, 0.0, 1.0), record(100, 0.0, 2.0, seed=1), record(100, 0.1, 9.0)]
-    assert grouped(records, "rkhs_norm", noise=0.0) == ([100, 1000], [[1.0, 2.0], [3.0]])
+    assert list(norms_by_n(table(records), gaussian(5.0), 0.0).items()) == [(100, 1.5), (1000, 3.0)]
 
 
 def test_levels_of_noise_are_those_of_runs_with_that_noise_alone():

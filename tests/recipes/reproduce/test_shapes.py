@@ -7,13 +7,13 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from recipes.reproduce.experiments import geometry, neighbours
-from recipes.reproduce.experiments.synthetic import Series
-from recipes.reproduce.parts.synthetic_claims import claims_of
+from recipes.reproduce.experiments.synthetic import claims_of
 from recipes.reproduce.points.neighbours import Neighbours
 from recipes.reproduce.points.outlier import Outlier
 from recipes.reproduce.points.sample import KernelSpec, Sample, gaussian, laplacian
 from recipes.reproduce.published import NEIGHBOURS, NEIGHBOURS_COLUMNS
 from recipes.reproduce.sweep.point import Context
+from recipes.reproduce.table import table
 
 
 def test_neighbours_are_those_of_scikit_learn():
@@ -33,16 +33,19 @@ def test_neighbours_are_those_of_scikit_learn():
 
 def made_up(shift, spread=0.0):
     """The published errors with a shift, of three seeds."""
-    return {
-        noise: {
-            n: {
-                name: [value + shift + s for s in (-spread, 0.0, spread)]
-                for name, value in zip(NEIGHBOURS_COLUMNS, row, strict=True)
-            }
-            for n, row in by_n.items()
-        }
+    return table(
+        {"noise": noise, "n": n, "classifier": name, "seed": seed, "test_error": value + shift + (seed - 1) * spread}
         for noise, by_n in NEIGHBOURS.items()
-    }
+        for n, row in by_n.items()
+        for name, value in zip(NEIGHBOURS_COLUMNS, row, strict=True)
+        for seed in range(3)
+    )
+
+
+def changed(errors, noise, n, name, error):
+    """The errors with another one for a classifier."""
+    there = (errors["noise"] == noise) & (errors["n"] == n) & (errors["classifier"] == name)
+    return errors.assign(test_error=errors["test_error"].mask(there, error))
 
 
 def test_every_entry_of_the_tables_is_compared():
@@ -55,9 +58,8 @@ def test_every_entry_of_the_tables_is_compared():
 
 
 def test_where_ours_differs_the_papers_own_curve_is_shown():
-    assert neighbours.off_curve_sentences(made_up(0.0)[0.0]) == []
-    errors = made_up(0.0)[0.0]
-    errors[15000]["laplacian"] = [0.0263]
+    assert neighbours.off_curve_sentences(made_up(0.0)) == []
+    errors = changed(made_up(0.0), 0.0, 15000, "laplacian", 0.0263)
     (sentence,) = neighbours.off_curve_sentences(errors)
     # 3.38% at 7500 and 1.57% at 60000: a third of the way on logarithmic axes
     assert f"has {0.0338 ** (2 / 3) * 0.0157 ** (1 / 3):.2%} there" in sentence
@@ -65,11 +67,11 @@ def test_where_ours_differs_the_papers_own_curve_is_shown():
 
 def test_claims_of_neighbours():
     errors = made_up(0.0)
-    assert [neighbours.better_claim(noise, errors[noise]).holds for noise in (0.0, 0.1)] == [True, True]
+    assert [neighbours.better_claim(errors[errors["noise"] == noise]).holds for noise in (0.0, 0.1)] == [True, True]
     assert neighbours.robust_claim(errors).holds is True
-    errors[0.0][500]["3-NN"] = [0.01]
-    assert neighbours.better_claim(0.0, errors[0.0]).holds is False
-    errors[0.1][500]["gaussian"] = [0.9]
+    errors = changed(errors, 0.0, 500, "3-NN", 0.01)
+    assert neighbours.better_claim(errors[errors["noise"] == 0.0]).holds is False
+    errors = changed(errors, 0.1, 500, "gaussian", 0.9)
     assert neighbours.robust_claim(errors).holds is False
 
 
@@ -98,19 +100,18 @@ def test_how_far_a_disturbance_reaches():
 
 def test_claims_of_geometry():
     def rows(widths, disturbances):
-        return [
+        return table(
             {"kernel": name, "width": width, "disturbance_beyond_near": beyond, "size": 3.0}
             for name, width, beyond in zip(("gaussian", "laplacian"), widths, disturbances, strict=True)
-        ]
+        )
 
     assert [claim.holds for claim in geometry.claims(rows((0.2, 0.05), (0.1, 0.0)))] == [True, True]
     assert [claim.holds for claim in geometry.claims(rows((0.05, 0.2), (0.1, 0.1)))] == [False, False]
 
 
-def series(way, noise, norm, error, kernel="gaussian", n=1000):
+def fit(way, noise, norm, error, kernel="gaussian", n=1000):
     spec = KernelSpec(name=kernel, bandwidth=6.0)
-    fields = {"kernel": spec, "way": way, "noise": noise, "norms": {n: [norm]}, "errors": {n: [error]}}
-    return Series(kind=1, **fields, bayes_error=0.0)
+    return {"spec": spec, "kernel": kernel, "n": n, "way": way, "noise": noise, "rkhs_norm": norm, "test_error": error}
 
 
 @pytest.mark.parametrize(
@@ -123,17 +124,17 @@ def series(way, noise, norm, error, kernel="gaussian", n=1000):
 )
 def test_claims_of_synthetic_1(one, over, expected):
     norms = {0.0: 10.0, 0.01: one, 0.1: 300.0}
-    found = [series("interpolated", noise, norm, 0.01) for noise, norm in norms.items()]
-    found += [series("overfitted", noise, over * norm, 0.015) for noise, norm in norms.items()]
-    assert [claim.holds for claim in claims_of(1, found, 1000)] == expected
+    found = [fit("interpolated", noise, norm, 0.01) for noise, norm in norms.items()]
+    found += [fit("overfitted", noise, over * norm, 0.015) for noise, norm in norms.items()]
+    assert [claim.holds for claim in claims_of(1, table(found), 1000)] == expected
 
 
 def test_claims_of_synthetic_2_and_of_runs_that_did_not_fit():
     for raised, holds in ((1.1, True), (1.5, False)):
-        found = [series("interpolated", noise, 10 * raised ** (noise * 10), 0.2) for noise in (0.0, 0.01, 0.1)]
-        assert [claim.holds for claim in claims_of(2, found, 1000)] == [holds]
-    alone = [series("interpolated", noise, 10.0, 0.01) for noise in (0.0, 0.01, 0.1)]
-    assert [claim.holds for claim in claims_of(1, alone, 1000)][1:] == [None, None, None]
+        found = [fit("interpolated", noise, 10 * raised ** (noise * 10), 0.2) for noise in (0.0, 0.01, 0.1)]
+        assert [claim.holds for claim in claims_of(2, table(found), 1000)] == [holds]
+    alone = [fit("interpolated", noise, 10.0, 0.01) for noise in (0.0, 0.01, 0.1)]
+    assert [claim.holds for claim in claims_of(1, table(alone), 1000)][1:] == [None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from recipes.reproduce.analysis.reached import epochs_of, epochs_to, seconds_after, seconds_of
-from recipes.reproduce.analysis.scaling import Curve, log_slope, saturation
 from recipes.reproduce.experiments import acceleration, batch_size
+from recipes.reproduce.experiments.batch_size import curves_table, log_slope, saturation
 from recipes.reproduce.points.sample import gaussian
+from recipes.reproduce.table import stacked, table
 
 KERNEL = gaussian(5.0)
 
@@ -51,22 +52,16 @@ def test_saturation_is_found_again():
 
 
 def curve(critical=256, knee=256.0, epochs=8.0, q=20, m=None):
-    m = m or [2**i for i in range(3, 13)]
-    needed = [epochs * (1 + each / knee) for each in m]
-    return Curve(
-        KERNEL,
-        q,
-        critical,
-        tuple(m),
-        tuple(needed),
-        tuple(4096 / a * b for a, b in zip(m, needed, strict=True)),
-        tuple(needed),
-        (),
+    """The row of one kernel and q whose epochs grow from `epochs` on, from its runs."""
+    same = {"spec": KERNEL, "q": q, "critical_batch_size": critical}
+    needed = {each: epochs * (1 + each / knee) for each in m or [2**i for i in range(3, 13)]}
+    return curves_table(
+        table({**same, "m": m, "epochs": e, "steps": 4096 / m * e, "seconds": e} for m, e in needed.items())
     )
 
 
 def test_slopes_below_and_above_the_critical_size():
-    scaled = curve()
+    scaled = curve().iloc[0]
     expected = np.polyfit(np.log([8, 16, 32, 64]), np.log([(1 + m / 256) / m for m in (8, 16, 32, 64)]), 1)[0]
     assert scaled.below == pytest.approx(expected)
     assert -1 < scaled.below < -0.9
@@ -75,30 +70,31 @@ def test_slopes_below_and_above_the_critical_size():
 
 
 def test_what_cannot_be_told():
-    assert curve(epochs=1.0, knee=1e9).below is None  # less than one and a half epochs
-    assert curve(m=[8, 16]).above is None
-    assert curve(m=[8, 16, 32]).knee is None  # not beyond 2 m*
+    assert curve(epochs=1.0, knee=1e9).iloc[0].below is None  # less than one and a half epochs
+    assert curve(m=[8, 16]).iloc[0].above is None
+    assert curve(m=[8, 16, 32]).iloc[0].knee is None  # not beyond 2 m*
 
 
 @pytest.mark.parametrize(
     ("knee", "linear", "saturated"), [(256.0, True, True), (16.0, False, True), (1e6, True, False)]
 )
 def test_claims_of_scaling(knee, linear, saturated):
-    found = [curve(knee=knee)]
+    found = curve(knee=knee)
     assert batch_size.linear_claim(found).holds is linear
     assert batch_size.saturated_claim(found).holds is saturated
 
 
 def test_claims_without_curves():
-    assert batch_size.linear_claim([]).holds is None
-    assert batch_size.saturated_claim([curve(m=[8, 16])]).holds is None
+    assert batch_size.linear_claim(curve().iloc[:0]).holds is None
+    assert batch_size.saturated_claim(curve(m=[8, 16])).holds is None
 
 
 def test_claim_of_ranks():
-    growing = [curve(100, 100.0, q=0), curve(1000, 1100.0, q=20)]
+    growing = stacked([curve(100, 100.0, q=0), curve(1000, 1100.0, q=20)])
     assert batch_size.rank_claim(growing).holds is True
     assert batch_size.rank_claim(growing[::-1]).holds is False
-    assert batch_size.rank_claim([curve(100, 1000.0, q=0), curve(1000, 1100.0, q=20)]).holds is False  # far from m*
+    far = stacked([curve(100, 1000.0, q=0), curve(1000, 1100.0, q=20)])  # from m*
+    assert batch_size.rank_claim(far).holds is False
     assert batch_size.rank_claim(growing[:1]).holds is None
 
 
