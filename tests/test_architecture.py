@@ -15,7 +15,7 @@ ALLOWED = {
 }
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 # Imported inside functions, so that `kl --help` is fast. kl.errors imports nothing, but kl/__init__ imports torch.
-HEAVY = {"torch", "torchvision", "torchmetrics", "sklearn", "scipy", "matplotlib", "tensorboard", *LIGHTNING}
+HEAVY = {"torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "matplotlib", "tensorboard", *LIGHTNING}
 HEAVY |= {"numpy", "kl", "datamodules", "callbacks"}
 FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in OURS}
 
