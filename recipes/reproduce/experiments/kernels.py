@@ -101,7 +101,7 @@ class Kernels(Experiment):
         )
         figures = {f"kernels-{setting.data(data)}": by_epoch_and_second(main[data]) for data in names}
         return Presentation(
-            figures={**figures, "kernels-all": side_by_side(list(every.values()))},
+            figures=figures | {"kernels-all": side_by_side(list(every.values()))},
             rows=rows_of(by_epoch(shown), columns),
             comparisons=comparisons,
             claims=[make(main[data]) for data in names for make in (worse_claim, slower_claim)],
@@ -293,8 +293,7 @@ def sentences(searches: DataFrame, found: DataFrame) -> list[str]:
     ]
     if ends:
         said.append(f"The best bandwidth is the smallest or the largest one tried for {'; '.join(ends)}.")
-    if diverged := [
-        f"{row['set']}, n={row['n']}, {row['spec'].title}" for row in rows_of(found[found["diverged"].astype(bool)])
-    ]:
+    diverged = [f"{row['set']}, n={row['n']}, {row['spec'].title}" for row in rows_of(found) if row["diverged"]]
+    if diverged:
         said.append(f"Training diverged for {'; '.join(diverged)}: only the epochs before are shown.")
     return said

@@ -17,12 +17,13 @@ from kl import InputError, MemoryBudgetError, SingularKernelError
 from recipes.reproduce import runner
 from recipes.reproduce.experiment import Experiment
 from recipes.reproduce.experiments import EXPERIMENTS
-from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table, mean_and_spread
+from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.points.sample import Sample, laplacian
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context, Point
 from recipes.reproduce.sweep.store import Store
 from recipes.reproduce.sweep.sweep import Sweep
+from recipes.reproduce.table import mean, spread
 
 NAMES = [
     "convergence",
@@ -351,5 +352,5 @@ def test_comparisons():
 
 
 def test_mean_and_spread():
-    assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    assert mean_and_spread([4.0]) == (4.0, 0.0)
+    assert (mean([1.0, 2.0, 3.0]), spread([1.0, 2.0, 3.0])) == (2.0, 1.0)
+    assert (mean([4.0]), spread([4.0])) == (4.0, 0.0)
