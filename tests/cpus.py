@@ -61,15 +61,15 @@ SETTINGS = (
 )
 CORE = (Setting("default", "AVX2", 2), Setting("avx2", "AVX512_CORE", 1))
 CORE_FILES = (
-    "kernels",
-    "relu_kernels",
-    "rows_engine",
-    "codes",
-    "matrix",
-    "interpolation",
-    "pcg",
-    "fitted_norm",
-    "eigenpro",
+    "tests/kl/kernels/test_kernels.py",
+    "tests/kl/kernels/test_relu.py",
+    "tests/kl/products/test_blocks.py",
+    "tests/kl/products/test_kept.py",
+    "tests/kl/rows/test_int8.py",
+    "tests/kl/exact/test_interpolate.py",
+    "tests/kl/exact/test_conjugate_gradients.py",
+    "tests/kl/eigenpro/test_fitted.py",
+    "tests/kl/eigenpro/test_optimizer.py",
 )
 
 
@@ -78,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--core", action="store_true", help="two settings and the files nearest to the products")
     core = parser.parse_args().core
-    files = [f"tests/test_{name}.py" for name in CORE_FILES] if core else ["tests"]
+    files = CORE_FILES if core else ("tests",)
     failed = []
     for setting in CORE if core else SETTINGS:
         if not setting.runs_here():

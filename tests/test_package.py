@@ -31,3 +31,9 @@ def test_malicious_releases_are_excluded():
     lightning = next(line for line in PROJECT["project"]["dependencies"] if line.startswith("pytorch-lightning"))
     assert "!=2.6.2" in lightning
     assert "!=2.6.3" in lightning
+
+
+def test_the_core_of_the_numeric_tests_is_there():
+    from cpus import CORE_FILES
+
+    assert not [name for name in CORE_FILES if not (ROOT / name).is_file()]
