@@ -16,7 +16,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from recipes.output.last_words import INTERRUPTED, READER_GONE, end_with_parent, is_rank, say_last
+from recipes.output.last_words import INTERRUPTED, NAME, READER_GONE, REMEDY, end_with_parent, is_rank, say_last
 from recipes.output.streams import OutputLost, check_streams
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def _report(error: Exception) -> NoReturn:
     if not is_rank():
         raise error
     fault = " ".join(f"{type(error).__name__}: {error}".split())
-    say_last("".join(traceback.format_exception(error)), 1, fault)
+    trace = "".join(traceback.format_exception(error))
+    say_last(f"{trace}error: {os.environ[NAME]} failed: {fault}: {REMEDY}", 1)
     sys.exit(1)
 
 
@@ -142,11 +143,12 @@ def _fail(message: str, code: int, no_answer: bool = False) -> NoReturn:
     Those that torchrun starts do, before they are connected; tasks of SLURM may have nothing to do with each other.
     """
     local_rank = os.environ.get("LOCAL_RANK", "0")
-    if local_rank.isdecimal() and int(local_rank) > 0:
-        if code != INTERRUPTED:
-            time.sleep(FIRST_SPEAKS)
-        if not (is_rank() or _is_connected()):
-            sys.exit(code)
+    another = local_rank.isdecimal() and int(local_rank) > 0
+    if another and code != INTERRUPTED:
+        time.sleep(FIRST_SPEAKS)
+    # An interrupt may have met the import of torch, which cannot be imported again.
+    if another and not is_rank() and (code == INTERRUPTED or not _is_connected()):
+        sys.exit(code)
     say_last("error: " + " ".join(message.split()), code, no_answer=no_answer)
     sys.exit(code)
 

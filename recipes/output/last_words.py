@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 
 INTERRUPTED = 130  # as of a program that Ctrl-C ends; what typer returns for a KeyboardInterrupt, too
 READER_GONE = 141  # as of a program that SIGPIPE ends
-PARENT = "KL_PARENT"  # environment variable of a rank: the process that started it
-FILE = "TORCHELASTIC_ERROR_FILE"  # the same: where torch.distributed.elastic lets it leave an error
+PARENT, NAME = "KL_PARENT", "KL_RANK"  # environment variables of a rank: who started it; "rank 1 of 2", say
+FILE = "TORCHELASTIC_ERROR_FILE"  # another: where torch.distributed.elastic lets it leave an error
 INTERVAL = 0.5  # seconds between two looks at the parent
 REMEDY = "all ranks stop; where an epoch was finished, --resume last goes on from there"
 
@@ -30,9 +30,7 @@ class LastWords:
     """When, in seconds since 1970."""
     code: int
     """The exit code."""
-    fault: str = ""
-    """The error alone, where the message is the traceback of a fault of the program."""
-    no_answer: bool = False
+    no_answer: bool
     """Whether the reason is that another rank does not answer."""
 
 
@@ -41,22 +39,15 @@ def is_rank() -> bool:
     return PARENT in os.environ
 
 
-def say_last(message: str, code: int, fault: str = "", no_answer: bool = False) -> None:
-    """Say why this process ends. A rank leaves it to the command that started it; what a rank says first stands.
-
-    Args:
-        message: as of `LastWords`, like the others.
-        code: the exit code.
-        fault: the error, where there is a traceback.
-        no_answer: whether another rank does not answer.
-    """
+def say_last(message: str, code: int, no_answer: bool = False) -> None:
+    """Say why this process ends. A rank leaves it to the command that started it; what a rank says first stands."""
     if is_rank():
         path = os.environ[FILE]
         if os.path.exists(path):
             return
         try:
             with open(f"{path}.part", "w", encoding="utf-8") as file:
-                json.dump(asdict(LastWords(message, time.time(), code, fault, no_answer)), file)
+                json.dump(asdict(LastWords(message, time.time(), code, no_answer)), file)
             os.replace(file.name, path)
             return
         except OSError:  # the disk is full

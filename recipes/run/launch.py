@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
 
-from recipes.output.last_words import INTERRUPTED, PARENT, READER_GONE, REMEDY, LastWords, read_last, say_last
+from recipes.output.last_words import INTERRUPTED, NAME, PARENT, READER_GONE, REMEDY, LastWords, read_last, say_last
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from recipes.run.processes import Processes
 
 POLL = 0.1  # seconds between two looks at the ranks
-SAID = (2, INTERRUPTED, READER_GONE)  # exit codes of a rank that has said why itself, or has nobody to say it to
 AT_ONCE = 10  # seconds; a rank that is killed later was killed by torch, 30 s after it was asked to end
 
 
@@ -31,61 +30,44 @@ def launch_ranks(processes: Processes) -> NoReturn:
 
     Where one fails the others get SIGTERM, and 30 s later SIGKILL. The one that is to blame is reported, alone.
     """
+    from torch.distributed import TCPStore
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, start_processes
 
-    _silence_torch()
+    torch_says = logging.getLogger("torch.distributed.elastic")  # in many lines, what is said here in one
+    torch_says.addHandler(logging.NullHandler())
+    torch_says.propagate = False
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # none: they raise KeyboardInterrupt, as in all commands
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # heard while one process trains, too
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    store, shared = _meeting_point()
-    first, size = int(shared["NODE_RANK"]) * processes.here, processes.size
-    ranks = {
-        i: {**shared, "LOCAL_RANK": str(i), "RANK": str(first + i), "WORLD_SIZE": str(size)}
-        for i in range(processes.here)
-    }
+    node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
+    shared = {PARENT: str(os.getpid()), "NODE_RANK": node}
+    if "MASTER_PORT" not in os.environ and node == "0":
+        # The ranks meet in a store of this process: no other program can take its port before they come.
+        address = os.environ.get("MASTER_ADDR", "127.0.0.1")
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        shared |= {"MASTER_ADDR": address, "MASTER_PORT": str(store.port)}
+        shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    first = int(node) * processes.here
+    names = [f"rank {first + i} of {processes.size}" for i in range(processes.here)]
     program, *words = _command()
     with tempfile.TemporaryDirectory(prefix="kl-ranks-", ignore_cleanup_errors=True) as folder:
-        context = start_processes(
+        ranks = start_processes(
             name="rank",
             entrypoint=program,
-            args={i: tuple(words) for i in ranks},
-            envs=ranks,
+            args={i: tuple(words) for i in range(len(names))},
+            envs={i: {**shared, "LOCAL_RANK": str(i), NAME: name} for i, name in enumerate(names)},
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            done = context.wait(period=POLL)
+            done = ranks.wait(period=POLL)
         except (KeyboardInterrupt, SignalException):
             done = None
-            context.close()
-        said = {i: read_last(path) for i, path in context.error_files.items()}
-    del store  # needed until here
-    if done is None:
-        end_interrupted(said)
-    end_as(done.failures, said, first, size)
-
-
-def _silence_torch() -> None:
-    """Keep from the user what torch says of ranks that fail: it is said here in one line."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # none: they raise KeyboardInterrupt, as in all commands
-
-
-def _meeting_point() -> tuple[Any, dict[str, str]]:
-    """A store in which the ranks find each other, if no port is given, and the environment variables that name it.
-
-    It listens before the ranks start, so that no other program takes its port meanwhile.
-    """
-    address = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
-    shared = {"MASTER_ADDR": address, "NODE_RANK": node, PARENT: str(os.getpid())}
-    if "MASTER_PORT" in os.environ or node != "0":
-        return None, shared
-    from torch.distributed import TCPStore
-
-    store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
-    there = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    return store, {**shared, **there, "MASTER_PORT": str(store.port)}
+            ranks.close()
+        said = {i: read_last(path) for i, path in ranks.error_files.items()}
+    message, code = blamed(names, said, done.failures) if done is not None else interrupted(said)
+    if message:
+        say_last(message, code)
+    raise SystemExit(code)
 
 
 def _command() -> list[str]:
@@ -95,77 +77,37 @@ def _command() -> list[str]:
     return [sys.executable, *program, *sys.argv[1:]]
 
 
-# Which rank is to blame
+def interrupted(said: Mapping[int, LastWords | None]) -> tuple[str, int]:
+    """What the first rank has said that Ctrl-C has ended, and the exit code."""
+    messages = [words.message for words in said.values() if words is not None and words.code == INTERRUPTED]
+    return messages[0] if messages else "error: interrupted", INTERRUPTED
 
 
-class _End(NamedTuple):
-    """How a rank has ended. The smallest is the one to blame."""
-
-    kind: int
-    """0: it was killed; 1: it failed; 2: it was interrupted, or ended because of another."""
-    order: float
-    """Among those of one kind: the rank, or when it said so."""
-    message: str
-    code: int
-
-
-def end_interrupted(said: dict[int, LastWords | None]) -> NoReturn:
-    """End as Ctrl-C has ended the first rank."""
-    for words in said.values():
-        if words is not None and words.code == INTERRUPTED:
-            say_last(words.message, INTERRUPTED)
-            raise SystemExit(INTERRUPTED)
-    raise KeyboardInterrupt
-
-
-def end_as(failures: dict[int, ProcessFailure], said: dict[int, LastWords | None], first: int, size: int) -> NoReturn:
-    """End as the rank that is to blame; well where none has failed.
+def blamed(
+    names: list[str], said: Mapping[int, LastWords | None], failures: Mapping[int, ProcessFailure]
+) -> tuple[str, int]:
+    """What is to be said of the end of a run, if anything, and the exit code.
 
     Args:
-        failures: the ranks of this machine that did not end well, from 0.
-        said: the last words of its ranks.
-        first: which rank its rank 0 is among all.
-        size: how many there are on all machines.
+        names: of the ranks of this machine.
+        said: what they have said, by their number on this machine.
+        failures: those that did not end well.
     """
-    if not failures:
-        raise SystemExit(0)
-    began = min(failure.timestamp for failure in failures.values())
-    ends = []
+    began = min((failure.timestamp for failure in failures.values()), default=0)
+    # A rank that was killed is to blame before one that failed, and that before one that ended because of another,
+    # of which the first to say so is taken: kind, rank or time, message, exit code.
+    ends: list[tuple[int, float, str, int]] = []
     for i, failure in failures.items():
-        name, words = f"rank {first + i} of {size}", said[i]
-        if words is None:
-            ends.append(_end_of_silent(name, i, failure, at_once=failure.timestamp - began < AT_ONCE))
+        words, code = said[i], failure.exitcode
+        if words is not None:
+            kind, order = (2, words.timestamp) if words.code == INTERRUPTED or words.no_answer else (1, i)
+            ends.append((kind, order, words.message, words.code))
+        elif code == READER_GONE:
+            ends.append((1, i, "", code))
+        elif code > 0:
+            ends.append((1, i, f"error: {names[i]} ended with exit code {code}: {REMEDY}", 1))
         else:
-            ends.append(_end_of(name, i, words))
-    end = min(ends)
-    if end.message:
-        say_last(end.message, end.code)
-    raise SystemExit(end.code)
-
-
-def _end_of(name: str, rank: int, words: LastWords) -> _End:
-    message = words.message
-    if words.fault:
-        message += f"error: {name} failed: {words.fault}: {REMEDY}"
-    if words.code == INTERRUPTED or words.no_answer:
-        return _End(2, words.timestamp, message, words.code)
-    return _End(1, rank, message, words.code)
-
-
-def _end_of_silent(name: str, rank: int, failure: ProcessFailure, at_once: bool) -> _End:
-    code = failure.exitcode
-    if code in SAID:
-        return _End(1, rank, "", code)
-    if code > 0:
-        return _End(1, rank, f"error: {name} ended with exit code {code}: {REMEDY}", 1)
-    message = f"error: {name} was killed by {signal_name(-code)}: {REMEDY}"
-    if at_once and -code != signal.SIGTERM:
-        return _End(0, rank, message, 1)
-    return _End(2, failure.timestamp, message, 1)
-
-
-def signal_name(number: int) -> str:
-    """SIGKILL, say; of real-time signals the number."""
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
+            by_torch = -code == signal.SIGTERM or failure.timestamp - began >= AT_ONCE
+            kind, order = (2, failure.timestamp) if by_torch else (0, i)
+            ends.append((kind, order, f"error: {names[i]} was killed by {failure.signal_name()}: {REMEDY}", 1))
+    return min(ends)[2:] if ends else ("", 0)

@@ -5,69 +5,56 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from recipes.cli import INTERRUPTED, READER_GONE
 from recipes.output.last_words import FILE, PARENT, REMEDY, LastWords, read_last, say_last
-from recipes.run.launch import end_as, end_interrupted, signal_name
+from recipes.run.launch import blamed, interrupted
+
+NAMES = [f"rank {i} of 3" for i in range(3)]
+LOST = LastWords("error: rank 0 of 3 got no answer", 99.9, 1, no_answer=True)
+KEPT = LastWords("interrupted: 3 finished epochs are kept", 100.0, INTERRUPTED, no_answer=False)
+BAD = LastWords("error: bad", 100.0, 2, no_answer=False)
+ALSO_BAD = replace(BAD, message="error: bad (on rank 1 of 3)", timestamp=99.0)
 
 
-def ended(code, at=100):
-    """How torch has found a rank."""
-    return SimpleNamespace(exitcode=code, timestamp=at)
-
-
-def said(message, code, at=100.0, fault="", no_answer=False):
-    return LastWords(message, at, code, fault, no_answer)
-
-
-LOST = said("error: rank 0 of 3 got no answer", 1, at=99.9, no_answer=True)
-KEPT = said("interrupted: 3 finished epochs are kept", INTERRUPTED)
+def killed(number, name):
+    return f"error: rank {number} of 3 was killed by {name}: {REMEDY}"
 
 
 @pytest.mark.parametrize(
-    ("ranks", "code", "text"),
+    ("ranks", "message", "code"),
     [
-        ({}, 0, ""),
+        ({}, "", 0),
         # Killed, however soon the others have noticed; but not where torch has done it, for want of an answer.
-        ({0: (ended(1, 99), LOST), 1: (ended(-9), None)}, 1, f"error: rank 1 of 3 was killed by SIGKILL: {REMEDY}"),
-        ({0: (ended(1, 99), LOST), 1: (ended(-9, 130), None)}, 1, LOST.message),
-        ({0: (ended(130), KEPT), 2: (ended(-11), None)}, 1, f"error: rank 2 of 3 was killed by SIGSEGV: {REMEDY}"),
-        # The first of those that find the same mistake.
-        ({0: (ended(2), said("error: bad", 2)), 1: (ended(2), said("error: bad (on rank 1)", 2, 99))}, 2, "error: bad"),
-        ({0: (ended(-15), said("error: bad", 2)), 1: (ended(130), KEPT)}, 2, "error: bad"),
-        ({0: (ended(1), LOST), 1: (ended(2), said("error: bad (on rank 1)", 2))}, 2, "error: bad (on rank 1)"),
-        # A fault of the program, with its traceback.
-        (
-            {0: (ended(1), LOST), 1: (ended(1), said("Traceback\n", 1, fault="KeyError: 3"))},
-            1,
-            f"Traceback\nerror: rank 1 of 3 failed: KeyError: 3: {REMEDY}",
-        ),
-        ({1: (ended(7), None)}, 1, f"error: rank 1 of 3 ended with exit code 7: {REMEDY}"),
-        # Where nothing failed by itself, what came first.
-        ({0: (ended(1), replace(LOST, timestamp=101.0)), 1: (ended(130), KEPT)}, 130, KEPT.message),
-        ({0: (ended(1), LOST), 1: (ended(130), KEPT)}, 1, LOST.message),
-        ({0: (ended(-15), None), 1: (ended(-15), None)}, 1, f"error: rank 0 of 3 was killed by SIGTERM: {REMEDY}"),
+        ({0: (1, 99, LOST), 1: (-9, 100, None)}, killed(1, "SIGKILL"), 1),
+        ({0: (1, 99, LOST), 1: (-9, 130, None)}, LOST.message, 1),
+        ({0: (130, 100, KEPT), 2: (-11, 100, None)}, killed(2, "SIGSEGV"), 1),
+        # The first of those that find the same mistake, even if it was ended while it ended.
+        ({0: (2, 100, BAD), 1: (2, 99, ALSO_BAD)}, BAD.message, 2),
+        ({0: (-15, 100, BAD), 1: (130, 100, KEPT)}, BAD.message, 2),
+        ({0: (1, 99, LOST), 1: (2, 99, ALSO_BAD)}, ALSO_BAD.message, 2),
+        ({1: (7, 100, None)}, f"error: rank 1 of 3 ended with exit code 7: {REMEDY}", 1),
+        # Where none failed by itself, what came first.
+        ({0: (1, 101, replace(LOST, timestamp=101.0)), 1: (130, 100, KEPT)}, KEPT.message, 130),
+        ({0: (1, 99, LOST), 1: (130, 100, KEPT)}, LOST.message, 1),
+        ({1: (-15, 100, None), 2: (-15, 100, None)}, killed(1, "SIGTERM"), 1),
         # Nobody reads standard output any more.
-        ({0: (ended(READER_GONE), None)}, READER_GONE, ""),
+        ({0: (READER_GONE, 100, None)}, "", READER_GONE),
     ],
 )
-def test_who_is_to_blame(capsys, ranks, code, text):
-    failures = {i: failure for i, (failure, _) in ranks.items()}
-    with pytest.raises(SystemExit) as stop:
-        end_as(failures, {i: words for i, (_, words) in ranks.items()}, 0, 3)
-    assert (stop.value.code, capsys.readouterr().err) == (code, f"{text}\n" if text else "")
+def test_who_is_to_blame(ranks, message, code):
+    failures = {i: ProcessFailure(i, pid=1, exitcode=each[0], error_file="") for i, each in ranks.items()}
+    for i, failure in failures.items():
+        failure.timestamp = ranks[i][1]
+    assert blamed(NAMES, {i: each[2] for i, each in ranks.items()}, failures) == (message, code)
 
 
-def test_the_end_of_an_interrupted_run_is_that_of_its_first_rank(capsys):
-    other = said("interrupted: 2 finished epochs are kept", INTERRUPTED)
-    with pytest.raises(SystemExit) as stop:
-        end_interrupted({0: LOST, 1: KEPT, 2: other})
-    assert (stop.value.code, capsys.readouterr().err) == (INTERRUPTED, f"{KEPT.message}\n")
-    with pytest.raises(KeyboardInterrupt):
-        end_interrupted({0: None, 1: None})
+def test_an_interrupted_run_ends_as_its_first_rank():
+    assert interrupted({0: LOST, 1: KEPT, 2: replace(KEPT, message="other")}) == (KEPT.message, 130)
+    assert interrupted({0: LOST, 1: None}) == ("error: interrupted", 130)
 
 
 def test_what_a_rank_says_first_stands(tmp_path, monkeypatch, capsys):
@@ -86,12 +73,10 @@ def test_what_a_rank_says_first_stands(tmp_path, monkeypatch, capsys):
 
 
 def test_torch_reads_what_a_rank_says(tmp_path):
-    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
-
     path = tmp_path / "error.json"
-    path.write_text(json.dumps(asdict(said("error: bad", 2, at=12.5))))
+    path.write_text(json.dumps(asdict(BAD)))
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(path))
-    assert (failure.message, failure.timestamp) == ("error: bad", 12)
+    assert (failure.message, failure.timestamp) == (BAD.message, 100)
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -107,8 +92,3 @@ def test_a_rank_ends_with_the_command_that_started_it(heard):
     if heard:
         with open(read) as file:
             assert file.read() == f"error: the command that started the ranks was killed: {REMEDY}\n"
-
-
-def test_names_of_signals():
-    assert signal_name(9) == "SIGKILL"
-    assert signal_name(50) == "signal 50"
