@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from kl.general.run import ProjectedRun
 from kl.metrics import mse
 from kl.products.kept import KernelMatrix
 from kl.rows.rows import RowDataset
+from kl.system.clock import seconds_of
 
 if TYPE_CHECKING:
     from kl.eigenpro.machine import KernelMachine
@@ -78,7 +78,7 @@ def estimate_training(
         "flops_per_epoch": epoch_flops(n, d, c, plan.subsample, plan.top_q, m, kept, memory.keep_columns, ranks.size),
         "seconds_filling": filling,
         "seconds_per_epoch": n / m * scale * step_seconds + steps * STEP_OVERHEAD,
-        "seconds_training_error": _seconds(lambda: mse(iteration.fitted.flush(), machine.targets), device),
+        "seconds_training_error": seconds_of(lambda: mse(iteration.fitted.flush(), machine.targets), 1, device)[0],
         "seconds_evaluation": _scores_seconds(machine, test_x) if test_x is not None else 0.0,
         "kernel_values_per_second": size * own / step_seconds,
         "bytes_per_step": scale * received,
@@ -103,10 +103,10 @@ def _fill_seconds(iteration: EigenProIteration, part: int, kept: int, device: to
     One rank evaluates pairs among the kept rows once, so these k^2 values and the k (n - k) others are timed apart.
     """
     matrix, n = iteration.fitted.matrix, iteration.n
-    both = _seconds(lambda: iteration.fitted.keep_rows(part), device)
+    both = seconds_of(lambda: iteration.fitted.keep_rows(part), 1, device)[0]
     if iteration.ranks.size > 1:
         return both * kept / part
-    pairs = _seconds(lambda: KernelMatrix(matrix.kernel, matrix.rows[:part]).keep(part), device)
+    pairs = seconds_of(lambda: KernelMatrix(matrix.kernel, matrix.rows[:part]).keep(part), 1, device)[0]
     return pairs * (kept / part) ** 2 + max(both - pairs, 0.0) * kept * (n - kept) / (part * (n - part))
 
 
@@ -200,14 +200,5 @@ def _fastest(*works: Callable[[], object], device: torch.device) -> list[float]:
     """Seconds of the fastest run of each of several works, done in turn, more than once where they are short."""
     rounds: list[list[float]] = []
     while not rounds or (sum(map(sum, rounds)) < ALLOWANCE and len(rounds) < REPEATS):
-        rounds.append([_seconds(work, device) for work in works])
+        rounds.append([seconds_of(work, 1, device)[0] for work in works])
     return [min(each) for each in zip(*rounds, strict=True)]
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one run, until a GPU has done all of it."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start

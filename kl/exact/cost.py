@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ from kl.products.blocks import LONG_SIDE, PADDED, TILE
 from kl.products.triangle import SIDE, LowerTriangle, triangle_bytes
 from kl.rows.rows import Rows
 from kl.rows.workspace import converted_rows
+from kl.system.clock import fastest
 from kl.system.memory import parse_memory
 
 SOLVERS = ("auto", "direct", "pcg")
@@ -26,6 +25,7 @@ DIRECT_ROWS = 30_000  # rows on a CPU above which the n^3 flops of a factorisati
 MAX_RANK, RANK_DIVISOR = 4000, 10
 LEAST_RANK = 32  # rank for small systems, for which a preconditioner costs nothing
 ITERATIONS = 60  # iterations of conjugate gradients that an estimate of seconds assumes
+REPEATS = 3  # of timed work, of which the fastest counts
 TIMED_ROWS = 2048  # rows on which the rates are measured, enough for full tiles
 
 
@@ -227,24 +227,27 @@ class _Rates:
         rows = Rows.of(x[:m])
         self._v = x.new_ones(m, c, dtype=torch.float64)
         double = LowerTriangle(kernel, rows.double(), LONG_SIDE)
-        self.residual = _best_seconds(lambda: double.matmul(self._v)) / _pairs(m, LONG_SIDE)
+        self.residual = self._seconds(lambda: double.matmul(self._v)) / _pairs(m, LONG_SIDE)
         self._kernel, self._rows = kernel, rows.double() if dtype == torch.float64 else rows
         self.side = LowerTriangle(kernel, self._rows).side
         self._pairs = _pairs(m, self.side)
-        self.fill = _best_seconds(lambda: _filled(kernel, self._rows).panels[0]) / self._pairs
+        self.fill = self._seconds(lambda: _filled(kernel, self._rows).panels[0]) / self._pairs
         a = torch.rand(TIMED_ROWS, SIDE, dtype=dtype, device=x.device)
         b, out = a[:SIDE].clone(), a.new_empty(TIMED_ROWS, SIDE)
-        self.flop = _best_seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
+        self.flop = self._seconds(lambda: out.addmm_(a, b.T, alpha=-1)) / (2 * TIMED_ROWS * SIDE**2)
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        return fastest(work, REPEATS, self._v.device)
 
     def read(self) -> float:
         """Seconds of a kept kernel value and its products."""
         triangle = _filled(self._kernel, self._rows)
-        return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
+        return self._seconds(lambda: triangle.matmul(self._v)) / self._pairs
 
     def computed(self) -> float:
         """Seconds of a kernel value that is computed for its products."""
         triangle = LowerTriangle(self._kernel, self._rows)
-        return _best_seconds(lambda: triangle.matmul(self._v)) / self._pairs
+        return self._seconds(lambda: triangle.matmul(self._v)) / self._pairs
 
 
 def _pairs(m: int, side: int) -> float:
@@ -257,13 +260,3 @@ def _filled(kernel: Kernel, rows: Rows) -> LowerTriangle:
     triangle = LowerTriangle(kernel, rows)
     triangle.keep(len(triangle.columns))
     return triangle
-
-
-def _best_seconds(work: Callable[[], Tensor], repeats: int = 3) -> float:
-    """The fastest of a few runs; the first also starts the threads."""
-    best = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        float(work()[0, 0])  # reading a value waits for the device
-        best = min(best, time.perf_counter() - start)
-    return best
