@@ -26,10 +26,9 @@ from kl.eigenpro.parameters import (
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.run_plan import plan_run
-from kl.errors import InputError
 from kl.kernels import Kernel
 from kl.machines.interpolating import InterpolatingMachine
-from kl.metrics import error
+from kl.machines.machine import prepared
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,6 @@ class KernelMachine(InterpolatingMachine):
     _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values", "fitted.pending_on_subsample")
     _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "vectors": 2, "weights": 1}
     _extra_types: ClassVar[dict[str, Any]] = {**InterpolatingMachine._extra_types, "plan": dict}
-    _of_a_run = (*InterpolatingMachine._of_a_run, "_run")
 
     def __init__(
         self,
@@ -163,9 +161,7 @@ class KernelMachine(InterpolatingMachine):
         Raises:
             InputError: nothing has been prepared.
         """
-        if self._run is None:
-            raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
-        return self._run
+        return prepared(self._run)
 
     @property
     def batch_rows(self) -> int:
@@ -221,12 +217,6 @@ class KernelMachine(InterpolatingMachine):
     def ridge(self) -> float:  # type: ignore[override]
         """What training adds to the diagonal of K(X, X)."""
         return self.hparams["ridge"]
-
-    @property
-    def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
-        last = None if self._run is None else self._run.last_batch
-        return error(*last) if last is not None and self.is_classifier else None
 
     @property
     def step_size(self) -> float:

@@ -84,6 +84,8 @@ class EigenProRun(EigenProIteration):
         True
     """
 
+    _position: Tensor
+
     def __init__(
         self,
         kernel: Kernel | str | dict[str, Any],
@@ -126,7 +128,7 @@ class EigenProRun(EigenProIteration):
         targets, position = y[own].to(device), torch.argsort(order).to(device)
         super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position)
         self.eigenvalues, self.memory = found.eigenvalues, found.memory
-        self.data_key, self._origin, self._position, self._seed = data_key(x, y), origin.to(device), position, seed
+        self.data_key, self._origin, self._seed = data_key(x, y), origin.to(device), seed
         fitted.keep_rows(found.memory.kept_rows)
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:

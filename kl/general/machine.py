@@ -30,8 +30,8 @@ from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_gen
 from kl.general.projection import EigenProProjection, make_projection
 from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
-from kl.machines.machine import TrainedExpansion
-from kl.metrics import EvaluationMetrics, error
+from kl.machines.machine import TrainedExpansion, prepared
+from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
 from kl.rows.rows import Rows, check_finite_matrix, data_key
@@ -124,7 +124,7 @@ class GeneralKernelMachine(TrainedExpansion):
         "data_key": str,
         "centers_given": bool,
     }
-    _of_a_run = (*TrainedExpansion._of_a_run, "_run", "_train_rows", "_all_centers")
+    _of_a_run = (*TrainedExpansion._of_a_run, "_train_rows", "_all_centers")
     _run: ProjectedRun | None = None
     _train_rows: Rows | None = None  # where they are encoded once
     _all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
@@ -314,9 +314,7 @@ class GeneralKernelMachine(TrainedExpansion):
         Raises:
             InputError: nothing has been prepared.
         """
-        if self._run is None:
-            raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
-        return self._run
+        return prepared(self._run)
 
     @property
     def batch_rows(self) -> int:
@@ -455,12 +453,6 @@ class GeneralKernelMachine(TrainedExpansion):
     def num_centers(self) -> int:
         """p."""
         return self._num_centers
-
-    @property
-    def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
-        last = None if self._run is None else self._run.last_batch
-        return error(*last) if last is not None and self.is_classifier else None
 
     # Checkpoints
 

@@ -6,7 +6,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,10 +33,20 @@ from kl.machines.data_facts import DataFacts, TrainingData
 from kl.machines.evaluated import require_description
 from kl.machines.loaders import training_data
 from kl.machines.state import EXTRA, StatefulExpansion, encode_description
+from kl.metrics import error
 from kl.rows.rows import Rows
 from kl.system.memory import TrainingMemory, parse_memory
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class Run(Protocol):
+    """What takes the steps of a machine."""
+
+    last_batch: tuple[Tensor, Tensor] | None
+    """f(X_B) before the last step and Y_B, shapes (m, c); None before the first step."""
 
 
 class TrainedExpansion(StatefulExpansion):
@@ -73,7 +83,8 @@ class TrainedExpansion(StatefulExpansion):
     """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2}
     """Tensors of a checkpoint that say how large the others are, and how many dimensions they have."""
-    _of_a_run = (*StatefulExpansion._of_a_run, "_as_trained")
+    _run: Run | None = None  # of machines that have one, from `prepare` on
+    _of_a_run = (*StatefulExpansion._of_a_run, "_as_trained", "_run")
     _as_trained: Callable[[Tensor, int], Tensor] | None = None  # some epoch's rows, where they are augmented
 
     def __init__(
@@ -228,7 +239,8 @@ class TrainedExpansion(StatefulExpansion):
     @property
     def batch_error(self) -> float | None:
         """The classification error on the batch of the last step, before that step; None where there is none."""
-        return None
+        last = None if self._run is None else self._run.last_batch
+        return error(*last) if last is not None and self.is_classifier else None
 
     @property
     def rkhs_norm(self) -> float:
@@ -375,6 +387,17 @@ class TrainedExpansion(StatefulExpansion):
         with faults_in("kernel"):
             found = stored_kernel(hyper_parameters["kernel"], kernel)
         return super().restored(checkpoint, kernel=found, **options)
+
+
+def prepared(run: R | None) -> R:
+    """The run of a machine.
+
+    Raises:
+        InputError: there is none, because nothing has been prepared.
+    """
+    if run is None:
+        raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
+    return run
 
 
 def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
