@@ -15,7 +15,8 @@ from recipes import cli
 from recipes.output import streams
 from recipes.run import processes
 
-HEARD = "import signal; [signal.signal(n, signal.default_int_handler) for n in (2,)]\n"  # ignored in the background
+# Ignored where the suite runs in the background or under nohup.
+HEARD = "import signal; signal.signal(2, signal.default_int_handler); signal.signal(1, signal.SIG_DFL)\n"
 
 
 def run(command, **options):
