@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import os
 import warnings
 from typing import Any, Self
@@ -15,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import Augmentation, AugmentedRows
+from datamodules.batches import FeatureRows, whole_batches
 from datamodules.facts import Facts
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
 from datamodules.raw import RawData
 from datamodules.sampling import draw_subset
 from datamodules.stored import restored
+from kl.checks import check_count_or_none, check_seed
 from kl.distributed.ranks import Ranks, Share
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.errors import CheckpointError, InputError
@@ -130,9 +131,9 @@ class KernelDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.shift = bool(shift)
-        self.train_size = check_count("train_size", train_size, or_none="all rows")
-        self.test_size = check_count("test_size", test_size, or_none="all rows")
-        self.batch_size = check_count("batch_size", batch_size, or_none="the model's choice")
+        self.train_size = check_count_or_none("train_size", train_size, or_none="all rows")
+        self.test_size = check_count_or_none("test_size", test_size, or_none="all rows")
+        self.batch_size = check_count_or_none("batch_size", batch_size, or_none="the model's choice")
         check_noise(label_noise, noise_kind)
         self.label_noise, self.noise_kind = float(label_noise), noise_kind
         self.noise_seed, self.seed = check_seed("noise_seed", noise_seed), check_seed("seed", seed)
@@ -380,48 +381,6 @@ class KernelDataModule(pl.LightningDataModule):
         plain = {name: _plain(value) for name, value in self.hparams.items()}
         dropped = [name for name, value in plain.items() if value is NotImplemented]
         self.save_hyperparameters(plain, ignore=dropped, logger=False)
-
-
-class FeatureRows(Dataset):
-    """Features without targets; an index tensor gives a whole batch, shape (m, d)."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x  # shape: (n, d)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.x[index]
-
-
-def whole_batches(dataset: Any, batch_size: int) -> DataLoader:
-    """A loader that indexes `dataset` with one index tensor per batch, in order."""
-    return indexed_batches(dataset, BatchIndexSampler(len(dataset), batch_size))
-
-
-def check_count(name: str, value: int | None, or_none: str) -> int | None:
-    """Return value as a plain int >= 1 or None, else raise InputError naming the argument."""
-    if value is None:
-        return None
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(value, bool):
-        raise InputError(f"{name} must be a whole number of at least 1, or None for {or_none}; got {value!r}")
-    return count
-
-
-def check_seed(name: str, value: int) -> int:
-    """Return value as a plain int in 0..2^63-1, else raise InputError naming the argument."""
-    try:
-        seed = operator.index(value)
-    except TypeError:
-        seed = -1
-    if not 0 <= seed < 2**63:
-        raise InputError(f"{name} must be a whole number from 0 to 2^63 - 1; got {value!r}")
-    return seed
 
 
 def _plain(value: Any) -> Any:

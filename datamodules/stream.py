@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays import read_npz, samples
-from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule, check_count
+from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData
 from datamodules.targets import check_targets, check_task, class_index, labels, numbers, targets
+from kl.checks import check_count_or_none
 from kl.errors import InputError
 from kl.rows.batches import derive_seed
 from kl.rows.encoding import FeatureEncoding
@@ -56,7 +57,7 @@ class StreamDataModule(KernelDataModule):
     ) -> None:
         super().__init__(**options)
         self._asked_task = check_task(task)
-        self.path, self.sample_size = expand_home(path), check_count("sample_size", sample_size, "20000")
+        self.path, self.sample_size = expand_home(path), check_count_or_none("sample_size", sample_size, "20000")
         self.name = Path(self.path).name
         self._form: Form | None = None  # of the first piece read
         for name, value in (("train_size", self.train_size), ("label_noise", self.label_noise or None)):

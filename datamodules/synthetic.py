@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import KernelDataModule, check_count
+from datamodules.base import KernelDataModule
 from datamodules.facts import Facts
 from datamodules.noise import noisy_bayes_error
 from datamodules.raw import RawData
+from kl.checks import check_count_or_none
 from kl.errors import InputError
 from kl.rows.batches import derive_seed
 from kl.system.files import expand_home, written_whole
@@ -118,7 +119,7 @@ def write_synthetic(
         InputError: an argument is out of its range, or the folder cannot be written or holds other files.
     """
     for name, value in (("rows", rows), ("test_rows", test_rows), ("shard_rows", shard_rows)):
-        check_count(name, value, or_none="the default")
+        check_count_or_none(name, value, or_none="the default")
     path = Path(expand_home(folder))
     sizes = [min(shard_rows, rows - start) for start in range(0, rows, shard_rows)]
     train, unfinished = path / "train", path / UNFINISHED

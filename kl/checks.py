@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -57,6 +58,38 @@ def check_count(name: str, value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number, 1 or above; got {value!r}")
     return int(value)
+
+
+def check_count_or_none(name: str, value: Any, or_none: str) -> int | None:
+    """`value` as an int, if it is a whole number, 1 or above; None, which means `or_none`, stays None.
+
+    Raises:
+        InputError: the value is anything else.
+    """
+    if value is None:
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(value, bool):
+        raise InputError(f"{name} must be a whole number of at least 1, or None for {or_none}; got {value!r}")
+    return count
+
+
+def check_seed(name: str, value: Any) -> int:
+    """`value` as an int, if it is a whole number from 0 to 2^63 - 1.
+
+    Raises:
+        InputError: the value is anything else.
+    """
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**63:
+        raise InputError(f"{name} must be a whole number from 0 to 2^63 - 1; got {value!r}")
+    return seed
 
 
 def plain(value: Any) -> Any:
