@@ -36,7 +36,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
     from recipes.options.groups import RunOptions
     from recipes.output.report import print_json, readable_seconds
     from recipes.run.build import check_run
-    from recipes.run.trainer import new_version, require_writable
+    from recipes.run.folders import new_version, require_writable
 
     choose_parts(options)
     check_run(RunOptions(accelerator=options.accelerator, seed=options.seed))

@@ -54,7 +54,8 @@ def reproduce(options: ReproduceOptions, output: OutputOptions) -> None:
     from recipes.reproduce.setting import Setting
     from recipes.reproduce.sweep.point import Context
     from recipes.run.build import check_run
-    from recipes.run.trainer import quiet_lightning, require_writable
+    from recipes.run.folders import require_writable
+    from recipes.run.quiet import quiet_lightning
 
     setting = Setting(options.scale, Context(options.data_dir, options.accelerator, options.memory))
     if options.name is None:

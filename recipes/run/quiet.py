@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -55,3 +57,35 @@ def quiet_loggers(*names: str) -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice off the screen: it does not concern whole-tensor batches."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
+
+
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """Do not show errors of the thread that writes event files, which the main thread raises again."""
+    usual = threading.excepthook
+
+    def show(found: threading.ExceptHookArgs) -> None:
+        if not (isinstance(found.exc_value, OSError) and type(found.thread).__module__.startswith("tensorboard.")):
+            usual(found)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
+
+
+def silence() -> None:
+    """Leave messages to the first rank, which has the same; errors are still reported."""
+    for name in ("kl", "datamodules", "callbacks", "recipes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")

@@ -191,7 +191,7 @@ MUTANTS = [
     ),
     Mutant(
         "Lightning's errors of a checkpoint are tracebacks",
-        "recipes/run/trainer.py",
+        "recipes/run/run.py",
         "error = self._of_checkpoint(error)",
         "pass",
         f"{BAD} -k changed_checkpoint",

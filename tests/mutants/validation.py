@@ -107,7 +107,7 @@ MUTANTS = [
     ),
     Mutant(
         "the test set is evaluated with the last weights",
-        "recipes/run/trainer.py",
+        "recipes/run/run.py",
         "if kept is not None and kept.chooser.best != kept.chooser.last:",
         "if kept is None:",
         f"{BEST} -k evaluated_once",

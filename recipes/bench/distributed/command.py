@@ -70,8 +70,8 @@ def distributed(options: DistributedOptions, output: OutputOptions) -> None:
     from recipes.output.hardware import machine, origin
     from recipes.output.report import print_json
     from recipes.run.build import check_run
+    from recipes.run.folders import require_writable
     from recipes.run.processes import device_of
-    from recipes.run.trainer import require_writable
 
     run = RunOptions(accelerator=options.accelerator, seed=options.seed)
     check_run(run)

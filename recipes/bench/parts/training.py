@@ -12,7 +12,7 @@ import torch
 
 import kl
 from kl.eigenpro.memory import training_memory
-from kl.eigenpro.parameters import default_subsample
+from kl.eigenpro.options import default_subsample
 from kl.errors import MemoryBudgetError
 from kl.rows.int8 import encode
 from kl.system.clock import now
@@ -168,7 +168,7 @@ def fit(
 ) -> Timing:
     """Train through a Trainer that writes and says nothing; `options` are more of the Trainer's."""
     from callbacks import Timing
-    from recipes.run.trainer import quiet_lightning
+    from recipes.run.quiet import quiet_lightning
 
     quiet_lightning()
     timing = Timing()

@@ -14,7 +14,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from recipes.options.groups import TrainerOptions
-from recipes.run.trainer import find_checkpoint
+from recipes.run.folders import find_checkpoint
 
 FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100, "--epochs", 2)
 
@@ -318,7 +318,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(kl):
 
 
 def test_runs_that_start_together_have_folders_of_their_own(tmp_path):
-    from recipes.run.trainer import new_version
+    from recipes.run.folders import new_version
 
     assert [new_version(tmp_path).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
 

@@ -1,0 +1,130 @@
+"""The folder of a run: where it is, what is left there of killed runs, and what a run that never started takes away."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from kl.errors import InputError
+from kl.system.files import hold, remove_leftovers
+from recipes.options.groups import TrainerOptions
+
+
+def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
+    """The file that --resume means.
+
+    Raises:
+        InputError: there is none.
+    """
+    if options.resume is None:
+        return None
+    if options.resume != "last":
+        path = Path(options.resume)
+        with suppress(OSError):  # the name is too long
+            if path.is_file():
+                return path
+        raise InputError(f"resume must be last or the path of a checkpoint; there is no file {path}")
+    folder = Path(options.log_dir, name)
+    found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(
+            f"resume last found no checkpoint in {folder}: give the --log-dir and --name of the first run, or a path"
+        )
+    return found[-1]
+
+
+def run_folder(options: TrainerOptions, name: str, resume: Path | None) -> tuple[Path, set[Path]]:
+    """Where a run writes, a new folder or that of the run it goes on with, and what was there before.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    parent = Path(options.log_dir, name)
+    require_writable(str(parent))
+    remove_dead_runs(parent)
+    if resume and is_run_of(resume, options.log_dir, name):
+        folder = parent / resume.parent.parent.name
+        return folder, {*folder.rglob("*"), folder, *folder.parents}
+    before = {path for path in (parent, *parent.parents) if path.exists()}
+    return new_version(parent), before
+
+
+def is_run_of(checkpoint: Path, log_dir: str, name: str) -> bool:
+    """Whether a checkpoint lies in a run folder of this name, so that the run can go on there."""
+    return checkpoint.resolve().parent.parent.parent == Path(log_dir, name).resolve()
+
+
+def new_version(folder: Path) -> Path:
+    """Make the next version_N in a folder; no two runs get the same one."""
+    number = 1 + max((int(path.name[8:]) for path in folder.glob("version_*") if path.name[8:].isdigit()), default=-1)
+    while True:
+        try:
+            (folder / f"version_{number}").mkdir(parents=True)
+        except FileExistsError:  # another run was quicker
+            number += 1
+        else:
+            return folder / f"version_{number}"
+
+
+def remove_new(folder: Path, before: set[Path]) -> None:
+    """Take away what a run that never started has written: `before` are the paths that were there."""
+    for path in sorted({*folder.rglob("*"), folder, *folder.parents} - before, reverse=True):
+        if not path.is_dir():
+            path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def require_writable(folder: str) -> None:
+    """Check that a folder is one or can be made, and that files can be written there; what this makes, it removes.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    made: list[Path] = []
+    try:
+        for path in reversed([Path(folder), *Path(folder).parents]):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"log_dir must be a folder that can be written; {folder!r}: {error.strerror}: give another --log-dir"
+        ) from error
+    finally:
+        for path in reversed(made):
+            path.rmdir()
+
+
+def remove_dead_runs(parent: Path) -> None:
+    """Remove parts of checkpoints and folders without a file, where no living process owns them.
+
+    Args:
+        parent: the folder of the version_N; the process of each holds a lock on it.
+    """
+    for folder in parent.glob("version_*"):
+        if not (folder.name[8:].isdigit() and folder.is_dir()):
+            continue
+        for place in (folder, folder / "checkpoints"):
+            remove_leftovers(place)
+        if not _has_files(folder) and (held := hold(folder)) is not None:
+            try:
+                _remove_empty(folder)
+            finally:
+                os.close(held)
+
+
+def _has_files(folder: Path) -> bool:
+    return any(not path.is_dir() or path.is_symlink() for path in folder.rglob("*"))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder of empty folders; one that has got a file meanwhile stays."""
+    with suppress(OSError):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir()
+        folder.rmdir()
