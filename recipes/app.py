@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from recipes.bench import command as bench
-from recipes.commands import data, export, fit, interpolate, plan, predict
+from recipes.commands import data, export, fit, interpolate, predict
+from recipes.plan import command as plan
 from recipes.reproduce import command as reproduce
 
 app = typer.Typer(

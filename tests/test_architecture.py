@@ -87,7 +87,7 @@ FLOORS = {
         "checks metrics",
         "errors",
     ),
-    "recipes": ("__main__", "cli", "app", "commands bench reproduce", "run", "options", "output"),
+    "recipes": ("__main__", "cli", "app", "commands plan bench reproduce", "run", "options", "output"),
 }
 
 

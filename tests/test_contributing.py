@@ -46,6 +46,10 @@ def test_the_solver_is_one_line_of_the_table(kl, monkeypatch):
     result = kl("fit", "--solver", "landweber", "--data", "digits", "--train-size", 200, "--epochs", 3, "--no-exact")
     assert result.code == 0, result.err
     assert "Landweber iteration" in result.out + result.err
+    planned = kl("plan", "--solver", "landweber", "--data", "digits", "--train-size", 200)
+    assert planned.code == 0, planned.err
+    assert "not predicted for this solver" in planned.out
+    assert "K(X, X)" in planned.out
     refused = kl("fit", "--solver", "landweber", "--top-q", 5)
     assert refused.code == 2
     assert "top_q is for --solver eigenpro, eigenpro3 and eigenpro4; got 5 with landweber" in refused.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,18 @@ class Solver:
     help: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the machine that the solver's name says already."""
+    plan: str = "recipes.plan.prepared:plan_memory"
+    """What `kl plan` says of it beside memory and parameters, as "package.module:function"."""
 
     @property
     def machine_class(self) -> type[TrainedExpansion]:
         """The class itself, which imports torch."""
         return pkgutil.resolve_name(self.machine)
+
+    @property
+    def plan_function(self) -> Callable[..., Any]:
+        """The function itself, of a prepared machine and a `recipes.plan.prepared.PreparedRun`."""
+        return pkgutil.resolve_name(self.plan)
 
     @property
     def arguments(self) -> set[str]:
@@ -34,13 +41,26 @@ class Solver:
 
 
 SOLVERS = {
-    "eigenpro": Solver("kl.eigenpro.machine:KernelMachine", "EigenPro 2, a centre at each training row"),
-    "eigenpro3": Solver(
-        "kl.general.machine:GeneralKernelMachine", "--centers, projected after each step", {"projection_period": 1}
+    "eigenpro": Solver(
+        "kl.eigenpro.machine:KernelMachine",
+        "EigenPro 2, a centre at each training row",
+        plan="recipes.plan.eigenpro:plan_eigenpro",
     ),
-    "eigenpro4": Solver("kl.general.machine:GeneralKernelMachine", "--centers, projected after several steps"),
+    "eigenpro3": Solver(
+        "kl.general.machine:GeneralKernelMachine",
+        "--centers, projected after each step",
+        fixed={"projection_period": 1},
+        plan="recipes.plan.general:plan_general",
+    ),
+    "eigenpro4": Solver(
+        "kl.general.machine:GeneralKernelMachine",
+        "--centers, projected after several steps",
+        plan="recipes.plan.general:plan_general",
+    ),
     "pcg": Solver(
-        "kl.exact.machine:ConjugateGradientMachine", "preconditioned conjugate gradients, an iteration an epoch"
+        "kl.exact.machine:ConjugateGradientMachine",
+        "preconditioned conjugate gradients, an iteration an epoch",
+        plan="recipes.plan.pcg:plan_pcg",
     ),
 }
 

@@ -47,7 +47,7 @@ MUTANTS = [
     ),
     Mutant(
         "resume last goes by name",
-        "recipes/run/trainer.py",
+        "recipes/run/folders.py",
         "key=lambda path: path.stat().st_mtime",
         "key=lambda path: path.parent.parent.name",
         "tests/recipes/commands/test_fit.py -k newest_by_time",
@@ -61,10 +61,10 @@ MUTANTS = [
     ),
     Mutant(
         "seconds_total without the exact solve",
-        "recipes/commands/plan.py",
-        "setup + epochs * each + exact_seconds,",
-        "setup + epochs * each,",
-        "tests/recipes/commands/test_plan.py -k total",
+        "recipes/plan/eigenpro.py",
+        "setup + run.epochs * each + exact_seconds,",
+        "setup + run.epochs * each,",
+        "tests/recipes/plan/test_plan.py -k total",
     ),
     Mutant(
         "NaN in the largest over ranks is heard of rank 0 alone",
@@ -180,7 +180,7 @@ MUTANTS = [
     ),
     Mutant(
         "an interrupt has the exit code of a failure",
-        "recipes/run/trainer.py",
+        "recipes/run/run.py",
         "SystemExit(INTERRUPTED)",
         "SystemExit(1)",
         "tests/recipes/test_crash.py -k during_set_up",
@@ -222,14 +222,14 @@ MUTANTS = [
     ),
     Mutant(
         "empty folders of killed runs stay",
-        "recipes/run/trainer.py",
+        "recipes/run/folders.py",
         "    remove_dead_runs(parent)\n",
         "",
         "tests/recipes/test_crash.py -k killed_ones",
     ),
     Mutant(
         "the epoch of an interrupted write is not counted",
-        "recipes/run/trainer.py",
+        "recipes/run/run.py",
         "max(1, before, last, ",
         "max(1, before, ",
         "tests/recipes/test_crash.py -k counts_its_epoch",
@@ -243,7 +243,7 @@ MUTANTS = [
     ),
     Mutant(
         "a full disk is a traceback of the writer",
-        "recipes/run/trainer.py",
+        "recipes/run/quiet.py",
         "    threading.excepthook = show\n",
         "",
         "tests/recipes/test_survival.py -k event_files",

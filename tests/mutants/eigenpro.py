@@ -29,7 +29,7 @@ MUTANTS = [
         "kl/estimate.py",
         "inside = min(round(size * kept / n), n - 1)",
         "inside = 0",
-        "tests/recipes/commands/test_plan.py -k reads_as_many",
+        "tests/recipes/plan/test_plan.py -k reads_as_many",
     ),
     Mutant(
         "training metrics of EigenPro 3 and 4 are means over the batches",

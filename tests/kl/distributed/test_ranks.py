@@ -13,7 +13,7 @@ from datamodules import DigitsDataModule
 from kl.distributed.ranks import Batch, FirstOfMany, Ranks
 from kl.rows.rows import Rows
 from kl.system.memory import parse_memory
-from recipes.commands.plan import become_first_of
+from recipes.plan.command import become_first_of
 from recipes.run.processes import Processes
 
 pytestmark = pytest.mark.numeric
