@@ -10,19 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.checks import check_not_negative, plain
+from kl.checks import plain
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.memory import training_memory
 from kl.eigenpro.optimizer import EigenPro
-from kl.eigenpro.parameters import (
-    EigenProPlan,
-    check_sizes,
-    check_step_size,
-    checked_size,
-    subsample_rows,
-    warn_of_other_options,
-)
+from kl.eigenpro.options import EigenProOptions
+from kl.eigenpro.parameters import EigenProPlan, warn_of_other_options
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.run_plan import plan_run
@@ -115,27 +109,20 @@ class KernelMachine(InterpolatingMachine):
         precision: str = "high",
         seed: int = 0,
     ) -> None:
-        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
-        step_size = check_step_size(step_size)
-        ridge = check_not_negative("ridge", plain(ridge))
+        self._options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
         options = {"batch_size": batch_size, "step_size": step_size, "top_q": top_q, "subsample": subsample}
-        options["ridge"] = ridge
-        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        given = {name: plain(value) for name, value in options.items()}
+        super().__init__(kernel, memory, precision, seed, {**given, "ridge": self._options.ridge})
 
     # Set-up
 
     def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
-        asked = self.hparams["batch_size"]
-        batch = None if asked == "auto" else min(asked, n)
-        training_memory(n, d, c, self._subsample(n), budget, itemsize, False, batch, on_gpu, self.ranks.size)
+        s, asked = self._options.subsample_of(n), self._options.batch_size
+        batch = None if asked is None else min(asked, n)
+        training_memory(n, d, c, s, budget, itemsize, False, batch, on_gpu, self.ranks.size)
 
     def _allocate(self, n: int, d: int, c: int) -> None:
-        checked_size("subsample", self.hparams["subsample"], 1, n, "the training rows")  # says where it is clipped
-        self._allocate_with(n, d, c, self._subsample(n), 0)
-
-    def _subsample(self, n: int) -> int:
-        """s for n training rows."""
-        return subsample_rows(self.hparams["subsample"], n, self.hparams["top_q"])
+        self._allocate_with(n, d, c, self._options.subsample_of(n), 0)
 
     def _allocate_with(self, n: int, d: int, c: int, s: int, q: int) -> None:
         super()._allocate(n, d, c)
@@ -145,8 +132,7 @@ class KernelMachine(InterpolatingMachine):
 
     def _plan(self, x: Tensor, budget: int) -> None:
         head = self._head(x, head_rows(len(x), len(self.fitted.pending)))
-        options = {name: self.hparams[name] for name in ("batch_size", "step_size", "top_q", "ridge")}
-        found = plan_run(self.kernel, self._center_rows, head, self.fitted, budget, **options)
+        found = plan_run(self.kernel, self._center_rows, head, self.fitted, budget, self._options)
         self.plan, self.memory, self.eigenvalues = found.plan, found.memory, found.eigenvalues
         self.vectors, self.weights = found.preconditioner.vectors, found.preconditioner.weights
         self._run = EigenProIteration(
@@ -216,7 +202,7 @@ class KernelMachine(InterpolatingMachine):
     @property
     def ridge(self) -> float:  # type: ignore[override]
         """What training adds to the diagonal of K(X, X)."""
-        return self.hparams["ridge"]
+        return self._options.ridge
 
     @property
     def step_size(self) -> float:

@@ -1,24 +1,19 @@
-"""EigenPro's parameters: what may be asked for, the value that a plan chooses, and what a checkpoint holds of it."""
+"""EigenPro's parameters as a plan has chosen them, and what a checkpoint holds of them."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from kl.checks import check_positive, plain
 from kl.eigenpro.rules import optimal_step_size
-from kl.errors import CheckpointError, InputError
+from kl.errors import CheckpointError
 from kl.machines.checkpoints import require_arguments
 
 log = logging.getLogger(__name__)
-
-PLAIN_SUBSAMPLE = 2000  # rows on which the step size of plain kernel SGD is estimated, at most
-Auto = int | str
 
 
 @dataclass(frozen=True)
@@ -103,54 +98,3 @@ def warn_of_other_options(theirs: Mapping[str, Any], own: Mapping[str, Any], ask
     for name, value in theirs.items():
         if asked.get(name, "auto") != "auto" and own.get(name) != value:
             log.warning("%s %s has no effect: the run goes on with %s, the checkpoint's", name, own.get(name), value)
-
-
-def default_subsample(n: int) -> int:
-    """s: 2000 rows for n up to 10^5 (Ma, Belkin 2019), 5000 beyond, never more than n."""
-    return min(n, 2000 if n <= 100_000 else 5000)
-
-
-def subsample_rows(asked: Auto, n: int, top_q: Auto) -> int:
-    """s for n centres.
-
-    Plain SGD, with q = 0, has no preconditioner, but its step size is estimated on a subsample.
-    """
-    s = default_subsample(n) if isinstance(asked, str) else min(asked, n)
-    return min(s, PLAIN_SUBSAMPLE) if top_q == 0 else s
-
-
-def checked_size(
-    name: str, value: Auto | None, low: int, high: int = sys.maxsize, limit: str = "any data"
-) -> int | None:
-    """An integer option in low..high: None where it is "auto", clipped with a message where it is above high.
-
-    Raises:
-        InputError: the value is not an integer of at least `low`.
-    """
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name} must be auto or an integer of at least {low}; got {value!r}")
-    if value > high:
-        log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
-        return high
-    return value
-
-
-def check_sizes(**sizes: tuple[Any, int]) -> None:
-    """Check options that are "auto" or whole numbers, each with the least that it may be, before any data is read.
-
-    Raises:
-        InputError: one is neither.
-    """
-    for name, (value, low) in sizes.items():
-        checked_size(name, plain(value), low)
-
-
-def check_step_size(value: float | str) -> float | str:
-    """The step size, if it is "auto" or a number above 0.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return value if value == "auto" else check_positive("step_size", value, 'or "auto"')

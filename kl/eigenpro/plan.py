@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kl.checks import check_positive
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.memory import CHECK_ROWS
-from kl.eigenpro.parameters import Auto, EigenProPlan, checked_size
+from kl.eigenpro.options import EigenProOptions, at_most
+from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.preconditioner import DAMPING, Preconditioner, make_preconditioner
 from kl.eigenpro.rules import SMALLEST_BATCH, critical_batch_size, default_batch_size, optimal_step_size
 from kl.eigenpro.spectrum import Eigensystem, nystrom_eigensystem
@@ -51,53 +51,50 @@ def plan_eigenpro(
     n: int,
     num_outputs: int,
     memory: int,
-    subsample: int,
-    top_q: Auto = "auto",
-    batch_size: Auto = "auto",
-    step_size: float | str = "auto",
+    options: EigenProOptions,
     whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
     ranks: Ranks | None = None,
-    ridge: float = 0.0,
 ) -> tuple[EigenProPlan, Preconditioner, Tensor]:
-    """Choose q, m and eta where they are "auto", and build the preconditioner; also returns the eigenvalues.
+    """Choose q, m and eta where the options leave them open, and build the preconditioner.
+
+    Also returns the eigenvalues. A ridge makes this EigenPro on K + ridge I, with beta + ridge in place of beta and
+    lambda_i + ridge/n in place of lambda_i.
 
     Rank 0 builds it and tells the others.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        head: of the n training rows in their order the first, `subsample` of which are the Nystrom subsample.
+        head: of the n training rows in their order the first, s of which are the Nystrom subsample.
         n: training rows of all ranks.
         num_outputs: c.
         memory: bytes that a step may use.
-        subsample: s.
-        top_q: q; more than s, or than the eigenvalues that s rows resolve, is clipped with a message; 0 is plain kernel
-            SGD.
-        batch_size: m; more than n is clipped with a message.
-        step_size: eta.
+        options: what was asked for. m or s above n, and q above s or above the number of eigenvalues that s rows
+            resolve, are clipped with a message.
         whole: diagonal and K(X, X_S) of all rows that this rank owns, where the caller keeps them.
         ranks: who owns which.
-        ridge: what training adds to the diagonal of K(X, X), not multiplied by n. EigenPro on K + ridge I has
-            beta + ridge in place of beta, and lambda_i + ridge/n in place of lambda_i.
 
     Raises:
-        InputError: a value is neither "auto" nor in its range, or the kernel is zero or not finite on the rows.
+        InputError: the kernel is zero or not finite on the rows.
     """
-    ranks, d, added = ranks or Ranks(), head.data.shape[1], Ridge(ridge, n)
-    asked = checked_size("batch_size", batch_size, 1, n, "the training rows")
+    ranks, d, ridge = ranks or Ranks(), head.data.shape[1], Ridge(options.ridge, n)
+    subsample = at_most("subsample", options.subsample, n, "the training rows")
+    m = at_most("batch_size", options.batch_size, n, "the training rows")
+    options = replace(options, batch_size=m, subsample=subsample)
+    s = options.subsample_of(n)
     itemsize = head.sq_norm.element_size()
     memory_m = int(ranks.all_reduce_min(memory_batch_size(n, d, num_outputs, memory, itemsize, ranks.size)))
 
     def build() -> Preconditioned:
-        first, check = head[:subsample], _check_rows(n, subsample)
+        first, check = head[:s], _check_rows(n, s)
         every = torch.arange(len(head), device=head.data.device)
         block = kernel_matrix(kernel, head[check], first, same=every[check])
         diagonal = require_usable_diagonal(kernel, head[check])
         probe = Probe(diagonal, block, symmetric_kernel_matrix(kernel, head[check]))
         system = nystrom_eigensystem(kernel, first)
-        return precondition(kernel, system, probe, memory_m, asked, top_q, n, num_outputs, d, added).to("cpu")
+        return precondition(system, probe, memory_m, options, n, num_outputs, d, ridge).to("cpu")
 
     built = ranks.broadcast_result(build).to(head.data.device)
-    return finish_plan(kernel, built, memory_m, asked, step_size, head.data.is_cuda, whole, ranks, added)
+    return finish_plan(kernel, built, memory_m, options, head.data.is_cuda, whole, ranks, ridge)
 
 
 def head_rows(n: int, subsample: int) -> int:
@@ -137,12 +134,10 @@ class Preconditioned:
 
 
 def precondition(
-    kernel: Kernel,
     system: Eigensystem,
     probe: Probe,
     memory_batch: int,
-    batch_size: int | None,
-    top_q: Auto,
+    options: EigenProOptions,
     p: int,
     c: int,
     d: int,
@@ -155,22 +150,17 @@ def precondition(
     is the one that needs the least time with this batch.
 
     Args:
-        kernel: the kernel, for messages.
         system: the estimated spectrum.
         probe: rows of data to check on.
         memory_batch: m_G, the largest batch that memory allows.
-        batch_size: m; None where it is to be chosen.
-        top_q: as of `plan_eigenpro`.
+        options: what was asked for.
         p: centres.
         c: outputs.
         d: features.
         ridge: what training adds to the kernel.
-
-    Raises:
-        InputError: as `plan_eigenpro`.
     """
-    s = len(system.eigenvectors)
-    q = checked_size("top_q", top_q, 0, s, "the subsample")
+    s, batch_size = len(system.eigenvectors), options.batch_size
+    q = at_most("top_q", options.top_q, s, "the subsample")
     if q is not None:
         return _with_rank(system, q, probe, ridge)
     wanted = _wanted(memory_batch, s)
@@ -206,8 +196,7 @@ def finish_plan(
     kernel: Kernel,
     built: Preconditioned,
     memory_batch: int,
-    batch_size: int | None,
-    step_size: float | str,
+    options: EigenProOptions,
     parallel: bool,
     whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
     ranks: Ranks | None = None,
@@ -219,8 +208,7 @@ def finish_plan(
         kernel: the kernel, for messages.
         built: the preconditioner.
         memory_batch: m_G, the largest batch that memory allows.
-        batch_size: m; None chooses it.
-        step_size: as of `plan_eigenpro`.
+        options: what was asked for.
         parallel: whether the device is a GPU.
         whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
         ranks: who owns which of these.
@@ -229,7 +217,7 @@ def finish_plan(
     Raises:
         InputError: as `plan_eigenpro`.
     """
-    precond = built.preconditioner
+    precond, batch_size = built.preconditioner, options.batch_size
     s = len(precond.vectors)
     beta, lambda_1 = built.beta, max(built.own, built.independent)
     if whole is not None:
@@ -247,18 +235,13 @@ def finish_plan(
             critical,
             max(critical, min(m, SMALLEST_BATCH)),
         )
-    if step_size == "auto":
-        eta = optimal_step_size(m, beta, lambda_1)
-    else:
-        check_positive("step_size", step_size, 'or "auto"')
-        eta = float(step_size)
     plan = EigenProPlan(
         subsample=s,
         top_q=precond.top_q,
         batch_size=m,
         memory_batch_size=memory_batch,
         critical_batch_size=critical,
-        step_size=eta,
+        step_size=options.step_size or optimal_step_size(m, beta, lambda_1),
         beta=beta,
         lambda_1=float(built.eigenvalues[0]),
         lambda_1_damped=lambda_1,

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl.checks import check_not_negative, plain
 from kl.distributed.ranks import Ranks, encode_shared
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
-from kl.eigenpro.parameters import Auto, check_sizes, check_step_size, checked_size, subsample_rows
+from kl.eigenpro.options import Auto, EigenProOptions
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
 from kl.eigenpro.run_state import load_state, state_of
@@ -103,14 +102,11 @@ class EigenProRun(EigenProIteration):
         device: torch.device | str = "cpu",
         ranks: Ranks | None = None,
     ) -> None:
-        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
-        batch_size, top_q, subsample = plain(batch_size), plain(top_q), plain(subsample)
-        step_size, ridge = check_step_size(step_size), check_not_negative("ridge", plain(ridge))
+        options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
         n, c, ranks = len(RowDataset(x, y)), y.shape[1], ranks or Ranks()
         if n < ranks.size:
             raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
-        checked_size("subsample", subsample, 1, n, "the training rows")  # says where it is clipped
-        s, budget = subsample_rows(subsample, n, top_q), parse_memory(memory, device, ranks.sharing)
+        s, budget = options.subsample_of(n), parse_memory(memory, device, ranks.sharing)
         kernel = build_kernel(kernel).resolve(x, seed=seed)
         order, origin = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), kernel.origin_of(x)
         own, first = order[ranks.local_rows(n)], order[: head_rows(n, s)]
@@ -121,9 +117,7 @@ class EigenProRun(EigenProIteration):
         else:
             head, rows = encode_shared((x[first] - origin).to(device), centers, precision, ranks)
         fitted = FittedValues(n, s, c, ranks).to(device)
-        found = plan_run(
-            kernel, rows, head, fitted, budget, batch_size=batch_size, step_size=step_size, top_q=top_q, ridge=ridge
-        )
+        found = plan_run(kernel, rows, head, fitted, budget, options)
         alpha = torch.zeros(len(own), c, dtype=torch.float64, device=device)
         targets, position = y[own].to(device), torch.argsort(order).to(device)
         super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position)

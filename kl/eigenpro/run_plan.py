@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.memory import training_memory
-from kl.eigenpro.parameters import Auto, EigenProPlan
+from kl.eigenpro.options import EigenProOptions
+from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.plan import plan_eigenpro, require_usable_diagonal
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.kernels.kernel import Kernel
@@ -34,11 +35,7 @@ def plan_run(
     head: Rows,  # the first centres of all ranks, as many as `kl.eigenpro.plan.head_rows` says
     fitted: FittedValues,
     budget: int,
-    *,
-    batch_size: Auto = "auto",
-    step_size: float | str = "auto",
-    top_q: Auto = "auto",
-    ridge: float = 0.0,
+    options: EigenProOptions,
 ) -> RunPlan:
     """Choose what is kept in memory and the parameters, and attach the kernel matrix to the fitted values.
 
@@ -48,17 +45,14 @@ def plan_run(
         head: the first of all ranks' training rows.
         fitted: says n, s, c and the ranks.
         budget: bytes that this rank may take.
-        batch_size: m, at most n of which is taken.
-        step_size: eta.
-        top_q: q; 0 is plain kernel SGD.
-        ridge: what training adds to the diagonal of K(X, X).
+        options: what was asked for; of m and s at most n is taken.
 
     Raises:
-        InputError: an option does not fit the data, or the kernel is zero or not finite on the rows.
+        InputError: the kernel is zero or not finite on the rows.
         MemoryBudgetError: the budget does not hold what a run cannot do without.
     """
     n, ranks, (s, c) = fitted.n, fitted.ranks, fitted.pending.shape
-    asked = None if isinstance(batch_size, str) else min(batch_size, n)
+    asked = None if options.batch_size is None else min(options.batch_size, n)
     itemsize, on_gpu, coded = rows.sq_norm.element_size(), rows.data.is_cuda, rows.codes is not None
     d, least = rows.data.shape[1], int(ranks.all_reduce_min(budget))
     memory = training_memory(n, d, c, s, least, itemsize, coded, asked, on_gpu, ranks.size)
@@ -71,13 +65,9 @@ def plan_run(
         n,
         num_outputs=c,
         memory=budget,
-        subsample=s,
-        top_q=top_q,
-        batch_size=batch_size,
-        step_size=step_size,
+        options=options,
         whole=None if columns is None else (diagonal, columns),
         ranks=ranks,
-        ridge=ridge,
     )
     fitted.attach(KernelMatrix(kernel, rows, n, ranks), head[:s], columns)
     return RunPlan(plan, preconditioner, eigenvalues, memory)

@@ -13,14 +13,8 @@ from torch import Tensor
 from kl.checks import check_count, check_not_negative, check_one_of, plain
 from kl.distributed.ranks import Share
 from kl.eigenpro.memory import EVALUATED_ROWS
-from kl.eigenpro.parameters import (
-    EigenProPlan,
-    check_sizes,
-    check_step_size,
-    checked_size,
-    subsample_rows,
-    warn_of_other_options,
-)
+from kl.eigenpro.options import EigenProOptions, at_most, parse_size
+from kl.eigenpro.parameters import EigenProPlan, warn_of_other_options
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError, InputError
@@ -152,10 +146,9 @@ class GeneralKernelMachine(TrainedExpansion):
         self._centers_given = isinstance(centers, Tensor)
         if isinstance(centers, Tensor):
             self._given, centers = check_finite_matrix("centers", centers), len(centers)
-        check_sizes(batch_size=(batch_size, 1), top_q=(top_q, 0), subsample=(subsample, 1))
-        check_sizes(projection_period=(projection_period, 1))
+        self._options = EigenProOptions.parse(batch_size, step_size, top_q, subsample)
+        self._period_asked = parse_size("projection_period", projection_period, 1)
         centers = check_count("centers", plain(centers))
-        step_size = check_step_size(step_size)
         if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
             raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
         check_one_of("centers_from", centers_from, CENTERS_FROM)
@@ -228,7 +221,7 @@ class GeneralKernelMachine(TrainedExpansion):
             if self._augmented:
                 draws = math.ceil(asked / len(x))
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
-            p = checked_size("centers", asked, 1, len(rows), "the training rows") or asked
+            p = at_most("centers", asked, len(rows), "the training rows")
             centers_from = self.hparams["centers_from"]
             centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
@@ -260,22 +253,19 @@ class GeneralKernelMachine(TrainedExpansion):
     def _plan(self, x: Tensor, budget: int) -> None:
         options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
         p = self._num_centers
-        checked_size("subsample", options["subsample"], 1, p, "the centres")  # says where it is clipped
-        s = subsample_rows(options["subsample"], p, options["top_q"])
+        at_most("subsample", self._options.subsample, p, "the centres")  # says where it is clipped
+        s = self._options.subsample_of(p)
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
-        asked = options["batch_size"]
         self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,
             head[:s],
             Rows.of(rows, like=head),
             room.batch_rows,
-            None if asked == "auto" else asked,
-            options["top_q"],
-            options["step_size"],
+            self._options,
             p,
             c,
             ranks,
@@ -283,7 +273,7 @@ class GeneralKernelMachine(TrainedExpansion):
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         others = self._streamed or self._augmented  # rows without end
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
-        self.period = choose_period(options["projection_period"], p, m, room.temporary_rows, self._epoch_rows or len(x))
+        self.period = choose_period(self._period_asked, p, m, room.temporary_rows, self._epoch_rows or len(x))
         temporary = (self.period - 1) * -(-m // ranks.size)
         self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
         self.vectors, self.weights = precond.vectors, precond.weights

@@ -9,7 +9,8 @@ import torch
 
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.memory import CHECK_ROWS
-from kl.eigenpro.parameters import Auto, EigenProPlan, checked_size
+from kl.eigenpro.options import EigenProOptions
+from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.plan import Preconditioned, Probe, finish_plan, precondition, require_usable_diagonal
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.rules import SMALLEST_BATCH
@@ -111,9 +112,7 @@ def plan_general(
     subsample: Rows,  # z_1..z_s
     data: Rows,  # rows of data, in random order
     memory_batch: int,
-    batch_size: int | None,
-    top_q: Auto,
-    step_size: float | str,
+    options: EigenProOptions,
     p: int,
     c: int,
     ranks: Ranks | None = None,
@@ -128,9 +127,7 @@ def plan_general(
         subsample: the first s centres.
         data: rows of data.
         memory_batch: m_G.
-        batch_size: m; None chooses it.
-        top_q: as of `kl.eigenpro.plan.plan_eigenpro`.
-        step_size: as of `kl.eigenpro.plan.plan_eigenpro`.
+        options: what was asked for.
         p: centres of all ranks.
         c: outputs.
         ranks: of these the first does it, and tells the others.
@@ -150,20 +147,20 @@ def plan_general(
         probe = Probe(diagonal, kernel_matrix(kernel, check, subsample), symmetric_kernel_matrix(kernel, check))
         system = projected_eigensystem(kernel, subsample, spectrum)
         d = subsample.data.shape[1]
-        return precondition(kernel, system, probe, memory_batch, batch_size, top_q, p, c, d).to("cpu")
+        return precondition(system, probe, memory_batch, options, p, c, d).to("cpu")
 
     built = ranks.broadcast_result(build).to(check.data.device)
-    return finish_plan(kernel, built, memory_batch, batch_size, step_size, check.data.is_cuda)
+    return finish_plan(kernel, built, memory_batch, options, check.data.is_cuda)
 
 
 def choose_period(
-    period: Auto,
+    asked: int | None,
     p: int,
     m: int,
     temporary_rows: int,
     epoch_rows: int,
 ) -> int:
-    """T: where it is "auto", as many steps as take about p rows in all, at most what there is memory for.
+    """T: where none is asked for, as many steps as take about p rows in all, at most what there is memory for.
 
     Never more than the steps of an epoch, which ends with a projection.
 
@@ -171,15 +168,14 @@ def choose_period(
     projection that falls with T; with T m = p all three are of one size.
 
     Raises:
-        InputError: the period is neither "auto" nor a whole number of at least 1, or there is no memory for it.
+        InputError: there is no memory for the period that was asked for.
     """
     most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
-    asked = checked_size("projection_period", period, 1)
     if asked is None:
         return max(1, min(most, epoch, math.ceil(p / m)))
     if min(asked, epoch) > most:
         raise InputError(
-            f"projection_period must be at most {most}, for whose temporary centres there is memory; got {period}: "
+            f"projection_period must be at most {most}, for whose temporary centres there is memory; got {asked}: "
             "raise --memory, or use a smaller one"
         )
     return min(asked, epoch)

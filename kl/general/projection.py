@@ -13,6 +13,7 @@ from torch import Tensor
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
+from kl.eigenpro.options import EigenProOptions
 from kl.eigenpro.plan import plan_eigenpro
 from kl.errors import DivergenceError, InputError
 from kl.kernels.kernel import Kernel
@@ -149,7 +150,8 @@ class EigenProProjection(Projection):
         ranks: Ranks | None = None,
     ) -> None:
         ranks, device = ranks or Ranks(), centers.data.device
-        self.plan, preconditioner, _ = plan_eigenpro(kernel, head, p, num_outputs, memory, subsample, ranks=ranks)
+        options = EigenProOptions(subsample=subsample)
+        self.plan, preconditioner, _ = plan_eigenpro(kernel, head, p, num_outputs, memory, options, ranks=ranks)
         fitted = FittedValues(p, subsample, num_outputs, ranks).to(device)
         fitted.attach(KernelMatrix(kernel, centers, p, ranks), head[:subsample], None)
         theta = torch.zeros(ranks.count(p), num_outputs, dtype=torch.float64, device=device)

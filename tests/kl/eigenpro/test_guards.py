@@ -6,6 +6,7 @@ from training import fit, regression
 
 from kl import GeneralKernelMachine, Laplacian
 from kl.eigenpro.divergence import LOSS_GROWTH, LossGuard
+from kl.eigenpro.options import EigenProOptions
 from kl.eigenpro.plan import Preconditioned, finish_plan
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.metrics import EvaluationMetrics, error
@@ -55,11 +56,11 @@ def test_the_default_batch_is_no_larger_than_the_subsample():
     built = Preconditioned(none, torch.ones(48), beta=1.0, own=1e-3, independent=1e-3)
     batches = {}
     for parallel in (False, True):
-        plan = finish_plan(Laplacian(1.0), built, 400, None, "auto", parallel)[0]
+        plan = finish_plan(Laplacian(1.0), built, 400, EigenProOptions(), parallel)[0]
         assert plan.critical_batch_size == 1001
         batches[parallel] = plan.batch_size
     assert batches == {False: 48, True: 48}
-    assert finish_plan(Laplacian(1.0), built, 33, None, "auto", False)[0].batch_size == 33
+    assert finish_plan(Laplacian(1.0), built, 33, EigenProOptions(), False)[0].batch_size == 33
 
 
 def test_a_tie_is_no_right_answer_but_for_the_class_that_predict_names():

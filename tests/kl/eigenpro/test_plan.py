@@ -8,7 +8,7 @@ import oracle
 import pytest
 import torch
 
-from kl.eigenpro.parameters import checked_size, default_subsample
+from kl.eigenpro.options import EigenProOptions, default_subsample
 from kl.eigenpro.plan import memory_batch_size, plan_eigenpro
 from kl.eigenpro.preconditioner import damping_weights, make_preconditioner
 from kl.eigenpro.rules import STEP_MARGIN, critical_batch_size, default_batch_size, optimal_step_size
@@ -41,7 +41,8 @@ def system(x):
 
 def plan(x, kernel=None, memory=10**9, subsample=S, **options):
     rows, kernel = Rows.of(x), kernel or Laplacian(4.0)
-    return plan_eigenpro(kernel, rows, len(rows), 1, memory=memory, subsample=subsample, **options)
+    asked = EigenProOptions.parse(subsample=subsample, **options)
+    return plan_eigenpro(kernel, rows, len(rows), 1, memory, asked)
 
 
 def test_eigensystem_equals_numpy(system, K):
@@ -187,7 +188,7 @@ def test_wrong_step_sizes_are_refused(x, value):
 
 
 def test_zero_is_a_rank_but_no_batch(x):
-    assert checked_size("top_q", 0, 0, 5, "") == 0
+    assert EigenProOptions.parse(top_q=0).top_q == 0
     with pytest.raises(InputError, match="batch_size must be auto or an integer of at least 1; got 0"):
         plan(x, batch_size=0)
 

@@ -372,10 +372,10 @@ def test_memory_decides_the_projection():
 
 
 def test_periods():
-    assert choose_period("auto", 1000, 100, 10**6, 10**6) == 10
-    assert choose_period("auto", 1000, 100, 500, 10**6) == 5
-    assert choose_period("auto", 50, 100, 10**6, 10**6) == 1
-    assert choose_period("auto", 1000, 100, 10**6, 310) == 4  # an epoch has no more steps
+    assert choose_period(None, 1000, 100, 10**6, 10**6) == 10
+    assert choose_period(None, 1000, 100, 500, 10**6) == 5
+    assert choose_period(None, 50, 100, 10**6, 10**6) == 1
+    assert choose_period(None, 1000, 100, 10**6, 310) == 4  # an epoch has no more steps
     assert choose_period(7, 1000, 100, 10**6, 10**6) == 7
     assert choose_period(10**9, 1000, 100, 500, 310) == 4
     with pytest.raises(InputError, match="projection_period must be at most 5"):

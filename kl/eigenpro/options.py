@@ -1,0 +1,93 @@
+"""What may be asked of EigenPro: its parameters, or "auto", read and checked in one place."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kl.checks import check_not_negative, check_positive, plain
+from kl.errors import InputError
+
+log = logging.getLogger(__name__)
+
+PLAIN_SUBSAMPLE = 2000  # rows on which the step size of plain kernel SGD is estimated, at most
+Auto = int | str
+Size = TypeVar("Size", int, int | None)
+
+
+@dataclass(frozen=True)
+class EigenProOptions:
+    """The parameters that were asked for; None where the plan chooses. `parse` reads and checks them.
+
+    Attributes:
+        batch_size: m, rows.
+        step_size: eta.
+        top_q: q, eigendirections to damp; 0 is plain kernel SGD.
+        subsample: s, Nystrom rows.
+        ridge: what training adds to the diagonal of K(X, X), not multiplied by n.
+    """
+
+    batch_size: int | None = None
+    step_size: float | None = None
+    top_q: int | None = None
+    subsample: int | None = None
+    ridge: float = 0.0
+
+    @classmethod
+    def parse(
+        cls,
+        batch_size: Auto = "auto",
+        step_size: float | str = "auto",
+        top_q: Auto = "auto",
+        subsample: Auto = "auto",
+        ridge: float = 0.0,
+    ) -> EigenProOptions:
+        """The options as users write them: numbers, NumPy's and torch's included, or "auto".
+
+        Raises:
+            InputError: one is neither "auto" nor in its range.
+        """
+        step_size = plain(step_size)
+        return cls(
+            batch_size=parse_size("batch_size", batch_size, 1),
+            step_size=None if step_size == "auto" else check_positive("step_size", step_size, 'or "auto"'),
+            top_q=parse_size("top_q", top_q, 0),
+            subsample=parse_size("subsample", subsample, 1),
+            ridge=check_not_negative("ridge", plain(ridge)),
+        )
+
+    def subsample_of(self, n: int) -> int:
+        """s for n centres, at most n.
+
+        Plain SGD, with q = 0, has no preconditioner, but its step size is estimated on a subsample.
+        """
+        s = default_subsample(n) if self.subsample is None else min(self.subsample, n)
+        return min(s, PLAIN_SUBSAMPLE) if self.top_q == 0 else s
+
+
+def default_subsample(n: int) -> int:
+    """s: 2000 rows for n up to 10^5 (Ma, Belkin 2019), 5000 beyond, never more than n."""
+    return min(n, 2000 if n <= 100_000 else 5000)
+
+
+def parse_size(name: str, value: Any, low: int) -> int | None:
+    """A whole number of at least `low`; None where it is "auto".
+
+    Raises:
+        InputError: the value is neither.
+    """
+    value = plain(value)
+    if isinstance(value, str) and value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} must be auto or an integer of at least {low}; got {value!r}")
+    return value
+
+
+def at_most(name: str, value: Size, high: int, limit: str) -> Size:
+    """`value`, clipped to `high` with a message that names the `limit`; None, the plan's choice, stays None."""
+    if value is None or value <= high:
+        return value
+    log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
+    return high
