@@ -1,4 +1,4 @@
-"""The epoch that does best on the validation part: remembered, kept on disk, and a reason to stop."""
+"""The best epoch on the validation part: find it, keep its checkpoint, and stop when no better one follows."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ Values = dict[str, Any]  # "epoch", counted from 1, and values by tag
 
 
 class BestEpoch(pl.Callback):
-    """Finds the epoch with the lowest error on the validation part; may stop when it was long ago.
+    """Finds the epoch with the lowest error on the validation part, and may stop training when no better one follows.
 
-    That is the lowest val/error, of equals the lowest val/mse, of equals the earliest. With label noise it is by the
-    noisy labels, val/error_noisy and val/mse_noisy, for the clean ones are not known in practice. Of regression it is
-    the lowest val/mse. Values that are not finite come last.
+    The best epoch has the lowest val/error; ties are broken by the lowest val/mse, then by the earliest epoch. For
+    regression it has the lowest val/mse. With label noise the noisy labels count (val/error_noisy, val/mse_noisy),
+    because clean labels are not known in practice. Values that are not finite count as infinite.
 
     Args:
-        patience: stop after so many epochs without a better one; None never stops.
+        patience: stop after this many epochs without a better one; None never stops.
 
     Attributes:
-        best: the values of the best epoch: "epoch" counted from 1, train/*, val/*, and of a kernel machine rkhs/norm,
-            rkhs/norm_per_class and exact/distance where there is an `ExactInterpolation`. None before there is one.
-        last: the same of the last epoch.
+        best: the values of the best epoch: "epoch" counted from 1, train/*, val/*, for a kernel machine rkhs/norm and
+            rkhs/norm_per_class, and with an `ExactInterpolation` exact/distance. None before the first epoch ends.
+        last: the same values of the last epoch.
 
     Raises:
-        InputError: patience is not a whole number of at least 1; or (at fit start) the data module holds no validation
-            part out, so that the test set would choose.
+        InputError: patience is not a whole number of at least 1; or (at fit start) the data module holds out no
+            validation part, so that the epoch would be chosen on the test set.
     """
 
     def __init__(self, patience: int | None = None) -> None:
@@ -59,10 +59,10 @@ class BestEpoch(pl.Callback):
         return {"best": self.best, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Values | None]) -> None:
-        """Take over what a checkpoint kept.
+        """Restore what a checkpoint kept.
 
         Raises:
-            CheckpointError: it is something else.
+            CheckpointError: `state_dict` is not the state of a `BestEpoch`.
         """
         require_values("state of BestEpoch", state_dict, {"best": dict | None, "last": dict | None})
         for name, values in state_dict.items():
@@ -71,7 +71,7 @@ class BestEpoch(pl.Callback):
         self.best, self.last = state_dict["best"], state_dict["last"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Check that there is something to choose by."""
+        """Check that the data module does not validate on the test set."""
         if facts_of(trainer).validation == 0:
             raise InputError(
                 "BestEpoch chooses an epoch by val/*, which with validation=0 is of the test set: hold a part of the "
@@ -79,11 +79,11 @@ class BestEpoch(pl.Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Take the epoch's values, compare them with the best, and stop where there has been no better for long."""
+        """Compare the epoch's values with the best, and stop if the best epoch is `patience` epochs old."""
         if not validation_metrics(trainer):
             return
         values = epoch_values(trainer, pl_module)
-        # Ranks must not differ in it; their sums may, in the last bits.
+        # All ranks must agree on the best epoch, but their sums may differ in the last bits.
         self.last = trainer.strategy.broadcast(values)
         assert self.last is not None
         if self.best is None or _merit(self.last) < _merit(self.best):
@@ -94,11 +94,11 @@ class BestEpoch(pl.Callback):
 
 
 class BestCheckpoint(Checkpoint):
-    """Writes folder/best.ckpt after each epoch that `chooser` finds better than those before.
+    """Writes folder/best.ckpt after each epoch that `chooser` finds better than all epochs before.
 
-    To stand behind `last_checkpoint` among the callbacks: of two files the one that a crash leaves behind is then
-    best.ckpt, and the epoch that it lacks is the one that last.ckpt holds. A run that goes on elsewhere takes the
-    best.ckpt that lies beside the checkpoint it goes on from.
+    Put it after `last_checkpoint` in the list of callbacks. If a crash then leaves best.ckpt unwritten, last.ckpt holds
+    the epoch that best.ckpt lacks. A run that resumes into another folder copies the checkpoint of the best epoch: the
+    one it resumes from, or the best.ckpt beside that one.
 
     Args:
         folder: where best.ckpt is written.
@@ -109,10 +109,10 @@ class BestCheckpoint(Checkpoint):
         self.path, self.chooser = Path(folder) / "best.ckpt", chooser
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Where a run goes on, find the checkpoint of its best epoch.
+        """If the run resumes, find the checkpoint of its best epoch.
 
         Raises:
-            CheckpointError: it is not there.
+            CheckpointError: there is no such checkpoint.
         """
         if self.chooser.best is not None and trainer.ckpt_path and trainer.is_global_zero:
             self._take_over(Path(trainer.ckpt_path), self.chooser.best)
@@ -138,7 +138,7 @@ class BestCheckpoint(Checkpoint):
 
 
 def epoch_values(trainer: pl.Trainer, machine: Machine) -> Values:
-    """The values of the present epoch that a report has, plain numbers."""
+    """The values of the current epoch for reports, as plain numbers."""
     tested = {tag: machine.eval_metrics[tag] for tag in validation_metrics(trainer)}  # logged ones are float32
     values: Values = {"epoch": trainer.current_epoch + 1, **machine.train_metrics, **tested}
     if hasattr(machine, "rkhs_norm"):
@@ -150,14 +150,14 @@ def epoch_values(trainer: pl.Trainer, machine: Machine) -> Values:
 
 
 def _merit(values: Values) -> tuple[float, ...]:
-    """What is compared, the lowest being the best."""
+    """The values by which epochs are compared; the lowest is the best."""
     noisy = "_noisy" if "val/error_noisy" in values else ""
     known = (values.get(f"val/{name}{noisy}", 0.0) for name in ("error", "mse"))
     return tuple(value if math.isfinite(value) else math.inf for value in known)
 
 
 def _is_of(path: Path, best: Values) -> bool:
-    """Whether a checkpoint was written at the end of that epoch of that run."""
+    """Whether a checkpoint was written at the end of the best epoch of this run."""
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("callbacks", {}).get(BestEpoch.__qualname__, {})
     return bool(state.get("best") == best and checkpoint.get("epoch") == best["epoch"] - 1)

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot spoil: written beside the old file, then put in its place in one step."""
+"""Checkpoints that a crash cannot spoil: written beside the old file, then renamed over it in one step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kl.system.files import written_whole
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary file in the same folder, flushes it to disk, and renames it over the target.
 
-    Whoever kills the process, and whenever, finds the old checkpoint or the new one, whole. Loads with
+    Whenever the process is killed, the old checkpoint or the new one is on disk, complete. Loads with
     weights_only=True.
 
-    Lightning's own writer keeps its temporary file in the system's temporary folder; where that is another file system
-    the last step is a copy, which can be cut short.
+    Lightning's own writer puts its temporary file into the system's temporary folder. If that is on another file
+    system, the last step is a copy, which a crash can cut short.
 
     Attributes:
-        epochs: how many the last checkpoint written has had.
+        epochs: epochs trained at the last checkpoint that was written.
     """
 
     epochs = 0
@@ -33,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the checkpoint.
 
         Raises:
-            KLError: it could not be written, as on a full disk; the old file is as it was.
+            KLError: the file could not be written, for example on a full disk; the old file is unchanged.
         """
         try:
             with written_whole(path) as file:

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix: which classes are mistaken for which."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COUNTED_CLASSES = 20  # with more, the counts would not be readable
 
 
 class ConfusionMatrix(pl.Callback):
-    """Logs the figure val/confusion at the end of training: rows by true (clean) and predicted class.
+    """Logs the figure val/confusion at the end of training: counts by true (clean) class and predicted class.
 
-    They are the rows that val/* is of. Nothing is drawn for regression, under fast_dev_run, or where there are none.
+    It counts the rows that val/* is computed on. Nothing is drawn for regression, under fast_dev_run, or without rows.
 
     Attributes:
         matrix: counts, shape (c, c), [true, predicted]; None before the end.
@@ -43,7 +43,7 @@ class ConfusionMatrix(pl.Callback):
 def confusion_figure(
     matrix: Tensor,  # counts [true, predicted], shape: (c, c)
     names: list[str],
-    rows: str = "test",  # what they are called
+    rows: str = "test",  # the name of the rows in the title
 ) -> Figure:
     """Counts on a background that shows the fraction of the true class."""
     c = len(names)

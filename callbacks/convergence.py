@@ -16,10 +16,10 @@ from callbacks.history import Curves, History
 class ConvergenceFigure(History):
     """Logs the figure `convergence` at the end of training, also as log_dir/figures/convergence.png.
 
-    Three panels over the epochs: train mse (of a stream the mean over its batches) and, with an `ExactInterpolation`
-    among the callbacks, the RKHS distance to the limit relative to |f*|; test or validation error (mse for regression);
-    RKHS norm. Dashed lines are the exact limit. The exact train mse, at rounding error, is no line that a panel could
-    hold.
+    Three panels over the epochs: train mse (its mean over the batches, if the machine has only that) and, with an
+    `ExactInterpolation` among the callbacks, the RKHS distance to the limit relative to |f*|; test or validation error
+    (mse for regression); RKHS norm. Dashed lines are the exact limit. The exact train mse is not drawn, because it is
+    a rounding error far below the panel.
     """
 
     def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
@@ -42,7 +42,7 @@ class ConvergenceFigure(History):
 def convergence_figure(
     history: Curves,
     limits: dict[str, float | None],  # ExactInterpolation.results, or empty
-    rows: str = "test",  # what val/* is of
+    rows: str = "test",  # the name of the rows of val/*
 ) -> Figure:
     """The three panels, 7.2 by 2.5 inches: the width of a page."""
     norm = limits.get("exact_rkhs_norm")
@@ -85,14 +85,14 @@ def _curve(axes: Axes, points: list[tuple[int, float]], colour: str, label: str,
 
 
 def _limit(axes: Axes, value: float | None) -> None:
-    """The exact limit, if it is known, as a dashed line; then a legend is needed."""
+    """Draw the exact limit, if it is known, as a dashed line, and a legend."""
     if value is not None:
         axes.axhline(value, color=ORANGE, linestyle="--", label="exact limit")
         axes.legend()
 
 
 def _widen(axes: Axes) -> None:
-    """At least a fifth of the values' size from bottom to top: a change of one test row is no cliff."""
+    """Let the axis span at least a fifth of its values, so that a change of one test row does not look like a cliff."""
     low, high = axes.get_ylim()
     missing = 0.2 * abs(high) - (high - low)
     if missing > 0:

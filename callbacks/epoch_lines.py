@@ -1,4 +1,4 @@
-"""One line for each epoch, where there is no terminal for a progress bar to move in."""
+"""One log line per epoch, for runs without a terminal that could show a progress bar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = {
 
 
 class EpochLines(pl.Callback):
-    """Logs the errors, the RKHS norm where there is one, and the time that is left after each epoch.
+    """Logs after each epoch the errors, the RKHS norm if the machine has one, and the time left.
 
     Args:
         seconds: the least time between two lines; 0 logs every epoch.

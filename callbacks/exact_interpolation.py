@@ -32,45 +32,46 @@ log = logging.getLogger(__name__)
 class ExactInterpolation(pl.Callback):
     """Solves for the limit f* of training, and logs it beside the run at every epoch.
 
-    f* is the minimum-norm interpolant of the training set; of a machine that trains with a ridge the ridge solution,
-    and of one with centres of its own the least-squares function in their span.
+    f* is the minimum-norm interpolant of the training set; for a machine with a ridge it is the ridge solution, and for
+    a machine with centres of its own the least-squares function in their span.
 
     Logs exact/train_mse, exact/val_mse, exact/val_error, exact/val_error_noisy (with label noise), exact/rkhs_norm,
     exact/distance = |f_t - f*|_H, exact/gap_train_mse = train/mse - exact/train_mse and
     exact/gap_val_error = val/error - exact/val_error. Errors are fractions in [0, 1].
 
-    The distance costs no kernel evaluation. Both functions are expansions on the training rows, and their values there
-    are known, so
+    On the training rows as centres the distance costs no kernel evaluation, because the values of both functions there
+    are known:
 
         |f_t - f*|^2 = <f_t - f*, f_t - f*> = sum_i (alpha_i - alpha*_i) . (f_t(x_i) - f*(x_i))
 
-    This is |f_t|^2 - 2 sum_i alpha_i . f*(x_i) + |f*|^2 without its cancellation, which hides distances below about
-    5e-3 |f*| (digits, Laplacian). With centres of its own it is (alpha - alpha*)^T K(Z, Z) (alpha - alpha*). It has a
-    floor of its own: training sees float32 kernel values, the solve float64 ones, and their limits differ by about
-    3e-4 |f*| there. A smaller value means "at the limit of the float32 kernel".
+    This avoids the cancellation in |f_t|^2 - 2 sum_i alpha_i . f*(x_i) + |f*|^2, which hides distances below about
+    5e-3 |f*| (digits, Laplacian). With centres of its own, the squared distance of a machine is
+    (alpha - alpha*)^T K(Z, Z) (alpha - alpha*). The distance has a floor: training uses float32 kernel values and the
+    solve float64 ones, and their limits differ by about 3e-4 |f*| (same data). A smaller value means "at the limit of
+    the float32 kernel".
 
-    The solution is kept on disk, and read again by any run on the same data, targets, kernel and ridge, and by
-    `kl interpolate`. So is the state of conjugate gradients that were interrupted: the next such run goes on from
-    there. Before the solve its estimated time is logged, during it what is left.
+    The solution is kept on disk. Any run on the same data, targets, kernel and ridge reads it, and so does
+    `kl interpolate`. The state of interrupted conjugate gradients is kept as well, and the next such run resumes from
+    it. The estimated time is logged before the solve, and the time left during the solve.
 
     Args:
-        memory: budget of the solve and of what the machine holds meanwhile: "8GB", bytes, or "auto" (half of what is
-            free). As of `kl.interpolate`; the kernel rows that a machine keeps are only computed afterwards.
+        memory: budget of the solve and of what the machine holds before training: "8GB", bytes, or "auto" (half of what
+            is free). Kernel rows that the machine keeps do not count, because they are computed after the solve.
         cache_dir: folder of kept solutions; None is $XDG_CACHE_HOME/kl/exact, else ~/.cache/kl/exact.
         max_rows: above this n nothing is solved (a kept solution is still read), since the time grows as n^2 at least.
-        solver: "auto", "direct" or "pcg", as of `kl.interpolate`.
+        solver: "auto", "direct" or "pcg", as in `kl.interpolate`.
         tolerance: the relative residual to reach.
-        max_seconds: conjugate gradients that take longer are left out; their state is kept, and `kl interpolate` with
-            the same options goes on from it.
+        max_seconds: conjugate gradients are stopped after this time; their state is kept, and `kl interpolate` with the
+            same options resumes from it. Least squares are not started if they are to take longer.
 
     Attributes:
-        results: exact_train_mse, exact_train_error, exact_val_mse, exact_val_error, exact_val_error_noisy (of the rows
-            that val/* is of), exact_test_mse, exact_test_error, exact_test_error_noisy (where a validation part is held
-            out only after `trainer.test`), exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual,
-            jitter, seconds (of the solve, also where it was kept), cached; single values are None where they do not
-            apply, as errors of regression. None where skipped.
-        skipped: why nothing was solved; None where it was.
-        solution: the `kl.Interpolant`, None where skipped.
+        results: exact_train_mse, exact_train_error, exact_val_mse, exact_val_error, exact_val_error_noisy (on the rows
+            of val/*), exact_test_mse, exact_test_error, exact_test_error_noisy (only after `trainer.test`, if a
+            validation part is held out), exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual,
+            jitter, seconds (of the solve, even if it was read from disk), cached. A value is None if it does not apply,
+            such as an error for regression. `results` is None if the solve was skipped.
+        skipped: why there is no solution; None if there is one.
+        solution: the `kl.Interpolant`; None if the solve was skipped.
 
     Raises:
         InputError: an argument is out of its range.
@@ -90,7 +91,7 @@ class ExactInterpolation(pl.Callback):
     ) -> None:
         self.tolerance = check_tolerance(tolerance)
         self.solver = check_solver(solver)
-        parse_memory(memory)  # a mistake shows here, before any data is read
+        parse_memory(memory)  # raises for a bad value, before any data is read
         self.memory = memory
         self.cache_dir = Path(expand_home(cache_dir)) if cache_dir is not None else solutions_folder()
         self.patience = Patience(max_rows, max_seconds)
@@ -99,11 +100,11 @@ class ExactInterpolation(pl.Callback):
         self.solution: Interpolant | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Read or solve on rank 0 and tell every rank; the others wait however long it takes."""
+        """Read or solve on rank 0 and broadcast the result; the other ranks wait without a time limit."""
         found, centers = _Outcome(skipped="fast_dev_run"), None
         facts, device = facts_of(trainer), trainer.strategy.root_device
         rows = facts.train_set
-        assert rows is not None  # the machine has seen to it
+        assert rows is not None  # the machine's setup has checked it
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if facts.streamed:
                 found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
@@ -112,7 +113,7 @@ class ExactInterpolation(pl.Callback):
                     skipped="the training rows are augmented, others in every epoch, and have no such limit"
                 )
             else:
-                centers = pl_module.limit_centers() if pl_module.own_centers else None  # on all ranks
+                centers = pl_module.limit_centers() if pl_module.own_centers else None  # a collective
                 found = pl_module.ranks.broadcast_result(lambda: self._find(pl_module, rows, facts, device, centers))
         self.skipped, self.solution, self.results = found.skipped, found.solution, found.results
         if self.solution is None or self.results is None:
@@ -121,7 +122,7 @@ class ExactInterpolation(pl.Callback):
                 log.log(level, "exact interpolation: left out: %s", self.skipped)
             return
         self.solution = replace(self.solution, centers=rows.x if centers is None else centers)
-        device = pl_module.alpha.device  # once: the distance is asked for at every epoch
+        device = pl_module.alpha.device  # moved once, because every epoch computes the distance
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
         self._of_step = -1, math.nan
         self.results["distance_to_exact"] = self.distance(pl_module)
@@ -139,7 +140,7 @@ class ExactInterpolation(pl.Callback):
         pl_module.log_dict({name: value for name, value in logged.items() if value is not None}, batch_size=1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Take the limit's errors on a test set that was not to be looked at before."""
+        """Add the limit's errors on the test set, which are left out before if a validation part is held out."""
         test = facts_of(trainer).test_set
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
@@ -149,7 +150,7 @@ class ExactInterpolation(pl.Callback):
         )
 
     def epoch_distance(self, trainer: pl.Trainer, machine: Machine) -> float:
-        """|f_t - f*|_H at the end of the present epoch: computed once, for whichever callback asks first."""
+        """|f_t - f*|_H at the end of the current epoch, computed once for all callbacks."""
         step = trainer.global_step
         if self._of_step[0] != step:
             self._of_step = step, self.distance(machine)
@@ -157,7 +158,7 @@ class ExactInterpolation(pl.Callback):
 
     @torch.no_grad()
     def distance(self, machine: Machine) -> float:
-        """|f_t - f*|_H of the machine as it is now; floor and formula as above."""
+        """|f_t - f*|_H of the machine's current weights; see the class for its formula and its floor."""
         if self.solution is None:
             raise RuntimeError(f"there is no exact solution to measure from: {self.skipped or 'fit() has not started'}")
         device = machine.alpha.device  # after the fit Lightning has taken the machine off the GPU
@@ -185,7 +186,7 @@ class ExactInterpolation(pl.Callback):
             folder=self.cache_dir,
             patience=self.patience,
         )
-        if isinstance(found, NoLimit):  # beyond the budget, or singular: the run itself can do without
+        if isinstance(found, NoLimit):  # for example over the budget; the run goes on without its limit
             return _Outcome(skipped=str(found.reason))
         solution = found.solution.to("cpu")
         train = evaluate_scores(solution.fitted, y, None, classifier)
@@ -204,19 +205,19 @@ class ExactInterpolation(pl.Callback):
             "seconds": solution.seconds,
             "cached": found.read_from is not None,
         }
-        return _Outcome(replace(solution, centers=solution.centers[:0]), results)  # all ranks have the rows
+        return _Outcome(replace(solution, centers=solution.centers[:0]), results)  # all ranks have them
 
     def _solving_device(
         self, machine: Machine, x: Tensor, y: Tensor, device: torch.device, centers: Tensor | None
     ) -> torch.device:
-        """The GPU if the solve fits beside the machine there; else the CPU, also because MPS has no float64."""
+        """The GPU if the solve fits there beside the machine; else the CPU (MPS has no float64)."""
         (n, d), c = x.shape, y.shape[1]
         need = 0 if centers is not None else direct_memory(n, d, c)
         fits = device.type == "cuda" and need <= self._budget(machine, device)
         return device if fits else torch.device("cpu")
 
     def _budget(self, machine: Machine, device: torch.device) -> int:
-        """Bytes for the solve beside what the machine holds by now."""
+        """Bytes of the budget for the solve, less what the machine holds before training."""
         return max(1, parse_memory(self.memory, device) - machine.memory.before_training)
 
 
@@ -232,7 +233,7 @@ _TAGS = {
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What rank 0 found and the other ranks are told."""
+    """What rank 0 found, broadcast to the other ranks."""
 
     solution: Interpolant | None = None
     results: dict[str, Any] | None = None
@@ -240,5 +241,5 @@ class _Outcome:
 
 
 def _named(part: str, errors: dict[str, float | None]) -> dict[str, float | None]:
-    """Errors of f* on "val" or "test" rows, by the names that `results` has."""
+    """Errors of f* on "val" or "test" rows, under the names of `results`."""
     return {f"exact_{part}_{name}": value for name, value in errors.items()}

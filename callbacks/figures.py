@@ -1,4 +1,4 @@
-"""Figures: one look for all of them, and where they go."""
+"""Figures: one style for all of them, and where they are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from callbacks.common import tensorboard_loggers
 from kl.system.files import written_whole
 
-# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
+# The colours of Okabe and Ito, which people with any colour vision can tell apart; in grey they differ in lightness.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"
 
 _STYLE: Any = {
@@ -36,7 +36,7 @@ SCREEN_DPI, PRINT_DPI = 110, 200
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Matplotlib's settings while a figure is made; those of the caller come back after."""
+    """Use this module's matplotlib settings within the block, and restore the caller's after it."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -45,19 +45,19 @@ def new_figure(
     width: float,  # inches
     height: float,  # inches
 ) -> Figure:
-    """A figure on an Agg canvas, unknown to pyplot: no window, no global state, nothing to be closed elsewhere."""
+    """A figure on an Agg canvas, unknown to pyplot, so that it opens no window and need not be closed."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
-    """Give the figure to TensorBoard at the present step, write log_dir/figures/<tag>.png, and clear the figure.
+    """Add the figure to TensorBoard at the current step, write log_dir/figures/<tag>.png, and clear the figure.
 
-    A "/" in the tag becomes "_" in the file's name. Without a logger, and under fast_dev_run, nothing is written. To be
-    called on every rank; only rank 0 writes.
+    A "/" in the tag becomes "_" in the file's name. Without a logger, and under fast_dev_run, nothing is written. Call
+    it on every rank; only rank 0 writes.
     """
-    # A collective. Without a logger it is the default root: the user asked for no files there.
+    # `log_dir` is a collective. Without a logger it is the default root folder, where the user asked for no files.
     log_dir = trainer.log_dir if trainer.loggers else None
     if trainer.is_global_zero:
         for logger in tensorboard_loggers(trainer):

@@ -14,7 +14,7 @@ Curves = dict[str, list[tuple[int, float]]]  # by tag: epochs trained, value
 
 
 class History(pl.Callback):
-    """Keeps train/*, val/* and, of a kernel machine, rkhs/norm of every epoch.
+    """Keeps train/*, val/* and, for a kernel machine, rkhs/norm of every epoch.
 
     Attributes:
         history: by tag, (epochs trained, value); part of the checkpoint, so that a resumed run has all of it.
@@ -29,7 +29,7 @@ class History(pl.Callback):
             self.history = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Take the epoch's values."""
+        """Append the epoch's values."""
         for tag, value in self.values(trainer, pl_module).items():
             self.history.setdefault(tag, []).append((trainer.current_epoch + 1, float(value)))
 
@@ -46,10 +46,10 @@ class History(pl.Callback):
         return {"history": {tag: [list(point) for point in points] for tag, points in self.history.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's history.
+        """Restore the history of a checkpoint.
 
         Raises:
-            CheckpointError: it holds none.
+            CheckpointError: `state_dict` does not hold a history.
         """
         require_values("history", state_dict, {"history": dict[str, list]})
         saved = state_dict["history"]

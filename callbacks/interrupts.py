@@ -1,4 +1,4 @@
-"""Ctrl-C that is never lost."""
+"""A Ctrl-C that Python swallows stops training at the next step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kl.system.signals import LastingInterrupt, in_main_thread
 
 
 class Interrupts(pl.Callback):
-    """Raises KeyboardInterrupt again at the next step where the one that Ctrl-C raised has been swallowed.
+    """Raises KeyboardInterrupt again at the next step if the one that Ctrl-C raised was swallowed.
 
-    See `kl.system.signals.LastingInterrupt`. SIGHUP is taken as Ctrl-C where Python has a handler for it.
+    `kl.system.signals.LastingInterrupt` says why. SIGHUP is treated like Ctrl-C if it has a handler in Python.
     """
 
     def __init__(self) -> None:
@@ -21,23 +21,23 @@ class Interrupts(pl.Callback):
         self._before: dict[int, Any] = {}  # the handlers to put back
 
     def on_train_start(self, *_: Any) -> None:
-        """Listen; only a main thread may. Lightning puts back in the end what it found before this."""
+        """Set the handlers, which only the main thread may do. At the end, Lightning restores the earlier handlers."""
         self._interrupt = LastingInterrupt()
         if in_main_thread():
             numbers = [signal.SIGINT, *([signal.SIGHUP] if callable(signal.getsignal(signal.SIGHUP)) else [])]
             self._before = {number: signal.signal(number, self._interrupt) for number in numbers}
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Stop here where nothing else has."""
+        """Raise KeyboardInterrupt if a signal came and did not stop training."""
         self._interrupt.check()
 
     def on_exception(self, *_: Any) -> None:
-        """Listen no more: Lightning does not come to `teardown` after an interrupt."""
+        """Restore the handlers, because Lightning does not call `teardown` after an interrupt."""
         self.teardown()
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Listen no more."""
+        """Restore the handlers."""
         for number, handler in self._before.items():
-            if signal.getsignal(number) is self._interrupt:  # Lightning listens no more once it stops
+            if signal.getsignal(number) is self._interrupt:  # else Lightning has restored the earlier ones
                 signal.signal(number, handler)
         self._before = {}

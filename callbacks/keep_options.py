@@ -11,21 +11,21 @@ import pytorch_lightning as pl
 from callbacks.common import Machine
 from kl.system.files import written_whole
 
-# Options that a resumed run takes from its checkpoint, whatever is asked for, or clips to what there is.
+# Options whose value in the run may differ from the requested one: it is clipped, or comes from the checkpoint.
 PLANNED = ("batch_size", "step_size", "top_q", "subsample", "projection_period")
 
 
 class KeepOptions(pl.Callback):
     """Writes config.yaml into the run's folder once training starts; `kl fit --config` repeats the run.
 
-    Parameters that were asked for are written as they run; "auto" stays.
+    A requested value is written as the run uses it; "auto" is written as "auto".
 
     Args:
         options: plain values by option name.
-        dump: writes them as text.
+        dump: turns the options into text.
 
     Attributes:
-        written: whether training has started and the file was written.
+        written: whether the file was written.
     """
 
     def __init__(self, options: dict[str, Any], dump: Callable[[dict[str, Any]], str]) -> None:

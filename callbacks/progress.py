@@ -19,7 +19,7 @@ _SHOWN = {"train/error": "train error", "val/error": "val error"}
 
 
 def _on_standard_error(make: Callable[[TQDMProgressBar], Tqdm]) -> Callable[[TQDMProgressBar], Tqdm]:
-    """Lightning's method that makes a bar, which names sys.stdout, with the bar on standard error."""
+    """Wrap a method of Lightning that makes a bar on sys.stdout, so that the bar goes to standard error."""
 
     def made(self: TQDMProgressBar) -> Tqdm:
         with redirect_stdout(sys.stderr):
@@ -31,8 +31,8 @@ def _on_standard_error(make: Callable[[TQDMProgressBar], Tqdm]) -> Callable[[TQD
 class ProgressBar(TQDMProgressBar):
     """One bar for all epochs: steps done, time taken and left, batch error and |f|_H, then the epoch's errors.
 
-    Lightning's own bar starts again every epoch, so it cannot say when the run ends, and writes to standard output,
-    which `--json` keeps for its one object. Where the number of epochs is not known there is a bar for each epoch.
+    Lightning's own bar restarts every epoch, so it cannot show when the run ends, and it writes to standard output,
+    which `--json` needs for its one object. If the number of steps is unknown, each epoch has its own bar.
 
     Args:
         refresh_rate: steps between updates of the bar.
@@ -43,18 +43,18 @@ class ProgressBar(TQDMProgressBar):
         self._drawn = -math.inf
 
     def on_train_start(self, *args: Any) -> None:
-        """Make the bar where training starts or, resumed, goes on."""
+        """Make the bar when training starts or resumes."""
         super().on_train_start(*args)
         trainer = self.trainer
         self._total = total_steps(trainer)
         if self._total is not None:
             bar = self.train_progress_bar
             bar.reset(total=self._total)
-            # The steps of the run before took none of this run's time.
+            # A resumed run did not spend time on the steps of the earlier run.
             bar.initial = bar.n = min(trainer.global_step, self._total)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Say which epoch it is, counted from 1."""
+        """Show the number of the epoch, counted from 1."""
         if self._total is None:
             super().on_train_epoch_start(trainer, *args)
         of = "" if self._total is None else f"/{trainer.max_epochs}"
@@ -69,7 +69,7 @@ class ProgressBar(TQDMProgressBar):
             return
         bar = self.train_progress_bar
         now, last = time.monotonic(), batch_idx + 1 == self.total_train_batches
-        # Ten times a second at most: the numbers shown make a GPU wait.
+        # At most ten times a second, because reading the numbers waits for a GPU.
         if self._should_update(batch_idx + 1, int(self.total_train_batches)) and (last or now - self._drawn > 0.1):
             self._drawn = now
             bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
@@ -100,7 +100,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 def total_steps(trainer: pl.Trainer) -> int | None:
-    """The steps of the whole run, None where its end is not known."""
+    """The steps of the whole run; None if they are unknown."""
     batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs, trainer.max_steps
     totals = [int(batches * epochs)] if epochs is not None and epochs > 0 and batches != float("inf") else []
     totals += [steps] if steps > 0 else []

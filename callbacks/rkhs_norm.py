@@ -10,7 +10,8 @@ from callbacks.common import Machine
 class RKHSNorm(pl.Callback):
     """Logs rkhs/norm = |f|_H = sqrt(trace(alpha^T K alpha)) and rkhs/norm_class_k = |f_k|_H (k from 0) every epoch.
 
-    The machine carries the norm through its steps, so it is exact and costs nothing; see `kl.eigenpro.fitted`.
+    A `kl.KernelMachine` updates the norm in every step, so it is exact and almost free (see `kl.eigenpro.fitted`). A
+    `kl.GeneralKernelMachine` computes it from the weights at the end of each epoch, and with `per_step` in each step.
 
     Args:
         per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.
@@ -26,7 +27,7 @@ class RKHSNorm(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Machine, *_: object) -> None:
         """Log the norm after the step that was just made."""
         if self.per_step:
-            # A tensor, so that a GPU is waited for only at the steps that are written.
+            # A tensor, so that only the steps that are written wait for a GPU.
             norm = pl_module.sq_norm_per_class.sum().clamp(min=0).sqrt()
             pl_module.log("rkhs/norm_step", norm, on_step=True, on_epoch=False, batch_size=1)
 

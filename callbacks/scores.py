@@ -1,4 +1,4 @@
-"""The machine's scores on the rows that val/* is of, computed once for all callbacks that draw them."""
+"""The machine's scores on the rows of val/*, computed once for all callbacks that draw them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _kept: WeakKeyDictionary[pl.Trainer, tuple[int, ref, Tensor]] = WeakKeyDictionar
 
 @torch.no_grad()
 def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
-    """f(x) on the data module's val_set, shape (t, c), on the CPU; None where there is none to evaluate.
+    """f(x) on the data module's val_set, shape (t, c), on the CPU.
 
-    That is for regression, under fast_dev_run, and without a validation or test set. To be called on every rank: a
-    machine may need all of them to predict.
+    None for regression, under fast_dev_run, and without a validation or test set. Call it on every rank, because a
+    machine may need all ranks to predict.
     """
     rows = facts_of(trainer).val_set
     if trainer.fast_dev_run or not machine.is_classifier or rows is None:  # type: ignore[attr-defined]
@@ -37,13 +37,13 @@ def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
 
 
 def val_labels(trainer: pl.Trainer) -> Tensor:
-    """The clean classes of those rows, shape (t,)."""
+    """The clean classes of the rows of val_set, shape (t,)."""
     rows = facts_of(trainer).val_set
-    assert rows is not None  # they had scores
+    assert rows is not None  # val_scores was not None
     return rows.y.argmax(dim=1)
 
 
 def class_names(machine: Machine, c: int) -> list[str]:
-    """The names of the c classes, or their numbers where the data has no names."""
+    """The names of the c classes, or their numbers if the data has no names."""
     names = machine.data_info.get("class_names") or []
     return names if len(names) == c else [str(k) for k in range(c)]

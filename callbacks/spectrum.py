@@ -1,4 +1,4 @@
-"""The spectrum that the preconditioner was built from, and what it makes of it."""
+"""The spectrum that the preconditioner was built from, before and after preconditioning."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from kl.eigenpro.preconditioner import DAMPING
 
 
 class Spectrum(pl.Callback):
-    """Logs the figure precond/eigenvalues at fit start: the eigenvalues lambda_i of K(X_S, X_S)/s, before and after.
+    """Logs the figure precond/eigenvalues at fit start: the eigenvalues lambda_i with and without preconditioning.
 
     The preconditioner turns lambda_i into lambda_i (lambda_q / lambda_i)^a for i <= q, a = 0.95, and leaves the others.
-    The first of the damped ones sets the step size.
+    The largest damped eigenvalue, the first, sets the step size. For `kl.KernelMachine` the lambda_i are those of
+    K(X_S, X_S)/s.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144.
     """
@@ -45,7 +46,7 @@ def spectrum_figure(
 ) -> Figure:
     """Eigenvalue against index, both axes logarithmic, with q marked."""
     index = np.arange(1, len(eigenvalues) + 1)
-    # What is left of the smallest ones is the rounding error of the decomposition.
+    # Smaller eigenvalues are rounding errors of the decomposition.
     shown = eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * eigenvalues[0]
     with figure_style():
         figure = new_figure(5.0, 3.4)

@@ -1,4 +1,4 @@
-"""Stopping where the training data is fitted."""
+"""Stopping once the training data is fitted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ log = logging.getLogger(__name__)
 class StopWhenInterpolated(pl.Callback):
     """Stops at the first epoch with no training error: the "overfitted" classifier of the source below.
 
-    The error is the machine's train/error: over all rows, with the weights at the end of the epoch, and so exact. Where
-    a machine has only means over the epoch's batches, as of a stream, it is train/error_running, and for the mse
-    train/mse_running.
+    The error is the machine's train/error, computed over all rows with the weights at the end of the epoch. A machine
+    that has only means over the epoch's batches, as for a stream, uses train/error_running and train/mse_running.
 
     Args:
-        mse: stop, too, once train/mse is at most this. Regression has no error and needs it.
+        mse: also stop once train/mse is at most this; required for regression, which has no classification error.
 
     Attributes:
         stopped_epoch: epochs trained when the condition was first met, counted from 1; None if it was not.
@@ -48,12 +47,12 @@ class StopWhenInterpolated(pl.Callback):
         return {"stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
-        """Take over what a checkpoint kept."""
+        """Restore what a checkpoint kept."""
         require_values("StopWhenInterpolated", state_dict, {"stopped_epoch": int | None})
         self.stopped_epoch = state_dict["stopped_epoch"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Check that there is something to stop by."""
+        """Check that `mse` is given for regression."""
         if self.mse is None and not pl_module.is_classifier:
             raise InputError(
                 "StopWhenInterpolated needs mse for regression, which has no classification error; got mse=None: give "
@@ -61,8 +60,8 @@ class StopWhenInterpolated(pl.Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Stop where the epoch's training error is 0 or its mse small enough."""
-        metrics = pl_module.train_metrics  # empty where max_steps ended the first epoch early
+        """Stop if the epoch's training error is 0 or its mse is small enough."""
+        metrics = pl_module.train_metrics  # empty if max_steps ended the first epoch early
         error, mse = (metrics.get(tag, metrics.get(f"{tag}_running")) for tag in ("train/error", "train/mse"))
         fitted = error == 0 or (self.mse is not None and mse is not None and mse <= self.mse)
         if not trainer.strategy.reduce_boolean_decision(fitted) or self.stopped_epoch is not None:

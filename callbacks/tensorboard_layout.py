@@ -17,10 +17,10 @@ _CHOSEN = ("batch_size", "critical_batch_size", "step_size", "top_q", "subsample
 class TensorBoardLayout(pl.Callback):
     """Writes the custom scalars page at fit start and fills the hyper-parameters tab at the end of training, once each.
 
-    The tab's metrics are hp/train_mse, hp/train_error (of a stream with _running), hp/val_mse, hp/val_error,
-    hp/rkhs_norm and, with an `ExactInterpolation` among the callbacks, hp/exact_val_error, hp/exact_rkhs_norm and
-    hp/distance. The logger is to be made with `default_hp_metric=False`, or TensorBoard shows an empty hp_metric beside
-    them.
+    The tab's metrics are hp/train_mse, hp/train_error (for means over the batches with _running), hp/val_mse,
+    hp/val_error, hp/val_error_noisy, hp/rkhs_norm and, with an `ExactInterpolation` among the callbacks,
+    hp/exact_val_error, hp/exact_rkhs_norm and hp/distance. Make the logger with `default_hp_metric=False`; otherwise
+    TensorBoard also shows an empty hp_metric.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class TensorBoardLayout(pl.Callback):
 
 
 def layout(rows: str) -> dict[str, dict[str, list[Any]]]:
-    """The custom scalars page; `rows` is what val/* is of."""
+    """The custom scalars page; `rows` is the name of the rows of val/*."""
     return {
         "Training and its exact limit": {
             "training mse": ["Multiline", ["^train/mse$", "^exact/train_mse$"]],
@@ -60,7 +60,7 @@ def layout(rows: str) -> dict[str, dict[str, list[Any]]]:
 
 
 def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
-    """The run's parameters as plain values: those asked for, and for "auto" what was chosen."""
+    """The run's parameters as plain values, as requested or, for "auto", as chosen."""
     config = dict(machine.kernel.config())
     name = config.pop("kernel")
     n, d, c = machine.num_centers, machine.centers.shape[1], machine.alpha.shape[1]
@@ -87,7 +87,7 @@ def run_parameters(trainer: pl.Trainer, machine: Machine) -> dict[str, Any]:
 
 
 def final_metrics(trainer: pl.Trainer, machine: Machine) -> dict[str, float]:
-    """The numbers that runs are compared by, as far as they are known."""
+    """The known metrics by which runs are compared."""
     training = ("train/mse", "train/error", "train/mse_running", "train/error_running")
     tags = (*training, "val/mse", "val/error", "val/error_noisy")
     known = {f"hp/{tag.replace('/', '_')}": trainer.callback_metrics.get(tag) for tag in tags}

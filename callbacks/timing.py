@@ -15,10 +15,11 @@ class Timing(pl.Callback):
     """Logs time/epoch_seconds and memory/peak (bytes) at every epoch.
 
     time/epoch_seconds is wall time from the start of the epoch to the end of its last step: loading batches, the steps,
-    and what is logged at a step. Validation, the training error over all rows that follows the last step, and what
-    callbacks do at the end of an epoch are not in it. A GPU is waited for at the end of an epoch only.
+    and what is logged at a step. Validation, the training error over all rows after the last step, and the callbacks'
+    work at the end of an epoch are not included. The clock waits for a GPU only at the start and the end of an epoch,
+    and before a validation within it.
 
-    memory/peak is of the process so far (CPU), or of torch's allocator so far (GPU), the set-up included.
+    memory/peak is the peak so far of the process (CPU) or of torch's allocator (GPU), including the set-up.
 
     Attributes:
         seconds_per_epoch: time/epoch_seconds of every epoch of this fit.
@@ -43,12 +44,12 @@ class Timing(pl.Callback):
         self._since = now
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Hold the clock: queued steps of a GPU belong to training."""
+        """Stop the clock once a GPU has finished its queued steps, which belong to training."""
         if not trainer.sanity_checking and not trainer.is_last_batch:
             self._spent += self._now(pl_module.device, wait=True) - self._since
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
-        """Validation in the middle of an epoch does not count."""
+        """Start the clock again, so that a validation within an epoch does not count."""
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:

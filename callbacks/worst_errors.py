@@ -20,18 +20,16 @@ log = logging.getLogger(__name__)
 
 
 class WorstErrors(pl.Callback):
-    """Logs the figure val/worst_errors at the end of training: misclassified images of the largest margin.
-
-    They are of the rows that val/* is of.
+    """Logs the figure val/worst_errors at the end of training: the misclassified images of val/* with largest margins.
 
     The margin is f_predicted(x) - f_true(x), in units of the one-hot targets; true labels are the clean ones. Nothing
-    is drawn for data that are no images of one or three channels, under fast_dev_run, or where nothing is wrong.
+    is drawn if the data are not images of one or three channels, under fast_dev_run, or if no image is misclassified.
 
     Args:
         count: images at most.
 
     Attributes:
-        rows: their rows in the data module's val_set, the worst first; None before the end.
+        rows: the indices of these images in the data module's val_set, the worst first; None before the end.
 
     Raises:
         InputError: count is not a whole number of at least 1.
@@ -75,7 +73,7 @@ def error_margins(
 def images_figure(
     images: Tensor,  # values in [0, 1], shape: (t, channels, height, width)
     captions: list[str],
-    rows: str = "test",  # what they are called
+    rows: str = "test",  # the name of the rows in the title
 ) -> Figure:
     """A grid of images with a caption above each."""
     columns = max(4, math.ceil(math.sqrt(len(captions))))  # four make room for the title

@@ -1,4 +1,4 @@
-"""How long a training run will take here: real steps of it are timed, and multiplied by their number."""
+"""How long a training run will take on this machine: some real steps are timed and scaled to an epoch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from kl.machines.machine import TrainedExpansion
 
 STEP_OVERHEAD = 5e-4  # seconds of a step in Lightning and the callbacks, which are not timed (2-core CPU)
-ALLOWANCE, REPEATS = 0.2, 10  # seconds within which short work is timed again, so many times at most
+ALLOWANCE, REPEATS = 0.2, 10  # short work is timed again for up to this many seconds, and at most this often
 STEP_VALUES = 2**27  # kernel values of a timed step at most; the seconds of a larger step are scaled up
-KEPT_VALUES = 2**25  # kernel values that are kept for a timed step at least: more than a cache holds
+KEPT_VALUES = 2**25  # at least this many kernel values are kept for a timed step: more than a cache holds
 
 
 @torch.no_grad()
@@ -38,33 +38,34 @@ def estimate_training(
     train_set: RowDataset,
     test_x: Tensor | None = None,  # shape: (t, d)
 ) -> dict[str, float]:
-    """Time two steps of a run of EigenPro 2, or more where they are short, and what precedes and follows an epoch.
+    """Time two steps of a run of EigenPro 2, or more if they are short, and the work before and after an epoch.
 
-    The steps are of an iteration of its own, from f = 0, so the machine stays as it is. They read as large a share of
-    their rows from kept rows of K(X, X) as the run will; to compute and keep those few is a part of the filling.
+    The steps belong to a separate iteration that starts from f = 0, so the machine is not changed. They read the same
+    share of their rows from kept rows of K(X, X) as the run will. For this only some of the run's kept rows are
+    computed, and their time is scaled to `seconds_filling`.
 
     Args:
         machine: after `prepare`, before training.
-        train_set: what it was prepared on.
-        test_x: features that each epoch evaluates, None where there are none.
+        train_set: the rows that it was prepared on.
+        test_x: the features that are evaluated after each epoch, if any.
 
     Returns:
         seconds_filling (the kept rows, once), seconds_per_epoch (the steps), seconds_training_error and
         seconds_evaluation (after each epoch), steps_per_epoch, flops_per_epoch (see `epoch_flops`),
-        kernel_values_per_second (computed or read, of a step of each rank), and bytes_per_step, what a step sends to
-        each of several ranks, for which the seconds have no time.
+        kernel_values_per_second (computed or read, of a step of each rank), and bytes_per_step, which each rank
+        receives from collectives; the seconds do not include this transfer.
     """
     plan, memory, ranks, device = machine.plan, machine.memory, machine.ranks, machine.centers.device
     iteration, (own, d), c = _iteration(machine), machine.centers.shape, machine.alpha.shape[1]
     n, m, kept = iteration.n, plan.batch_size, memory.kept_rows
     size = max(1, min(m, STEP_VALUES // own))
-    # One row less than all is kept at most, because then K(X_B, X_S) is read from where the machine has it.
+    # At most n - 1 rows are kept, because with all n the iteration would not read the machine's K(X_B, X_S).
     inside = min(round(size * kept / n), n - 1)
     part = min(kept, n - 1, max(inside, KEPT_VALUES // own))
     filling = _fill_seconds(iteration, part, kept, device) if part else 0.0
     generator = torch.Generator().manual_seed(0)
 
-    def step() -> None:  # on other rows each time, because a cache may hold those of one step
+    def step() -> None:  # different rows each time, because a cache may hold those of the last step
         read, others = (torch.randperm(count, generator=generator) for count in (part, n - part))
         places = torch.cat([read[:inside], part + others[: size - inside]]).to(device)
         train_set[machine.order[places].cpu()]  # as a loader does
@@ -72,7 +73,7 @@ def estimate_training(
 
     received, scale = _bytes_received(ranks, step), m / size
     (step_seconds,) = _fastest(step, device=device)
-    steps = math.ceil(n / m)  # of which the last is smaller: they make n / m whole ones
+    steps = math.ceil(n / m)  # the last one may be smaller; together they are n / m full steps
     return {
         "steps_per_epoch": steps,
         "flops_per_epoch": epoch_flops(n, d, c, plan.subsample, plan.top_q, m, kept, memory.keep_columns, ranks.size),
@@ -86,7 +87,7 @@ def estimate_training(
 
 
 def _iteration(machine: KernelMachine) -> EigenProIteration:
-    """An iteration from f = 0 on the machine's kernel matrix, of which it keeps no rows yet."""
+    """An iteration from f = 0 on the machine's kernel matrix, without kept rows."""
     matrix, alpha = machine.fitted.matrix, machine.alpha.detach()
     fitted = FittedValues(len(matrix), len(machine.vectors), alpha.shape[1], machine.ranks).to(alpha.device)
     unkept = KernelMatrix(matrix.kernel, matrix.rows, len(matrix), machine.ranks)
@@ -98,9 +99,10 @@ def _iteration(machine: KernelMachine) -> EigenProIteration:
 
 
 def _fill_seconds(iteration: EigenProIteration, part: int, kept: int, device: torch.device) -> float:
-    """Keep `part` rows of K(X, X); predicted seconds of `kept` rows.
+    """Keep `part` rows of K(X, X), and predict the seconds of `kept` rows.
 
-    One rank evaluates pairs among the kept rows once, so these k^2 values and the k (n - k) others are timed apart.
+    With one rank, each pair among the k kept rows is evaluated once, so these k^2 values are timed separately from the
+    other k (n - k).
     """
     matrix, n = iteration.fitted.matrix, iteration.n
     both = seconds_of(lambda: iteration.fitted.keep_rows(part), 1, device)[0]
@@ -113,11 +115,11 @@ def _fill_seconds(iteration: EigenProIteration, part: int, kept: int, device: to
 def epoch_flops(
     n: int, d: int, c: int, s: int, q: int, m: int, kept_rows: int, keep_columns: bool, ranks: int = 1
 ) -> float:
-    """Flops of the matrix products of an epoch on each rank; the kernel's formula is not in it.
+    """Flops of the matrix products of an epoch on each rank, without the kernel's formula.
 
-    n^2 (1 - p) 2d for the inner products of the rows that are not kept (a share 1 - p), n^2 2c for the products with
-    the weights, and for EigenPro on every row 2sd for K(X_B, X_S) where that is not kept and 4sc with it, of which
-    each of R ranks has its part; and on every one of the n/m steps 6csq, which each has.
+    Each of R ranks takes 1/R of these: n^2 (1 - p) 2d for the inner products of the rows that are not kept, a share
+    1 - p; n^2 2c for the products with the weights; n 2sd for K(X_B, X_S) if it is not kept; n 4sc for the products
+    with it. In addition, every rank takes 6csq in each of the n/m steps.
     """
     share = kept_rows / n
     columns = 0 if keep_columns or (share == 1 and ranks == 1) else 2 * s * d
@@ -131,10 +133,10 @@ def estimate_general(
     x: Tensor,  # shape: (t, d)
     n: int,
 ) -> dict[str, float]:
-    """Time two steps and projections of a run of EigenPro 3 or 4, or more where they are short.
+    """Time two steps and projections of a run of EigenPro 3 or 4, or more if they are short.
 
-    They are of a run of its own, from f = 0, so the machine stays as it is. A timed step is the first of a period. In
-    the middle of a period there are T m / 2 temporary centres, each of which costs as much as a centre.
+    They belong to a separate run that starts from f = 0, so the machine is not changed. Each timed step is the first of
+    a period, without temporary centres. On average a step has about T m / 2 of them; each adds the cost of a centre.
 
     Args:
         machine: after `prepare`, before training.
@@ -143,12 +145,12 @@ def estimate_general(
 
     Returns:
         seconds_projection (of one), seconds_per_epoch (the steps and their projections), seconds_norm and
-        seconds_training_error (after each epoch; 0 where it is a mean over the batches), steps_per_epoch, and
-        bytes_per_step as of `estimate_training`.
+        seconds_training_error (after each epoch; 0 if it is a mean over the batches), steps_per_epoch, and
+        bytes_per_step as in `estimate_training`.
     """
     m, period, ranks, device = machine.batch_rows, machine.period, machine.ranks, machine.centers.device
     alpha, preconditioner = torch.zeros_like(machine.alpha.detach()), Preconditioner(machine.vectors, machine.weights)
-    stable = replace(machine.plan, step_size=machine.plan.optimal_step_size)  # whatever step size was asked for
+    stable = replace(machine.plan, step_size=machine.plan.optimal_step_size)  # whatever step size the user asked for
     projection, at_least_two = machine.run.projection, max(2, period)  # so that no timed step ends with a projection
     run = ProjectedRun(
         machine.kernel, machine._center_rows, alpha, stable, preconditioner, projection, at_least_two, ranks
@@ -183,21 +185,21 @@ def _scores_seconds(
     machine: TrainedExpansion,
     x: Tensor,  # shape: (t, d)
 ) -> float:
-    """Seconds of f at t rows; where they are many, some are timed."""
+    """Seconds to evaluate f at t rows; if they are many, only some are timed."""
     some = x[: max(1, min(EVALUATED_ROWS, STEP_VALUES // len(machine.centers)))]
     (seconds,) = _fastest(lambda: machine(some.to(machine.centers.device)), device=machine.centers.device)
     return seconds * len(x) / len(some)
 
 
 def _bytes_received(ranks: Ranks, work: Callable[[], object]) -> int:
-    """Bytes that come to this rank while `work` is done once."""
+    """Bytes that this rank receives while `work` runs once."""
     before = ranks.received
     work()
     return ranks.received - before
 
 
 def _fastest(*works: Callable[[], object], device: torch.device) -> list[float]:
-    """Seconds of the fastest run of each of several works, done in turn, more than once where they are short."""
+    """Seconds of the fastest run of each of `works`, which run in turn, several times if they are short."""
     rounds: list[list[float]] = []
     while not rounds or (sum(map(sum, rounds)) < ALLOWANCE and len(rounds) < REPEATS):
         rounds.append([seconds_of(work, 1, device)[0] for work in works])

@@ -15,7 +15,7 @@ from kl.errors import DivergenceError
 log = logging.getLogger(__name__)
 
 MAX_STEP_CUTS = 12  # halvings after which a diverging run is given up
-LOSS_GROWTH = 10.0  # squared errors on a batch this many times those of f = 0 on all rows are divergence
+LOSS_GROWTH = 10.0  # a batch diverges if its squared errors exceed this many times those of f = 0 on all rows
 
 
 class StepCuts:
@@ -25,10 +25,10 @@ class StepCuts:
         self.cuts = 0
 
     def cut(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
-        """Half the step size, or the planned one where that is smaller.
+        """The next step size: half of `step_size`, or `planned` if that is smaller.
 
         Raises:
-            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+            DivergenceError: the step size was cut `MAX_STEP_CUTS` times before.
         """
         smaller = min(step_size / 2, planned)
         self.cuts += 1
@@ -49,24 +49,26 @@ class StepCuts:
 class DivergenceGuard(StepCuts):
     """Watches one run; `remember` marks the state that `recover` goes back to.
 
-    Two signs are looked for. Within an epoch, squared errors on a batch far above those of f = 0 on all rows (on that
-    batch alone they may be next to none: one extreme target must not pass for divergence), or NaN. At the end of an
-    epoch, squared errors on all rows above twice those of f = 0 and of the epoch before; or errors that have not fallen
-    while the energy |f|^2 - 2 sum_i alpha_i . y_i = |f - f*|^2 - |f*|^2, whose limit is -|f*|^2, has risen. The energy
-    alone is no sign: a first epoch may overshoot in the RKHS norm while its errors fall.
+    A batch diverges if its squared errors are NaN or far above those of f = 0 on all rows (not on the batch alone,
+    where they may be almost 0).
+
+    An epoch diverges if the squared errors on all rows are NaN or above twice those of f = 0 and of the epoch before.
+    It also diverges if these errors have not fallen and the energy |f|^2 - 2 sum_i alpha_i . y_i has clearly risen. The
+    energy is |f - f*|^2 - |f*|^2, so its limit is -|f*|^2. A risen energy alone is no sign of divergence, because the
+    first epoch may overshoot in the RKHS norm while its errors fall.
 
     Args:
         alpha: the weights of this rank, shape (n_r, c).
         fitted: the fitted values and the norm that belong to alpha.
         targets: Y in the order of alpha, shape (n_r, c).
-        ridge: with one f is that of the kernel K + ridge I: errors are f(x_i) + ridge alpha_i - y_i, and the energy has
-            ridge |alpha|^2 more.
+        ridge: lambda; the kernel is then K + ridge I, so the errors are f(x_i) + ridge alpha_i - y_i, and ridge
+            |alpha|^2 is added to the energy.
     """
 
     def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, ridge: float = 0.0) -> None:
         super().__init__()
         self._alpha, self._fitted, self._targets, self._ridge = alpha, fitted, targets, ridge
-        # The squared errors of f = 0; never 0, so that all-zero targets are no divergence.
+        # The squared errors of f = 0; never 0, so that all-zero targets do not count as divergence.
         self._zero_errors = max(self._sum(targets.double().square()), 1e-12)
 
     def energy(self) -> float:
@@ -83,7 +85,7 @@ class DivergenceGuard(StepCuts):
         return self._sum(residual.square_())
 
     def _sum(self, values: Tensor) -> float:
-        """Over all ranks."""
+        """The sum over all ranks."""
         return float(self._fitted.ranks.all_reduce_sum(values.sum()))
 
     def remember(self) -> None:
@@ -99,9 +101,9 @@ class DivergenceGuard(StepCuts):
         self,
         residual: Tensor,  # f(X_B) + ridge alpha_B - Y_B, this rank's rows, shape: (m_r, c)
     ) -> bool:
-        """Whether the loss on a batch is NaN or out of all proportion.
+        """Whether the squared errors on a batch are NaN or far above those of f = 0 on all rows.
 
-        On a GPU that is left to the end of the epoch: to look at a value within it would make the device wait.
+        Always False on a GPU, where reading a value makes the device wait; `epoch_diverged` decides there.
         """
         if residual.is_cuda:
             return False
@@ -112,26 +114,26 @@ class DivergenceGuard(StepCuts):
         errors, before = self.errors(), self._good["errors"]
         if not errors <= 2 * max(self._zero_errors, before):  # true for NaN, too
             return True
-        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())  # errors() has settled it
+        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())  # errors() settled it
         return errors >= before and not self.energy() <= good + 0.5 * max(abs(good), size)
 
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
-        """Go back to the good state; returns half the step size, or the planned one where that is smaller.
+        """Go back to the good state; returns the next step size, as `cut` does.
 
         Raises:
-            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+            DivergenceError: the step size was cut `MAX_STEP_CUTS` times before.
         """
-        with torch.no_grad():  # also before giving up: whoever catches the error holds finite weights
+        with torch.no_grad():  # before an error, too, so that its caller has finite weights
             self._alpha.copy_(self._good["alpha"])
         self._fitted.load_state_dict(self._good["fitted"])
         return self.cut(step_size, epoch, planned)
 
 
 class LossGuard(StepCuts):
-    """Watches a run of which only the residuals of its batches are known, each before its step.
+    """Watches a run by the residuals of its batches alone, each computed before its step.
 
-    Divergence is a batch whose squared errors are far above those of f = 0 on all rows of an epoch, as far as they are
-    known, or NaN; or an epoch whose squared errors are more than twice those of f = 0 and of the epoch before.
+    A batch diverges if its squared errors are NaN or far above those of f = 0 on the rows of an epoch seen so far. An
+    epoch diverges if the mean of its squared errors is NaN or above twice that of f = 0 and of the epoch before.
 
     Args:
         alpha: the weights, shape (p, c).
@@ -142,10 +144,10 @@ class LossGuard(StepCuts):
         self._alpha = alpha
         self.remember()
         self._before = 0.0  # mean squared error of the epoch before
-        self._known_zero = 1e-12  # the squared errors of f = 0 on an epoch; never 0, so that zero targets pass
+        self._known_zero = 1e-12  # squared errors of f = 0 on an epoch; never 0, so that zero targets pass
 
     def remember(self) -> None:
-        """Mark the present state as good; an epoch begins."""
+        """Mark the present state as good, and start the sums of an epoch."""
         self._good = self._alpha.detach().clone()
         self._start_sums()
 
@@ -158,9 +160,9 @@ class LossGuard(StepCuts):
         residual: Tensor,  # f(X_B) - Y_B, shape: (m, c)
         y: Tensor,  # shape: (m, c)
     ) -> bool:
-        """Add a batch to the sums; whether its loss is NaN or out of all proportion.
+        """Add a batch to the sums; returns whether its squared errors are NaN or far above those of f = 0.
 
-        On a GPU that is left to the end of the epoch: to look at a value within it would make the device wait.
+        Always False on a GPU, where reading a value makes the device wait; `epoch_diverged` decides there.
         """
         errors = residual.double().square().sum()
         self._zero_errors = self._zero_errors + y.double().square().sum()
@@ -179,12 +181,12 @@ class LossGuard(StepCuts):
         return False
 
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
-        """Go back to the good state; returns half the step size, or the planned one where that is smaller.
+        """Go back to the good state; returns the next step size, as `cut` does.
 
-        The sums start again: the batches that diverged are not the new run's.
+        The sums start again, because the batches that diverged no longer count.
 
         Raises:
-            DivergenceError: that was done `MAX_STEP_CUTS` times already.
+            DivergenceError: the step size was cut `MAX_STEP_CUTS` times before.
         """
         with torch.no_grad():
             self._alpha.copy_(self._good)

@@ -2,11 +2,12 @@
 
 A step changes the weights on the batch B and on the subsample S, so f(X) changes by K(X, X_B) w_B + K(X, X_S) w_S. The
 first product is the kernel work of the step, the same n m entries that predicting f(X_B) from scratch would need. The
-second is left pending (w_S is summed up) and is added where values are asked for. So each step predicts its batch
-exactly, the training error over all rows is known after each epoch, and the norm after each step, without one kernel
-evaluation more. Sums are kept in float64: a long run does not drift.
+second is postponed: the w_S of all steps are summed up, and their product with K(X, X_S) is added only when fitted
+values are read. So each step knows f(X_B) and the norm exactly without further kernel evaluations. The training error
+over all rows after an epoch needs only the product with K(X, X_S), n s kernel values if this matrix is not kept. Sums
+are kept in float64, so that a long run does not drift.
 
-Several ranks share the rows (see `kl.distributed.ranks`): each carries f at its own, and all know the subsample X_S.
+Several ranks share the rows (see `kl.distributed.ranks`): each rank carries f at its own rows and has all of X_S.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from kl.system.clock import Clock, untimed
 
 
 class FittedValues(nn.Module):
-    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after every step and `settle`.
+    """f(X_r) on the training rows of this rank, and |f_k|_H^2 for each output, exact after `flush` and `settle`.
 
     Args:
         n: training rows of all ranks.
         s: subsample rows, the first s of the training rows.
         c: outputs.
-        ranks: who owns which.
+        ranks: the ranks that share the rows.
 
     Attributes:
         n: training rows of all ranks.
-        columns: K(X_r, X_S), shape (n_r, s), where it is kept, else None.
-        clock: measures the part "sweep" of `advance`, its kernel product.
+        columns: K(X_r, X_S), shape (n_r, s), if it is kept, else None.
+        clock: measures the kernel product of `advance` as "sweep".
     """
 
     clock: Clock = staticmethod(untimed)
@@ -54,17 +55,17 @@ class FittedValues(nn.Module):
         self.n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
         # f(X_r) without the pending part, shape: (n_r, c)
         self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
-        # subsample weights whose effect on f(X_r) is still to be added, shape: (s, c)
+        # sum of the w_S whose effect on f(X_r) is still to be added, shape: (s, c)
         self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
-        # their effect on this rank's part of f(X_S), shape: (s_r, c)
+        # effect of the pending weights on f(X_S), this rank's rows, shape: (s_r, c)
         self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
         # |f_k|_H^2, shape: (c,)
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
         self._subsample: Rows | None = None
         self.columns: Tensor | None = None
-        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q); when needed
-        # What other ranks send while this one computes: features of the batch's rows, and the last change of sq_norm.
+        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q)
+        # Collectives in progress: all_gather of the batch's features, all_reduce of the last norm increment.
         self._features: Callable[[], tuple[Batch, Rows]] | None = None
         self._increment: Callable[[], Tensor] | None = None
 
@@ -74,19 +75,19 @@ class FittedValues(nn.Module):
         subsample: Rows,  # X_S, s rows
         columns: Tensor | None,  # K(X_r, X_S), shape: (n_r, s)
     ) -> None:
-        """Give the kernel matrix, the subsample and, where memory allows to keep it, K(X_r, X_S)."""
+        """Set the kernel matrix, the subsample and K(X_r, X_S), which is None if it is not kept."""
         self._matrix, self._subsample, self.columns = matrix, subsample, columns
 
     def set_basis(
         self,
         vectors: Tensor,  # E of the preconditioner, shape: (s, q)
     ) -> None:
-        """Say what subsample updates are combinations of; K(X_S, X_S) E is all that is needed of K(X_S, X_S)."""
+        """Set E; every subsample update is w_S = E t, so only K(X_S, X_S) E is needed of K(X_S, X_S)."""
         self._vectors = vectors
         self._square_vectors = None
 
     def keep_rows(self, count: int) -> None:
-        """Compute and keep the first rows of K(X, X), which later steps read."""
+        """Compute the first `count` rows of K(X, X) and keep them for the steps that follow."""
         part_of_it = count == self.n and self.ranks.size == 1
         if part_of_it:
             self.columns = None
@@ -107,14 +108,14 @@ class FittedValues(nn.Module):
         return self._subsample
 
     def begin(self, batch: Batch) -> None:
-        """Start to gather what `advance` on this batch will need."""
+        """Start the all_gather of the features that `advance` on this batch needs."""
         self._features = self.matrix.begin_features(batch)
 
     def block(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
     ) -> Tensor:
-        """K(X_B, X_S) for rows of this rank, shape (m_r, s), read where it is kept and computed where not."""
+        """K(X_B, X_S) for rows of this rank, shape (m_r, s), read if it is kept, else computed."""
         if self.columns is not None:
             return self.columns[local]
         same = local * self.ranks.size + self.ranks.rank
@@ -134,7 +135,7 @@ class FittedValues(nn.Module):
         before: Tensor,  # f(X_B) before the update, this rank's rows, shape: (m_r, c)
         update: Update,
     ) -> None:
-        """Follow one update of the weights."""
+        """Add the effect of one update of the weights to the fitted values and the norm."""
         features, self._features = self._features, None
         s, own_s = len(self.pending), len(self.pending_on_subsample)
         with self.clock("sweep"):
@@ -142,7 +143,7 @@ class FittedValues(nn.Module):
         if self._square_vectors is None:
             self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
-        # The two parts one after the other: w_S comes to a function that w_B has changed already.
+        # Apply w_B first; w_S then acts on the updated function.
         subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
         increment = norm_increment(update.batch[batch.local_slice], before, swept[batch.local])
         increment += norm_increment(update.subsample[self.ranks.local_rows(s)], subsample_before, on_subsample)
@@ -155,7 +156,7 @@ class FittedValues(nn.Module):
         self.pending_on_subsample += on_subsample
 
     def flush(self) -> Tensor:
-        """f(X_r) on all training rows of this rank, shape (n_r, c), with nothing pending any more."""
+        """f(X_r) on all training rows of this rank, shape (n_r, c), after the pending product is added."""
         self.settle()
         if self.pending.any():
             if self.columns is not None:
@@ -169,7 +170,7 @@ class FittedValues(nn.Module):
         return self.values
 
     def settle(self) -> None:
-        """Add to `sq_norm` what the other ranks have sent since the last update; to be called before it is read."""
+        """Wait for the all_reduce of the last norm increment and add it; call this before reading `sq_norm`."""
         if self._increment is not None:
             self.sq_norm += self._increment()
             self._increment = None

@@ -1,4 +1,4 @@
-"""The EigenPro iteration: the one place that takes a step of EigenPro 2, whoever asks for it."""
+"""The EigenPro iteration: the one place where the steps of EigenPro 2 are taken."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class EigenProIteration:
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
-    The parts may be those of a module: alpha and the fitted values are changed in place, and may hold a state already.
-    `kl.EigenProRun` makes the parts from plain tensors.
+    alpha and the fitted values are changed in place, so they may belong to a module; they need not start from f = 0.
+    `kl.EigenProRun` makes all these parts from plain tensors.
 
     Args:
         plan: s, q, m, eta and the ridge.
         preconditioner: E and D.
         fitted: the fitted values of the weights alpha, with the kernel matrix attached.
         alpha: weights of this rank, shape (n_r, c), float64, the subsample first.
-        targets: Y in the order of alpha, shape (n_r, c); None for an iteration without a guard, whose `targets` are
-            set before its steps.
-        position: where each training row stands among the centres, shape (n,); None where it stands in its own place.
+        targets: Y in the order of alpha, shape (n_r, c); None for an iteration without a guard, whose attribute
+            `targets` must be set before its steps.
+        position: the index of each training row among the centres, shape (n,); None if both have the same order.
 
     Attributes:
         guard: the `DivergenceGuard`, or None.
@@ -67,7 +67,7 @@ class EigenProIteration:
         self.go_on_with(plan, preconditioner)
 
     def go_on_with(self, plan: EigenProPlan, preconditioner: Preconditioner) -> None:
-        """Take the plan and the preconditioner of a run that was begun before, on the same subsample."""
+        """Continue with the plan and the preconditioner of an earlier run on the same subsample."""
         self.plan, self.preconditioner, self._in_epoch = plan, preconditioner, False
         self.fitted.set_basis(preconditioner.vectors)
         self.optimizer = EigenPro(self.alpha, preconditioner, plan.step_size, plan.batch_size)
@@ -89,7 +89,7 @@ class EigenProIteration:
 
     @property
     def clock(self) -> Clock:
-        """Measures "step", of that "advance" (f(X) and the norm follow), and of that "sweep" (the kernel product)."""
+        """Measures "step"; within it "advance", the update of f(X) and the norm; within that "sweep", its product."""
         return self.fitted.clock
 
     @clock.setter
@@ -98,7 +98,7 @@ class EigenProIteration:
 
     @property
     def step_size(self) -> float:
-        """eta as it is now, after any cuts."""
+        """The current eta, after any cuts."""
         return self.optimizer.step_size
 
     @step_size.setter
@@ -111,7 +111,7 @@ class EigenProIteration:
         return 0 if self.guard is None else self.guard.cuts
 
     def start_epoch(self, epoch: int | None = None) -> None:
-        """Remember the state that a diverging epoch goes back to; the first step of an epoch does it where nobody has.
+        """Remember the state that a diverging epoch goes back to; `step` calls this if nobody called it before.
 
         Args:
             epoch: its number, for messages; None is the number of epochs that have ended.
@@ -131,13 +131,13 @@ class EigenProIteration:
 
         Args:
             rows: row numbers of the training set, each at most once; the same on all ranks.
-            y: targets of these rows where they are not those of the run.
-            apply: what calls `optimizer.step` with the same arguments, such as a Trainer's optimizer, which counts the
-                steps; None is `optimizer.step`.
+            y: targets of these rows; None takes the targets of the run.
+            apply: a function that calls `optimizer.step` with its arguments, such as the step of Lightning's wrapper,
+                which counts the steps; None is `optimizer.step`.
 
         Raises:
-            InputError: y has another shape.
-            DivergenceError: the step size has been cut often, and training still diverges.
+            InputError: y does not have shape (m, c).
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
         if not self._in_epoch:
             self.start_epoch()
@@ -163,7 +163,7 @@ class EigenProIteration:
         y: Tensor,  # shape: (m, c)
         places: Tensor,  # shape: (m,)
     ) -> Tensor:
-        """Of targets of a batch those of this rank's rows, shape (m_r, c)."""
+        """The targets of this rank's rows of a batch, shape (m_r, c)."""
         wanted = (len(places), self.alpha.shape[1])
         if y.shape != wanted:
             raise InputError(
@@ -182,10 +182,10 @@ class EigenProIteration:
         return residual.add_(self.alpha.detach()[local], alpha=ridge) if ridge else residual
 
     def end_epoch(self) -> None:
-        """Compare the errors over all rows with those at the start of the epoch, and go back where it diverged.
+        """Compare the errors over all rows with those at the start of the epoch, and go back if it diverged.
 
         Raises:
-            DivergenceError: the step size has been cut often, and training still diverges.
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
         if self.guard is not None and self._in_epoch and self.guard.epoch_diverged():
             self._recover(self.guard)

@@ -33,11 +33,11 @@ class KernelMachine(InterpolatingMachine):
     Training minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2. With ridge = 0 the weights converge to the minimum-norm
     interpolant, with a ridge to alpha = (K + ridge I)^-1 Y, also when rows repeat.
 
-    With a ridge every step is EigenPro's on the residual f(x_B) + ridge alpha_B - y_B, with the step size and critical
-    batch size of the kernel matrix K + ridge I.
+    With a ridge every step is an EigenPro step on the residual f(x_B) + ridge alpha_B - y_B, and the step size and the
+    critical batch size are those of the kernel matrix K + ridge I.
 
-    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; if the batch size is "auto", the machine sets
-    the datamodule's `batch_size`. A plain DataLoader of (x, y) does as well.
+    The Trainer's datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`
+    to that of its plan. A plain DataLoader of (x, y) works as well.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -56,9 +56,9 @@ class KernelMachine(InterpolatingMachine):
         plan: the `EigenProPlan` of the run, or of the checkpoint.
         run: the `EigenProIteration` that takes the steps, known while fitting.
         eigenvalues: of K(X_S, X_S) / s, largest first, shape (s,), known while fitting.
-        alpha: weights, shape (n, c), float64, in the order of `centers`.
-        centers: training rows less `origin`, shape (n, d), the subsample first; `order[j]` is the training row of
-            centre j.
+        alpha: weights of this rank, shape (n_r, c), float64, in the order of `centers`.
+        centers: training rows of this rank less `origin`, shape (n_r, d), the subsample first; `order[j]` is the
+            training row of centre j of all n.
         origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
 
     Raises:
@@ -142,25 +142,25 @@ class KernelMachine(InterpolatingMachine):
 
     @property
     def run(self) -> EigenProIteration:
-        """The run that training takes its steps with, there from `prepare` on.
+        """The run that takes the training steps; it exists after `prepare`.
 
         Raises:
-            InputError: nothing has been prepared.
+            InputError: `prepare` has not been called.
         """
         return prepared(self._run)
 
     @property
     def batch_rows(self) -> int:
-        """m."""
+        """The batch size m."""
         return self.plan.batch_size
 
     @property
     def parameters_chosen(self) -> dict[str, Any]:
-        """The plan's parameters, with the step size as it is now."""
+        """The plan's parameters, with the current step size."""
         return {**asdict(self.plan), "step_size": self.step_size}
 
     def describe(self) -> str:
-        """The plan's parameters on one line, with the step size as it is now."""
+        """The plan's parameters on one line, with the current step size."""
         return self.plan.describe_run(self.step_size)
 
     def configure_optimizers(self) -> EigenPro:
@@ -170,7 +170,7 @@ class KernelMachine(InterpolatingMachine):
     # Training
 
     def on_train_start(self) -> None:
-        """Compute the rows of the kernel matrix that the budget lets us keep; callbacks' exact solves are over now."""
+        """Compute the rows of the kernel matrix that the budget allows to keep, after any exact solve of a callback."""
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
 
@@ -180,7 +180,7 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """One EigenPro step on a batch (x, y, index); the optimizer under Lightning applies it, and so is counted."""
+        """One EigenPro step on a batch (x, y, index), applied through Lightning's optimizer, which counts the steps."""
         self.run.step(batch[2], apply=self.optimizers().step)  # type: ignore[union-attr]
 
     def _finish_epoch(self) -> None:
@@ -206,7 +206,7 @@ class KernelMachine(InterpolatingMachine):
 
     @property
     def step_size(self) -> float:
-        """eta as it is now, after any cuts; NaN before there is a plan."""
+        """The current eta, after any cuts; NaN before the run is planned."""
         if self._run is not None:
             return self._run.step_size
         return self.plan.step_size if "plan" in vars(self) else math.nan

@@ -1,4 +1,4 @@
-"""What a training run keeps in memory, and what of the kernel matrix the budget lets it keep."""
+"""The memory of a training run, and how much of the kernel matrix its budget allows to keep."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE
 from kl.rows.workspace import CHUNK_ROWS
 from kl.system.memory import KEPT_ROWS, TrainingMemory, format_memory
 
-LEAST_KEPT = 0.05  # of the rows of K: less is not worth its memory
+LEAST_KEPT = 0.05  # share of the rows of K; a smaller share is not worth its memory
 CHECK_ROWS = 4096  # rows of the second sample that lambda_1(K_P) is checked on
-COLUMNS_SHARE = 4  # K(X, X_S) is kept where it takes at most one part in this many of the budget
-FEWEST_SUBSAMPLE = 100  # rows: fewer show too little of the spectrum to be worth proposing
+COLUMNS_SHARE = 4  # K(X, X_S) is kept if it takes at most 1 / COLUMNS_SHARE of the budget
+FEWEST_SUBSAMPLE = 100  # rows; error messages propose no smaller subsample, which shows too little of the spectrum
 EVALUATED_ROWS = 4096  # rows of a batch of test data
 
 
@@ -36,14 +36,14 @@ def training_memory(
         s: subsample rows.
         budget: bytes.
         itemsize: bytes of a kernel value.
-        coded: whether the features are kept as 8-bit integers, too.
-        batch_size: m; None for one that the plan chooses, which is at most s.
-        gpu: whether this is a GPU's memory. There K is kept whole or not at all: to find out which rows of a batch are
-            kept, every step would wait for the device.
-        ranks: R, among which the centres are shared; the bytes are of one of them. The training data are on all.
+        coded: whether the features are also kept as 8-bit integers.
+        batch_size: m; None if the plan chooses it, which takes at most s.
+        gpu: whether this is a GPU's memory. On a GPU all of K is kept or nothing, because every step would otherwise
+            wait for the device to find out which rows of its batch are kept.
+        ranks: R ranks share the centres; the bytes are those of one rank. Every rank holds all training data.
 
     Raises:
-        MemoryBudgetError: the budget does not hold what a run cannot do without.
+        MemoryBudgetError: the run needs more memory than the budget.
     """
     items, own = _needed(n, d, c, s, itemsize, coded, batch_size, ranks), -(-n // ranks)
     if gpu:
@@ -56,7 +56,7 @@ def training_memory(
         )
     columns, room = own * s * itemsize, budget - least
     keep_columns = columns <= min(budget // COLUMNS_SHARE, room)
-    # Where one rank keeps all of K, K(X, X_S) is part of it.
+    # If one rank keeps all of K, K(X, X_S) is a part of it.
     if keep_columns and (ranks > 1 or room < n * n * itemsize):
         items["K(X, X_S), kept"] = columns
         room -= columns
@@ -70,9 +70,9 @@ def training_memory(
 def _needed(
     n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
 ) -> dict[str, int]:
-    """Bytes by item of what a run cannot do without."""
+    """The least memory that a run needs, in bytes by item."""
     own = -(-n // ranks)
-    held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
+    held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # every rank holds the subsample and the second sample
     padded = -(-c // PADDED) * PADDED
     width = -(-d // MULTIPLE) * MULTIPLE if coded and MIN_FEATURES <= d <= MAX_FEATURES else 0
     return {
@@ -86,12 +86,11 @@ def _needed(
 
 
 def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) -> int:
-    """What the largest of the phases that follow one another takes while it lasts.
+    """Bytes of the largest of four phases, of which only one at a time takes memory.
 
-    Before training, the mean of the features in float64; then K(X_S, X_S) with its eigenvectors and LAPACK's copies,
-    all in float64, beside K_P on the second sample. In training, a batch with its part of K(X, X_S), and an index of
-    the rows. In an evaluation of as many rows as there are to train on, a batch before and after a shift, and the
-    float64 rows that it is encoded from.
+    The mean needs all features in float64. The preconditioner needs K(X_S, X_S), its eigenvectors and LAPACK's copies
+    in float64, and K_P on the second sample. A step needs a batch, its rows of K(X, X_S) and an index of all rows. An
+    evaluation needs a batch (of at most n rows) before and after a shift, and the float64 rows it is encoded from.
     """
     check, m, evaluated = min(n, CHECK_ROWS), min(n, m), min(n, EVALUATED_ROWS)
     mean = 16 * n * d
@@ -104,7 +103,7 @@ def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) ->
 def _remedies(
     n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
 ) -> str:
-    """The options that bring a run within the budget, each alone, with the values that do."""
+    """The options that fit a run into the budget, each by itself, with a value that is enough."""
 
     def least(n: int, s: int) -> int:
         return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size, ranks).values())

@@ -17,7 +17,7 @@ from kl.products.blocks import thin_matmul
 class Update(NamedTuple):
     """The weights that one step added, on the batch and on the subsample."""
 
-    batch: Tensor  # w_B, of all ranks' rows, shape: (m, c)
+    batch: Tensor  # w_B, the rows of all ranks, shape: (m, c)
     subsample: Tensor  # w_S = E t, shape: (s, c)
     coefficients: Tensor  # t, shape: (q, c)
 
@@ -30,14 +30,14 @@ class EigenPro(Optimizer):
 
     With q = 0 the second line is absent and the step is plain kernel SGD. With a ridge g = f(X_B) + ridge alpha_B -
     Y_B, and `kl.eigenpro.preconditioner.damping_weights` gives D. The first s rows of alpha belong to the subsample S.
-    Several ranks hold the rows of alpha that they own, and exchange m c + q c numbers in a step.
+    With several ranks, each rank holds its own rows of alpha, and the ranks exchange m c + q c numbers in a step.
 
     Args:
         alpha: the weights, shape (n_r, c), a parameter or another leaf tensor; float64 keeps every small update.
         preconditioner: E and D.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
-        batch_size: m, which eta was chosen for. A smaller batch, as the last of an epoch, keeps the weight eta / m per
-            row, because eta divided by its own rows would exceed the edge of stability, which falls with the batch.
+        batch_size: the m that eta was chosen for. A smaller batch, such as the last of an epoch, keeps the weight
+            eta / m per row, because eta divided by its own rows would exceed its edge of stability, which is lower.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration in terms of the weights.
 
@@ -77,7 +77,7 @@ class EigenPro(Optimizer):
         block: Tensor,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
     ) -> Update:
         """Apply one step to the batch's rows of alpha and to the subsample."""
-        if closure is not None:  # Lightning passes one that only runs its hooks
+        if closure is not None:  # Lightning passes a closure that only runs its hooks
             with torch.enable_grad():
                 closure()
         alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)

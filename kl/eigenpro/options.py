@@ -1,4 +1,4 @@
-"""What may be asked of EigenPro: its parameters, or "auto", read and checked in one place."""
+"""The options of EigenPro, each a number or "auto", read and checked in one place."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kl.errors import InputError
 
 log = logging.getLogger(__name__)
 
-PLAIN_SUBSAMPLE = 2000  # rows on which the step size of plain kernel SGD is estimated, at most
+PLAIN_SUBSAMPLE = 2000  # the step size of plain kernel SGD is estimated on at most this many rows
 Auto = int | str
 Size = TypeVar("Size", int, int | None)
 
 
 @dataclass(frozen=True)
 class EigenProOptions:
-    """The parameters that were asked for; None where the plan chooses. `parse` reads and checks them.
+    """The parameters that the user asked for; None leaves the choice to the plan. `parse` reads and checks them.
 
     Attributes:
         batch_size: m, rows.
@@ -43,10 +43,10 @@ class EigenProOptions:
         subsample: Auto = "auto",
         ridge: float = 0.0,
     ) -> EigenProOptions:
-        """The options as users write them: numbers, NumPy's and torch's included, or "auto".
+        """Read the options as users write them: "auto" or numbers, including those of NumPy and torch.
 
         Raises:
-            InputError: one is neither "auto" nor in its range.
+            InputError: an option is neither "auto" nor in its range.
         """
         step_size = plain(step_size)
         return cls(
@@ -60,7 +60,7 @@ class EigenProOptions:
     def subsample_of(self, n: int) -> int:
         """s for n centres, at most n.
 
-        Plain SGD, with q = 0, has no preconditioner, but its step size is estimated on a subsample.
+        Plain SGD (q = 0) has no preconditioner, but its step size is estimated on a subsample.
         """
         s = default_subsample(n) if self.subsample is None else min(self.subsample, n)
         return min(s, PLAIN_SUBSAMPLE) if self.top_q == 0 else s
@@ -72,7 +72,7 @@ def default_subsample(n: int) -> int:
 
 
 def parse_size(name: str, value: Any, low: int) -> int | None:
-    """A whole number of at least `low`; None where it is "auto".
+    """A whole number of at least `low`; None if the value is "auto".
 
     Raises:
         InputError: the value is neither.
@@ -86,7 +86,7 @@ def parse_size(name: str, value: Any, low: int) -> int | None:
 
 
 def at_most(name: str, value: Size, high: int, limit: str) -> Size:
-    """`value`, clipped to `high` with a message that names the `limit`; None, the plan's choice, stays None."""
+    """`value`, clipped to `high` with a message that names the `limit`; None stays None."""
     if value is None or value <= high:
         return value
     log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)

@@ -1,4 +1,4 @@
-"""EigenPro's parameters as a plan has chosen them, and what a checkpoint holds of them."""
+"""The parameters of an EigenPro run, as a plan chooses them and as a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class EigenProPlan:
     critical_batch_size: int  # m*
     step_size: float  # eta
     beta: float  # max_x K_P(x, x)
-    lambda_1: float  # lambda_1 of K(X_S, X_S)/s
-    lambda_1_damped: float  # the larger of the two estimates of lambda_1(K_P), which the step size uses
+    lambda_1: float  # lambda_1 before damping, as estimated on the subsample
+    lambda_1_damped: float  # lambda_1(K_P), the larger of the two estimates below; the step size uses it
     lambda_1_subsample: float  # the estimate on the subsample that P was built from
     lambda_1_check: float  # the estimate on a second, independent sample
-    ridge: float = 0.0  # beta contains it, and the three estimates of lambda_1(K_P) its n-th part
+    ridge: float = 0.0  # included in beta; ridge / n is included in the three values of lambda_1(K_P)
 
     @property
     def optimal_step_size(self) -> float:
-        """eta by the rules, whatever step size was asked for."""
+        """The eta that the rules give, whatever step size the user asked for."""
         return optimal_step_size(self.batch_size, self.beta, self.lambda_1_damped)
 
     def describe(self) -> str:
@@ -46,7 +46,7 @@ class EigenProPlan:
         )
 
     def describe_run(self, step_size: float) -> str:
-        """The parameters of a run on one line, with its step size as it is now."""
+        """The parameters of a run on one line, with its current step size."""
         return (
             f"batch {self.batch_size} (critical {self.critical_batch_size}), step size {step_size:.4g}, "
             f"q {self.top_q}, s {self.subsample}"
@@ -56,13 +56,13 @@ class EigenProPlan:
     def restored(
         cls,
         values: Any,
-        vectors: Tensor,  # E of the preconditioner beside it, shape: (s, q)
+        vectors: Tensor,  # E of the checkpoint's preconditioner, shape: (s, q)
     ) -> EigenProPlan:
-        """The plan that a checkpoint holds as a dict.
+        """The plan that a checkpoint stores as a dict.
 
         Raises:
-            CheckpointError: the dict does not hold a plan's fields, one is out of its range, or the plan is not that of
-                the preconditioner.
+            CheckpointError: the dict does not hold a plan's fields, a field is out of its range, or `vectors` does not
+                have the plan's s and q.
         """
         require_arguments("plan", cls, values)
         for name, value in values.items():
@@ -77,10 +77,10 @@ class EigenProPlan:
         return plan
 
     def require_same_run(self, own: EigenProPlan) -> None:
-        """Check that a run with the plan `own` can go on with this plan, a checkpoint's.
+        """Check that a run with the plan `own` can resume with this plan, which comes from a checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint's subsample has another number of rows, or its ridge is another.
+            CheckpointError: the two plans differ in the rows of the subsample or in the ridge.
         """
         if self.subsample != own.subsample:
             raise CheckpointError(
@@ -94,7 +94,7 @@ class EigenProPlan:
 
 
 def warn_of_other_options(theirs: Mapping[str, Any], own: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Say which of the options asked for have no effect, because the checkpoint's values go on."""
+    """Warn of requested options that have no effect, because the run goes on with the checkpoint's values."""
     for name, value in theirs.items():
         if asked.get(name, "auto") != "auto" and own.get(name) != value:
             log.warning("%s %s has no effect: the run goes on with %s, the checkpoint's", name, own.get(name), value)

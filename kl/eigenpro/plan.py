@@ -28,7 +28,7 @@ from kl.rows.rows import Rows
 
 log = logging.getLogger(__name__)
 
-FAR_ABOVE = 4  # batches this many times the critical one are worth a message
+FAR_ABOVE = 4  # a requested batch more than this many times the critical batch size gets a warning
 _NOT_FINITE = (
     "kernel {} is not finite on the training rows, whose values are too large or too small for their float type: "
     "rescale the features"
@@ -36,9 +36,9 @@ _NOT_FINITE = (
 
 
 def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks: int = 1) -> int:
-    """m_G: the largest batch whose step fits the memory, from (d + c + m_G) n numbers of `itemsize` bytes; 1 to n.
+    """m_G, from 1 to n: the largest batch whose step, of (d + c + m_G) n numbers of `itemsize` bytes, fits the memory.
 
-    Each of several ranks has its share of the n numbers and a memory of its own.
+    With several ranks, `memory` is that of one rank, which holds its share of the n rows.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, step 1 of its main algorithm: m_G.
     """
@@ -47,7 +47,7 @@ def memory_batch_size(n: int, d: int, c: int, memory: int, itemsize: int, ranks:
 
 def plan_eigenpro(
     kernel: Kernel,
-    head: Rows,  # the first centres, as many as `head_rows` says
+    head: Rows,  # the first centres, `head_rows` of them
     n: int,
     num_outputs: int,
     memory: int,
@@ -55,23 +55,21 @@ def plan_eigenpro(
     whole: tuple[Tensor, Tensor] | None = None,  # shapes: (n_r,), (n_r, s)
     ranks: Ranks | None = None,
 ) -> tuple[EigenProPlan, Preconditioner, Tensor]:
-    """Choose q, m and eta where the options leave them open, and build the preconditioner.
+    """Choose the q, m and eta that the options leave open, and build the preconditioner; also returns the eigenvalues.
 
-    Also returns the eigenvalues. A ridge makes this EigenPro on K + ridge I, with beta + ridge in place of beta and
-    lambda_i + ridge/n in place of lambda_i.
-
-    Rank 0 builds it and tells the others.
+    With a ridge this is EigenPro on K + ridge I: beta + ridge replaces beta, and lambda_i + ridge/n replaces lambda_i.
+    Rank 0 builds the preconditioner and broadcasts it.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        head: of the n training rows in their order the first, s of which are the Nystrom subsample.
+        head: the first training rows in the order of the centres; the first s are the Nystrom subsample.
         n: training rows of all ranks.
         num_outputs: c.
         memory: bytes that a step may use.
-        options: what was asked for. m or s above n, and q above s or above the number of eigenvalues that s rows
+        options: the user's options. m or s above n, and q above s or above the number of eigenvalues that s rows
             resolve, are clipped with a message.
-        whole: diagonal and K(X, X_S) of all rows that this rank owns, where the caller keeps them.
-        ranks: who owns which.
+        whole: the diagonal of K and K(X_r, X_S) on this rank's rows, if the caller keeps them.
+        ranks: the ranks that share the rows.
 
     Raises:
         InputError: the kernel is zero or not finite on the rows.
@@ -98,13 +96,13 @@ def plan_eigenpro(
 
 
 def head_rows(n: int, subsample: int) -> int:
-    """How many centres `plan_eigenpro` wants to see."""
+    """How many of the first centres `plan_eigenpro` needs."""
     return _check_rows(n, subsample).stop
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Kernel values on t rows of data that P is checked on, where possible none of those that it was built from."""
+    """Kernel values on a sample of t data rows, on which P is checked; if possible P was built from other rows."""
 
     diagonal: Tensor  # K(x_i, x_i), shape: (t,)
     block: Tensor  # K(X_T, X_S), shape: (t, s)
@@ -113,17 +111,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Preconditioned:
-    """A preconditioner with what its plan follows from."""
+    """A preconditioner and the estimates that its plan follows from."""
 
     preconditioner: Preconditioner
     eigenvalues: Tensor  # of the subsample, shape: (s,)
-    beta: float  # max K_P(x, x) over the probe, with the ridge
-    own: float  # lambda_1(K_P) on the subsample, with the ridge over n
-    independent: float  # the same on the probe
+    beta: float  # max K_P(x, x) over the probe, plus the ridge
+    own: float  # lambda_1(K_P) estimated on the subsample, plus ridge / n
+    independent: float  # lambda_1(K_P) estimated on the probe, plus ridge / n
 
     @property
     def critical_batch_size(self) -> int:
-        """m*."""
+        """The critical batch size m*."""
         lambda_1 = max(self.own, self.independent)
         return critical_batch_size(max(self.beta, lambda_1), lambda_1)
 
@@ -143,21 +141,20 @@ def precondition(
     d: int,
     ridge: Ridge = NO_RIDGE,
 ) -> Preconditioned:
-    """q and the preconditioner from what is known of the spectrum.
+    """Choose q, unless the options give it, and build the preconditioner from an estimated spectrum.
 
-    Without a batch size q is the largest rank whose critical batch size fits the batch that memory allows. A larger
-    rank than that is never needed, and a smaller one only where a batch below the automatic one was asked for: then it
-    is the one that needs the least time with this batch.
+    q is the largest rank whose critical batch size is at most the batch that memory allows, or the requested batch if
+    that is larger. For a requested batch below the automatic one, q is the rank up to this that needs the least time.
 
     Args:
         system: the estimated spectrum.
-        probe: rows of data to check on.
+        probe: the rows of data that P is checked on.
         memory_batch: m_G, the largest batch that memory allows.
-        options: what was asked for.
+        options: the user's options.
         p: centres.
         c: outputs.
         d: features.
-        ridge: what training adds to the kernel.
+        ridge: added to the diagonal of the kernel matrix.
     """
     s, batch_size = len(system.eigenvectors), options.batch_size
     q = at_most("top_q", options.top_q, s, "the subsample")
@@ -166,7 +163,7 @@ def precondition(
     wanted = _wanted(memory_batch, s)
     candidates = rank_candidates(system, probe.diagonal, probe.block, ridge)
     built = _with_rank(system, candidates.largest_for(max(batch_size or 0, wanted)), probe, ridge)
-    # The smaller of the two automatic batches, so that to name the automatic batch is to leave it.
+    # parallel=False gives the smaller automatic batch, so that a request for the automatic batch changes nothing.
     if batch_size is None or batch_size >= default_batch_size(built.critical_batch_size, wanted, parallel=False):
         return built
     q, rank_flops = built.preconditioner.top_q, 6.0 * s * c
@@ -176,7 +173,7 @@ def precondition(
 
 
 def _with_rank(system: Eigensystem, q: int, probe: Probe, ridge: Ridge) -> Preconditioned:
-    """The preconditioner of a rank, clipped with a message to what the subsample resolves."""
+    """The preconditioner of rank q, clipped with a message to the number of eigenvalues that s rows resolve."""
     dtype, eigenvalues = probe.block.dtype, system.eigenvalues
     resolved = len(resolved_eigenvalues(eigenvalues, dtype))
     if q > resolved:
@@ -202,20 +199,20 @@ def finish_plan(
     ranks: Ranks | None = None,
     ridge: Ridge = NO_RIDGE,
 ) -> tuple[EigenProPlan, Preconditioner, Tensor]:
-    """m and eta for a preconditioner.
+    """Choose m and eta for a preconditioner.
 
     Args:
         kernel: the kernel, for messages.
-        built: the preconditioner.
+        built: the preconditioner and its estimates.
         memory_batch: m_G, the largest batch that memory allows.
-        options: what was asked for.
+        options: the user's options.
         parallel: whether the device is a GPU.
-        whole: diagonal and K(X, X_S) of all rows, where they are there: beta is then a maximum over all of them.
-        ranks: who owns which of these.
-        ridge: what training adds to the kernel.
+        whole: the diagonal of K and K(X_r, X_S) on this rank's rows; beta is then a maximum over all rows.
+        ranks: the ranks that share these rows.
+        ridge: added to the diagonal of the kernel matrix.
 
     Raises:
-        InputError: as `plan_eigenpro`.
+        InputError: the kernel is not finite on the rows.
     """
     precond, batch_size = built.preconditioner, options.batch_size
     s = len(precond.vectors)
@@ -253,7 +250,7 @@ def finish_plan(
 
 
 def _wanted(memory_batch: int, s: int) -> int:
-    """The largest batch to adapt to: beyond s rows one would ask for eigenvalues that the subsample does not show."""
+    """The largest batch to choose q for; at most s, because larger ones need eigenvalues that s rows do not show."""
     return min(memory_batch, s)
 
 
@@ -265,7 +262,7 @@ def require_usable_diagonal(
     """K(x_i, x_i), shape (n_r,).
 
     Raises:
-        InputError: on some rank a value is not finite, or on all of them all are zero.
+        InputError: a value is not finite on some rank, or all values are zero on all ranks.
     """
     diagonal = kernel.diag(rows.data)
     largest = (ranks or Ranks()).all_reduce_max(float(diagonal.max()) if torch.isfinite(diagonal).all() else math.inf)
@@ -279,7 +276,7 @@ def require_usable_diagonal(
 
 
 def _check_rows(n: int, subsample: int) -> slice:
-    """Rows outside the subsample where there are enough of them, else all rows: then P is exact and needs no check."""
+    """The rows that P is checked on: outside the subsample, or the first rows if the subsample is most of the data."""
     outside = n - subsample
     if outside >= max(1, min(subsample, CHECK_ROWS) // 2):
         return slice(subsample, min(n, subsample + CHECK_ROWS))
@@ -287,5 +284,5 @@ def _check_rows(n: int, subsample: int) -> slice:
 
 
 def _damped_top(eigenvalues: Tensor, q: int, damping: float = DAMPING) -> float:
-    """max_i lambda_i (lambda_q / lambda_i)^a = lambda_1^(1-a) lambda_q^a; lambda_1 where nothing is damped."""
+    """max_i lambda_i (lambda_q / lambda_i)^a = lambda_1^(1-a) lambda_q^a; lambda_1 for q = 0."""
     return float(eigenvalues[0] ** (1 - damping) * eigenvalues[max(q, 1) - 1] ** damping)

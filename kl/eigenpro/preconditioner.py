@@ -43,7 +43,7 @@ class Preconditioner:
         block: Tensor,  # K(X_B, X_S), shape: (m, s)
         residual: Tensor,  # g = f(X_B) - Y_B, shape: (m, c)
     ) -> Tensor:
-        """diag(D) E^T K(X_S, X_B) g, shape (q, c); E times this is what the step moves onto the subsample.
+        """diag(D) E^T K(X_S, X_B) g, shape (q, c); the step adds eta / m times E times this to alpha_S.
 
         Every product has its long matrix on the right and untransposed, which is several times faster on a CPU.
         """
@@ -55,7 +55,7 @@ class Preconditioner:
         block: Tensor,  # K(x, X_S), shape: (m, s)
     ) -> Tensor:
         """K_P(x_i, x_i), shape (m,)."""
-        # Squares of very small or large kernel values would leave the range of float32.
+        # Without this scale, squares of very small or large kernel values would leave the range of float32.
         unit = power_of_two(float(diagonal.max()))
         return diagonal - ((block @ (self.vectors / unit)).square_() @ (self.weights * unit)) * unit
 
@@ -66,11 +66,11 @@ class Preconditioner:
         iterations: int = 30,
         seed: int = 0,
     ) -> float:
-        """lambda_1 of K_P(X_T, X_T)/t on a sample T, by block power iteration; inf where a value is not finite.
+        """lambda_1 of K_P(X_T, X_T)/t on a sample T, by block power iteration; inf if a value is not finite.
 
-        On a T that shares no row with S this is independent of the estimate that P was built from, which errs on the
-        small side. P has flattened the top of the spectrum, where a single vector would be slow; the largest Ritz value
-        of a block is not.
+        If T shares no row with S, this estimate is independent of the estimate on S, which tends to be too small. P has
+        flattened the top of the spectrum, so a single vector would converge slowly; the largest Ritz value of a block
+        converges fast.
 
         Source: ours; Ma, Belkin 2019, arXiv:1806.06144 estimate lambda_1 on the subsample alone.
         """
@@ -96,8 +96,8 @@ def damping_weights(
 ) -> Tensor:
     """D_i = (1 - ((lambda_q + r) / (lambda_i + r))^a) / lambda_i for i = 1..q, shape (q,).
 
-    With a ridge the residual of a step is that of the kernel K + ridge I, whose eigenvalues over n are lambda_i + r
-    with the shift r = ridge / n; then these weights, not those of r = 0, damp it to the level of its q-th.
+    With a ridge, the residual of a step belongs to the kernel K + ridge I, whose eigenvalues over n are lambda_i + r
+    with the shift r = ridge / n. These D_i damp the top q of them to about the level of the q-th.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration, which has a = 1; a < 1 as in its published
     code; the ridge is ours.
@@ -107,7 +107,7 @@ def damping_weights(
 
 
 def power_of_two(value: float) -> float:
-    """The power of two next to a positive value, 1 for others; to scale by it is exact."""
+    """The power of two nearest to a positive finite value, 1 for other values; scaling by it is exact."""
     return 2.0 ** round(math.log2(value)) if 0 < value < math.inf else 1.0
 
 

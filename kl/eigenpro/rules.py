@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-STEP_MARGIN = 0.9  # the step stays this far below the edge of stability
-SMALLEST_BATCH = 32  # kernels of low rank have a critical batch of a few rows, and a step has a cost of its own
+STEP_MARGIN = 0.9  # the step size is at most this share of the edge of stability
+SMALLEST_BATCH = 32  # rows; kernels of low rank have a critical batch of a few rows, but every step has a fixed cost
 BATCH_MULTIPLE = 16  # matrix units work in blocks of rows
 
 
 def critical_batch_size(beta: float, lambda_1: float) -> int:
-    """m* = beta(K_P) / lambda_1(K_P) + 1: up to it time falls linearly with the batch, beyond it hardly.
+    """m* = beta(K_P) / lambda_1(K_P) + 1; up to m*, larger batches save steps in proportion, and beyond m* hardly any.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, m*(k) = beta(K)/lambda_1(K) + 1, from the convergence bound of Ma,
     Bassily, Belkin 2018, The power of interpolation.
@@ -17,9 +17,9 @@ def critical_batch_size(beta: float, lambda_1: float) -> int:
 
 
 def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP_MARGIN) -> float:
-    """eta = m / beta below the critical batch size, 2m / (beta + (m - 1) lambda_1) above it.
+    """eta, the smaller of m / beta and `margin` times the edge of stability 2m / (beta + (m - 1) lambda_1).
 
-    The second is the edge of stability; the step is kept below `margin` times it on both sides.
+    m / beta is the smaller one for batches well below the critical batch size.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, step 3 of its main algorithm; the margin is ours.
     """
@@ -28,10 +28,11 @@ def optimal_step_size(m: int, beta: float, lambda_1: float, margin: float = STEP
 
 
 def default_batch_size(critical: int, memory_batch: int, parallel: bool) -> int:
-    """min(m*, m_G) on a parallel device; half of m* on a CPU; at least 32 where memory allows, and a multiple of 16.
+    """m* on a GPU (`parallel`), half of m* on a CPU; at least 32, a multiple of 16, and never above m_G.
 
     On a GPU a step of up to m_G rows takes about the same time, so m* is the fastest (arXiv:1806.06144). On a CPU an
-    epoch takes the same time at any m, and convergence per epoch, proportional to 2 / (1 + m/m*), still gains below m*.
+    epoch takes the same time at any m, so a batch below m* is faster, because the convergence per epoch is proportional
+    to 2 / (1 + m/m*).
     """
     wanted = max(SMALLEST_BATCH, critical if parallel else critical // 2)
     return min(memory_batch, wanted // BATCH_MULTIPLE * BATCH_MULTIPLE)

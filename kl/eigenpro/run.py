@@ -1,4 +1,4 @@
-"""EigenPro 2 on plain tensors: a run that is planned once and then goes step by step, without a Trainer."""
+"""EigenPro 2 on plain tensors: a run that is planned once and then takes steps, without a Trainer."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class EigenProRun(EigenProIteration):
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
-    The fitted values f(X) and the RKHS norm follow every step, so the errors of all rows cost nothing more. Where a
-    step or an epoch diverges, the weights go back to the start of the epoch and the step size is cut. Steps, epochs
-    and the norm are those of `EigenProIteration`.
+    Every step updates the fitted values f(X) and the RKHS norm, so the errors of all rows are almost free. If a step or
+    an epoch diverges, the weights go back to the start of the epoch and the step size is cut. `step`, `end_epoch` and
+    `rkhs_norm` are documented in `EigenProIteration`.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`; `bandwidth="auto"` is resolved on x.
         x: training features, float32 or float64, shape (n, d).
         y: targets, floats, shape (n, c); classes as one-hot rows.
-        batch_size: m, rows; "auto" is the critical batch size m*, half of it on a CPU, where memory allows it.
+        batch_size: m, rows; "auto" is the critical batch size m*, half of it on a CPU, if memory allows.
         step_size: eta, or "auto".
         top_q: q, eigendirections to damp, or "auto"; 0 is plain kernel SGD.
         subsample: s, rows of the Nystrom subsample, or "auto".
@@ -53,18 +53,18 @@ class EigenProRun(EigenProIteration):
         ranks: the processes that share the rows; each is given all of x and y.
 
     Attributes:
-        plan: the `EigenProPlan`: s, q, m, m*, eta and what they follow from.
+        plan: the `EigenProPlan`: s, q, m, m*, eta and the estimates they follow from.
         memory: the `TrainingMemory`: bytes by item.
         eigenvalues: of K(X_S, X_S) / s, largest first, shape (s,).
-        alpha: weights, shape (n_r, c), float64, in an order of the run's own; see `in_data_order`.
+        alpha: weights, shape (n_r, c), float64, in the run's own order of the rows; see `in_data_order`.
         guard: the `DivergenceGuard`; its `cuts` counts how often the step size was cut.
         epoch: epochs that have ended.
         last_batch: f(X_B) before the last step and Y_B, shapes (m_r, c).
 
     Raises:
         InputError: an argument is out of its range or does not fit the data.
-        MemoryBudgetError: the budget does not hold what a run cannot do without.
-        DivergenceError: `step` or `end_epoch` has cut the step size often, and training still diverges.
+        MemoryBudgetError: the run needs more memory than the budget.
+        DivergenceError: (in `step` and `end_epoch`) training still diverges after the step size was cut 12 times.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, Algorithm 1, in terms of the weights.
 
@@ -126,9 +126,9 @@ class EigenProRun(EigenProIteration):
         fitted.keep_rows(found.memory.kept_rows)
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
-        """The batches of an epoch, the present one where none is named: row numbers of x, shape (m,), the last fewer.
+        """The batches of an epoch (None: the current one): row numbers of x, shape (m,), fewer in the last batch.
 
-        Their order is a function of the seed and the epoch, the same as under a Trainer with a data module of the seed.
+        The order depends on the seed and the epoch alone; it is that of a Trainer whose data module has the same seed.
         """
         sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._seed)
         sampler.set_epoch(self.epoch if epoch is None else epoch)
@@ -142,7 +142,7 @@ class EigenProRun(EigenProIteration):
         self,
         per_center: Tensor,  # shape: (n_r, ...)
     ) -> Tensor:
-        """Rows given in the order of `alpha`, put into the order of x; those of all ranks, shape (n, ...)."""
+        """The rows of all ranks, taken from the order of `alpha` to the order of x, shape (n, ...)."""
         return self.ranks.all_gather_in_order(per_center, self.n)[self._position]
 
     @torch.no_grad()
@@ -165,17 +165,17 @@ class EigenProRun(EigenProIteration):
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the run's state, tensors and plain values, from which another run on the same data goes on.
+        """A copy of the run's state, tensors and plain values, from which another run on the same data can resume.
 
-        Between two epochs it goes on to the bit. Inside an epoch the state does not say which batches are left, and the
-        epoch goes back to this state where it diverges. Of several ranks each has the state of its own rows.
+        A state taken between two epochs resumes to the bit. A state taken inside an epoch does not record which batches
+        are left, and the run goes back to it if the rest of the epoch diverges. Each rank's state holds its own rows.
         """
         return state_of(self, self.data_key)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` of another run has returned.
+        """Resume from the `state_dict` of another run.
 
         Raises:
-            CheckpointError: the state is of other data, another kernel, subsample, ridge or number of ranks, or none.
+            CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
         """
         load_state(self, self.data_key, state)

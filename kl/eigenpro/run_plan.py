@@ -21,7 +21,7 @@ from kl.system.memory import TrainingMemory
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run has found out before its first step."""
+    """What a run determines before its first step."""
 
     plan: EigenProPlan
     preconditioner: Preconditioner
@@ -32,24 +32,24 @@ class RunPlan:
 def plan_run(
     kernel: Kernel,
     rows: Rows,  # X_r, n_r rows
-    head: Rows,  # the first centres of all ranks, as many as `kl.eigenpro.plan.head_rows` says
+    head: Rows,  # the first centres of all ranks, `kl.eigenpro.plan.head_rows` of them
     fitted: FittedValues,
     budget: int,
     options: EigenProOptions,
 ) -> RunPlan:
-    """Choose what is kept in memory and the parameters, and attach the kernel matrix to the fitted values.
+    """Choose the parameters and what is kept in memory, and attach the kernel matrix to the fitted values.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
         rows: the training rows of this rank, the subsample first.
-        head: the first of all ranks' training rows.
-        fitted: says n, s, c and the ranks.
+        head: the first training rows of all ranks, in the order of the centres.
+        fitted: the fitted values, which know n, s, c and the ranks.
         budget: bytes that this rank may take.
-        options: what was asked for; of m and s at most n is taken.
+        options: the user's options; m and s are clipped to n.
 
     Raises:
         InputError: the kernel is zero or not finite on the rows.
-        MemoryBudgetError: the budget does not hold what a run cannot do without.
+        MemoryBudgetError: the run needs more memory than the budget.
     """
     n, ranks, (s, c) = fitted.n, fitted.ranks, fitted.pending.shape
     asked = None if options.batch_size is None else min(options.batch_size, n)

@@ -1,4 +1,4 @@
-"""The state of an EigenPro 2 run, to save and to go on from: read from a run, and checked before a run takes it."""
+"""The state of an EigenPro 2 run: copied from a run, and checked before another run resumes from it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kl.errors import CheckpointError
 from kl.machines.checkpoints import require_values
 
 TYPES = {"kernel": dict, "data": str, "ranks": int, "plan": dict, "epoch": int, "step_size": float, "cuts": int}
-SAME = ("kernel", "data", "ranks")  # of which a run must have the same as the state that it goes on from
+SAME = ("kernel", "data", "ranks")  # values in which a run must agree with the state that it resumes from
 
 
 def state_of(run: EigenProIteration, data_key: str) -> dict[str, Any]:
-    """Copies of the run's tensors, and plain values; `data_key` says on which data the run is."""
+    """Copies of the run's tensors, and plain values; `data_key` identifies the data of the run."""
     return {**_values(run, data_key), **{name: tensor.detach().clone() for name, tensor in _tensors(run).items()}}
 
 
 def load_state(run: EigenProIteration, data_key: str, state: Mapping[str, Any]) -> None:
-    """Let a run on the data of `data_key` go on from a state.
+    """Resume a run on the data of `data_key` from a state.
 
     Raises:
-        CheckpointError: the state is of other data, another kernel, subsample, ridge or number of ranks, or is none.
+        CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
     """
     require_values("state", state, TYPES)
     own = _values(run, data_key)

@@ -52,10 +52,10 @@ def projected_eigensystem(
 ) -> Eigensystem:
     """Eigensystem of the data's covariance operator (1/t) sum_i K(., x_i) K(., x_i)^T, restricted to span{K(., z_j)}.
 
-    The subsample z_1..z_s need not be data: centres that are cluster means, or repeat, give no worse directions. With
+    The subsample z_1..z_s need not be data rows: cluster means and repeated centres give no worse directions. With
     A = K(Z_S, Z_S) and B = K(Z_S, X_T) K(X_T, Z_S) / t the eigenfunctions e_i = sum_j C_ji K(., z_j) of unit norm solve
-    B C = A C diag(lambda), C^T A C = I; V = C sqrt(s lambda). Where the subsample is the data, that is
-    `nystrom_eigensystem`. Directions of A below its rounding are left out: r <= s.
+    B C = A C diag(lambda), C^T A C = I; V = C sqrt(s lambda). If the subsample is the data, the result is that of
+    `nystrom_eigensystem`. Directions of A within its rounding error are left out, so r <= s.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.

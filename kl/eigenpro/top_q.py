@@ -11,12 +11,12 @@ from kl.eigenpro.preconditioner import DAMPING, power_of_two
 from kl.eigenpro.rules import optimal_step_size
 from kl.eigenpro.spectrum import Eigensystem
 
-STEP_FLOPS = 5e7  # what a step costs beside its products (Python, Lightning), in flops of a 2-core CPU
+STEP_FLOPS = 5e7  # the fixed cost of a step (Python, Lightning), in flops of a 2-core CPU
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """A ridge (not multiplied by n): what it adds to the kernel's diagonal, and to its eigenvalues over n rows."""
+    """A ridge (not multiplied by n): `value` is added to the diagonal of K, `shift` to the eigenvalues of K / n."""
 
     value: float
     n: int
@@ -32,7 +32,7 @@ NO_RIDGE = Ridge(0.0, 1)
 
 @dataclass(frozen=True)
 class RankCandidates:
-    """What P would do at every rank q = 1, 2, ... that the subsample resolves, on probed rows."""
+    """Estimates of beta and lambda_1 of K_P for every rank q = 1, 2, ... that the subsample resolves."""
 
     beta: Tensor  # max_x K_P(x, x), shape: (q candidates,)
     lambda_1: Tensor  # lambda_1(K_P), shape: (q candidates,)
@@ -43,10 +43,10 @@ class RankCandidates:
         return self.beta / self.lambda_1 + 1
 
     def largest_for(self, batch: int) -> int:
-        """q: the largest whose critical batch size is at most `batch`, 0 where that of q = 1 is more already.
+        """The largest q whose critical batch size is at most `batch`; 0 if that of q = 1 is already larger.
 
-        Where the spectrum has a gap, that rank may leave most of the batch without use: where its critical batch size
-        is below half of the batch, q is one more, the first beyond the gap.
+        At a gap of the spectrum the critical batch size may jump over `batch`. If that of q is below half of `batch`,
+        most of the batch would be wasted, so the result is q + 1, the first rank beyond the gap.
 
         Source: Ma, Belkin 2019, arXiv:1806.06144, step 2 of its main algorithm, q = max {i : m*(k_P_i) <= m_G}; the gap
         is ours.
@@ -59,10 +59,10 @@ class RankCandidates:
         return q + gap
 
     def fastest_for(self, batch: int, most: int, step_flops: float, rank_flops: float) -> int:
-        """q: of the ranks up to `most` the one that needs the least time to a given error with batches of `batch` rows.
+        """The rank q <= `most` that reaches a given error in the least time with batches of `batch` rows.
 
-        The number of steps falls as 1 / eta: directions that are not damped converge by eta lambda_i a step. The time
-        of a step grows with q by `rank_flops`.
+        The number of steps is proportional to 1 / eta, because undamped directions converge at the rate eta lambda_i
+        per step. A step takes step_flops + q rank_flops.
 
         Source: ours.
         """
@@ -83,7 +83,7 @@ def rank_candidates(
 ) -> RankCandidates:
     """The candidates q <= s/8.
 
-    With r the ridge over n and D_i = (1 - ((lambda_q + r) / (lambda_i + r))^a) / lambda_i,
+    With r = ridge / n and D_i = (1 - ((lambda_q + r) / (lambda_i + r))^a) / lambda_i,
     lambda_1(K_P) + r = (lambda_1 + r)^(1-a) (lambda_q + r)^a and, with p_i(x) = K(x, X_S) V_i / sqrt(s),
     K_P(x, x) = K(x, x) - sum_{i<=q} D_i p_i(x)^2. Beyond s/8 the subsample does not resolve the eigendirections well
     enough to damp them.
@@ -107,7 +107,8 @@ def rank_candidates(
 def resolved_eigenvalues(eigenvalues: Tensor, dtype: torch.dtype) -> Tensor:
     """The eigenvalues above sqrt(eps) times the largest, eps being the unit of rounding of the kernel values.
 
-    A step as large as smaller ones allow would amplify the rounding of the kernel values: batch and subsample parts of
-    the update cancel, and what is left of them would be mostly error. Smooth kernels of few features have such spectra.
+    Smaller ones would allow steps so large that they amplify the rounding of the kernel values: the batch part and the
+    subsample part of the update cancel, and the rest would be mostly error. Smooth kernels of few features have such
+    small eigenvalues.
     """
     return eigenvalues[eigenvalues > torch.finfo(dtype).eps ** 0.5 * eigenvalues[0]]

@@ -1,1 +1,1 @@
-"""EigenPro 3 and 4: centres of one's own, the projection onto their span, and the machine."""
+"""EigenPro 3 and 4: centres that need not be training rows, the projection onto their span, and the machine."""

@@ -1,4 +1,4 @@
-"""Which p points the centres of a general kernel model are."""
+"""The choice of the p centres of a general kernel model."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def choose_centers(
     """p centres for data like x, shape (p, d).
 
     - "random": rows of x, drawn without replacement.
-    - "kmeans": the means of mini-batch k-means, about n p d flops an epoch; they need not be rows, nor images.
-    - "rpcholesky": rows drawn by randomly pivoted Cholesky, which are spread as the kernel sees them: n p values are
-      kept meanwhile, and n p^2 flops spent. Where fewer than p rows exhaust K(X, X) to rounding, random rows follow.
+    - "kmeans": the means of mini-batch k-means, about n p d flops an epoch; the means need not be rows of x.
+    - "rpcholesky": rows drawn by randomly pivoted Cholesky, which are well spread in the RKHS. The draw takes n p
+      values of memory and n p^2 flops. If fewer than p rows span K(X, X) up to rounding error, random rows are added.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
@@ -37,7 +37,7 @@ def choose_centers(
         seed: of the draw.
 
     Raises:
-        InputError: there is no such way, or x has fewer than p rows.
+        InputError: `how` is none of these, or p is not from 1 to the rows of x.
 
     Source: k-means centres: Zhang, Tsang, Kwok 2008, Improved Nystrom low-rank approximation; pivots: Chen, Epperly,
     Tropp, Webber 2022, Randomly pivoted Cholesky.

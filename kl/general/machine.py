@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 
 class GeneralKernelMachine(TrainedExpansion):
-    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to n rows by EigenPro 3 or 4; neither bounds the other.
+    """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to any number n of rows by EigenPro 3 or 4.
 
     Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). The memory depends on p and the batch
     size, not on n. If the targets cannot all be met, the weights come near the least-squares solution and fluctuate
     about it with the batches; therefore the step size falls to 0 towards the end of the run.
 
-    Several ranks share the centres, each with its rows of them (see `kl.distributed.ranks`).
+    Several ranks share the centres; each rank owns some of them (see `kl.distributed.ranks`).
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
@@ -49,34 +49,34 @@ class GeneralKernelMachine(TrainedExpansion):
         centers_from: if p is given, how the centres are chosen: "random" rows, "kmeans" or "rpcholesky" (see
             `kl.general.centers`). If training rows are augmented, so are the centres, and p may exceed the number of
             rows.
-        projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4, "auto" takes about p
-            rows between two.
+        projection_period: T, steps between two projections: 1 is EigenPro 3, more is EigenPro 4; "auto" projects after
+            about p rows.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
             centres; "auto" is the factor if it fits the budget.
         batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
         step_size: eta, or "auto".
-        decay: share of the run, at its end, in which the step size falls to 0 like the square of what is left; 0 keeps
-            it constant; "auto" is 0.5 if p < n or rows are augmented, and 0 otherwise, because targets that can be met
-            leave no fluctuation.
+        decay: the last share of the run, in which the step size falls to 0 as the square of the remaining time; 0 keeps
+            it constant. "auto" is 0.5 if p < n or the rows are augmented or streamed, and 0 otherwise, because the
+            weights do not fluctuate if the targets can be met.
         top_q: q, the eigendirections to damp, or "auto"; 0 is plain projected SGD.
-        subsample: s, the centres that the preconditioner lives on, or "auto".
+        subsample: s, the number of centres that the preconditioner is built on, or "auto".
         memory: bytes, "8GB", or "auto" (half of what is free).
         precision: of kernel products of features that are not 8-bit: "high" is float32, "medium" rounds the features to
             bfloat16, which is faster (see `Rows.of`).
-        running_metrics: leave out the pass over all training rows that follows each epoch, which takes a quarter to two
-            fifths of the time of the epoch's steps, and give means over the batches instead.
+        running_metrics: give training metrics as means over the batches. This saves a pass over all training rows after
+            each epoch, a quarter to two fifths of the time of its steps.
         seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
 
     Attributes:
         plan: the `EigenProPlan` of the run, or of the checkpoint.
         run: the `ProjectedRun` that takes the steps, known while fitting.
-        eigenvalues: that the preconditioner was built from, largest first, shape (s,), known while fitting.
+        eigenvalues: those that the preconditioner was built from, largest first, shape (s,), known while fitting.
         alpha: weights, shape (p_r, c), float64.
-        centers: those of z_1..z_p, in random order, that this rank owns, less `origin`, shape (p_r, d).
+        centers: the centres of this rank, less `origin`, shape (p_r, d); z_1..z_p are in random order.
         origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
-        train_metrics: train/mse and, of classifiers, train/error: of one more pass over all training rows after each
-            epoch (augmented images as they are). For a stream, and with `running_metrics`, train/mse_running and
-            train/error_running instead: means over the epoch's batches, each before its step.
+        train_metrics: train/mse and, for classifiers, train/error, from a pass over all training rows, not augmented,
+            after each epoch. For a stream and with `running_metrics`, train/mse_running and train/error_running: means
+            over the epoch's batches, each before its step.
 
     Raises:
         InputError: an argument is out of its range, or (at fit start) does not fit the data.
@@ -120,8 +120,8 @@ class GeneralKernelMachine(TrainedExpansion):
     }
     _of_a_run = (*TrainedExpansion._of_a_run, "_train_rows", "_all_centers")
     _run: ProjectedRun | None = None
-    _train_rows: Rows | None = None  # where they are encoded once
-    _all_centers: Tensor | None = None  # of all ranks, from their choice until the plan
+    _train_rows: Rows | None = None  # all training rows, if they are encoded only once
+    _all_centers: Tensor | None = None  # z_1..z_p of all ranks, from `_choose` to `_head`
 
     def __init__(
         self,
@@ -170,12 +170,12 @@ class GeneralKernelMachine(TrainedExpansion):
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
         self._data_key = ""  # of the training rows, or of the sample of a stream
-        self._stepped = False  # since `sq_norm` was computed
-        self._running: EvaluationMetrics | None = None  # of the epoch's batches, where that is all that is measured
+        self._stepped = False  # whether a step was taken since `sq_norm` was computed
+        self._running: EvaluationMetrics | None = None  # means over the epoch's batches, if `has_running_metrics`
 
     @property
     def method(self) -> str:  # type: ignore[override]
-        """What reports call it."""
+        """The name of the method in reports."""
         return "EigenPro 3" if self.period == 1 else "EigenPro 4"
 
     # Set-up
@@ -188,8 +188,8 @@ class GeneralKernelMachine(TrainedExpansion):
     ) -> None:
         """Choose the centres and plan the run on training rows, or on a sample of them.
 
-        Weights that there are are kept where they are of the same rows, and on any stream of their shape; else they are
-        forgotten.
+        Existing weights are kept if they belong to the same rows, or to a stream with the same numbers of features and
+        outputs; otherwise they are discarded.
 
         Raises:
             InputError: an option does not fit the data.
@@ -213,7 +213,7 @@ class GeneralKernelMachine(TrainedExpansion):
         super()._start_anew()
 
     def _choose(self, x: Tensor, y: Tensor) -> None:
-        """Resolve the kernel, take the centres, and make the parameters."""
+        """Resolve the kernel, choose the centres, and allocate the parameters."""
         seed, c = self.hparams["seed"], y.shape[1]
         self._resolve_kernel(x)
         if self._given is None:
@@ -232,7 +232,7 @@ class GeneralKernelMachine(TrainedExpansion):
                 )
         if len(centers) < self.ranks.size:
             raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer --devices")
-        # The subsample is the first s of them.
+        # The order is random, because the first s centres are the subsample.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
         self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
         self.origin = self.kernel.origin_of(x)
@@ -253,7 +253,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _plan(self, x: Tensor, budget: int) -> None:
         options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
         p = self._num_centers
-        at_most("subsample", self._options.subsample, p, "the centres")  # says where it is clipped
+        at_most("subsample", self._options.subsample, p, "the centres")  # logs a message if it is clipped
         s = self._options.subsample_of(p)
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
@@ -271,7 +271,7 @@ class GeneralKernelMachine(TrainedExpansion):
             ranks,
         )
         m, self.step_size = self.plan.batch_size, self.plan.step_size
-        others = self._streamed or self._augmented  # rows without end
+        others = self._streamed or self._augmented  # epochs may have different rows
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
         self.period = choose_period(self._period_asked, p, m, room.temporary_rows, self._epoch_rows or len(x))
         temporary = (self.period - 1) * -(-m // ranks.size)
@@ -284,11 +284,11 @@ class GeneralKernelMachine(TrainedExpansion):
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
 
     def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
-        """Training rows as some epoch has them, augmented or not."""
+        """Training rows as an epoch has them, augmented if the data module augments them."""
         return rows if self._as_trained is None else self._as_trained(rows, draw)
 
     def _head(self, count: int) -> Rows:
-        """The first centres of all ranks."""
+        """The first `count` centres of all ranks."""
         ranks = self.ranks
         if ranks.size == 1:
             return self._center_rows[:count]
@@ -299,21 +299,21 @@ class GeneralKernelMachine(TrainedExpansion):
 
     @property
     def run(self) -> ProjectedRun:
-        """The run that training takes its steps with, there from `prepare` on.
+        """The run that takes the training steps; it exists after `prepare`.
 
         Raises:
-            InputError: nothing has been prepared.
+            InputError: `prepare` has not been called.
         """
         return prepared(self._run)
 
     @property
     def batch_rows(self) -> int:
-        """m."""
+        """The batch size m."""
         return self.plan.batch_size
 
     @property
     def parameters_chosen(self) -> dict[str, Any]:
-        """The plan's parameters, with the step size as it is now, and those of the projection."""
+        """The plan's parameters, with the current step size, and those of the projection."""
         own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
         return {**asdict(self.plan), "step_size": self.step_size, **own}
 
@@ -323,7 +323,7 @@ class GeneralKernelMachine(TrainedExpansion):
         return "eigenpro" if iterates else "factor"
 
     def describe(self) -> str:
-        """The parameters on one line, with the step size as it is now."""
+        """The parameters on one line, with the current step size."""
         chosen = self.plan.describe_run(self.step_size)
         return f"p {self._num_centers}, {chosen}, T {self.period} ({self._projection_name})"
 
@@ -342,7 +342,7 @@ class GeneralKernelMachine(TrainedExpansion):
         self,
         x: Tensor,  # shape: (n, d)
     ) -> None:
-        """Encode training rows once, where they are 8-bit and the same in every epoch."""
+        """Encode the training rows once, if they are 8-bit, the same in every epoch, and the machine is on a CPU."""
         self._train_rows = None
         fixed = not (self._streamed or self._augmented)
         if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
@@ -353,7 +353,7 @@ class GeneralKernelMachine(TrainedExpansion):
         x: Tensor | Share,  # m rows
         index: Tensor | None = None,  # which training rows they are, shape: (m,)
     ) -> Rows:
-        """A batch as a step wants it."""
+        """The encoded rows of a batch, less `origin`."""
         if self._train_rows is not None and index is not None:
             return self._train_rows[index]
         x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
@@ -375,7 +375,7 @@ class GeneralKernelMachine(TrainedExpansion):
             self._running.update(values, y)
 
     def _left_of_decay(self, batch_idx: int) -> float:
-        """What share of the step size is left at this batch."""
+        """The share of the step size that the decay leaves at this batch."""
         trainer = self.trainer
         if not self.decay or not trainer.max_epochs or trainer.max_epochs < 0:
             return 1.0
@@ -418,7 +418,7 @@ class GeneralKernelMachine(TrainedExpansion):
 
     @property
     def sq_norm_per_class(self) -> Tensor:
-        """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64; of the weights on the centres, without temporary ones."""
+        """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64, without the temporary centres."""
         return self.sq_norm_of(self.alpha.detach()) if self._stepped else self.sq_norm
 
     def sq_norm_of(
@@ -429,7 +429,7 @@ class GeneralKernelMachine(TrainedExpansion):
         return self.run.projection.sq_norm(weights)
 
     def limit_centers(self) -> Tensor:
-        """z_1..z_p as the data has them, shape (p, d), on the CPU of rank 0; elsewhere a part of them."""
+        """z_1..z_p with `origin` added, shape (p, d), on the CPU of rank 0; other ranks get only their own centres."""
         return self.ranks.gather_in_order(self.centers + self.origin, self._num_centers).cpu()
 
     def own_rows(
@@ -441,7 +441,7 @@ class GeneralKernelMachine(TrainedExpansion):
 
     @property
     def num_centers(self) -> int:
-        """p."""
+        """p, the centres of all ranks."""
         return self._num_centers
 
     # Checkpoints

@@ -17,27 +17,27 @@ from kl.rows.rows import Rows
 
 
 class ProjectedEigenPro(Optimizer):
-    """SGD in the RKHS whose iterate returns to span{K(., z_1), ..., K(., z_p)} every T steps.
+    """SGD in the RKHS that projects its iterate onto span{K(., z_1), ..., K(., z_p)} every T steps.
 
-    A step on a batch of m rows with residual g = f(X_B) - Y_B makes every row a temporary centre and corrects on the
-    subsample Z_S, the first s centres:
+    A step on a batch of m rows with residual g = f(X_B) - Y_B makes every row a temporary centre and adds a correction
+    on the subsample Z_S, the first s centres:
 
         w = -(eta / m) g                                             weights of the temporary centres X_B
         alpha_S += (eta / m) E diag(D) E^T K(Z_S, X_B) g
         h += K(Z, X_B) w
 
-    After T steps the temporary centres are projected onto the span of the centres and let go:
+    After T steps the temporary centres are projected onto the span of the centres and dropped:
 
         alpha += theta with K(Z, Z) theta = h
 
-    An iterative projection starts from minus what the T steps have added on the subsample. Temporary centres and
-    correction nearly cancel on the top eigendirections, where both are large, and what an inexact projection misses of
-    the temporary centres alone would make training diverge; so it misses as much of both.
+    An iterative projection starts from minus the correction that the T steps have added on the subsample. The temporary
+    centres and the correction are both large on the top eigendirections, where they nearly cancel. So the error of an
+    inexact projection scales with their small sum; without this start it would be large and make training diverge.
 
-    T = 1 is EigenPro 3, which needs no temporary centres; T > 1 is EigenPro 4. The subsample is one of centres, so that
-    the correction lies in the span, P commutes with the projection, and at T = 1 the mean of a step is zero at
-    the least-squares solution alone. At T > 1 what a row adds beyond the span is seen by the next batches until the
-    projection, and the limit is near that solution.
+    T = 1 is EigenPro 3, which needs no temporary centres; T > 1 is EigenPro 4. The subsample consists of centres, so
+    the correction lies in the span and P commutes with the projection. At T = 1 the mean of a step is therefore zero
+    only at the least-squares solution. At T > 1 the batches before the next projection also see the part of each
+    temporary centre outside the span, so the limit is only near that solution.
 
     Args:
         alpha: the weights of this rank, shape (p_r, c), float64, a parameter or another leaf tensor.
@@ -45,13 +45,13 @@ class ProjectedEigenPro(Optimizer):
         preconditioner: E and D, on the first s centres.
         projection: solves K(Z, Z) theta = h.
         lr: the step size eta; a learning-rate scheduler or monitor sees it as the group's "lr".
-        batch_size: m, which eta was chosen for; smaller batches keep the weight eta / m per row.
+        batch_size: the m that eta was chosen for; smaller batches keep the weight eta / m per row.
         projection_period: T, in steps.
-        ranks: who owns which centres; they share the temporary ones, too.
+        ranks: the ranks that share the centres and the temporary centres.
 
     Attributes:
-        h: the values on the centres of what is to be projected, shape (p_r, c), float64.
-        corrected: what has been added on the subsample since the last projection, shape (s, c), float64.
+        h: K(Z_r, X) w for the rows X of the steps since the last projection, shape (p_r, c), float64.
+        corrected: the correction added on the subsample since the last projection, shape (s, c), float64.
 
     Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (T = 1); Abedsoltan, Ma, Pandit, Belkin
     2024, arXiv:2411.16658 (T > 1); the subsample of centres is ours.
@@ -81,7 +81,7 @@ class ProjectedEigenPro(Optimizer):
         self,
         x: Rows,  # m rows
     ) -> Tensor | float:
-        """sum_i w_i K(x, x_i) over the temporary centres of this rank, shape (m, c); 0 where there are none."""
+        """sum_i w_i K(x, x_i) over the temporary centres of this rank, shape (m, c); 0 if there are none."""
         return sum(kernel_matmul(self.kernel, x, rows, weights) for rows, weights in self._temporary)
 
     @torch.no_grad()
@@ -93,8 +93,8 @@ class ProjectedEigenPro(Optimizer):
         residual: Tensor,  # g, shape: (m, c)
         block: Tensor,  # K(X_B, Z_r), shape: (m, p_r)
     ) -> None:
-        """Apply one step; every T of them end with a projection."""
-        if closure is not None:  # Lightning passes one that only runs its hooks
+        """Apply one step; every T-th step ends with a projection."""
+        if closure is not None:  # Lightning passes a closure that only runs its hooks
             with torch.enable_grad():
                 closure()
         group = self.param_groups[0]
@@ -116,20 +116,20 @@ class ProjectedEigenPro(Optimizer):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Replace the temporary centres by weights on the centres; a period ends."""
+        """Replace the temporary centres by weights on the centres, and start a new period."""
         if self._steps == 0:
             return
         self.param_groups[0]["params"][0] += self.projection.solve(self.h, -self.corrected)
         self.clear()
 
     def clear(self) -> None:
-        """Let go of the temporary centres."""
+        """Drop the temporary centres, and start a new period."""
         self._temporary, self._steps = [], 0
         self.h.zero_()
         self.corrected.zero_()
 
     def _append(self, x: Rows, weights: Tensor) -> None:
-        """Add temporary centres; groups are merged like digits of a binary counter, so that there are few of them."""
+        """Add temporary centres, and merge groups of similar size, as a binary counter does, so that few are left."""
         self._temporary.append((x, weights))
         while len(self._temporary) > 1 and len(self._temporary[-1][0]) >= len(self._temporary[-2][0]):
             (first, first_weights), (second, second_weights) = self._temporary[-2:]

@@ -1,4 +1,4 @@
-"""The parameters of a general kernel model: EigenPro's, the projection, its period, and what they keep in memory."""
+"""The plan of a general kernel model: EigenPro's parameters, the projection and its period, and the memory."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PROJECTIONS = ("auto", "factor", "eigenpro")
 
 @dataclass(frozen=True)
 class GeneralMemory:
-    """Bytes of a run with p centres, and what its batches may take."""
+    """Bytes of a run with p centres, and the room that they leave for batches."""
 
     budget: int
     items: dict[str, int]
     keep_factor: bool
     """Whether the projection keeps a factor of K(Z, Z)."""
     batch_rows: int
-    """m_G: rows of a batch for whose block K(X_B, Z) there is memory."""
+    """m_G: rows of the largest batch whose block K(X_B, Z) fits into memory."""
     temporary_rows: int
-    """Temporary centres for which there is memory."""
+    """Temporary centres that fit into the memory of all ranks together."""
 
     def with_run(self, p: int, d: int, c: int, m: int, temporary: int, itemsize: int) -> TrainingMemory:
         """The bytes by item once m and the temporary centres are known."""
@@ -57,9 +57,9 @@ def general_memory(
     gpu: bool = False,
     ranks: int = 1,
 ) -> GeneralMemory:
-    """What p centres take, whether a factor of K(Z, Z) fits in half of what is left, and the room for batches.
+    """The memory of p centres, whether a factor of K(Z, Z) fits into half of the rest, and the room for batches.
 
-    n is not in it: rows come in batches. The training data itself, where it is in memory, is not counted.
+    The result does not depend on n, because rows come in batches. Training data held in memory is not counted.
 
     Args:
         p: centres.
@@ -70,13 +70,13 @@ def general_memory(
         itemsize: bytes of a kernel value.
         projection: "auto", "factor" or "eigenpro".
         gpu: whether this is a GPU's memory.
-        ranks: R, among which the centres are shared; the bytes are of the first, which alone has the factor.
+        ranks: R ranks share the centres; the bytes are those of rank 0, which alone holds the factor.
 
     Raises:
-        MemoryBudgetError: the budget does not hold what a run cannot do without.
+        MemoryBudgetError: the run needs more memory than the budget.
     """
     probe, own = min(CHECK_ROWS, SPECTRUM_ROWS), -(-p // ranks)
-    held = own + (min(p, s + CHECK_ROWS) if ranks > 1 else 0)  # the subsample is known to every rank
+    held = own + (min(p, s + CHECK_ROWS) if ranks > 1 else 0)  # every rank holds the subsample and the check rows
     items = {
         "centres": held * (2 * d * itemsize + 32),
         "weights": 8 * 8 * own * c,
@@ -117,23 +117,23 @@ def plan_general(
     c: int,
     ranks: Ranks | None = None,
 ) -> tuple[EigenProPlan, Preconditioner, torch.Tensor]:
-    """q, m and eta for data that are not the centres; also returns the eigenvalues.
+    """Choose q, m and eta, and build the preconditioner, for data that are not the centres; with the eigenvalues.
 
-    The preconditioner comes from `projected_eigensystem` on the first half of the rows (at most 10,000), and is checked
-    on others (at most 4,096); of few rows all serve both ends.
+    The preconditioner is built by `projected_eigensystem` on the first rows of the data (at most 10,000) and checked on
+    the last 4,096. With fewer than 8,192 rows it is built on all of them and checked on the first 4,096.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
         subsample: the first s centres.
-        data: rows of data.
+        data: rows of data, in random order.
         memory_batch: m_G.
-        options: what was asked for.
+        options: the user's options.
         p: centres of all ranks.
         c: outputs.
-        ranks: of these the first does it, and tells the others.
+        ranks: the ranks that share the centres; rank 0 builds and broadcasts the preconditioner.
 
     Raises:
-        InputError: as `kl.eigenpro.plan.plan_eigenpro`.
+        InputError: the kernel is zero or not finite on the centres or on the data.
     """
     ranks, t = ranks or Ranks(), len(data)
     memory_batch = int(ranks.all_reduce_min(memory_batch))
@@ -160,15 +160,15 @@ def choose_period(
     temporary_rows: int,
     epoch_rows: int,
 ) -> int:
-    """T: where none is asked for, as many steps as take about p rows in all, at most what there is memory for.
+    """T: the requested period; if it is None, the number of steps that take about p rows, as far as memory allows.
 
-    Never more than the steps of an epoch, which ends with a projection.
+    T is at most the number of steps of an epoch, because every epoch ends with a projection.
 
-    A row costs p kernel values for its block, half the temporary centres' number for theirs, and a share of the
-    projection that falls with T; with T m = p all three are of one size.
+    A row costs p kernel values at the centres, about T m / 2 at the temporary centres, and a share of the projection
+    that falls with T. At T m = p the three costs are of similar size.
 
     Raises:
-        InputError: there is no memory for the period that was asked for.
+        InputError: the temporary centres of the requested period do not fit into memory.
     """
     most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
     if asked is None:
@@ -182,16 +182,16 @@ def choose_period(
 
 
 def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:
-    """Bytes of a row of a batch: of K(X_B, Z), its features twice and as codes, its outputs."""
+    """Bytes of a row of a batch: its row of K(X_B, Z), its features twice and as 8-bit codes, and its outputs."""
     return itemsize * (p + 2 * d + 8 * c) + d
 
 
 def _temporary_row(d: int, c: int, itemsize: int) -> int:
-    """Bytes of a temporary centre, counted twice, since groups of them are merged."""
+    """Bytes of a temporary centre, counted twice, because merging groups of them copies both."""
     return 2 * (itemsize * (d + c) + d + 32)
 
 
 def sample_rows(n: int, seed: int) -> torch.Tensor:
-    """Which of n rows the spectrum is estimated and checked on, in random order."""
+    """The indices of the rows (among n) on which the spectrum is estimated and checked, in random order."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 1))
     return order[: SPECTRUM_ROWS + CHECK_ROWS]

@@ -1,6 +1,6 @@
 """The projection onto span{K(., z_1), ..., K(., z_p)}, in terms of weights.
 
-The projection of a function g is sum_j theta_j K(., z_j) with K(Z, Z) theta = h, h = g(Z): no more of g is needed.
+The projection of a function g is sum_j theta_j K(., z_j) with K(Z, Z) theta = h; of g only h = g(Z) is needed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from kl.products.kept import KernelMatrix
 from kl.products.triangle import LowerTriangle
 from kl.rows.rows import Rows
 
-DOUBLE_CENTERS = 2048  # up to which the factor is of float64
+DOUBLE_CENTERS = 2048  # with at most this many centres the factor is computed in float64
 ROUNDING = 4.0  # the shift of a factor's diagonal in units of eps |K|
-GROWTH, TRIES = 10.0, 6  # of the shift, while K + shift has no factor
+GROWTH, TRIES = 10.0, 6  # the shift grows by GROWTH until one of TRIES factorisations succeeds
 
 
 class Projection(ABC):
-    """Solves K(Z, Z) theta = h, more or less exactly.
+    """Solves K(Z, Z) theta = h, exactly or approximately.
 
-    It may be inexact: as long as theta is linear in h and 0 for h = 0 alone, training has the same limit, where the h
-    of an epoch add up to 0. What it leaves is not carried on to the next: f has not moved there, so that the next
-    residuals hold it once more, and training on both diverges.
+    If theta is linear in h, and 0 only for h = 0, an inexact solve does not change the limit of training, at which the
+    h of an epoch add up to 0. The remainder h - K(Z, Z) theta must not be added to the next h: f has not moved by it,
+    so the next residuals contain it again, and training would diverge if it counted twice.
     """
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Projection(ABC):
         h: Tensor,  # shape: (p, c)
         start: Tensor,  # shape: (s, c)
     ) -> Tensor:
-        """theta, shape (p, c), float64; `start` is where an iteration starts on the first s centres, with 0 beyond."""
+        """theta, shape (p, c), float64; an iterative solve starts at `start` on the first s centres, 0 elsewhere."""
 
     @abstractmethod
     def sq_norm(
@@ -51,11 +51,11 @@ class Projection(ABC):
 
 
 class FactorProjection(Projection):
-    """By a Cholesky factor of K(Z, Z) + shift I: p^2 / 2 values are kept, a solve takes 2 p^2 c flops.
+    """Projects by a Cholesky factor of K(Z, Z) + shift I, which keeps p^2 / 2 values; a solve takes 2 p^2 c flops.
 
-    The shift is 4 eps |K| with the eps of the kernel values that h is summed from. It keeps the matrix positive
-    definite whatever their rounding; and where centres repeat, or nearly do, it splits their weight between them
-    instead of blowing up the rounding of h.
+    The shift is 4 eps |K|, with the eps of the kernel values that h is summed from, or more if the factorisation fails.
+    It keeps the matrix positive definite despite rounding. If centres are (nearly) equal, it splits their weight
+    between them and keeps the rounding error of h from being amplified.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
@@ -77,7 +77,7 @@ class FactorProjection(Projection):
             if self._triangle.factorise(rows.sq_norm.new_full((len(rows),), self.shift)):
                 return
             self.shift *= GROWTH
-            self._triangle.panels.clear()  # before as much is taken again
+            self._triangle.panels.clear()  # frees the memory that `keep` takes again
             self._triangle.keep(len(self._triangle.columns))
         raise InputError(
             f"kernel {kernel} must be finite and positive semi-definite on the centres; K(Z, Z) is not: rescale the "
@@ -85,53 +85,53 @@ class FactorProjection(Projection):
         )
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
-        """See `Projection`."""
+        """theta by the factor; `start` is not used."""
         return self._triangle.solve(h)
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
-        """See `Projection`."""
+        """alpha_k^T K(Z, Z) alpha_k = |L^T alpha_k|^2 - shift |alpha_k|^2, with the factor L."""
         squares = self._triangle.transposed_matmul(alpha).square_().sum(dim=0)
         return (squares - self.shift * alpha.double().square().sum(dim=0)).clamp_(min=0)
 
 
 class FirstRankProjection(Projection):
-    """By another projection that only rank 0 has, of the centres of all ranks.
+    """Projects onto the centres of all ranks by a projection that only rank 0 holds.
 
     Args:
-        projection: that one; None on the other ranks.
+        projection: the projection of rank 0; None on the other ranks.
         p: centres of all ranks.
-        ranks: who owns which.
+        ranks: the ranks that share the centres.
     """
 
     def __init__(self, projection: Projection | None, p: int, ranks: Ranks) -> None:
         self._projection, self._p, self._ranks = projection, p, ranks
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
-        """See `Projection`; h and theta are of this rank's centres."""
+        """theta of this rank's centres, from h of this rank's centres."""
         h = self._ranks.all_gather_in_order(h.double(), self._p)
         theta = h if self._projection is None else self._projection.solve(h, start)
         return self._ranks.broadcast(theta)[self._ranks.local_rows(self._p)]
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
-        """See `Projection`; alpha is of this rank's centres."""
+        """alpha_k^T K(Z, Z) alpha_k over all centres; `alpha` holds this rank's weights."""
         alpha = self._ranks.all_gather_in_order(alpha.double(), self._p)
         found = alpha.new_empty(alpha.shape[1]) if self._projection is None else self._projection.sq_norm(alpha)
         return self._ranks.broadcast(found)
 
 
 class EigenProProjection(Projection):
-    """By a few epochs of EigenPro 2 on the centres: little memory, p^2 kernel values an epoch.
+    """Projects by a few epochs of EigenPro 2 on the centres: little memory, p^2 kernel values an epoch.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: those of z_1..z_p that this rank owns.
-        head: the first of all ranks', as many as `kl.eigenpro.plan.head_rows` says, the subsample of EigenPro 2 first.
+        centers: the centres of this rank.
+        head: the first centres of all ranks, `kl.eigenpro.plan.head_rows` of them; the first s are the subsample.
         p: centres of all ranks.
         num_outputs: c.
-        subsample: s, of EigenPro 2 and of what an iteration starts from.
-        memory: bytes.
-        epochs: of EigenPro 2 in a solve.
-        ranks: who owns which centres.
+        subsample: s, the subsample of EigenPro 2 and the rows of `start`.
+        memory: bytes that a step may use.
+        epochs: epochs of EigenPro 2 in a solve.
+        ranks: the ranks that share the centres.
 
     Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605, and Abedsoltan, Ma, Pandit, Belkin 2024,
     arXiv:2411.16658, who project by EigenPro 2.
@@ -161,7 +161,11 @@ class EigenProProjection(Projection):
         self._batches = order.split(self.plan.batch_size) * epochs
 
     def solve(self, h: Tensor, start: Tensor) -> Tensor:
-        """See `Projection`; the batches are the same every time, so that theta is linear in h and start."""
+        """theta of this rank's centres; all solves use the same batches, so that theta is linear in h and start.
+
+        Raises:
+            DivergenceError: theta is not finite.
+        """
         iteration, fitted, theta = self._iteration, self._iteration.fitted, self._iteration.alpha
         fitted.load_state_dict(self._zero)
         fitted.pending += start
@@ -178,7 +182,7 @@ class EigenProProjection(Projection):
         return theta.clone()
 
     def sq_norm(self, alpha: Tensor) -> Tensor:
-        """See `Projection`."""
+        """alpha_k^T K(Z, Z) alpha_k by a product with K(Z, Z); `alpha` holds this rank's weights."""
         fitted = self._iteration.fitted
         return fitted.ranks.all_reduce_sum((alpha.double() * fitted.matrix.matmul(alpha)).sum(dim=0)).clamp_(min=0)
 
@@ -194,7 +198,7 @@ def make_projection(
     keep_factor: bool,
     ranks: Ranks,
 ) -> Projection:
-    """By a factor of K(Z, Z), which of several ranks the first has, or by EigenPro 2 in a quarter of the budget."""
+    """The projection by a factor of K(Z, Z), which rank 0 holds, or by EigenPro 2 in a quarter of the budget."""
     if not keep_factor:
         return EigenProProjection(kernel, centers, head, p, c, s, budget // 4, ranks=ranks)
     if ranks.size == 1:
@@ -210,7 +214,7 @@ def make_projection(
 
 
 def _largest_eigenvalue(triangle: LowerTriangle, iterations: int = 8) -> float:
-    """|K| nearly, by power iteration."""
+    """An estimate of |K|, by power iteration."""
     v = torch.ones(len(triangle), 1, dtype=torch.float64, device=triangle.rows.data.device)
     size = 0.0
     for _ in range(iterations):

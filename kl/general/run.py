@@ -1,4 +1,4 @@
-"""The steps of EigenPro 3 and 4, whoever asks for them, with the guard against divergence."""
+"""The steps of EigenPro 3 and 4, with the guard against divergence."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class ProjectedRun:
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        centers: those of z_1..z_p that this rank owns.
-        alpha: their weights, shape (p_r, c), float64, which the run changes in place.
-        plan: m, eta and what they follow from.
+        centers: the centres of this rank.
+        alpha: the weights of this rank, shape (p_r, c), float64, which the run changes in place.
+        plan: m, eta and the estimates they follow from.
         preconditioner: E and D, on the first s centres.
         projection: solves K(Z, Z) theta = h.
         period: T, steps between two projections.
-        ranks: who owns which centres.
+        ranks: the ranks that share the centres.
 
     Attributes:
-        step_size: eta before its decay, after any cuts.
+        step_size: eta after any cuts, without the decay.
         optimizer: the `ProjectedEigenPro`.
         guard: the `LossGuard`.
         last_batch: f(X_B) before the last step and Y_B, each of shape (m, c); None before the first step.
@@ -59,7 +59,7 @@ class ProjectedRun:
         self.go_on_with(plan, preconditioner, period, plan.step_size)
 
     def go_on_with(self, plan: EigenProPlan, preconditioner: Preconditioner, period: int, step_size: float) -> None:
-        """Take the parameters of a run that was begun before, on the same subsample."""
+        """Continue with the parameters of an earlier run on the same subsample."""
         self.plan, self.step_size = plan, step_size
         self.optimizer = ProjectedEigenPro(
             self.alpha,
@@ -90,12 +90,12 @@ class ProjectedRun:
         Args:
             x: the batch.
             y: its targets.
-            share: of the step size, what is left of it.
-            apply: what calls `optimizer.step` with the same arguments, such as a Trainer's optimizer, which counts the
-                steps; None is `optimizer.step`.
+            share: the share of the step size that the decay leaves.
+            apply: a function that calls `optimizer.step` with its arguments, such as the step of Lightning's wrapper,
+                which counts the steps; None is `optimizer.step`.
 
         Raises:
-            DivergenceError: the step size has been cut often, and training still diverges.
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
         block = kernel_matrix(self.kernel, x, self.centers)
         values = self._values(x, block)
@@ -116,10 +116,10 @@ class ProjectedRun:
         return self.ranks.all_reduce_sum(thin_matmul(block, self.alpha.detach()) + self.optimizer.temporary_values(x))
 
     def end_epoch(self) -> None:
-        """Project the temporary centres, and go back to the start of the epoch where it diverged.
+        """Project the temporary centres, and go back to the start of the epoch if it diverged.
 
         Raises:
-            DivergenceError: the step size has been cut often, and training still diverges.
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
         self.optimizer.project()
         if self.guard.epoch_diverged():
