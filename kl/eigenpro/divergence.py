@@ -62,10 +62,10 @@ class DivergenceGuard(StepCuts):
         fitted: the fitted values and the norm that belong to alpha.
         targets: Y in the order of alpha, shape (n_r, c).
         ridge: lambda; the kernel is then K + ridge I, so the errors are f(x_i) + ridge alpha_i - y_i, and ridge
-            |alpha|^2 is added to the energy.
+            |alpha|^2 is added to the energy. It is one number, or one for each row, shape (n_r, 1).
     """
 
-    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, ridge: float = 0.0) -> None:
+    def __init__(self, alpha: Tensor, fitted: FittedValues, targets: Tensor, ridge: float | Tensor = 0.0) -> None:
         super().__init__()
         self._alpha, self._fitted, self._targets, self._ridge = alpha, fitted, targets, ridge
         # The squared errors of f = 0; never 0, so that all-zero targets do not count as divergence.
@@ -80,8 +80,8 @@ class DivergenceGuard(StepCuts):
     def errors(self) -> float:
         """sum_i |f(x_i) + ridge alpha_i - y_i|^2 over all training rows."""
         residual = self._fitted.flush() - self._targets
-        if self._ridge:
-            residual.add_(self._alpha.detach(), alpha=self._ridge)
+        if isinstance(self._ridge, Tensor) or self._ridge:
+            residual += self._ridge * self._alpha.detach()
         return self._sum(residual.square_())
 
     def _sum(self, values: Tensor) -> float:

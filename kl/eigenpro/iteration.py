@@ -38,6 +38,8 @@ class EigenProIteration:
         targets: Y in the order of alpha, shape (n_r, c); None for an iteration without a guard, whose attribute
             `targets` must be set before its steps.
         position: the index of each training row among the centres, shape (n,); None if both have the same order.
+        ridges: what is added to the diagonal of K for each row, shape (n_r, 1), at most the plan's ridge; None adds the
+            plan's ridge for all rows.
 
     Attributes:
         guard: the `DivergenceGuard`, or None.
@@ -57,11 +59,13 @@ class EigenProIteration:
         alpha: Tensor,  # shape: (n_r, c)
         targets: Tensor | None = None,  # shape: (n_r, c)
         position: Tensor | None = None,  # shape: (n,)
+        ridges: Tensor | None = None,  # shape: (n_r, 1)
     ) -> None:
         self.alpha, self.fitted, self.epoch = alpha, fitted, 0
-        self.guard = None
+        self.guard, self._ridges = None, ridges
         if targets is not None:
-            self.guard, self.targets = DivergenceGuard(alpha, fitted, targets, plan.ridge), targets
+            ridge = plan.ridge if ridges is None else ridges
+            self.guard, self.targets = DivergenceGuard(alpha, fitted, targets, ridge), targets
         self.last_batch: tuple[Tensor, Tensor] | None = None
         self._position = position
         self.go_on_with(plan, preconditioner)
@@ -178,8 +182,10 @@ class EigenProIteration:
         y: Tensor,  # shape: (m_r, c)
     ) -> Tensor:
         """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), float64."""
-        residual, ridge = values - y, self.plan.ridge
-        return residual.add_(self.alpha.detach()[local], alpha=ridge) if ridge else residual
+        residual, alpha = values - y, self.alpha.detach()
+        if self._ridges is not None:
+            return residual.addcmul_(self._ridges[local], alpha[local])
+        return residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual
 
     def end_epoch(self) -> None:
         """Compare the errors over all rows with those at the start of the epoch, and go back if it diverged.

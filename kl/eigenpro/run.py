@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,10 +27,10 @@ from kl.system.memory import parse_memory
 class EigenProRun(EigenProIteration):
     """Fits f(x) = sum_i alpha_i K(x, x_i) to training rows x_1..x_n with targets y_1..y_n by EigenPro 2.
 
-    It minimises sum_i |f(x_i) - y_i|^2 + ridge |f|_H^2. A step on a batch B of m rows, with the subsample S, the
+    It minimises sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2. A step on a batch B of m rows, with the subsample S, the
     preconditioner E, D and the step size eta, is
 
-        g = f(X_B) + ridge alpha_B - Y_B
+        g = f(X_B) + (ridge / w_B) alpha_B - Y_B
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
@@ -46,6 +47,7 @@ class EigenProRun(EigenProIteration):
         top_q: q, eigendirections to damp, or "auto"; 0 is plain kernel SGD.
         subsample: s, rows of the Nystrom subsample, or "auto".
         ridge: >= 0, what is added to the diagonal of K(X, X), not multiplied by n; 0 is interpolation.
+        weights: w_i > 0, shape (n,); None is 1. Without a ridge they change nothing, because all targets are met.
         memory: bytes, "8GB", or "auto" (half of what is free). As many rows of K(X, X) as fit are computed now.
         precision: "high" or "medium", see `kl.Rows.of`.
         seed: of the subsample, of `bandwidth="auto"` and of the order of the batches.
@@ -96,6 +98,7 @@ class EigenProRun(EigenProIteration):
         top_q: Auto = "auto",
         subsample: Auto = "auto",
         ridge: float = 0.0,
+        weights: Tensor | None = None,  # shape: (n,)
         memory: int | str = "auto",
         precision: str = "high",
         seed: int = 0,
@@ -103,6 +106,9 @@ class EigenProRun(EigenProIteration):
         ranks: Ranks | None = None,
     ) -> None:
         options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
+        ridges = None if weights is None else ridge_of_rows(options.ridge, weights, len(x))
+        if ridges is not None:
+            options = replace(options, ridge=float(ridges.max()))
         n, c, ranks = len(RowDataset(x, y)), y.shape[1], ranks or Ranks()
         if n < ranks.size:
             raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
@@ -120,9 +126,11 @@ class EigenProRun(EigenProIteration):
         found = plan_run(kernel, rows, head, fitted, budget, options)
         alpha = torch.zeros(len(own), c, dtype=torch.float64, device=device)
         targets, position = y[own].to(device), torch.argsort(order).to(device)
-        super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position)
+        ridges = None if ridges is None else ridges[own].to(device)
+        super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position, ridges)
         self.eigenvalues, self.memory = found.eigenvalues, found.memory
-        self.data_key, self._origin, self._seed = data_key(x, y), origin.to(device), seed
+        key = y if weights is None else torch.cat([y.double(), weights.double()[:, None]], dim=1)
+        self.data_key, self._origin, self._seed = data_key(x, key), origin.to(device), seed
         fitted.keep_rows(found.memory.kept_rows)
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
@@ -179,3 +187,21 @@ class EigenProRun(EigenProIteration):
             CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
         """
         load_state(self, self.data_key, state)
+
+
+def ridge_of_rows(
+    ridge: float,
+    weights: Tensor,  # shape: (n,)
+    n: int,
+) -> Tensor:
+    """ridge / w_i of every row, shape (n, 1), float64.
+
+    Raises:
+        InputError: the weights are not n finite numbers above 0.
+    """
+    if weights.shape != (n,) or not bool((weights.isfinite() & (weights > 0)).all()):
+        raise InputError(
+            f"weights must be {n} finite numbers above 0, one for each row; got shape {tuple(weights.shape)}: leave "
+            "out rows of weight 0"
+        )
+    return ridge / weights.double()[:, None]

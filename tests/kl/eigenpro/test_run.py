@@ -106,6 +106,31 @@ def test_a_ridge_leads_to_the_ridge_solution():
     np.testing.assert_allclose(run.in_data_order(run.alpha), oracle.naive_interpolate(K, y, ridge=1.0), atol=1e-6)
 
 
+def test_weights_lead_to_the_weighted_ridge_solution():
+    x, y = draw()
+    weights = 0.3 + 3 * torch.rand(N, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    run = train(EigenProRun(Laplacian(1.5), x, y, ridge=0.5, weights=weights, batch_size=M), 200)
+    K = oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=1.5)
+    expected = np.linalg.solve(K + 0.5 * np.diag(1 / weights.numpy()), y.numpy())
+    np.testing.assert_allclose(run.in_data_order(run.alpha), expected, atol=1e-6)
+    assert run.plan.ridge == pytest.approx(0.5 / float(weights.min()))
+    assert run.guard.cuts == 0
+
+
+def test_equal_weights_are_a_smaller_ridge():
+    x, y = draw()
+    weighted = train(EigenProRun(Laplacian(1.5), x, y, ridge=1.0, weights=torch.full((N,), 2.0), **OPTIONS), 3)
+    plain = train(EigenProRun(Laplacian(1.5), x, y, ridge=0.5, **OPTIONS), 3)
+    np.testing.assert_allclose(weighted.alpha, plain.alpha, rtol=1e-12)
+
+
+def test_a_state_of_other_weights_is_refused():
+    x, y = draw()
+    one, other = (EigenProRun(Laplacian(1.5), x, y, ridge=1.0, weights=torch.full((N,), w)) for w in (1.0, 1.5))
+    with pytest.raises(CheckpointError, match="the state's data must be that of this run"):
+        other.load_state_dict(one.state_dict())
+
+
 # State
 
 
@@ -305,6 +330,11 @@ def test_ranks_find_what_one_finds(size):
         ({"y": torch.ones(3)}, "y must be a float tensor of shape"),
         ({"y": torch.ones(3, 1)}, "x and y must have one row per sample; got 40 rows of features and 3 of targets"),
         ({"kernel": "laplace"}, "laplacian"),
+        (
+            {"weights": torch.ones(39)},
+            r"weights must be 40 finite numbers above 0, one for each row; got shape \(39,\)",
+        ),
+        ({"weights": torch.zeros(40)}, "weights must be 40 finite numbers above 0.*leave out rows of weight 0"),
         ({"ranks": Ranks(0, 50)}, "40 training rows are fewer than the 50 ranks"),
     ],
 )
