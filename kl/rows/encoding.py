@@ -31,7 +31,7 @@ MERGED_AMONG = 100_000  # rows, from the first, that are searched for rows that 
 
 @dataclass(frozen=True)
 class FeatureEncoding:
-    """features = float32(values / divisor - origin), for all parts of a data set and for rows that are predicted later.
+    """features = float32((values / divisor - origin) / scale), for all parts of a data set and for later rows.
 
     Pixels of dtype uint8 are divided by 255. The origin is 0 except in float64 columns that lie so far from 0 for their
     spread that float32 would lose their digits; in these columns the origin is the median of the training rows, and it
@@ -47,6 +47,7 @@ class FeatureEncoding:
         unit: the difference of two neighbouring 8-bit levels in the training values: 1 for whole numbers 0..255, 1/255
             for pixels in [0, 1]; 0 if the values are no pixels.
         levels: the largest training value in units of `unit`, rounded up.
+        scale: one number above 0 per column, as of `standardized`; empty if all are 1.
 
     Example:
         >>> encoding = FeatureEncoding.fit(torch.tensor([[0.0], [128.0], [255.0]]))
@@ -59,6 +60,12 @@ class FeatureEncoding:
     dtype: str = "float"
     unit: float = 0.0
     levels: int = 0
+    scale: tuple[float, ...] = ()
+
+    @classmethod
+    def standardized(cls, mean: Sequence[float], scale: Sequence[float]) -> FeatureEncoding:
+        """(values - mean) / scale of every column, in float64 until the last rounding."""
+        return cls(origin=tuple(map(float, mean)), scale=tuple(map(float, scale)))
 
     @classmethod
     def fit(
@@ -121,11 +128,14 @@ class FeatureEncoding:
             raise InputError(f"{name} must have {len(self.origin)} features, as in training; got {rows.shape[1]}")
         if (rows.dtype == torch.uint8) != (self.dtype == "uint8"):
             rows = self._converted(rows, name, quiet)
-        if self.origin and rows.dtype != torch.float64 and not quiet:
+        if self.origin and not self.scale and rows.dtype != torch.float64 and not quiet:
             far = _names([j for j, value in enumerate(self.origin) if value])
             log.warning("%s is %s, which loses digits of %s: give float64", name, _dtype(rows), far)
         if self.origin or rows.dtype == torch.float64:
-            rows = _rounded(rows, torch.tensor(self.origin, dtype=torch.float64, device=rows.device), name, quiet)
+            origin, scale = (
+                torch.tensor(values, dtype=torch.float64, device=rows.device) for values in (self.origin, self.scale)
+            )
+            rows = _rounded(rows, origin, scale, name, quiet)
         # The division is correctly rounded, so round(255 x) recovers the 8-bit levels exactly.
         return rows.to(torch.float32) if self.divisor == 1 else rows.to(torch.float32, copy=True).div_(self.divisor)
 
@@ -160,7 +170,7 @@ class FeatureEncoding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        return {**asdict(self), "origin": list(self.origin)}
+        return {**asdict(self), "origin": list(self.origin), "scale": list(self.scale)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> FeatureEncoding:
@@ -170,11 +180,12 @@ class FeatureEncoding:
             CheckpointError: the dict describes no encoding.
         """
         try:
-            found = cls(**{**plain, "origin": tuple(plain.get("origin", ()))})
-            numbers = (found.divisor, found.unit, found.levels, *found.origin)
+            found = cls(**{**plain, **{name: tuple(plain.get(name, ())) for name in ("origin", "scale")}})
+            numbers = (found.divisor, found.unit, found.levels, *found.origin, *found.scale)
             sound = all(isinstance(value, int | float) and math.isfinite(value) for value in numbers)
             sound = sound and found.dtype in ("uint8", "float") and found.unit in (0, 1, 1 / LEVELS)
             sound = sound and found.divisor == (LEVELS if found.dtype == "uint8" else 1)
+            sound = sound and min(found.scale, default=1) > 0 and len(found.scale) in (0, len(found.origin))
         except (TypeError, AttributeError):
             sound = False
         if not sound:
@@ -253,11 +264,15 @@ def _rounding_error(values: Tensor) -> Tensor:
     return (values - values.float()).abs().mean(dim=0)
 
 
-def _rounded(rows: Tensor, origin: Tensor, name: str, quiet: bool) -> Tensor:
-    """float32(rows - origin). Values beyond float32 are refused, and values that become 0 or denormal are a warning."""
+def _rounded(rows: Tensor, origin: Tensor, scale: Tensor, name: str, quiet: bool) -> Tensor:
+    """float32((rows - origin) / scale).
+
+    Values beyond float32 are refused, and values that become 0 or denormal are a warning.
+    """
     parts, vanished = [], torch.zeros(rows.shape[1], dtype=torch.long, device=rows.device)
     for part in rows.split(rows_at_a_time(rows.shape[1])):
         exact = part.double() - origin if len(origin) else part
+        exact = exact / scale if len(scale) else exact
         parts.append(exact.float())
         if (beyond := parts[-1].isinf() & part.isfinite()).any():
             row, column = beyond.nonzero()[0].tolist()

@@ -339,9 +339,21 @@ def test_an_encoding_survives_as_plain_values():
     assert type(encoding.to_dict()["origin"]) is list
 
 
+def test_standardised_features_are_rounded_once():
+    x = torch.tensor([[1e9 + 1.0, 2.0], [1e9 + 2.0, -7.0]], dtype=torch.float64)
+    encoding = FeatureEncoding.standardized([1e9, 1.0], [0.5, 3.0])
+    assert torch.equal(encoding.encode(x), ((x - torch.tensor([1e9, 1.0]).double()) / torch.tensor([0.5, 3.0])).float())
+    assert FeatureEncoding.from_dict(encoding.to_dict()) == encoding
+    with pytest.raises(InputError, match="x must have 2 features, as in training; got 3"):
+        encoding.encode(torch.ones(1, 3))
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"scale": [1.0]},
+        {"origin": [1.0, 2.0], "scale": [1.0, 0.0]},
+        {"origin": [1.0], "scale": ["1"]},
         {"divisor": 0.0},
         {"divisor": "255"},
         {"origin": [float("nan")]},
