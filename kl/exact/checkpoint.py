@@ -32,9 +32,10 @@ def solution_key(
     y: Tensor,  # shape: (n, c)
     ridge: float,
     centers: Tensor | None = None,  # shape: (p, d)
+    weights: Tensor | None = None,  # shape: (n,)
 ) -> str:
-    """A hash of all that the solution depends on: the bytes of x, y and centres, the kernel's config, ridge, format."""
-    tensors = [x, y] if centers is None else [x, y, centers]
+    """A hash of all that the solution depends on: the bytes of x, y, centres and weights, kernel, ridge, format."""
+    tensors = [x, y, *(more for more in (centers, weights) if more is not None)]
     about = [FORMAT, kernel.config(), float(ridge), *(f"{tuple(t.shape)} {t.dtype}" for t in tensors)]
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=20)
     for tensor in tensors:
@@ -76,8 +77,8 @@ class Checkpoint:
             ) from error
         if state is None:
             raise CheckpointError(
-                f"checkpoint {self.path} must belong to the same data, targets, kernel and ridge, and belongs to "
-                "others: delete it, or give another path"
+                f"checkpoint {self.path} must belong to the same data, targets, weights, kernel and ridge, and belongs "
+                "to others: delete it, or give another path"
             )
         return state
 

@@ -19,9 +19,10 @@ from kl.exact.cholesky import RESIDUAL_ACCEPTED, solve_direct
 from kl.exact.conjugate_gradients import solve_pcg
 from kl.exact.cost import choose_solver, direct_memory, least_pcg_memory, rows_that_fit
 from kl.exact.equations import Progress, Reporter, Solved, System, dot_columns
+from kl.exact.merged import MergedRows, check_weights
 from kl.kernels.kernel import Kernel
+from kl.products.blocks import kernel_matmul
 from kl.rkhs import evaluate
-from kl.rows.equal_rows import equal_rows, mean_targets
 from kl.rows.rows import Rows, check_finite_matrix
 from kl.system.memory import format_memory, parse_memory
 from kl.system.wording import counted
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Interpolant:
-    """f = sum_i alpha_i K(., x_i) with (K + ridge I) alpha = Y, and how well that was solved.
+    """f = sum_i alpha_i K(., x_i) with (K + ridge diag(1/w)) alpha = Y, and how well that was solved.
 
     `kl.interpolate` and `kl.least_squares` return one; the weights of a least-squares solution are on its centres.
 
@@ -44,11 +45,11 @@ class Interpolant:
         centers: x_1..x_n as given (not a copy), shape (n, d); of a least-squares solution the centres, shape (p, d).
         alpha: weights in the order of `centers`, shape (n, c) or (p, c), float64.
         fitted: f(X), shape (n, c), float64.
-        relative_residual: |K alpha + ridge alpha - Y|_F / |Y|_F, recomputed from the kernel in float64; for equal rows
-            Y is the mean of their targets.
+        relative_residual: |K alpha + ridge alpha / w - Y|_F / |Y|_F, recomputed from the kernel in float64; equal rows
+            count once, with their summed weight, and Y is the weighted mean of their targets.
         tolerance: the relative residual that the caller asked for.
         jitter: what was added to the diagonal beside the ridge; 0 unless the factorisation failed without it.
-        ridge: lambda, which was added to the diagonal (not multiplied by n).
+        ridge: lambda; lambda / w_i was added to the diagonal (not multiplied by n).
         rkhs_norm: |f|_H = sqrt(trace(alpha^T K alpha)).
         rkhs_norm_per_class: |f_k|_H, shape (c,), float64.
         seconds: of this call, without the seconds before an interruption.
@@ -138,8 +139,14 @@ def interpolate(
     tolerance: float = RESIDUAL_ACCEPTED,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], object] | None = None,
+    *,
+    weights: Tensor | None = None,  # shape: (n,)
 ) -> Interpolant:
     """Solve (K(X, X) + ridge I) alpha = Y for all outputs at once; with ridge = 0 the minimum-norm interpolant.
+
+    With sample weights the equations are (K(X, X) + ridge diag(1/w)) alpha = Y, whose solution minimises
+
+        sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2
 
     Args:
         kernel: the kernel; `bandwidth="auto"` is resolved on x.
@@ -156,13 +163,16 @@ def interpolate(
         checkpoint: file in which conjugate gradients keep their state every half a minute and when interrupted; the
             same call goes on from it. The file is deleted when the solve ends.
         progress: called with a `Progress` now and then; an exception that it raises ends the solve.
+        weights: w_i >= 0, shape (n,), not all 0; None is 1 for every row. A row of weight 2 counts as a row that is
+            there twice, and a row of weight 0 is left out: its alpha is 0, and its fitted value is f(x_i) all the same.
+            With ridge = 0 the other weights matter among equal rows alone, because f fits the rest exactly.
 
     Returns:
         The weights with residual, jitter, norm and time, as an `Interpolant`.
 
     Raises:
         InputError: x or y is no finite float matrix, their lengths differ, or an argument is out of its range.
-        CheckpointError: the checkpoint is damaged, or belongs to other data, another kernel or ridge.
+        CheckpointError: the checkpoint is damaged, or belongs to other data, weights, another kernel or ridge.
         MemoryBudgetError: the solve does not fit the budget.
         SingularKernelError: no factorisation gave a solution; the message says what to do.
 
@@ -182,35 +192,35 @@ def interpolate(
         raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
+    w = None if weights is None else check_weights(weights, n, ridge)
     # Distances of rows far from 0 lose their digits.
     origin = kernel.origin_of(x)
     far = bool(origin.any())
-    first, group = equal_rows(x, origin if far else None)
-    chosen = choose_solver(solver, len(first), d, c, budget, x.device)
-    _check_budget(chosen, len(first), d, c, budget)
+    merged = MergedRows.of(x, w, origin if far else None)
+    u = len(merged)
+    chosen = choose_solver(solver, u, d, c, budget, x.device)
+    _check_budget(chosen, u, d, c, budget)
     kernel = kernel.resolve(x)
-    counts, means = mean_targets(group, y, len(first))
-    if len(first) < n and not torch.allclose(means[group], y.double()):
-        log.warning(
-            "%s equal to others, and some carry different targets; no function fits them all, so the exact limit fits "
-            "their mean",
-            counted(n - len(first), "training row") + (" is" if n - len(first) == 1 else " are"),
-        )
-    distinct = x if len(first) == n else x[first]
+    means = merged.targets(y)
+    _warn_of_equal_rows(merged, means, y)
+    distinct = x if merged.all_alone else x[merged.first]
     rows = Rows.of(distinct - origin if far else distinct).double()
     del distinct
-    # A row that stands k times weighs k times in the loss: (K + ridge/k) on its diagonal.
-    system = System(kernel, rows, means, ridge / counts.squeeze(1))
+    # A row of weight W counts W times in the loss: (K + ridge/W) on its diagonal.
+    system = System(kernel, rows, means, ridge / merged.totals)
     scale, report = _scale(kernel, rows), Reporter(progress)
     if chosen == "direct":
         solved = solve_direct(system, scale, tolerance, budget, report)
     else:
-        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge))
+        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge, weights=w))
         solved = solve_pcg(system, tolerance, budget, report, state)
-    _warn(solved, tolerance, direct_memory(len(first), d, c, 8))
+    _warn(solved, tolerance, direct_memory(u, d, c, 8))
     alpha, fitted = solved.alpha, solved.fitted
-    if len(first) < n:
-        alpha, fitted = (alpha / counts)[group], fitted[group]
+    if not merged.all_alone:
+        alpha, fitted = alpha[merged.group] * merged.share[:, None], fitted[merged.group]
+    if len(merged.left_out):
+        others = x[merged.left_out] - origin if far else x[merged.left_out]
+        fitted[merged.left_out] = kernel_matmul(kernel, Rows.of(others, like=rows).double(), rows, solved.alpha)
     per_class = dot_columns(alpha, fitted).clamp_(min=0)
     return Interpolant(
         kernel=kernel,
@@ -250,6 +260,23 @@ def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
         raise MemoryBudgetError(
             f"{name} n={n} rows needs {format_memory(need)}, more than the budget of {format_memory(budget)}: raise "
             f"--memory{remedy}, or use --train-size {fits} or less"
+        )
+
+
+def _warn_of_equal_rows(
+    merged: MergedRows,
+    means: Tensor,  # shape: (u, c)
+    y: Tensor,  # shape: (n, c)
+) -> None:
+    """Warn if equal rows have different targets; rows of weight 0 do not count."""
+    repeated = int(merged.used.sum()) - len(merged)
+    if not repeated:
+        return
+    if not torch.allclose(means[merged.group[merged.used]], y[merged.used].double()):
+        log.warning(
+            "%s equal to others, and some carry different targets; no function fits them all, so the exact limit fits "
+            "their mean",
+            counted(repeated, "training row") + (" is" if repeated == 1 else " are"),
         )
 
 

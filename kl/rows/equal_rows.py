@@ -43,17 +43,21 @@ def mean_targets(
     group: Tensor,  # shape: (n,)
     y: Tensor,  # shape: (n, c)
     count: int,
+    weights: Tensor | None = None,  # shape: (n,)
 ) -> tuple[Tensor, Tensor]:
-    """The number of rows and the mean target of each group.
+    """The weight and the weighted mean target of each group; without weights the number of rows and the mean.
 
     Args:
         group: the group of each row, shape (n,).
         y: targets, shape (n, c).
         count: u, the number of groups.
+        weights: of the rows, shape (n,), float64, with a sum above 0 in every group; None is 1 for every row.
 
     Returns:
-        The rows of each group, shape (u, 1), and the means of their targets, shape (u, c), both float64.
+        The weight of each group, shape (u, 1), and the mean targets, shape (u, c), both float64.
     """
-    counts = torch.bincount(group, minlength=count).double()[:, None]
-    sums = torch.zeros(count, y.shape[1], dtype=torch.float64, device=y.device)
-    return counts, sums.index_add_(0, group, y.double()) / counts
+    w = torch.ones(len(group), dtype=torch.float64, device=y.device) if weights is None else weights
+    totals = torch.zeros(count, dtype=torch.float64, device=y.device).index_add_(0, group, w)
+    parts = y.to(torch.float64, copy=True).mul_((w / totals[group])[:, None])
+    means = torch.zeros(count, y.shape[1], dtype=torch.float64, device=y.device)
+    return totals[:, None], means.index_add_(0, group, parts)

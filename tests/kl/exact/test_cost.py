@@ -63,8 +63,8 @@ def test_what_does_not_fit_is_refused_before_the_work(monkeypatch, solver):
     def work(*_args, **_options):
         raise AssertionError("work has begun")
 
-    for name in ("Rows", "mean_targets", "solution_key"):
-        monkeypatch.setattr(f"kl.exact.interpolate.{name}", work)
+    for name in ("interpolate.Rows", "merged.mean_targets", "interpolate.solution_key"):
+        monkeypatch.setattr(f"kl.exact.{name}", work)
     monkeypatch.setattr(Laplacian, "resolve", work)
     memory = min(direct_memory(300, 2000, 1), least_pcg_memory(300, 2000, 1)) - 1
     with pytest.raises(kl.MemoryBudgetError, match=r"of n=300 rows needs 1\d\S* MB, more than the budget .*raise --m"):
