@@ -13,6 +13,7 @@ from kl.errors import InputError
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
+from kl.rows.equal_rows import matching_rows
 from kl.rows.rows import Rows, check_finite_matrix
 from kl.rows.workspace import spans
 
@@ -43,11 +44,10 @@ def evaluate(
     require_dense("alpha", alpha)
     _check_expansions(x, alpha, z, alpha.new_zeros(len(z), alpha.shape[1]))
     single = Rows.of(x)
-    centers, same = single.double(), torch.arange(len(z), device=z.device) if _same_rows(z, x) else None
+    # Rounding would leave a distance between equal rows, whose root is far larger than rounding.
+    centers, same = single.double(), matching_rows(z, x)
     parts = [
-        kernel_matmul(
-            kernel, Rows.of(z[rows], like=single).double(), centers, alpha, None if same is None else same[rows]
-        )
+        kernel_matmul(kernel, Rows.of(z[rows], like=single).double(), centers, alpha, same[rows])
         for rows in spans(len(z), chunk)
     ]
     return torch.cat(parts)

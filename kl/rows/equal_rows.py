@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -27,16 +28,32 @@ def equal_rows(
     groups: dict[bytes, int] = {}
     first: list[int] = []
     group = np.empty(len(x), dtype=np.int64)
+    for i, key in enumerate(_digests(x, origin)):
+        group[i] = groups.setdefault(key, len(groups))
+        if group[i] == len(first):
+            first.append(i)
+    return torch.tensor(first, device=x.device), torch.from_numpy(group).to(x.device)
+
+
+def matching_rows(
+    x: Tensor,  # shape: (m, d)
+    z: Tensor,  # shape: (p, d)
+) -> Tensor:
+    """For each row of x the index of the first row of z that is bitwise equal to it, -1 if none is, shape (m,)."""
+    places: dict[bytes, int] = {}
+    for j, key in enumerate(_digests(z)):
+        places.setdefault(key, j)
+    return torch.tensor([places.get(key, -1) for key in _digests(x)], dtype=torch.long, device=x.device)
+
+
+def _digests(x: Tensor, origin: Tensor | None = None) -> Iterator[bytes]:
+    """16 bytes of each row x - origin, the same for rows that are equal to the bit."""
     for span in spans(len(x), rows_at_a_time(x.shape[1])):
         part = x[span] if origin is None else x[span] - origin
         part = part.float() if x.dtype == torch.bfloat16 else part  # NumPy has no bfloat16
         # Adding 0 turns -0.0 into 0.0, which is equal but has other bytes.
-        for i, row in enumerate(np.ascontiguousarray((part + 0.0).cpu().numpy()), start=span.start):
-            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            group[i] = groups.setdefault(key, len(groups))
-            if group[i] == len(first):
-                first.append(i)
-    return torch.tensor(first, device=x.device), torch.from_numpy(group).to(x.device)
+        for row in np.ascontiguousarray((part + 0.0).cpu().numpy()):
+            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def mean_targets(
