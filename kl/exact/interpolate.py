@@ -47,7 +47,7 @@ class Interpolant:
         relative_residual: |K alpha + ridge alpha - Y|_F / |Y|_F, recomputed from the kernel in float64; for equal rows
             Y is the mean of their targets.
         tolerance: the relative residual that the caller asked for.
-        jitter: what was added to the diagonal beside the ridge; 0 unless the factorisation failed without it.
+        jitter: the number added to the diagonal besides the ridge; 0 unless the factorisation failed without it.
         ridge: lambda, which was added to the diagonal (not multiplied by n).
         rkhs_norm: |f|_H = sqrt(trace(alpha^T K alpha)).
         rkhs_norm_per_class: |f_k|_H, shape (c,), float64.
@@ -105,7 +105,7 @@ class Interpolant:
         return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
 
     def to(self, device: torch.device | str) -> Interpolant:
-        """The same with its tensors on the device."""
+        """The same solution with its tensors on the device."""
         names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
@@ -166,7 +166,7 @@ def interpolate(
         MemoryBudgetError: the solve does not fit the budget.
         SingularKernelError: no factorisation gave a solution; the message says what to do.
 
-    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; the sources of the solvers stand at the solvers.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; each solver names its own source.
 
     Example:
         >>> import torch, kl
@@ -182,7 +182,7 @@ def interpolate(
         raise InputError(f"x and y must have one row per sample; got {len(x)} and {len(y)}")
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
-    # Distances of rows far from 0 lose their digits.
+    # Rows far from 0 are shifted by an origin, because their distances would lose digits.
     origin = kernel.origin_of(x)
     far = bool(origin.any())
     first, group = equal_rows(x, origin if far else None)
@@ -199,7 +199,7 @@ def interpolate(
     distinct = x if len(first) == n else x[first]
     rows = Rows.of(distinct - origin if far else distinct).double()
     del distinct
-    # A row that stands k times weighs k times in the loss: (K + ridge/k) on its diagonal.
+    # A row that occurs k times has weight k in the loss, so its diagonal entry is K + ridge/k.
     system = System(kernel, rows, means, ridge / counts.squeeze(1))
     scale, report = _scale(kernel, rows), Reporter(progress)
     if chosen == "direct":
