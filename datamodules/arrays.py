@@ -30,20 +30,20 @@ TEST_KEYS = ("x_test", "y_test")  # optional
 
 
 class ArrayDataModule(KernelDataModule):
-    """The arrays x_train, y_train and, optionally, x_test, y_test of a .npz file, in their order.
+    """The arrays x_train, y_train and, optionally, x_test, y_test of a .npz file, in the order of their rows.
 
-    x: uint8 images (n, ...), divided by 255, or floats (n, ...), in their units; each sample is flattened, images
-    channels first. Both sets are encoded alike (see `kl.rows.encoding.FeatureEncoding`). y: integers are classes, named
-    by their sorted unique values in both sets; floats, shape (n,) or (n, c), are regression targets, unless `task` says
-    otherwise. Nothing is shuffled or drawn unless train_size or test_size asks for it.
+    x holds uint8 images (n, ...), which are divided by 255, or floats (n, ...), which keep their units. Each sample is
+    flattened, images with channels first. One `kl.rows.encoding.FeatureEncoding` encodes both sets. Integers in y are
+    classes, named by the sorted unique values of both sets; floats, shape (n,) or (n, c), are regression targets,
+    unless `task` says otherwise. Rows are drawn only if train_size or test_size asks for it.
 
     Args:
         path: the .npz file. Pickled objects in it are refused.
-        task: "classification", also of whole floats and one-hot rows; "regression", also of integers; or "auto".
+        task: "classification" (y may be whole floats or one-hot rows), "regression" (y may be integers), or "auto".
         **options: those of `KernelDataModule`.
 
     Attributes:
-        memory: budget for reading the file: bytes, "8GB", or "auto" (half of what is free).
+        memory: budget for reading the file: bytes, "8GB", or "auto" (half of the free memory).
 
     Raises:
         InputError: the file or a key is missing or damaged, or an array is not as described.
@@ -70,7 +70,7 @@ class ArrayDataModule(KernelDataModule):
     def from_arrays(
         cls, x_train: Any, y_train: Any, x_test: Any = None, y_test: Any = None, **options: Any
     ) -> ArrayDataModule:
-        """The same from arrays, tensors or nested lists in memory; they are not modified.
+        """The same data module from arrays, tensors or nested lists in memory, which are not modified.
 
         The test set is optional: without it there are no test metrics.
         """
@@ -107,7 +107,7 @@ def read_npz(
     optional: tuple[str, ...] = (),
     memory: str | int = "auto",
 ) -> dict[str, np.ndarray]:
-    """The named arrays of a .npz file, the optional ones where they are there; others in it are not read.
+    """The arrays `keys` of a .npz file, and those of `optional` that it holds; other arrays are not read.
 
     Raises:
         InputError: no such file, not a .npz file, damaged, a key is missing, or an array holds Python
@@ -128,7 +128,7 @@ def read_first(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str
     """The first of the named arrays that a .npz file holds, with its name.
 
     Raises:
-        InputError: as `read_npz`; or none of the names is there.
+        InputError: as in `read_npz`, or the file holds none of the named arrays.
     """
     with _open_npz(path) as file:
         for key in keys:
@@ -181,10 +181,10 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
     """Samples ready for a `FeatureEncoding`, shape (n, ...), and the shape (C, H, W) of images, else None.
 
     uint8 arrays (n, H, W), (n, C, H, W) and (n, H, W, C) with 1, 3 or 4 channels are images. Floats are float32 or
-    float64 rows. Of both, (n, H, W, C) is turned to channels first.
+    float64 rows. Both are turned from (n, H, W, C) to channels first.
 
     Raises:
-        InputError: neither uint8 nor floats, or empty.
+        InputError: the array is neither uint8 nor float, or it is empty.
     """
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise InputError(
@@ -202,12 +202,12 @@ def samples(name: str, x: np.ndarray) -> tuple[Tensor, tuple[int, int, int] | No
 
 
 def require_alike(name: str, shape: tuple[int, ...], wanted_name: str, wanted: tuple[int, ...]) -> None:
-    """Check that two shapes of a sample have the same axes, where both have several.
+    """Check that two sample shapes of equal size have the same axes, if both have more than one axis.
 
-    One channel is as none, and channels may be first or last. Rows that are flat already are trusted.
+    A single channel counts as no channel axis, and channels may be first or last. Flat rows are not checked.
 
     Raises:
-        InputError: they have as many values in another order, which would mix the features up.
+        InputError: the samples have their values in different orders, which would mix up the features.
     """
     if len(shape) < 2 or len(wanted) < 2 or math.prod(shape) != math.prod(wanted):
         return
@@ -221,5 +221,5 @@ def require_alike(name: str, shape: tuple[int, ...], wanted_name: str, wanted: t
 
 
 def features_of(name: str, x: np.ndarray, encoding: FeatureEncoding) -> Tensor:
-    """The feature rows, shape (n, d), that a data set of this encoding has for new samples `x`."""
+    """New samples `x` as feature rows, shape (n, d), encoded like the data set that `encoding` was fitted on."""
     return encoding.encode(samples(name, x)[0], name)

@@ -14,14 +14,14 @@ from kl.errors import InputError
 from kl.rows.batches import BatchIndexSampler, derive_seed
 from kl.rows.rows import RowDataset
 
-SHIFT = 2  # pixels, where nothing else is said
+SHIFT = 2  # pixels, if "shift" gives no number
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A shift by up to `shift` pixels along both axes, and a mirror image half the time, of each image by itself.
+    """Each image is shifted at random by up to `shift` pixels along both axes and, if `flip`, mirrored half the time.
 
-    Pixels that a shift brings in are 0. Values stay those of the image: 8-bit features remain 8-bit.
+    Pixels that a shift brings in are 0. No pixel is interpolated, so 8-bit features remain 8-bit.
     """
 
     shift: int = 0
@@ -29,7 +29,7 @@ class Augmentation:
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """From "shift", "shift:3", "flip", or two of them with a comma between.
+        """Parse "shift", "shift:3", "flip", or shift and flip with a comma between.
 
         Raises:
             InputError: the text is none of these.
@@ -57,7 +57,7 @@ class Augmentation:
         image_shape: tuple[int, int, int],
         generator: torch.Generator,
     ) -> Tensor:
-        """The rows with each image changed by itself, shape (m, C H W); x is left as it is."""
+        """The rows with each image augmented independently, shape (m, C H W); x is not modified."""
         images = x.reshape(len(x), *image_shape)
         if self.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
@@ -72,21 +72,21 @@ class Augmentation:
         out = torch.empty_like(images)
         side = 2 * self.shift + 1
         moves = torch.randint(side * side, (len(images),), generator=generator)
-        for move in moves.unique().tolist():  # images that move alike are cut out together
+        for move in moves.unique().tolist():  # images with the same shift are cut out together
             rows, (down, right) = moves == move, divmod(move, side)
             out[rows] = padded[rows, :, down : down + height, right : right + width]
         return out
 
 
 class AugmentedRows(Dataset):
-    """Batches (x, y, index) of a training set, x augmented: a pure function of seed, epoch and batch.
+    """Batches (x, y, index) of a training set with x augmented, a pure function of seed, epoch and batch.
 
     Args:
         rows: the training set.
-        sampler: of its batches; it knows the epoch.
-        augmentation: what is done.
+        sampler: the sampler of the batches, which knows the epoch.
+        augmentation: the augmentation of x.
         image_shape: (C, H, W).
-        seed: of the shifts and flips.
+        seed: seed of the shifts and flips.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The data module every data set shares: sizes, label noise, seeds, and loaders of whole-tensor batches."""
+"""The base class of all data modules: sizes, label noise, seeds, and loaders of whole-tensor batches."""
 
 from __future__ import annotations
 
@@ -40,39 +40,40 @@ EVAL_BATCH_SIZE = 4096
 class KernelDataModule(pl.LightningDataModule):
     """A training set, and optionally a validation part and a test set: features (n, d) float32, targets (n, c).
 
-    A new data set is a subclass with a `name` and a `load`; one that downloads derives from
-    `datamodules.download.DownloadedDataModule`. One that `--data` names also has `facts`, and a line in
+    A new data set is a subclass with a `name` and a `load`; a set that is downloaded derives from
+    `datamodules.download.DownloadedDataModule`. A set that `--data` names also has `facts`, and a line in
     `datamodules.registry`.
-    The test set is optional. With `validation` 0 the val/* metrics are of the test set, and nothing may be chosen by
-    them; with a share of the training rows held out they are of that part, and the test set waits for `trainer.test`.
+    The test set is optional. With `validation` 0 the val/* metrics are computed on the test set, so nothing may be
+    chosen by them. With `validation` above 0 they are computed on the rows held out, and only `trainer.test` uses the
+    test set.
 
     Args:
         data_dir: folder of downloaded sets; None takes the environment variable KL_DATA_DIR, else "data".
         train_size: training rows to draw without replacement; None takes all, in their order.
-        test_size: test rows to draw likewise.
+        test_size: test rows to draw in the same way.
         label_noise: fraction eps of the labels to replace, in [0, 1].
         noise_kind: "random" (uniform over all classes) or "flip" (always another class).
         noise_seed: seed of the noise alone.
         seed: seed of the subsets and of the order of the training batches.
         batch_size: training rows in a batch, read when a loader is built. A KernelMachine sets it to the
-            size it chose; None leaves the choice to it, and means 256 where nobody chooses.
+            size it chose; None leaves the choice to the machine, and means 256 if no machine chooses.
         download: fetch a missing set in `prepare_data`; False never touches the network.
         augment: "shift", "shift:PIXELS", "flip" or "shift,flip": training images are changed at random in every epoch
             (see `datamodules.augment`). Only for machines with centres of their own.
         validation: share of the training rows to hold out, in [0, 1), drawn by `seed` from the train_size rows, the
-            same of every class. Label noise is drawn before.
-        shift: whether columns of float64 that float32 would lose digits of may have their median subtracted; False for
-            kernels that are not shift-invariant, which it changes.
+            same share of every class. Label noise is drawn first.
+        shift: whether the median is subtracted from float64 columns that would lose digits in float32. Give False for
+            kernels that are not shift-invariant, because the shift changes their values.
 
     After `setup`:
         train_set: RowDataset, without the rows held out.
         validation_set: RowDataset of the rows held out; None with validation 0.
-        test_set: RowDataset; None where there is none.
-        val_set: what val/* is of: validation_set, or with validation 0 the test set; None where there is neither.
-            In all but train_set y is clean, and y_noisy is noised like the training labels, None without label noise.
+        test_set: RowDataset; None if the data has no test set.
+        val_set: the set of the val/* metrics: validation_set, or with validation 0 the test set, which may be None.
+            In all sets but train_set, y is clean; y_noisy is noised like the training labels, None without label noise.
         task, num_outputs (c), num_features (d), class_names, image_shape.
-        encoding: the `FeatureEncoding` of all three, fitted on the training rows; `encoding.encode(x)` makes features
-            of new samples.
+        encoding: the `FeatureEncoding` of all three sets, fitted on all training rows that `load` gives;
+            `encoding.encode(x)` makes features of new samples.
         clean_labels: training labels before noise, shape (n,), long; None for regression.
         noise_mask: which training labels were drawn for replacement, shape (n,), bool.
 
@@ -96,7 +97,7 @@ class KernelDataModule(pl.LightningDataModule):
     """Where the rows came from: the name, unless a stand-in was read ("cifar10-jpeg")."""
 
     facts: Facts | None = None
-    """What is known of a published set; None of the user's own data."""
+    """Facts about a published set; None for the user's own data."""
 
     streamed = False
     """Whether training batches are read while training runs; `train_set` is then a sample of the rows."""
@@ -150,11 +151,11 @@ class KernelDataModule(pl.LightningDataModule):
         self._save_plain_hyperparameters()
 
     def load(self) -> RawData:
-        """Read both sets from disk or memory. To be written by each data module; called once, by `setup`."""
+        """Read both sets from disk or memory. Each data module defines this method; `setup` calls it once."""
         raise InputError(f"the data module {type(self).__name__} must define load(self) -> RawData")
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the data and draw subset and noise, once however often Lightning calls it."""
+        """Load the data and draw subset and noise; later calls do nothing."""
         if self._is_setup:
             return
         raw = self.load()
@@ -186,8 +187,8 @@ class KernelDataModule(pl.LightningDataModule):
         self._is_setup = True
 
     def _fit_encoding(self, x: Tensor) -> None:
-        """Choose the scale and the origin of all features by the training rows."""
-        # A shift of pixels brings in zeros, which an origin of its own for each pixel would make edges of.
+        """Fit the scale and the origin of all features to the training rows `x`."""
+        # Augmentation brings in pixels of value 0, which would become edges if each pixel had an origin.
         shift = self.shift and self.augmentation is None
         self.encoding = FeatureEncoding.fit(x, images=self.image_shape is not None, shift=shift)
 
@@ -201,7 +202,7 @@ class KernelDataModule(pl.LightningDataModule):
         x: Tensor,  # shape: (k, d)
         draw: int = 0,
     ) -> Tensor:
-        """Training rows as an epoch might have them: augmented where epochs are, each draw always alike; (k, d)."""
+        """The training rows x augmented as in an epoch, if augmentation is on; the same for equal `draw`; (k, d)."""
         if self.augmentation is None or self.image_shape is None:
             return x
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained", draw))
@@ -217,7 +218,7 @@ class KernelDataModule(pl.LightningDataModule):
         return indexed_batches(rows, sampler)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Of ranks that share a machine each brings its share of a training batch's features to its device."""
+        """With ranks that share a run, only this rank's share of a training batch's features moves to its device."""
         trainer = self.trainer
         if trainer is None or not trainer.training or not isinstance(trainer.strategy, KernelParallelStrategy):
             return batch
@@ -226,21 +227,21 @@ class KernelDataModule(pl.LightningDataModule):
 
     @property
     def val_set(self) -> RowDataset | None:
-        """What val/* is of: the validation part, or with validation 0 the test set."""
+        """The set of the val/* metrics: the validation part, or with validation 0 the test set."""
         return self.validation_set if self.validation else self.test_set
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """`val_set`: batches (x, y, index) in order, against clean targets; no loader where there is none."""
+        """`val_set`: batches (x, y, index) in order, with clean targets; no loader if `val_set` is None."""
         if self.val_set is None:
-            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # as it should be
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # intended here
             return []
         return whole_batches(self.val_set, EVAL_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
-        """The test set: batches (x, y, index) in order, against clean targets.
+        """The test set: batches (x, y, index) in order, with clean targets.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no test set.
         """
         return whole_batches(self.require_test_set(), EVAL_BATCH_SIZE)
 
@@ -248,20 +249,20 @@ class KernelDataModule(pl.LightningDataModule):
         """The test features alone: batches x in order.
 
         Raises:
-            InputError: there are none.
+            InputError: there is no test set.
         """
         return whole_batches(FeatureRows(self.require_test_set().x), EVAL_BATCH_SIZE)
 
     def state_dict(self) -> dict[str, Any]:
-        """What tells a checkpoint's validation part and scale from others."""
+        """The validation part and the encoding, by which a resumed run checks that its data is the same."""
         held = {"validation": self.validation, "validation_rows": self._digest_of_held_out()}
         return {**held, "encoding": self.encoding.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the checkpoint's run has held out the same rows, and scaled all alike.
+        """Check that the checkpoint's run held out the same rows, and encoded features in the same way.
 
         Raises:
-            CheckpointError: it has not.
+            CheckpointError: the rows or the encoding differ.
         """
         types = {"encoding": dict, "validation": float, "validation_rows": str}
         require_values("data module", state_dict, types)
@@ -279,7 +280,7 @@ class KernelDataModule(pl.LightningDataModule):
             )
 
     def _digest_of_held_out(self) -> str:
-        """Of features and labels of the validation part; empty where there is none."""
+        """A hash of features and labels of the validation part; empty without a validation part."""
         held = self.validation_set
         return "" if held is None else data_key(held.x, held.y if held.y_noisy is None else held.y_noisy)
 
@@ -287,7 +288,7 @@ class KernelDataModule(pl.LightningDataModule):
         """The test set.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no test set.
         """
         if self.test_set is None:
             raise InputError(
@@ -296,7 +297,7 @@ class KernelDataModule(pl.LightningDataModule):
         return self.test_set
 
     def _test_rows(self, raw: RawData) -> tuple[Tensor, Tensor] | None:
-        """The test rows asked for; None where there are none."""
+        """The requested test rows; None if the data has no test set."""
         if raw.x_test is None or raw.y_test is None:
             log.info("%s has no test set, which is optional: there will be no test metrics", self.name)
             if self.test_size is not None:
@@ -309,7 +310,7 @@ class KernelDataModule(pl.LightningDataModule):
         self.validation_set = None
         if not self.validation:
             return
-        # By clean labels: the same rows are held out whatever the noise.
+        # Stratified by clean labels, so that the same rows are held out whatever the noise.
         rows, labels, seed = self.train_set, self.clean_labels, derive_seed(self.seed, "validation")
         kept, held = hold_out(len(rows), self.validation, seed, labels)
         clean = rows.y[held] if labels is None else one_hot(labels[held], rows.y.shape[1])
@@ -326,7 +327,7 @@ class KernelDataModule(pl.LightningDataModule):
                 f"give a smaller one, or None for all"
             )
         rows = draw_subset(len(x), size, derive_seed(self.seed, f"{part} subset"))
-        # Drawn before they become floats: a small subset of a large set never costs the large one's memory.
+        # The subset is drawn before pixels become floats, so only its rows take float memory, not the whole set.
         return (x, y) if rows is None else (x[rows], y[rows])
 
     def _set_classes(self, x_train: Tensor, y_train: Tensor, test: tuple[Tensor, Tensor] | None) -> None:

@@ -1,4 +1,4 @@
-"""The named data sets as a list: what they are, whether they are here, and whether the files are intact."""
+"""The list of named data sets: their facts, whether they are on disk, and whether their files are intact."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class DataSet:
     num_features: int
     num_classes: int
     origin: str
-    """Who published it, or what makes it."""
+    """Who published the set, or how it is made."""
     found_in: str | None
-    """Where it is read from: a path, or "built in"; None where it would have to be downloaded."""
+    """Where the set is read from: a path, or "built in"; None if it must be downloaded first."""
 
     @property
     def present(self) -> bool:
-        """Whether it can be used without a network."""
+        """Whether the set can be used without a network."""
         return self.found_in is not None
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at in a data set."""
+    """One property of a data set, as expected and as found."""
 
     what: str
     expected: str
-    """What the original has; empty where nothing is known, as for a user's own data."""
+    """The value of the original set; empty if it is unknown, as for a user's own data."""
     found: str
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it should be."""
+        """Whether the value found is the expected one, or nothing is expected."""
         return self.expected in ("", self.found)
 
 
@@ -69,13 +69,13 @@ def data_sets(data_dir: str | None = None) -> list[DataSet]:
 
 
 def download(name: str, data_dir: str | None = None) -> str:
-    """Download a named set unless it is there; where it lies now.
+    """Download a named set unless it is on disk; returns where it lies.
 
-    For cifar10 the original pickles are fetched even where the JPEG stand-in is there.
+    For cifar10 the original pickles are downloaded even if the JPEG stand-in is on disk.
 
     Raises:
         InputError: unknown name.
-        DataNotFoundError: it could not be downloaded.
+        DataNotFoundError: the set could not be downloaded.
     """
     module = build_datamodule(name, data_dir=data_dir)
     if isinstance(module, DownloadedDataModule):
@@ -120,7 +120,7 @@ def _checksums(module: KernelDataModule) -> list[Check]:
 
 
 def _md5(folder: Path, name: str) -> str:
-    """Of an IDX file as it is unpacked."""
+    """The MD5 of an IDX file after unpacking."""
     path = find_idx(folder, name)
     assert path is not None  # require() has looked
     try:

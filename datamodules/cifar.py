@@ -30,8 +30,8 @@ JPEG_ZIP = "cifar10-jpeg.zip"
 class CIFAR10DataModule(DownloadedDataModule):
     """Photographs in ten classes: n = 50000 and 10000, d = 3072, or 1024 in grayscale, c = 10.
 
-    Where the original pickles are missing and `cifar10-jpeg.zip` lies in data_dir, its JPEG files are read
-    instead. JPEG is lossy, so a warning says so and `source` is "cifar10-jpeg"; results should name it.
+    If the original pickles are missing and `cifar10-jpeg.zip` lies in data_dir, its JPEG files are read
+    instead. Because JPEG is lossy, a warning is logged and `source` is "cifar10-jpeg"; results should name it.
 
     Args:
         grayscale: luma instead of RGB, as in Belkin, Ma, Mandal 2018, arXiv:1802.01396; see `datamodules.images.luma`.
@@ -57,7 +57,7 @@ class CIFAR10DataModule(DownloadedDataModule):
         return [Path(self.data_dir, "cifar-10-batches-py"), Path(self.data_dir, JPEG_ZIP)]
 
     def found_in(self) -> Path | None:
-        """The first of the two that is there."""
+        """The first of the two that is complete, or None."""
         pickles, jpegs = self.places()
         names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list] + [CIFAR10.meta["filename"]]
         if all((pickles / name).is_file() for name in names):
@@ -65,13 +65,13 @@ class CIFAR10DataModule(DownloadedDataModule):
         return jpegs if jpegs.is_file() else None
 
     def fetch(self) -> None:
-        """Download the original pickles from torchvision's address, also where the JPEG files are there."""
+        """Download the original pickles from torchvision's address, even if the JPEG files are on disk."""
         pickles = self.places()[0]
         if self.found_in() != pickles:
             download([CIFAR10.url], CIFAR10.tgz_md5, pickles)
 
     def prepare_data(self) -> None:
-        """Download the set unless it is there; decode the JPEG files, where they stand in, to the cache."""
+        """Download the set unless it is on disk; if the JPEG stand-in is used, decode it into the cache."""
         super().prepare_data()
         if (place := self.require()).name == JPEG_ZIP:
             read_jpeg_zip(place)
@@ -114,14 +114,14 @@ _KEYS = ("x_train", "y_train", "x_test", "y_test")
 def read_jpeg_zip(path: Path) -> dict[str, np.ndarray]:
     """Decode a zip of train/<class>/* and test/<class>/* images, or read back an earlier decoding.
 
-    The decoding is kept in $XDG_CACHE_HOME/kl (default ~/.cache/kl), named after the zip's size and time,
-    and is written whole or not at all. Classes are in alphabetical order, which is CIFAR-10's own.
+    The decoded arrays are kept in $XDG_CACHE_HOME/kl (default ~/.cache/kl), in a file that is named after the zip's
+    name, size and time, and is written whole or not at all. Classes are in alphabetical order, which is CIFAR-10's own.
 
     Returns:
         x_train, x_test: uint8, shape (n, 3, H, W); y_train, y_test: shape (n,), int64; class_names.
 
     Raises:
-        InputError: the zip is damaged or not laid out like that.
+        InputError: the zip is damaged or has another layout.
     """
     stat = path.stat()
     cache = cache_folder() / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.npz"

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1797 images of 8 x 8, there without a download."""
+"""scikit-learn's handwritten digits: 1797 images of 8 x 8, available without a download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datamodules.raw import RawData
 class DigitsDataModule(KernelDataModule):
     """Ten digits, d = 64, pixels 0..16 divided by 16; 1437 training and 360 test rows.
 
-    The split is stratified and the same for every seed, so that test errors of different runs compare.
+    The split is stratified and the same for every seed, so that test errors of different runs are comparable.
 
     Args:
         **options: those of `KernelDataModule`.

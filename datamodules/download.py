@@ -1,4 +1,4 @@
-"""Sets that are downloaded once: found on disk, or fetched whole, or reported missing in one line."""
+"""Data sets that are downloaded once: found on disk, or downloaded whole, or reported missing in one line."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ READ_SECONDS = 30.0
 
 
 class DownloadError(Exception):
-    """No address gave the file; the message holds each one's reason."""
+    """The file could not be downloaded from any address; the message has the reason of each."""
 
 
 class DownloadedDataModule(KernelDataModule, ABC):
-    """A data module with files in `data_dir`. A subclass writes `places`, `found_in`, `fetch` and `load`."""
+    """A data module with files in `data_dir`. A subclass defines `places`, `found_in`, `fetch` and `load`."""
 
     @abstractmethod
     def places(self) -> list[Path]:
-        """Where the set is looked for, best first."""
+        """The paths where the set is looked for, best first."""
 
     @abstractmethod
     def found_in(self) -> Path | None:
@@ -49,17 +49,17 @@ class DownloadedDataModule(KernelDataModule, ABC):
 
     @abstractmethod
     def fetch(self) -> None:
-        """Download what is missing; raise DownloadError where that fails."""
+        """Download what is missing; raise DownloadError if that fails."""
 
     def prepare_data(self) -> None:
-        """Download the set unless it is there (Lightning calls this on one process only)."""
+        """Download the set unless it is on disk (Lightning calls this on one process only)."""
         if self.found_in() is None:
             if not self.download:
                 raise self.not_found("was not downloaded (download is off)")
             self.fetch_or_explain()
 
     def fetch_or_explain(self) -> None:
-        """`fetch`, with a failure told as DataNotFoundError."""
+        """Call `fetch`; a failure is raised as DataNotFoundError."""
         try:
             self.fetch()
         except DownloadError as error:
@@ -67,14 +67,14 @@ class DownloadedDataModule(KernelDataModule, ABC):
             raise self.not_found(f"could not be downloaded ({error})") from None
 
     def require(self) -> Path:
-        """`found_in`, or DataNotFoundError where the set is missing."""
+        """The path of `found_in`; raises DataNotFoundError if the set is missing."""
         place = self.found_in()
         if place is None:
             raise self.not_found("was not downloaded (prepare_data does that)")
         return place
 
     def not_found(self, reason: str) -> DataNotFoundError:
-        """The one line that says which set, where it was looked for, and what to do."""
+        """The error for a missing set: its name, where it was looked for, and what to do."""
         looked = " or ".join(str(place.absolute()) for place in self.places())
         return DataNotFoundError(
             f"{self.name} was not found at {looked} and {reason}: point --data-dir (data_dir) or KL_DATA_DIR "
@@ -83,18 +83,18 @@ class DownloadedDataModule(KernelDataModule, ABC):
 
 
 def download(urls: Sequence[str], md5: str, folder: Path) -> None:
-    """Download one archive, check it, unpack it, and move the files that were in it into `folder`.
+    """Download one archive, check it, unpack it, and move its files into `folder`.
 
-    All of it happens in a temporary folder inside `folder`, so an interrupted or damaged download leaves
-    nothing, and where no address answers nothing is created at all.
+    The work is done in a temporary folder inside `folder`, so an interrupted or damaged download leaves no
+    files. If no address answers, nothing is created.
 
     Args:
         urls: addresses of the same archive, tried in turn: .gz of one file, .tar.gz, or .zip.
         md5: checksum of the archive.
-        folder: where the unpacked files go; made if need be.
+        folder: where the unpacked files go; created if it is missing.
 
     Raises:
-        DownloadError: no address gave the archive.
+        DownloadError: the archive could not be downloaded from any address.
     """
     reasons = []
     for url in urls:
@@ -118,7 +118,7 @@ def download(urls: Sequence[str], md5: str, folder: Path) -> None:
 
 
 def _open(url: str) -> Any:
-    """urlopen with a limit on the whole of it: its own leaves out name look-up and counts per address."""
+    """urlopen with a time limit on the whole call, because its own excludes name look-up and is per IP address."""
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def connect() -> None:

@@ -1,4 +1,4 @@
-"""What is known of a published data set."""
+"""Facts about a published data set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Facts:
     num_features: int
     num_classes: int
     origin: str
-    """Who published it, or what makes it."""
+    """Who published the set, or how it is made."""
     class_counts: tuple[int, ...] = ()
-    """Training rows of each class; empty where they are not known."""
+    """Training rows of each class; empty if unknown."""
     checksums: Mapping[str, str] = field(default_factory=dict)
     """MD5 of the unpacked files, by name."""

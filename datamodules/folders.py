@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2
 PARTS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation", "dev")}
-"""What the folders of a split are called, in any case of letters."""
+"""The names that the folder of each part may have, in upper or lower case."""
 
 
 class ImageFolderDataModule(KernelDataModule):
-    """Images in train/<class>/* and optionally test/<class>/*, or only <class>/*, then split 80/20 by `seed`.
+    """Images in train/<class>/* and optionally test/<class>/*, or only in <class>/*, which is split 80/20 by `seed`.
 
-    Every image is decoded once, as `decode_image` does, and resized. The folders' names may be any of `PARTS`; val/ is
-    the test set where there is no test/, and is left out beside one. Hidden files and folders, and files without an
-    image's extension, are skipped; each real file is there once, however many links lead to it.
+    Every image is decoded once, by `decode_image`, and resized. The folders' names may be any of `PARTS`. val/ is the
+    test set if there is no test/, and is left out otherwise. Hidden files and folders, and files without an image
+    extension, are skipped. Each real file counts once, however many links lead to it.
 
     Args:
         path: the folder.
         image_size: [H, W] that every image is resized to, or one number for both.
         grayscale: one channel of luma instead of RGB.
         background: "white" or "black", over which transparent images are laid.
-        max_pixels: an image with more is refused before it is decoded.
+        max_pixels: limit on the pixels of an image; a larger image is refused before it is decoded.
         **options: those of `KernelDataModule`.
 
     Raises:
@@ -107,10 +107,10 @@ class ImageFolderDataModule(KernelDataModule):
 
 
 def find_parts(folder: Path, folders: list[Path]) -> tuple[Path, Path | None] | None:
-    """The training folder and the test folder, if any, among the `folders` of `folder`; None: they are all classes.
+    """The training folder and the test folder (or None) among the `folders` of `folder`; None if all are classes.
 
     Raises:
-        InputError: there is a test folder and no training folder, or two folders have names of the same part.
+        InputError: there is a test folder but no training folder, or two folders name the same one of these parts.
     """
     found: dict[str, Path] = {}
     for part, names in PARTS.items():
@@ -142,9 +142,9 @@ def list_images(folder: Path, classes: list[Path], data: Path) -> tuple[list[tup
     """The image files of <class>/* as (path, class index), sorted, and the class names.
 
     Args:
-        folder: holds the class folders.
-        classes: those, sorted.
-        data: the folder of all the data, which links may not lead round to.
+        folder: the folder of the class folders.
+        classes: the class folders, sorted.
+        data: the folder of all the data; links to it or to a folder above it are not followed.
     """
     if not classes:
         raise InputError(

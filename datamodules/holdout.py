@@ -29,21 +29,21 @@ def hold_out(
 ) -> tuple[Tensor, Tensor]:
     """Which of the rows 0..n-1 are trained on and which are held out, both in order.
 
-    round(share n) rows are held out, halves up. With labels each class gives its proportion, to within one row:
-    the rows, shuffled and then sorted by class, are taken at equal distances from a random start. A class keeps at
-    least one row to train on, so that fewer may be held out where classes are tiny.
+    round(share n) rows are held out, halves up. With labels, each class gives its proportion to within one row:
+    the rows are shuffled, sorted by class, and taken at equal distances from a random start. A class keeps at least
+    one row to train on, so fewer rows may be held out if classes are tiny.
 
     Args:
         n: number of rows.
-        share: of them to hold out, in (0, 1).
-        seed: of the draw.
+        share: share of the rows to hold out, in (0, 1).
+        seed: seed of the draw.
         labels: class indices to stratify by; None for regression.
 
     Returns:
-        The rows to train on and those held out; each row is in one of them.
+        The rows to train on and the rows held out; each row is in one of the two parts.
 
     Raises:
-        InputError: one of them would be empty.
+        InputError: one of the two parts would be empty.
 
     Example:
         >>> kept, held = hold_out(8, 0.25, seed=0, labels=torch.tensor([0, 1] * 4))

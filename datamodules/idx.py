@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: unpacked or as .gz, named as torchvision has them or with a dot."""
+"""IDX files, the format of MNIST: unpacked or as .gz, under torchvision's names or the same names with a dot."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from kl.errors import InputError
 
-_UNSIGNED_BYTES = 8  # the third byte of the file, for the type of its values
+_UNSIGNED_BYTES = 8  # the type code of unsigned bytes, in the third byte of the file
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
-    """The file of a folder that holds `name`: it, as dotted (train-images.idx3-ubyte), or one of them packed as .gz."""
+    """The file of a folder that has this name, or its form with a dot (train-images.idx3-ubyte), or either as .gz."""
     dotted = name.replace("-idx", ".idx")
     files = (folder / each for each in (name, dotted, f"{name}.gz", f"{dotted}.gz"))
     return next((file for file in files if file.is_file()), None)
@@ -28,13 +28,13 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
     Args:
         path: the file; .gz is unpacked.
-        dimensions: how many the array must have.
+        dimensions: number of dimensions that the array must have.
 
     Raises:
         InputError: the file is damaged, or holds another kind of array; the message has no remedy.
 
-    Source: the format as stated with the MNIST database: two zero bytes, the type, the number of dimensions, each of
-    them as a big-endian integer of 4 bytes, and the values.
+    Source: the format as stated with the MNIST database: two zero bytes, the type, the number of dimensions, the size
+    of each dimension as a big-endian integer of 4 bytes, and the values.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -50,7 +50,7 @@ def _read(file: BinaryIO, dimensions: int) -> np.ndarray:
             f"it must be an IDX file of unsigned bytes of {dimensions} dimensions; its header is another's"
         )
     shape = struct.unpack(f">{count}I", file.read(4 * count))
-    # Read in parts: a header may claim any size.
+    # Read in parts, because a header may claim any size.
     content = bytearray()
     while part := file.read(min(1 << 24, math.prod(shape) + 1 - len(content))):
         content += part

@@ -19,7 +19,7 @@ from datamodules.modes import check_background, converted, declared_depth, to_ei
 from kl.errors import InputError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What a file may hold, whatever its name: Pillow's other formats include programs, as EPS, and videos."""
+"""The formats that are read, whatever the file's name; Pillow's others include programs, such as EPS, and videos."""
 
 MAX_PIXELS = 2**26
 
@@ -32,7 +32,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, by the EXIF orientation of its file."""
+"""The transposition that turns a picture upright, by the EXIF orientation of its file."""
 
 
 def decode_image(
@@ -45,19 +45,19 @@ def decode_image(
 ) -> np.ndarray:
     """Decode an image file to pixels 0..255, channels first, shape (1 or 3, H, W), uint8.
 
-    The first frame of an animation or of several pages; turned upright by its EXIF orientation; values and alpha as
-    `to_eight_bits` has them. Colour profiles are not applied.
+    Only the first frame or page is decoded. It is turned upright by its EXIF orientation; `to_eight_bits` converts its
+    values and alpha. Colour profiles are not applied.
 
     Args:
         source: the file's path, or the opened file.
-        name: what to call it in an error.
+        name: the name of the image in error messages.
         grayscale: one channel of luma instead of three of RGB.
         size: (H, W) to resize to, bilinear with antialiasing; None keeps the file's size.
         background: "white" or "black", over which a transparent image is laid.
-        max_pixels: the most that are decoded, by the file's header.
+        max_pixels: limit on the pixels of the image, checked in the file's header before decoding.
 
     Raises:
-        InputError: the file is no image, is damaged, too large, or its pixels have no faithful form in 8 bits.
+        InputError: the file is no image, is damaged or too large, or its pixels have no faithful form in 8 bits.
     """
     check_background(background)
     if isinstance(source, str | os.PathLike):
@@ -81,7 +81,7 @@ def decode_image(
     return pixels[None] if grayscale else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-# What Pillow's decoders raise on damaged files; struct.error, IndexError and KeyError come of cut headers.
+# What Pillow's decoders raise on damaged files; struct.error, IndexError and KeyError come from truncated headers.
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -98,7 +98,7 @@ _UNREADABLE = (
 
 
 def check_regular(path: str | os.PathLike[str], name: str) -> None:
-    """Raise InputError unless `path` is a file or a link to one: to open a pipe would wait for ever."""
+    """Raise InputError unless `path` is a file or a link to a file, because opening a pipe would block forever."""
     try:
         kind = os.stat(path).st_mode
     except OSError as error:
@@ -108,7 +108,7 @@ def check_regular(path: str | os.PathLike[str], name: str) -> None:
 
 
 def check_max_pixels(value: int) -> int:
-    """Return it as an int of at least 1, else raise InputError."""
+    """Return the value if it is an int of at least 1, else raise InputError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"max_pixels must be a whole number of at least 1; got {value!r}")
     return value
@@ -124,12 +124,12 @@ def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 @contextmanager
 def _at_most(pixels: int | None) -> Iterator[None]:
-    """Pillow's own limit, which holds for tiles and frames too; None where we look ourselves."""
+    """Set Pillow's own limit, which also applies to tiles and frames; None switches it off."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = pixels
     try:
         with warnings.catch_warnings():
-            # Of tags that Pillow does not understand it warns, and of what it reads none the less.
+            # Pillow warns of tags that it does not understand, and of faulty files that it reads nevertheless.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
@@ -138,7 +138,10 @@ def _at_most(pixels: int | None) -> Iterator[None]:
 
 
 def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
-    """`picture`, made of `image`, which is loaded: Pillow turns a TIFF itself, and forgets its orientation then."""
+    """`picture`, converted from the loaded `image`, turned upright.
+
+    On loading, Pillow turns a TIFF itself and removes its orientation, so a TIFF is not turned twice.
+    """
     turn = _UPRIGHT.get(_orientation(image))
     return picture if turn is None else picture.transpose(turn)
 
@@ -147,7 +150,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, EOFError, OSError, struct.error):
-        return 1  # a damaged EXIF block says nothing; viewers show such a picture as it is stored
+        return 1  # a damaged EXIF block is ignored, as in viewers, which show such a picture as it is stored
 
 
 def luma(pixels: Tensor, chunk: int = 4096) -> Tensor:
@@ -161,7 +164,7 @@ def luma(pixels: Tensor, chunk: int = 4096) -> Tensor:
         Gray pixels, uint8, shape (n, 1, H, W).
 
     Source: Pillow's L24: (19595 R + 38470 G + 7471 B + 2^15) >> 16. torchvision's rgb_to_grayscale has the
-    same weights but cuts off instead of rounding, so it differs by at most one of 255 levels.
+    same weights but truncates instead of rounding, so it differs by at most one of 255 levels.
     """
     weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
     parts = [((part.int() * weights).sum(dim=1, keepdim=True) + (1 << 15)) >> 16 for part in pixels.split(chunk)]

@@ -1,4 +1,4 @@
-"""The image files of a folder: each real file once, nothing hidden, no way round in circles or out over the disk."""
+"""The image files of a folder: each real file once, no hidden files, and no links to the folder or folders above it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_DEPTH = 16
-_NOT_DATA = ("__MACOSX", "@eaDir", "lightning_logs")  # of archives, of file servers, and our own
+_NOT_DATA = ("__MACOSX", "@eaDir", "lightning_logs")  # of archives, of file servers, and of our own runs
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an entry is none of the user's data: .git, .ipynb_checkpoints, ._cat.jpg, __MACOSX."""
+    """Whether an entry is hidden or otherwise not data of the user: .git, .ipynb_checkpoints, ._cat.jpg, __MACOSX."""
     return name.startswith(".") or name in _NOT_DATA
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders in `folder` and the links to folders, by name; hidden ones and links that lead round are left out."""
+    """The folders and links to folders in `folder`, by name, without hidden ones and links to it or a folder above."""
     real = os.path.realpath(folder)
     return [Path(entry.path) for entry in _entries(folder) if _is_folder(entry) and not _leads_round(entry, real)]
 
@@ -34,17 +34,17 @@ def image_files(
     folder: Path,
     outermost: Path | None = None,
 ) -> dict[str, Path]:
-    """Real path and path of each image file in `folder` and below, by folder and name.
+    """The path of each image file in `folder` and below, by its real path, sorted by folder and name.
 
-    A file or folder that links reach several times is there once. A link to a folder that holds the link itself, or
-    the data, is not followed, with a line.
+    A file or folder that several links reach is listed once. A link to a folder that contains the link itself or the
+    data is not followed, and a warning says so.
 
     Args:
-        folder: where to look.
-        outermost: the folder of all the data, where `folder` is a part of it.
+        folder: the folder to search.
+        outermost: the folder of all the data, if `folder` is a part of it.
 
     Raises:
-        InputError: a folder cannot be read, lies too deep, or something named as an image is no file.
+        InputError: a folder cannot be read or lies too deep, or an entry with an image extension is no file.
     """
     found: dict[str, Path] = {}
     for path in sorted(
@@ -56,7 +56,7 @@ def image_files(
 
 
 def _walk(folder: Path, data: str) -> Iterator[Path]:
-    """Every path below `folder` that is named as an image, each real folder once."""
+    """Every path below `folder` with an image extension; each real folder is searched once."""
     waiting, walked = [(folder, 0)], set()
     while waiting:
         place, depth = waiting.pop()
@@ -86,12 +86,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
-        return os.path.isdir(entry.path)  # a link to itself is none; entry.is_dir() would raise
+        return os.path.isdir(entry.path)  # False for a link to itself; entry.is_dir() would raise
     return entry.is_dir()
 
 
 def _leads_round(entry: os.DirEntry[str], *folders: str) -> bool:
-    """Whether it is a link to a folder that holds one of `folders`."""
+    """Whether the entry is a link to one of `folders` or to a folder above it."""
     if not entry.is_symlink():
         return False
     target = os.path.realpath(entry.path)

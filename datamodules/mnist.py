@@ -16,7 +16,7 @@ from kl.errors import DataNotFoundError, InputError
 
 
 class _IdxDataModule(DownloadedDataModule):
-    """60000 training and 10000 test images of 28 x 28 in ten classes, in four IDX files, or others in their place."""
+    """Four IDX files: by default 60000 training and 10000 test images of 28 x 28 in ten classes."""
 
     reader: type[MNIST]
     """torchvision's class: its name is that of the set's folder in data_dir."""
@@ -26,7 +26,7 @@ class _IdxDataModule(DownloadedDataModule):
         return [Path(self.data_dir, self.reader.__name__, "raw")]
 
     def found_in(self) -> Path | None:
-        """The folder, where it holds all four files, by one of the names that `find_idx` knows."""
+        """The folder if `find_idx` finds all four files in it, else None."""
         return None if self._missing() else self.places()[0]
 
     def fetch(self) -> None:
@@ -38,7 +38,7 @@ class _IdxDataModule(DownloadedDataModule):
                 download(urls, md5, folder)
 
     def not_found(self, reason: str) -> DataNotFoundError:
-        """The one line, with what was found in the folder instead."""
+        """The error for a missing set, with the names of the files that are in the folder instead."""
         (folder,) = self.places()
         there = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
         if not there:
@@ -63,7 +63,7 @@ class _IdxDataModule(DownloadedDataModule):
         return list(self.reader.classes)
 
     def _missing(self) -> list[str]:
-        """Those of the four files that are not there."""
+        """The names of the missing files among the four."""
         (folder,) = self.places()
         names = (Path(archive).stem for archive, _ in self.reader.resources)
         return [name for name in names if find_idx(folder, name) is None]

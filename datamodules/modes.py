@@ -1,4 +1,4 @@
-"""Pixels of any kind as 8-bit gray or RGB: by the range that the file declares, or not at all."""
+"""Pixels of any kind as 8-bit gray or RGB, scaled by the range that the file declares; refused without a range."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from PIL import Image, ImageFile
 from kl.errors import InputError
 
 BACKGROUNDS = {"white": 255, "black": 0}
-"""What shows through where an image is transparent."""
+"""The level of each background, which shows through transparent parts of an image."""
 
 _DIRECT = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
 _WITH_ALPHA = ("RGB", "P", "LA", "PA", "RGBA")
 
 
 def check_background(background: str) -> str:
-    """Return it, or raise InputError where it is neither white nor black."""
+    """Return the background; raise InputError if it is neither white nor black."""
     if background not in BACKGROUNDS:
         raise InputError(
             f"background, over which transparent images are laid, must be {' or '.join(BACKGROUNDS)}; "
@@ -25,14 +25,15 @@ def check_background(background: str) -> str:
 
 
 def declared_depth(image: Image.Image) -> int:
-    """Bits of a sample, by the file's header; 8 where it does not say. To be asked before the pixels are loaded.
+    """Bits of a sample by the file's header, or the format's default; call this before the pixels are loaded.
 
-    Pillow's mode does not tell: a PNG of 2 bits is "L", one of 16 bits a colour is "RGB", a TIFF of 12 bits is "I;16".
+    Pillow's mode does not tell the bits: a PNG of 2 bits is "L", a PNG of 16 bits per colour is "RGB", a TIFF of 12
+    bits is "I;16".
     """
     if image.format == "TIFF":
         return int(image.tag_v2.get(258, (1,))[0])  # type: ignore[attr-defined]
     if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
-        mode, _, bits = str(image.tile[0][3]).partition(";")  # as "L;2", "RGB;16B"
+        mode, _, bits = str(image.tile[0][3]).partition(";")  # for example "L;2" or "RGB;16B"
         return int(bits.rstrip("B") or (1 if mode == "1" else 8))
     return 16 if image.format == "PPM" and image.mode == "I" else 8  # Pillow scales PGM to 16 bits
 
@@ -46,17 +47,17 @@ def to_eight_bits(
     """The loaded image in mode "L" or "RGB".
 
     With v the value and b the declared bits: round(255 v / (2^b - 1)) for gray of more than 8 bits, round(255 v) for
-    floats in 0..1. Pillow keeps the upper 8 of 16 bits a colour, which is at most one level less. Where a is the share
-    of alpha, the image is laid over the background: round(a v + (1 - a) background).
+    floats in 0..1. Of 16 bits per colour Pillow keeps the upper 8, which is at most one level less. With alpha a in
+    0..1, the image is laid over the background: round(a v + (1 - a) background).
 
     Args:
-        image: of any mode.
+        image: an image of any mode.
         depth: its `declared_depth`.
-        name: what to call it in an error.
+        name: the name of the image in error messages.
         background: "white" or "black".
 
     Raises:
-        InputError: the range of the values is not known, or there is no faithful way from this mode.
+        InputError: the range of the values is unknown, or this mode has no faithful form in 8 bits.
     """
     mode, key = image.mode, image.info.get("transparency")
     if mode == "F":
@@ -69,7 +70,7 @@ def to_eight_bits(
         gray = image.convert("L")
         if key is None:
             return gray
-        # Of 2 and 4 bits a PNG's transparent value is in its own units, and the pixels are scaled to 0..255.
+        # A PNG of 2 or 4 bits states its transparent value in its own units, but Pillow scales its pixels to 0..255.
         scaled = key * 255 // (2**depth - 1) if mode == "L" and depth < 8 else key
         return _over(gray, Image.fromarray(_opaque(np.asarray(gray) != scaled)), background)
     if mode in _WITH_ALPHA and image.has_transparency_data:
@@ -86,7 +87,7 @@ def to_eight_bits(
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:
-    """The image in a mode; itself where it has it, since Pillow would copy it."""
+    """The image in a mode; the image itself if it has that mode already, because Pillow would copy it."""
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -111,7 +112,7 @@ def _levels(depth: int, image: Image.Image) -> np.ndarray:
 def _of_floats(image: Image.Image, name: str) -> np.ndarray:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # also where it holds NaN
+    if not (low >= 0 and high <= 1):  # true for NaN, too
         raise _unfaithful(name, image.mode, f"its floats must be from 0 to 1, and are from {low:g} to {high:g}")
     if _white_is_zero(image):
         values = 1 - values
@@ -119,7 +120,7 @@ def _of_floats(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """A TIFF's PhotometricInterpretation, which Pillow applies to pixels of up to 8 bits only."""
+    """Whether a TIFF's PhotometricInterpretation says that 0 is white, which Pillow applies only up to 8 bits."""
     return image.format == "TIFF" and image.tag_v2.get(262, 0) == 0  # type: ignore[attr-defined]
 
 
@@ -137,5 +138,5 @@ def _opaque(where: np.ndarray) -> np.ndarray:
 def _over(picture: Image.Image, alpha: Image.Image, background: str) -> Image.Image:
     level = BACKGROUNDS[background]
     below = Image.new(picture.mode, picture.size, level if picture.mode == "L" else (level, level, level))
-    below.paste(picture, mask=alpha)  # rounds each of 255 levels to the nearest
+    below.paste(picture, mask=alpha)  # Pillow rounds the mean to the nearest level
     return below

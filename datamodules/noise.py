@@ -1,4 +1,4 @@
-"""Label noise: a fraction eps of the labels is replaced, by a seed of its own. Pure functions."""
+"""Label noise: a fraction eps of the labels is replaced, drawn with a seed of its own. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def add_label_noise(
 ) -> tuple[Tensor, Tensor]:
     """Replace round(eps n) of the labels, halves up, at positions drawn without replacement.
 
-    kind "random" draws the new label uniformly over all c classes, so one in c of the replaced labels stays
-    what it was; kind "flip" draws uniformly over the other c - 1 classes, so every replaced label changes.
+    kind "random" draws the new label uniformly over all c classes, so a replaced label keeps its value with
+    probability 1/c; kind "flip" draws uniformly over the other c - 1 classes, so every replaced label changes.
 
     Args:
         labels: class indices 0..c-1, shape (n,); not modified.
         eps: fraction of labels to replace, in [0, 1].
         num_classes: c.
         kind: "random" or "flip".
-        seed: of the noise alone; the global random state is neither read nor moved.
+        seed: seed of the noise alone; the global random state is neither read nor changed.
 
     Returns:
         The noisy labels, shape (n,), and the mask of replaced ones, shape (n,), bool.
@@ -80,10 +80,10 @@ def check_noise(eps: float, kind: str) -> None:
 
 
 def noisy_bayes_error(clean_error: float, eps: float, num_classes: int, kind: str = "random") -> float:
-    """Bayes error against noised labels: eps (c-1)/c + (1-eps) * clean_error for kind "random".
+    """Bayes error against noisy labels: eps (c-1)/c + (1-eps) * clean_error for kind "random".
 
-    "flip" with fraction eps is "random" with fraction eps c/(c-1). Beyond eps = (c-1)/c the flipped labels
-    speak against the true class; with two classes the best rule is then the opposite one.
+    "flip" with fraction eps is "random" with fraction eps c/(c-1). Beyond eps = (c-1)/c the true class is the
+    least likely label; with two classes the best rule is then the opposite one.
 
     Raises:
         InputError: as `add_label_noise`; also "flip" beyond (c-1)/c with c > 2, where the clean error does

@@ -1,4 +1,4 @@
-"""What the arrays of a .npz file will be, from their headers alone: looked at before anything large is read."""
+"""The shapes and dtypes of the arrays of a .npz file, from their headers, before anything large is read."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class Member:
 
     @property
     def needed(self) -> int:
-        """Bytes that reading takes: the array's, and those of its float32 copy where it is of another dtype."""
+        """Bytes that reading takes: those of the array, and of its float32 copy if it has another dtype."""
         return self.size + (0 if self.dtype == np.float32 else 4 * math.prod(self.shape))
 
 
 def check_members(
     path: str | os.PathLike[str], archive: zipfile.ZipFile | None, names: Iterable[str], memory: str | int = "auto"
 ) -> None:
-    """Look at the headers of the named arrays, which are there.
+    """Check the headers of the named arrays, all of which must be in the file.
 
     Args:
-        path: of the file, for messages.
-        archive: the file.
-        names: of arrays, without .npy.
-        memory: budget for all of them: bytes, "8GB", or "auto" (half of what is free).
+        path: path of the file, for messages.
+        archive: the opened file.
+        names: names of the arrays, without .npy.
+        memory: budget for all of them: bytes, "8GB", or "auto" (half of the free memory).
 
     Raises:
-        InputError: a member is no array, stands there twice, holds Python objects, or has not as many bytes as its
+        InputError: a member is no array, occurs twice, holds Python objects, or does not have as many bytes as its
             header says.
-        MemoryBudgetError: together they need more than the budget.
+        MemoryBudgetError: the arrays together need more than the budget.
     """
-    assert archive is not None  # NumPy says that it may be: after the file has been closed
+    assert archive is not None  # it is None only after the file has been closed
     members = [read_member(path, archive, name) for name in names]
     need, budget = sum(member.needed for member in members), parse_memory(memory)
     if need > budget:
@@ -64,10 +64,10 @@ def check_members(
 
 
 def read_member(path: str | os.PathLike[str], archive: zipfile.ZipFile, name: str) -> Member:
-    """The header of one array, held against the bytes that are there.
+    """The header of one array, compared with the bytes in the file.
 
     Raises:
-        InputError: as `check_members`.
+        InputError: as in `check_members`.
     """
     infos = [info for info in archive.infolist() if info.filename in (name, f"{name}.npy")]
     if len(infos) > 1:

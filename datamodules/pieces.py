@@ -16,7 +16,7 @@ import numpy as np
 from datamodules.arrays import read_npz
 from kl.errors import InputError
 
-PIECE_BYTES = 64 * 2**20  # of features in a span of a memory-mapped array
+PIECE_BYTES = 64 * 2**20  # bytes of features in a span of a memory-mapped array
 T = TypeVar("T")
 
 
@@ -33,7 +33,7 @@ class Piece:
         """x and y.
 
         Raises:
-            InputError: the file is damaged, or holds other rows than when it was found; the message names it.
+            InputError: the file is damaged, or has another number of rows than before; the message names it.
         """
         if self.start is None:
             arrays = read_npz(self.path, ("x", "y"))
@@ -52,10 +52,12 @@ class Piece:
 
 
 def find_pieces(folder: Path) -> list[Piece]:
-    """The pieces of a folder: train/*.npz, else train*.npz, else spans of x_train.npy and y_train.npy; no empty ones.
+    """The pieces of a folder: train/*.npz, else train*.npz, else spans of x_train.npy and y_train.npy.
+
+    Shards without rows are left out.
 
     Raises:
-        InputError: there are none, or one is damaged.
+        InputError: there are no pieces, or a file is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"stream {folder} must be a folder; there is none")
@@ -101,7 +103,7 @@ def rows_of_shard(path: Path) -> int:
     """The rows of x and y in a .npz file, from their headers alone.
 
     Raises:
-        InputError: the file is damaged, has no x or y, or not as many rows of one as of the other.
+        InputError: the file is damaged, has no x or no y, or their numbers of rows differ.
     """
     rows = []
     for name in ("x", "y"):
@@ -123,7 +125,7 @@ def rows_of_shard(path: Path) -> int:
 
 
 def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
-    """The items, of which the next few are made by a thread while the present one is used."""
+    """The items; while the current item is used, a thread makes the next ones and queues up to `depth` of them."""
     made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 

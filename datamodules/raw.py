@@ -24,7 +24,7 @@ class RawData:
     class_names: list[str] = field(default_factory=list)
     """One name per class, in the order of their indices; empty for regression."""
     image_shape: tuple[int, int, int] | None = None
-    """(C, H, W), or None where rows are not images."""
+    """(C, H, W); None if the rows are not images."""
 
     def __post_init__(self) -> None:
         if (self.x_test is None) != (self.y_test is None):

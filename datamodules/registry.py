@@ -1,4 +1,4 @@
-"""From what a user types after --data to a data module."""
+"""The data module that the value of --data names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datamodules.synthetic import SyntheticDataModule
 from kl.errors import InputError
 from kl.system.user_modules import import_user_class
 
-# Name: class and the arguments that make the class that set. A set with `facts` is in `kl data list`.
+# Name: the class, and the arguments that select the set. A set with `facts` is in `kl data list`.
 NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
     DigitsDataModule.name: (DigitsDataModule, {}),
     MNISTDataModule.name: (MNISTDataModule, {}),

@@ -1,4 +1,4 @@
-"""Subsets, and how many rows a share is."""
+"""Subsets of rows, and the number of rows in a share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def count_of(share: float, n: int) -> int:
-    """round(share n) with halves up, of the share as it is written: 0.29 of 50 rows is 14.5, in binary a little less.
+    """round(share n) with halves up, in decimal: 0.29 of 50 rows is 14.5, but in binary it is a little less.
 
     Example:
         >>> count_of(0.5, 5), count_of(0.29, 50), count_of(0.1, 3)

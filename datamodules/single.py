@@ -17,19 +17,19 @@ ARRAY_FILES = (".npz", ".npy", ".pt")
 
 
 def read_array(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str, np.ndarray]:
-    """The array of a .npy or .pt file, or the first of those named that a .npz file or a dict in a .pt file holds.
+    """The array of a .npy or .pt file, or the first of `keys` that a .npz file or a dict in a .pt file holds.
 
-    No code of the file's choice runs.
+    No code from the file is run.
 
     Args:
         path: a file of one of `ARRAY_FILES`.
         keys: names of arrays.
 
     Returns:
-        The array with the name that messages call it.
+        The name of the array in messages, and the array.
 
     Raises:
-        InputError: the file is missing, damaged or of something else, or holds none of the names.
+        InputError: the file is missing, damaged or of another kind, or holds none of the names.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
@@ -41,7 +41,7 @@ def read_array(path: str | os.PathLike[str], keys: tuple[str, ...]) -> tuple[str
 
 def _read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        # Mapped first: a header that claims more than there is then takes no memory.
+        # Memory-mapped first, so that a header that claims more data than the file has takes no memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         if "Python objects" in str(error):

@@ -1,4 +1,4 @@
-"""Data modules from checkpoints, which may come from anywhere: their options, and nothing else."""
+"""Data modules from untrusted checkpoints, of which only the options are used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Module = TypeVar("Module", bound=pl.LightningDataModule)
 
 
 def restored(cls: type[Module], path: Any, **options: Any) -> Module:
-    """A data module of a class with the options that a checkpoint file holds; no code of the file's choice runs.
+    """A data module of a class with the options that a checkpoint file holds; no code from the file is run.
 
     Args:
-        cls: the class, which the file has no say in.
+        cls: the class; the file cannot choose it.
         path: a file on disk.
-        options: those that take precedence over the file's.
+        options: options that take precedence over the file's.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds no such options.
@@ -43,7 +43,7 @@ def restored(cls: type[Module], path: Any, **options: Any) -> Module:
 
 
 def option_names(cls: type) -> set[str]:
-    """Arguments of a class and, through its **options, of its bases."""
+    """Names of the arguments of a class and, if it takes **options, of its bases."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):

@@ -27,12 +27,12 @@ SAMPLE_SIZE = 20_000
 
 
 class StreamDataModule(KernelDataModule):
-    """Training rows in pieces on disk, each read when its turn comes, the next one in the background.
+    """Training rows in pieces on disk; while one piece is used, the next ones are read in the background.
 
     The folder holds shards train/*.npz (or train*.npz) with x and y, or memory-mapped x_train.npy and y_train.npy; and
-    optionally test.npz with x and y, or x_test.npy and y_test.npy. x and y are as of `ArrayDataModule`. At any time two
-    pieces and a batch are in memory. Every epoch takes the pieces in another order, and the rows within each: write
-    rows in random order, for those of one piece follow each other.
+    optionally test.npz with x and y, or x_test.npy and y_test.npy. x and y are as in `ArrayDataModule`. About three
+    pieces and a batch are in memory at a time. Every epoch shuffles the pieces, and the rows within each piece. Write
+    the rows in random order, because the rows of one piece follow each other.
 
     `train_set` is a sample of the rows, from which centres are chosen and the spectrum is estimated. Only machines with
     centres of their own can train on a stream.
@@ -40,7 +40,7 @@ class StreamDataModule(KernelDataModule):
     Args:
         path: the folder.
         sample_size: rows of the sample.
-        task: as of `ArrayDataModule`.
+        task: as in `ArrayDataModule`.
         **options: those of `KernelDataModule`, without train_size, label_noise and validation.
 
     After `setup`:
@@ -103,10 +103,10 @@ class StreamDataModule(KernelDataModule):
         return self.augmentation(x, self.image_shape, generator)
 
     def _sample(self) -> tuple[Tensor, np.ndarray]:
-        """Samples and targets of rows of a few pieces, as many of each."""
+        """Samples and targets of random rows, about equally many from each of a few pieces."""
         assert self.sample_size is not None
         generator = np.random.default_rng(derive_seed(self.seed, "sample"))
-        # From several pieces, in case one is of one kind; from few, since each is read whole.
+        # Several pieces, because one may hold rows of one kind only; few pieces, because each is read whole.
         chosen = generator.permutation(len(self.pieces))[:4]
         while sum(self.pieces[i].rows for i in chosen) < min(self.sample_size, self.num_rows):
             chosen = generator.permutation(len(self.pieces))[: len(chosen) * 2]
@@ -116,7 +116,7 @@ class StreamDataModule(KernelDataModule):
             if x.is_floating_point():
                 check_finite_matrix(f"x in {self.pieces[i].path}", x)
             rows = generator.permutation(len(x))[: -(-self.sample_size // len(chosen))]
-            # Integers of different dtypes would meet in float64.
+            # Integers become labels here, because concatenating different integer dtypes may give float64.
             parts.append((x[rows], y[rows] if y.dtype.kind == "f" or y.ndim == 2 else labels("y", y[rows])))
         rows = generator.permutation(sum(len(x) for x, _ in parts))[: self.sample_size]
         return torch.cat([x for x, _ in parts])[rows], np.concatenate([y for _, y in parts])[rows]
@@ -125,7 +125,7 @@ class StreamDataModule(KernelDataModule):
         """Samples (k, d), and targets (k,) or (k, c), of a piece.
 
         Raises:
-            InputError: they are not usable, or not of the form that the other pieces have; the message names the file.
+            InputError: the arrays are unusable, or differ in form from the other pieces; the message names the file.
         """
         x, y = piece.read()
         pixels, image_shape = samples(f"x in {piece.path}", x)
@@ -155,16 +155,16 @@ class StreamDataModule(KernelDataModule):
 
 
 class Form(NamedTuple):
-    """What the rows of a piece are: all pieces of a stream are alike in it."""
+    """The form of the rows of a piece, the same for all pieces of a stream."""
 
     pixels: bool
     shape: tuple[int, ...]
-    """Of a sample."""
+    """The shape of a sample."""
     image_shape: tuple[int, int, int] | None
     floats: bool
-    """Of y."""
+    """Whether y holds floats."""
     columns: tuple[int, ...]
-    """Of y: none, or c."""
+    """(c,) for y of shape (n, c), () for y of shape (n,)."""
 
     def __str__(self) -> str:
         y = f"{'float' if self.floats else 'integer'} y of shape (n{''.join(f', {c}' for c in self.columns)})"
@@ -172,14 +172,14 @@ class Form(NamedTuple):
 
 
 class PieceStream:
-    """Batches of m rows (x, y) cut from pieces; the last of an epoch may be smaller.
+    """Batches of m rows (x, y) cut from pieces; the last batch of an epoch may be smaller.
 
     Args:
-        pieces: where the rows are.
+        pieces: the pieces on disk.
         batch_size: m.
-        features: reads a piece.
-        seed: of the orders.
-        augmented: changes the features of a piece.
+        features: reads the features and targets of a piece.
+        seed: seed of the shuffling.
+        augmented: augments the features of a piece.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class PieceStream:
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes."""
+        """Set the epoch, which determines the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -234,14 +234,14 @@ def rebatched(parts: Iterable[tuple[Tensor, Tensor]], m: int) -> Iterator[tuple[
 class IterableDataModule(KernelDataModule):
     """Training rows from any torch `IterableDataset`, which yields batches (x, y), x (k, d) float and y (k, c) float.
 
-    Their sizes do not matter: batches of m rows are cut from them. An epoch is one pass; where the dataset is endless
-    give the Trainer `limit_train_batches`.
+    The dataset's batches may have any sizes, because batches of m rows are cut from them. An epoch is one pass; for an
+    endless dataset give the Trainer `limit_train_batches`.
 
     Args:
         dataset: the training rows. It is iterated anew every epoch.
         sample: (x, y) in memory, from which centres are chosen and the spectrum is estimated.
         test: (x, y) in memory; None for no test set.
-        num_rows: training rows of an epoch, where they are known.
+        num_rows: training rows of an epoch; None if unknown.
         **options: those of `KernelDataModule`, without train_size, label_noise and validation.
     """
 
@@ -270,7 +270,7 @@ class IterableDataModule(KernelDataModule):
 
     @property
     def num_rows(self) -> int | None:  # type: ignore[override]
-        """Training rows of an epoch; None where that is not known."""
+        """Training rows of an epoch; None if unknown."""
         return self._num_rows
 
     def train_dataloader(self) -> Rebatched:  # type: ignore[override]
@@ -280,10 +280,10 @@ class IterableDataModule(KernelDataModule):
 
 
 class Rebatched:
-    """The rows of an iterable of parts (x, y), in batches of m, features encoded; iterated anew every time.
+    """Batches of m rows from an iterable of parts (x, y), with features encoded; each pass iterates it anew.
 
     Raises:
-        InputError: a part is not of d finite features and c finite targets a row.
+        InputError: a part does not have d finite features and c finite targets per row.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class Rebatched:
 
 
 def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """x and y of the test set; None where there is none."""
+    """x and y of the test set; None without a test set."""
     if (folder / "test.npz").is_file():
         arrays = read_npz(folder / "test.npz", ("x", "y"))
         return arrays["x"], arrays["y"]

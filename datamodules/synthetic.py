@@ -26,7 +26,7 @@ from kl.system.signals import signals_wait
 
 NUM_FEATURES = 50
 UNFINISHED = ".unfinished"
-"""Where a set on disk is written before it takes the place of another."""
+"""The folder in which a new set is written before it replaces an old one."""
 
 MEAN_DISTANCE = {1: 10.0, 2: 2.0}
 """Distance of the class means along x_1, in standard deviations."""
@@ -35,15 +35,15 @@ MEAN_DISTANCE = {1: 10.0, 2: 2.0}
 class SyntheticDataModule(KernelDataModule):
     """y uniform on {-1, +1}; x_1 ~ N(0, 1) if y = +1, N(D, 1) if y = -1; x_2..x_50 ~ U(-1, 1).
 
-    D = 10 for kind 1 (the classes are as good as separable) and D = 2 for kind 2 (Bayes error 15.9%). The
-    sets are drawn from `seed`, training and test rows from different streams; for one seed a smaller set is
+    D = 10 for kind 1 (the classes are nearly separable) and D = 2 for kind 2 (Bayes error 15.9%). The sets
+    are drawn from `seed`, training and test rows from different random streams; for one seed a smaller set is
     the beginning of a larger one. Class 0 is y = -1, class 1 is y = +1.
 
     Args:
         kind: 1 or 2.
         train_size: training rows to draw; None draws 2000.
         test_size: test rows to draw; None draws 2000.
-        **options: the others of `KernelDataModule`.
+        **options: the other options of `KernelDataModule`.
 
     Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 4, Synthetic 1 and Synthetic 2.
 
@@ -91,7 +91,7 @@ class SyntheticDataModule(KernelDataModule):
     def _draw(self, part: str, n: int) -> tuple[Tensor, Tensor]:
         """Rows, shape (n, 50), and class indices, shape (n,)."""
 
-        # One stream per quantity, each drawn row by row: this is what makes the sets of different n nested.
+        # Each quantity has its own random stream and is drawn row by row, so the sets of different n are nested.
         def stream(what: str) -> np.random.Generator:
             return np.random.default_rng(derive_seed(self.seed, f"{self.name} {part} {what}"))
 
@@ -109,11 +109,11 @@ def write_synthetic(
     shard_rows: int = 100_000,
     seed: int = 0,
 ) -> int:
-    """Write training shards train/NNNNN.npz and test.npz, as `StreamDataModule` reads them; returns how many shards.
+    """Write training shards train/NNNNN.npz and test.npz for `StreamDataModule`; returns the number of shards.
 
-    Each shard has a seed of its own, so that rows of any number need the memory of one. What an earlier call has
-    written there is replaced once the new set is complete. Whenever the process is killed, there is the old set or the
-    new one; or, between two renames, no train/, without which no reader takes the folder: never rows of both.
+    Each shard has a seed of its own, so any number of rows needs the memory of one shard. A set that an earlier call
+    wrote is replaced once the new set is complete. If the process is killed, the folder holds the old set or the new
+    one, never rows of both. If it is killed between two renames, there is no train/, and readers refuse the folder.
 
     Raises:
         InputError: an argument is out of its range, or the folder cannot be written or holds other files.
@@ -142,7 +142,7 @@ def write_synthetic(
 
 
 def _write_set(folder: Path, kind: int, sizes: list[int], test_rows: int, seed: int) -> None:
-    """Write a set whole, or leave no folder."""
+    """Write a whole set; an error removes the folder."""
     try:
         for i, size in enumerate(sizes):
             drawn = SyntheticDataModule(

@@ -1,4 +1,4 @@
-"""What an array y means: classes or numbers, found exactly in the dtype that it has."""
+"""The meaning of an array y: exact class labels, or regression targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kl.rows.rows import check_finite_matrix, is_one_hot
 log = logging.getLogger(__name__)
 
 TASKS = ("auto", "classification", "regression")
-FEW = 100  # distinct values that count as classes however few rows there are
+FEW = 100  # number of distinct integers up to which they count as classes, however few rows there are
 
 
 class Targets(NamedTuple):
@@ -36,7 +36,7 @@ class Targets(NamedTuple):
 
 
 def check_task(task: str) -> str:
-    """Return task, else raise InputError naming what it may be."""
+    """Return the task if it is one of `TASKS`, else raise InputError."""
     return check_one_of("task", task, TASKS)
 
 
@@ -46,17 +46,18 @@ def targets(
     task: str = "auto",
     names: tuple[str, str] = ("y_train", "y_test"),
 ) -> Targets:
-    """Both sets' targets.
+    """The targets of the training and the test set.
 
     Args:
-        y_train: of the training set, shape (n,) or (n, c).
-        y_test: of the test set; None where there is none.
+        y_train: y of the training set, shape (n,) or (n, c).
+        y_test: y of the test set; None without a test set.
         task: "classification": integers, whole floats or one-hot rows; "regression": numbers; "auto": integers are
-            classes and floats are numbers, and a line says which was taken.
-        names: what messages call them.
+            classes and floats are numbers, and a log line says which was taken.
+        names: the names of both arrays in messages.
 
     Raises:
-        InputError: one is not of the task, not as wide as the other, empty or not finite, or "auto" cannot tell.
+        InputError: an array does not fit the task, is empty or not finite, the arrays do not match in width or
+            classes, or "auto" cannot decide.
     """
     given = [(name, y) for name, y in zip(names, (y_train, y_test), strict=True) if y is not None]
     for name, y in given:
@@ -92,10 +93,10 @@ def numbers(name: str, y: np.ndarray) -> Tensor:
 
 
 def labels(name: str, y: np.ndarray) -> np.ndarray:
-    """Whole numbers, shape (n,), int64 or, where one is beyond that, Python integers; of one-hot rows their columns.
+    """Integer labels, shape (n,), int64, or Python integers if one is beyond int64; one-hot rows give their columns.
 
     Raises:
-        InputError: they are neither whole nor one-hot.
+        InputError: the values are neither whole numbers nor one-hot rows.
     """
     if y.ndim == 2 and y.shape[1] > 1:
         if not is_one_hot(y):
@@ -114,16 +115,16 @@ def labels(name: str, y: np.ndarray) -> np.ndarray:
 
 
 def class_index(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where `known`, in increasing order, holds each value, and the values that it lacks."""
+    """The index of each value in the sorted array `known`, and the values that `known` lacks."""
     index = np.searchsorted(known, values).clip(max=len(known) - 1)
     return index.astype(np.int64), np.unique(values[known[index] != values])
 
 
 def _guess(given: list[tuple[str, np.ndarray]]) -> str:
-    """The task that the dtype of all says.
+    """The task by the dtype of the arrays: integers mean classification, floats regression.
 
     Raises:
-        InputError: one holds integers and the other floats.
+        InputError: one array holds integers and the other floats, or integers have several columns.
     """
     floats = [y.dtype.kind == "f" for _, y in given]
     if len(set(floats)) > 1:

@@ -1,7 +1,7 @@
-"""The command `kl`: how it ends, and what an error looks like to the person who typed it.
+"""The command `kl`: how it ends, and how it reports an error to the user.
 
-Nothing here imports torch, and nothing at all is imported before signals are heard: `kl --help` answers at once, and so
-does Ctrl-C.
+Nothing here imports torch, and the commands are imported after the signal handlers are set, so `kl --help` and Ctrl-C
+answer at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recipes.output.streams import OutputLost, check_streams
 if TYPE_CHECKING:
     import typer
 
-FIRST_SPEAKS = 1.0  # seconds that other ranks leave to the first, which may find the same mistake
+FIRST_SPEAKS = 1.0  # seconds that other ranks wait for the first rank, which may report the same error
 REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere",
     errno.EDQUOT: "free some space, or write elsewhere",
@@ -34,7 +34,7 @@ REMEDIES = {
 
 
 class _Interrupt:
-    """Answers a signal by KeyboardInterrupt, and remembers: an import that it meets may turn it into another error."""
+    """Raises KeyboardInterrupt on a signal and records it, because an interrupted import may raise another error."""
 
     came = False
 
@@ -44,10 +44,10 @@ class _Interrupt:
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 (it failed), 2 (the input was wrong), 130 (interrupted) or 141.
+    """Run the command line; exit with 0, 1 (failed), 2 (wrong input), 130 (interrupted) or 141 (output's reader gone).
 
-    Ctrl-C, SIGTERM and the SIGHUP of a terminal that is closed interrupt alike: what has been begun is put in order.
-    Where they are ignored, as under nohup, they stay so.
+    Ctrl-C, SIGTERM and the SIGHUP of a closed terminal all interrupt the command, which then cleans up. Signals that
+    are ignored, as under nohup, stay ignored.
     """
     interrupt = _Interrupt()
     for number, usual in (
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what torch's own threads say of a lost rank, beside us
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides what torch's threads print about a lost rank
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -90,14 +90,14 @@ def _run() -> int:
 
 
 def _end_quietly(interrupt: _Interrupt) -> None:
-    """Let signals end Python at once from here on: it has nothing left to do but to tidy up, and would show where."""
+    """From here on, let signals end Python at once, because a signal during its cleanup would print a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is interrupt:
             signal.signal(number, signal.SIG_DFL)
 
 
 def _report(error: Exception) -> NoReturn:
-    """Say what is wrong, on one line, and exit; a fault of the program itself is raised again."""
+    """Report the error on one line and exit; an error of the program itself is raised again."""
     if isinstance(error, OutputLost):
         if error.by_reader:
             sys.exit(READER_GONE)
@@ -127,7 +127,7 @@ def _report(error: Exception) -> NoReturn:
 
 
 def _came(error: typer.TyperException) -> str:
-    """What was typed for the option that an error is about."""
+    """The text "; got ...", with the value that was given for the option of an error; empty if unknown."""
     param = getattr(error, "param", None)
     names = [name for name in getattr(param, "opts", []) if name.startswith("--") and name != "--config"]
     for i, word in enumerate(sys.argv[:-1]):
@@ -138,15 +138,15 @@ def _came(error: typer.TyperException) -> str:
 
 
 def _fail(message: str, code: int, no_answer: bool = False) -> NoReturn:
-    """Say what is wrong, once: of the processes of a machine that find the same the first speaks.
+    """Report an error and exit. If several processes of a machine find the same error, only the first reports it.
 
-    Those that torchrun starts do, before they are connected; tasks of SLURM may have nothing to do with each other.
+    This applies to processes of torchrun before they are connected. Tasks of SLURM may be independent, so all report.
     """
     local_rank = os.environ.get("LOCAL_RANK", "0")
     another = local_rank.isdecimal() and int(local_rank) > 0
     if another and code != INTERRUPTED:
         time.sleep(FIRST_SPEAKS)
-    # An interrupt may have met the import of torch, which cannot be imported again.
+    # After an interrupt torch is not imported, because its first import may have been interrupted.
     if another and not is_rank() and (code == INTERRUPTED or not _is_connected()):
         sys.exit(code)
     say_last("error: " + " ".join(message.split()), code, no_answer=no_answer)

@@ -18,9 +18,9 @@ from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 
-FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # what a solver hands a singular matrix to
+FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # the fallback for singular matrices, and the solver that uses it
 KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers"))
-"""What a file holds; the rest is what was asked for."""
+"""The fields that a file holds; the kernel and the centres come from the caller."""
 TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
 
 
@@ -28,7 +28,7 @@ def solutions_folder() -> Path:
     """Where exact solutions are kept unless another folder is given: $XDG_CACHE_HOME/kl/exact, or ~/.cache/kl/exact.
 
     Raises:
-        InputError: nobody knows where that is.
+        InputError: the home folder is unknown.
     """
     return cache_folder() / "exact"
 
@@ -41,21 +41,21 @@ def load_solution(
     y: Tensor,  # shape: (n, c)
     centers: Tensor | None = None,  # shape: (p, d)
 ) -> Interpolant | None:
-    """The solution in a file; None where there is none, and, with a log line, where it is not sound.
+    """The solution in a file; None if there is no file or, with a log line, if the solution is not sound.
 
-    That is where the file is damaged, was written for another key, or is no solution of these equations with this
+    It is not sound if the file is damaged, was written for another key, or is no solution of these equations with this
     kernel (see `check_solution`).
 
     Args:
         path: the file.
-        key: the `solution_key` of what is asked for.
+        key: the `solution_key` of the equations.
         kernel: the kernel; its bandwidth must be resolved.
         x: training features.
         y: targets.
-        centers: where the weights are, of a least-squares solution.
+        centers: the centres of a least-squares solution.
 
     Returns:
-        The solution, its tensors on the CPU. Whether it is as good as what is asked for, `unmet` says.
+        The solution, its tensors on the CPU. `unmet` says whether it is as good as requested.
     """
     if not path.is_file():
         return None
@@ -69,14 +69,14 @@ def load_solution(
 
 
 def unmet(solution: Interpolant, tolerance: float, solver: str) -> str:
-    """Why a sound solution does not meet what is asked for; empty where it does.
+    """Why a sound solution does not meet the request; empty if it does.
 
-    It must be by the solver that is named, and its residual within the tolerance. A solution above the tolerance meets
-    it as well if as little was asked for when it was solved for, because solving again leads no further.
+    The solution must be by the requested solver, and its residual within the tolerance. A larger residual is accepted
+    if the solve had this tolerance or a smaller one, because solving again would lead no further.
 
     Args:
         solution: the solution.
-        tolerance: the relative residual that is asked for.
+        tolerance: the requested relative residual.
         solver: "direct", "pcg", or "auto" for any.
     """
     ours = FAMILY.get(solution.solver, solution.solver)
@@ -96,7 +96,7 @@ def say_unused(path: Path, reason: str) -> None:
 
 
 def save_solution(path: Path, key: str, solution: Interpolant) -> None:
-    """Write the solution at once or not at all; a disk that refuses it is only a log line."""
+    """Write the file whole or not at all; if the disk refuses it, a log line says so."""
     kept = {name: getattr(solution, name) for name in KEPT}
     values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}
     try:

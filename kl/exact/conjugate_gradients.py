@@ -25,9 +25,9 @@ def solve_pcg(
     """Solve by conjugate gradients: one recursion per output, and all outputs share the products with K.
 
     K is evaluated in float32, and kept as far as the budget allows. Float32 makes the recursion drift away from the
-    equations. Therefore the true residual, in float64, replaces the recursion's residual whenever that has fallen by
-    1e-3; the search keeps its direction unless the two were far apart. The true residual also decides when to stop: at
-    the tolerance, or when it falls no more. The best weights that a check has found are returned.
+    equations. Therefore the true residual, in float64, replaces the recursion's residual whenever the latter has fallen
+    by 1e-3; the search keeps its direction unless the two were far apart. The true residual also decides when to stop:
+    at the tolerance, or when it falls no more. The best weights that a check has found are returned.
 
     Args:
         system: the equations.
@@ -46,7 +46,7 @@ def solve_pcg(
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     matrix = LowerTriangle(system.kernel, system.single())
     rank, panels = pcg_plan(n, d, c, budget, matrix.side)
-    saved = None  # a wrong one shows before the work
+    saved = None  # loaded before the work, so that a wrong checkpoint is refused at once
     if checkpoint:
         saved = checkpoint.load(system.y.device, lambda values: Search.of(values, system.y))
     mean_ridge = float(system.ridge.mean())
@@ -111,7 +111,7 @@ def _iterate(
 
 
 def _seconds_left(first: float, now: float, tolerance: float, iterations: int, seconds: float) -> float:
-    """At the mean rate of these iterations, in which the relative residual fell from `first` to `now`."""
+    """Seconds left at the mean rate of these iterations, in which the relative residual fell from `first` to `now`."""
     fallen = math.log(first / now) if 0 < now < first < math.inf else 0.0
     if fallen <= 0 or iterations < 3:
         return math.inf

@@ -25,7 +25,7 @@ DIRECT_ROWS = 30_000  # rows on a CPU above which the n^3 flops of a factorisati
 MAX_RANK, RANK_DIVISOR = 4000, 10
 LEAST_RANK = 32  # rank for small systems, for which a preconditioner costs nothing
 ITERATIONS = 60  # iterations of conjugate gradients that an estimate of seconds assumes
-REPEATS = 3  # of timed work, of which the fastest counts
+REPEATS = 3  # how often work is timed; the fastest time counts
 TIMED_ROWS = 2048  # rows on which the rates are measured, enough for full tiles
 
 

@@ -60,7 +60,7 @@ class System:
         return fitted, residual, self.relative(residual)
 
     def relative(self, residual: Tensor) -> float:
-        """|residual|_F / |Y|_F; infinite where it is not finite."""
+        """|residual|_F / |Y|_F; infinity if it is not finite."""
         relative = float(residual.norm()) / max(float(self.y.norm()), torch.finfo(torch.float64).tiny)
         return relative if math.isfinite(relative) else math.inf
 
@@ -94,9 +94,9 @@ class Progress:
     done: float
     """The share of the work that is done, 0 to 1; for conjugate gradients the number of iterations."""
     relative_residual: float | None
-    """As the recursion of conjugate gradients has it; None for other solvers."""
+    """The residual in the recursion of conjugate gradients; None for other solvers."""
     seconds_left: float
-    """Estimated; infinite as long as nothing is known."""
+    """An estimate; infinite as long as nothing is known."""
 
     def __str__(self) -> str:
         left = f", about {duration(self.seconds_left)} left" if math.isfinite(self.seconds_left) else ""

@@ -48,7 +48,7 @@ class Interpolant:
         relative_residual: |K alpha + ridge alpha / w - Y|_F / |Y|_F, recomputed from the kernel in float64; equal rows
             count once, with their summed weight, and Y is the weighted mean of their targets.
         tolerance: the relative residual that the caller asked for.
-        jitter: what was added to the diagonal beside the ridge; 0 unless the factorisation failed without it.
+        jitter: the number added to the diagonal besides the ridge; 0 unless the factorisation failed without it.
         ridge: lambda; lambda / w_i was added to the diagonal (not multiplied by n).
         rkhs_norm: |f|_H = sqrt(trace(alpha^T K alpha)).
         rkhs_norm_per_class: |f_k|_H, shape (c,), float64.
@@ -106,7 +106,7 @@ class Interpolant:
         return evaluate(self.kernel, centers, self.alpha.to(centers.device), x)
 
     def to(self, device: torch.device | str) -> Interpolant:
-        """The same with its tensors on the device."""
+        """The same solution with its tensors on the device."""
         names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
@@ -176,7 +176,7 @@ def interpolate(
         MemoryBudgetError: the solve does not fit the budget.
         SingularKernelError: no factorisation gave a solution; the message says what to do.
 
-    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; the sources of the solvers stand at the solvers.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; each solver names its own source.
 
     Example:
         >>> import torch, kl
@@ -193,7 +193,7 @@ def interpolate(
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
     w = None if weights is None else check_weights(weights, n, ridge)
-    # Distances of rows far from 0 lose their digits.
+    # Rows far from 0 are shifted by an origin, because their distances would lose digits.
     origin = kernel.origin_of(x)
     far = bool(origin.any())
     merged = MergedRows.of(x, w, origin if far else None)

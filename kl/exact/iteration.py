@@ -33,7 +33,7 @@ class State:
     """The recursion after an iteration."""
 
     alpha: Tensor  # shape: (n, c)
-    residual: Tensor  # r, as the recursion has it, shape: (n, c)
+    residual: Tensor  # r, the residual of the recursion, shape: (n, c)
     direction: Tensor  # p, shape: (n, c)
     energy: Tensor  # <r, M^{-1} r> of every output, shape: (c,)
     iterations: int
@@ -54,7 +54,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Search:
-    """Where conjugate gradients stand between two iterations; from here they go on as if never interrupted."""
+    """The state of conjugate gradients between two iterations, from which they go on as if never interrupted."""
 
     state: State
     best: Best
@@ -113,7 +113,7 @@ class ConjugateGradients:
         return State(alpha, residual, z, dot_columns(residual, z), iterations, self.preconditioner.rank)
 
     def step(self, state: State) -> State:
-        """One iteration. An output stands still if rounding has made its direction one that does not descend."""
+        """One iteration. An output keeps its weights if rounding has left it no direction of descent."""
         p = state.direction
         product = self.matrix.matmul(p).addcmul_(self.system.ridge[:, None], p)
         curvature = dot_columns(p, product)

@@ -1,4 +1,4 @@
-"""The exact limit of training: read where it is kept, else solved for and kept, or the reason why there is none."""
+"""The exact limit of training, read from a file, else solved for and kept; or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ExactLimit:
     solution: Interpolant
     """On the device of the training rows."""
     read_from: Path | None
-    """The file that had kept the solution; None where it was solved for now."""
+    """The file that the solution was read from; None if it was solved for now."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class NoLimit:
     """There is no limit."""
 
     reason: KLError
-    """Why: the solve does not fit its budget, the kernel matrix is singular, patience is at its end."""
+    """The error: the solve does not fit its budget or exceeds the patience, or the kernel matrix is singular."""
 
 
 def exact_limit(
@@ -57,24 +57,24 @@ def exact_limit(
     folder: str | os.PathLike[str] | None = None,
     patience: Patience | None = None,
 ) -> ExactLimit | NoLimit:
-    """The limit f* that training on (x, y) tends to, from its file if there is one that serves.
+    """The limit f* that training on (x, y) tends to, read from its file if the solution there is good enough.
 
-    That is the minimum-norm interpolant of `kl.interpolate`, with a ridge the ridge solution; with centres the function
-    in their span that `kl.least_squares` finds. A file serves if it is sound, holds a solution of these equations by
-    the solver that is named, and its residual is within the tolerance. What is solved for is kept, unless the file
-    holds a solution with a smaller residual.
+    f* is the minimum-norm interpolant of `kl.interpolate`, with a ridge the ridge solution; with centres it is the
+    function in their span that `kl.least_squares` finds. A solution from a file is used if it is sound, solves these
+    equations by the requested solver, and has a residual within the tolerance (see `unmet`). A new solution is kept,
+    unless the file holds one with a residual at least as small.
 
     Args:
         kernel: the kernel; its bandwidth must be resolved.
-        x: training features, on the device that is to solve.
+        x: training features, on the device that computes the solution.
         y: targets, on the same device.
-        centers: z_1..z_p where the weights are, on the same device; None is the training rows.
+        centers: z_1..z_p, on the same device; None means the training rows.
         ridge: lambda >= 0 (not multiplied by n).
         memory: budget of the solve: bytes, "8GB", or "auto" (half of what is free on the device).
-        solver: "auto", "direct" or "pcg", as of `kl.interpolate`; not for centres.
-        tolerance: the relative residual that is asked for.
-        folder: of kept solutions and of unfinished ones; None is `kl.exact.cache.solutions_folder()`.
-        patience: what is given for the limit; None takes all it needs.
+        solver: "auto", "direct" or "pcg", as in `kl.interpolate`; not used with centres.
+        tolerance: the requested relative residual.
+        folder: the folder of kept and unfinished solutions; None means `kl.exact.cache.solutions_folder()`.
+        patience: the most rows and seconds for the limit; None sets no bounds.
 
     Returns:
         The limit and where it was read from, or the reason why there is none.
@@ -117,7 +117,7 @@ def evaluate_on(
     solution: Interpolant,
     classifier: bool,
 ) -> dict[str, float | None]:
-    """mse, error and error_noisy of f* on a validation or test set; None where they do not apply, or without rows.
+    """mse, error and error_noisy of f* on a validation or test set; None if they do not apply, or without rows.
 
     The scores are computed in float64, because large weights of both signs cancel.
     """
@@ -135,10 +135,10 @@ def _announce(
     solver: str,
     patience: Patience,
 ) -> None:
-    """Log what is to be solved and what it will take, if it fits: else the solver says what is missing.
+    """Log the coming solve and, if it fits the budget, its estimated time; if it does not, the solver raises an error.
 
     Raises:
-        KLError: there are too many rows.
+        KLError: there are more rows than the patience allows.
     """
     (n, d), c = x.shape, y.shape[1]
     if centers is not None:

@@ -73,7 +73,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
     Attributes:
         alpha: weights, shape (n, c), float64, in the order of `centers`.
         centers: training rows less `origin`, shape (n, d); `order[j]` is the training row of centre j.
-        relative_residual: |Y - f(X)|_F / |Y|_F, as the recursion has it.
+        relative_residual: |Y - f(X)|_F / |Y|_F, with the residual of the recursion.
 
     Raises:
         InputError: an argument is out of its range, or (at fit start) the data is not what the machine can take.
@@ -155,8 +155,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._shares(n, d, c, budget)
 
     def _shares(self, n: int, d: int, c: int, budget: int) -> tuple[int, int, int]:
-        """Bytes beside the solve, rank of the preconditioner, and kept panels of K, for a budget in bytes."""
-        # `pcg_memory` counts the solve; beside it stand the training data, the copy of the centres and the state.
+        """Bytes besides the solve, rank of the preconditioner, and kept panels of K, for a budget in bytes."""
+        # `pcg_memory` counts the solve, but not the training data, the copy of the centres and the state.
         beside = 4 * n * (2 * d + c) + 8 * n * 7 * c
         rank, panels = pcg_plan(n, d, c, max(0, budget - beside), ranks=self.ranks.size)
         if rank == 0:
@@ -228,7 +228,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
             self._take(self._gradients.resume(self._search()))
 
     def _find_low_rank(self) -> None:
-        """Go on by a factor of K's range, where all ranks can have one."""
+        """Switch to a factor of K's range, if it fits the memory of all ranks."""
         items = self.memory.items
         taken = items["training data, centres and state"] + items["preconditioner"]
         found = find_low_rank(self._gradients.system, int(self.ranks.all_reduce_min(self.memory.budget - taken)))
@@ -284,7 +284,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     @property
     def relative_residual(self) -> float:
-        """|Y - f(X)|_F / |Y|_F, as the recursion has it."""
+        """|Y - f(X)|_F / |Y|_F, with the residual of the recursion."""
         return float(self.residual.norm()) / max(float(self.means.norm()), torch.finfo(torch.float64).tiny)
 
     def fitted_values(self) -> Tensor:
@@ -298,7 +298,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     @property
     def batch_error(self) -> float | None:
-        """The classification error over all training rows after the last epoch; None where there is none."""
+        """The classification error over all training rows after the last epoch; None before it, and for regression."""
         return self.train_metrics.get("train/error")
 
     # Checkpoints

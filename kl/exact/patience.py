@@ -1,4 +1,4 @@
-"""How long a run that can do without its exact limit waits for it."""
+"""Bounds on the size and time of an exact limit that a run can do without."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MAX_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Patience:
-    """What a run that can do without its limit gives for it; it logs what the solve will take, and what it took.
+    """The most rows and seconds for an exact limit that a run can do without; with it, the solve logs its seconds.
 
     Raises:
         InputError: a value is out of its range.
     """
 
     max_rows: int = MAX_ROWS
-    """The n above which nothing is solved."""
+    """The n above which no interpolant is solved for."""
     max_seconds: float = MAX_SECONDS
-    """Seconds after which conjugate gradients are ended; least squares that are to take longer are not begun."""
+    """Seconds after which conjugate gradients are ended; least squares end once their estimate is longer."""
 
     def __post_init__(self) -> None:
         check_count("max_rows", self.max_rows)
@@ -36,7 +36,7 @@ class Patience:
         """Check that there are not too many rows.
 
         Raises:
-            KLError: there are.
+            KLError: there are more than `max_rows`.
         """
         if n > self.max_rows:
             raise KLError(
@@ -45,7 +45,7 @@ class Patience:
             )
 
     def listener(self) -> Callable[[Progress], None]:
-        """What ends a solve that takes too long, counted from now, by raising a KLError."""
+        """A listener of `Progress` that raises a KLError if the solve takes too long, counted from now."""
         start = time.monotonic()
 
         def listen(progress: Progress) -> None:

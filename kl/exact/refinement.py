@@ -1,4 +1,4 @@
-"""Iterative refinement: a solver that solves the equations nearly, corrected by true residuals in float64."""
+"""Iterative refinement: approximate solutions of the equations, corrected by true residuals in float64."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def refine(
 
     Args:
         system: the equations.
-        solve: solves the equations nearly; maps shape (n, c) to shape (n, c).
+        solve: solves the equations approximately; maps shape (n, c) to shape (n, c).
         wanted: the relative residual to stop at.
-        jitter: what `solve` adds to the diagonal.
+        jitter: the number that `solve` adds to the diagonal.
         solver: the name of the solver, for the result.
 
     Source: Carson and Higham 2018, Accelerating the solution of linear systems by iterative refinement in three

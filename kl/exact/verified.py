@@ -1,4 +1,4 @@
-"""Whether weights from elsewhere, such as a file, solve these equations: their claims are computed again."""
+"""The check that weights from elsewhere, such as a file, solve these equations: their claims are computed again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_solution(
         centers: the centres of a least-squares solution, shape (p, d); None if the weights are on the rows.
 
     Raises:
-        CheckpointError: it is no solution of these equations, or a worse one than it claims; the message says why.
+        CheckpointError: `solution` does not solve these equations, or is worse than it claims; the message says why.
     """
     x, y = x.cpu(), y.cpu().double()
     centers = None if centers is None else centers.to(x)
@@ -116,7 +116,7 @@ def _check_values(
     z: Rows,  # where the weights are
     alpha: Tensor,  # shape: (p, c)
     fitted: Tensor,  # of all rows, shape: (n, c)
-    rows: Tensor,  # which x are, shape: (m,)
+    rows: Tensor,  # the indices of x, shape: (m,)
     same: Tensor | None = None,  # shape: (m,)
 ) -> None:
     """Check f(x) = K(x, z) alpha, which also finds a kernel whose formula has changed under the same name."""
@@ -130,7 +130,7 @@ def _check_values(
 def _check_norm(
     solution: Interpolant,
     squares: Tensor,  # |f_k|_H^2, shape: (c,)
-    size: Tensor,  # of the terms that were summed for it, shape: (c,)
+    size: Tensor,  # the size of the summed terms, shape: (c,)
 ) -> None:
     stated = solution.rkhs_norm_per_class
     allowed = SLACK * squares.abs() + ROUNDING * size + TINY

@@ -1,4 +1,4 @@
-"""The contents of a checkpoint, which may come from anywhere: read without running code, and checked before use."""
+"""The contents of untrusted checkpoints: read without running code, and checked before use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REMEDY = "give the last.ckpt of a run of `kl fit`"
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a checkpoint file, on the CPU, with weights_only=True: no code of the file's choice runs.
+    """The contents of a checkpoint file, on the CPU, with weights_only=True: no code from the file is run.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged or not a checkpoint.
@@ -40,7 +40,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file, such as a pipe or a device, from which a read would wait."""
+    """Refuse a path that is no regular file, such as a pipe or a device, because reading it could block forever."""
     if not isinstance(path, str | os.PathLike):
         raise CheckpointError(f"checkpoint must be the path of a file; got a {type(path).__name__}")
     where = Path(path)
@@ -54,10 +54,10 @@ def _require_file(path: str | os.PathLike[str]) -> None:
 
 
 def require_weights_only(value: bool | None) -> None:
-    """Check the `weights_only` that a caller of Lightning's loaders gives: True, or None, whose meaning here is True.
+    """Check the argument `weights_only` of Lightning's loaders: it must be True, or None, which here means True.
 
     Raises:
-        InputError: it is False.
+        InputError: the value is False.
     """
     if value is False:
         raise InputError("weights_only must be True: a checkpoint does not get to say what code runs; got False")
@@ -89,7 +89,7 @@ def require_values(what: str, values: Any, types: Mapping[str, Any]) -> None:
     """Check that a part of a checkpoint holds values of these names and types; it may hold more.
 
     Args:
-        what: what messages call the part.
+        what: the name of the part in messages.
         values: the part.
         types: names and type hints.
 
@@ -153,7 +153,7 @@ def require_like(what: str, found: Any, template: Any) -> None:
 
 
 def is_same(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors have the same dtype, shape and values, on whatever devices."""
+    """Whether two tensors have the same dtype, shape and values; they may be on different devices."""
     return ours.dtype == theirs.dtype and torch.equal(ours.cpu(), theirs.cpu())
 
 
@@ -184,13 +184,13 @@ def require_epoch_end(checkpoint: dict[str, Any]) -> None:
     end.
 
     Raises:
-        CheckpointError: the checkpoint was written inside an epoch, or does not say where.
+        CheckpointError: the checkpoint was written inside an epoch, or its position in the epoch is missing.
     """
     loops = checkpoint.get("loops")
     require_values("loops", loops, {"fit_loop": dict})
     assert isinstance(loops, dict)  # require_values has checked it
     counts = ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.manual_optimization.optim_step_progress")
-    require_values("fit_loop", loops["fit_loop"], dict.fromkeys(counts, dict))  # Lightning takes 0 for those missing
+    require_values("fit_loop", loops["fit_loop"], dict.fromkeys(counts, dict))  # Lightning takes 0 for missing ones
     progress = loops["fit_loop"]["epoch_loop.batch_progress"]
     require_values("batch_progress", progress, {"current": dict, "is_last_batch": bool})
     current = progress["current"]
@@ -206,7 +206,7 @@ def require_tensors(state: Any, dimensions: Mapping[str, int]) -> None:
     """Check that weights are plain, finite tensors, and that the named ones exist with these numbers of dimensions.
 
     Raises:
-        CheckpointError: they are not.
+        CheckpointError: a tensor is missing, or is not of this form.
     """
     if not isinstance(state, dict):
         raise CheckpointError(f"its state_dict must be a dict; got {_brief(state)}: {REMEDY}")

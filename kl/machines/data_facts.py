@@ -1,4 +1,4 @@
-"""What machines and callbacks ask of a data module, and what is taken for all that a user's own does not say."""
+"""What machines and callbacks read from a data module, with defaults for what a user's own module lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kl.rows.rows import RowDataset, is_one_hot
 
 
 class TrainingData(Protocol):
-    """What a machine needs of a data module beside a training loader; all else is in `DataFacts`, and optional.
+    """What a machine needs of a data module besides a training loader; everything else is optional (`DataFacts`).
 
     Example:
         >>> import torch, kl, pytorch_lightning as pl
@@ -30,46 +30,46 @@ class TrainingData(Protocol):
     """
 
     train_set: RowDataset
-    """The training rows, in the order that the indices of batches (x, y, index) count."""
+    """The training rows, in the order that `index` of batches (x, y, index) refers to."""
     batch_size: int | None
     """Rows of a batch; the machine sets it before the training loader is made."""
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a data module says of its data, by the names of its attributes; defaults are for those that it lacks."""
+    """The attributes of a data module that describe its data, with defaults for those that it lacks."""
 
     train_set: RowDataset | None = None
-    """The training rows; None where they are no `kl.RowDataset`, which machines refuse."""
+    """The training rows; None if they are not a `kl.RowDataset`, which machines refuse."""
     val_set: RowDataset | None = None
-    """The rows that val/* is of, where they are a `kl.RowDataset`. A module without this attribute: its test set."""
+    """The rows of the val/* metrics if they are a `kl.RowDataset`; without this attribute, the test set."""
     test_set: RowDataset | None = None
-    """The test rows, where they are a `kl.RowDataset`."""
+    """The test rows if they are a `kl.RowDataset`."""
     name: str = "data"
-    """A module without a name: that of its class."""
+    """The name of the data; without one, the name of the module's class."""
     task: str | None = None
-    """ "classification" or "regression"; None: classification where the training targets are one-hot rows."""
+    """ "classification" or "regression"; None means classification if the training targets are one-hot rows."""
     class_names: Sequence[Any] = ()
     image_shape: Sequence[int] = ()
-    """(channels, height, width) of a row; empty where the rows are no images."""
+    """(channels, height, width) of a row; empty if the rows are no images."""
     background: str = "white"
-    """What transparent images are laid over."""
+    """The background of transparent images."""
     encoding: FeatureEncoding | None = None
-    """What made features of the samples; None where they are as given."""
+    """The encoding of the samples as features; None if they are taken as given."""
     num_rows: int | None = None
-    """Training rows of an epoch; None where nobody knows."""
+    """Training rows of an epoch; None if unknown."""
     streamed: bool = False
     """Whether batches are read while training runs; `train_set` is then a sample of the rows."""
     as_trained: Callable[[Tensor, int], Tensor] | None = None
-    """Training rows as some epoch has them, where `augmentation` changes them; None where all epochs have the same."""
+    """A function that augments training rows as an epoch does; None without `augmentation`."""
     validation: float | None = None
-    """Share of the training rows that is held out; None where nobody knows."""
+    """Share of the training rows that is held out; None if unknown."""
     label_noise: float | None = None
     noise_kind: str | None = None
 
     @classmethod
     def of(cls, data: Any) -> Self:
-        """The facts of a data module that has been set up; of None, or of anything else, all defaults."""
+        """The facts of a data module that has been set up; for another object, the defaults and its class's name."""
         test_set = getattr(data, "test_set", None)
         augmented = getattr(data, "augmentation", None) is not None
         return cls(
@@ -95,11 +95,11 @@ class DataFacts:
         x: Tensor,  # features, shape: (n, d)
         y: Tensor,  # targets or weights, shape: (n, c)
     ) -> dict[str, Any]:
-        """What belongs into a checkpoint, as plain values.
+        """The description that a checkpoint holds, as plain values.
 
-        name, task ("classification" or "regression"), class_names, image_shape (empty where the rows are no images),
-        background (behind transparent images), num_features (d), num_outputs (c), and encoding, as
-        `FeatureEncoding.to_dict` has it; empty where there is none.
+        name, task ("classification" or "regression"), class_names, image_shape (empty if the rows are no images),
+        background (behind transparent images), num_features (d), num_outputs (c), and encoding
+        (`FeatureEncoding.to_dict`; empty without an encoding).
         """
         encoding = self.encoding
         return {
@@ -115,7 +115,7 @@ class DataFacts:
 
 
 def facts_of(trainer: Any) -> DataFacts:
-    """The facts of the data module that a Trainer has, all defaults where it has none."""
+    """The facts of the data module of a Trainer; the defaults if it has none."""
     return DataFacts.of(getattr(trainer, "datamodule", None))
 
 

@@ -1,4 +1,4 @@
-"""What every model that trains under Lightning has: the description of its data, and metrics over all rows."""
+"""The base class of every model that trains under Lightning: the description of its data, and metrics over all rows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class EvaluatedModule(pl.LightningModule):
     # Training
 
     def on_train_epoch_start(self) -> None:
-        """Note that the metrics of this epoch are not there yet."""
+        """Note that the metrics of this epoch have not been measured yet."""
         self._epoch_finished = False
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -120,7 +120,7 @@ class EvaluatedModule(pl.LightningModule):
         return y[:, None] if y.is_floating_point() and c == 1 else y
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch (x, y, index) to the same of test/."""
+        """Add a batch (x, y, index) to the same metrics of test/."""
         self._evaluate(batch, facts_of(self.trainer).test_set)
 
     def on_validation_epoch_end(self) -> None:
@@ -147,7 +147,7 @@ class EvaluatedModule(pl.LightningModule):
         weights_only: bool | None = True,
         **options: Any,
     ) -> Self:
-        """The model that a checkpoint file holds. It needs no datamodule, and runs no code of the file's choice.
+        """The model that a checkpoint file holds. It needs no datamodule, and no code from the file is run.
 
         Lightning's own loader can unpickle, download, and import what a file names; this one does not.
 
@@ -158,7 +158,7 @@ class EvaluatedModule(pl.LightningModule):
             options: arguments of the class that take precedence over the file's.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or of something else.
+            CheckpointError: the file is missing, damaged, or holds something else.
         """
         require_weights_only(weights_only)
         checkpoint = read_checkpoint(checkpoint_path)
@@ -188,7 +188,7 @@ class EvaluatedModule(pl.LightningModule):
 
 
 def describe_data(data: TrainingData) -> dict[str, Any]:
-    """What of a data module belongs into a checkpoint: see `DataFacts.description`."""
+    """The description of a data module that a checkpoint holds: see `DataFacts.description`."""
     return DataFacts.of(data).description(data.train_set.x, data.train_set.y)
 
 
@@ -196,7 +196,7 @@ def require_description(info: Any) -> None:
     """Check that a part of a checkpoint is a description that `describe_data` could have returned.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: the part is anything else.
     """
     texts = {"name": str, "task": str, "class_names": list[str], "background": str}
     counts = {"image_shape": list[int], "num_features": int, "num_outputs": int}

@@ -1,4 +1,4 @@
-"""What machines whose centres are their training rows share: fitted values, the order of rows, and metrics."""
+"""The base class of machines whose centres are the training rows: fitted values, the order of rows, and metrics."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kl.rows.rows import Rows
 
 
 class InterpolatingMachine(TrainedExpansion):
-    """f(x) = sum_i alpha_i K(x, x_i) over the training rows x_1..x_n, fitted to their targets. A subclass says how.
+    """f(x) = sum_i alpha_i K(x, x_i) over the training rows x_1..x_n. A subclass fits it to their targets.
 
-    A subclass gives `_allocate`, `_plan` and `fitted_values`, beside what `TrainedExpansion` wants.
+    A subclass defines `_require_room`, `_plan` and `fitted_values`, besides what `TrainedExpansion` requires.
 
-    Several ranks share the centres: each holds its rows of what has one row per centre, as `kl.distributed.ranks` says,
-    unless a subclass says that all hold all of them.
+    Several ranks share the centres: of each tensor with one row per centre, a rank holds its own rows (see
+    `kl.distributed.ranks`), unless a subclass keeps all rows on every rank.
 
     Attributes:
         alpha: weights, shape (n_r, c), float64, in the order of `centers`.
-        centers: training rows, shape (n_r, d); `order[j]` is the training row of centre j of all n. Where they lie far
+        centers: training rows, shape (n_r, d); `order[j]` is the training row of centre j of all n. If they lie far
             from 0 and the kernel is shift-invariant, `origin` has been subtracted.
     """
 
@@ -45,7 +45,7 @@ class InterpolatingMachine(TrainedExpansion):
 
     @property
     def owners(self) -> Ranks:
-        """Who holds which centres."""
+        """The ranks, each of which holds its own centres."""
         return self.ranks
 
     def prepare(
@@ -54,7 +54,7 @@ class InterpolatingMachine(TrainedExpansion):
         y: Tensor,  # shape: (n, c)
         device: torch.device | str = "cpu",
     ) -> None:
-        """Order the centres and plan the run; weights of the same data are kept, those of others are forgotten.
+        """Order the centres and plan the run; weights of the same data are kept, weights of other data are dropped.
 
         Raises:
             InputError: an option does not fit the data.
@@ -83,7 +83,7 @@ class InterpolatingMachine(TrainedExpansion):
         """Refuse, before anything is computed, a run on data of these sizes that the budget in bytes cannot hold.
 
         Raises:
-            MemoryBudgetError: it does not hold what the run cannot do without.
+            MemoryBudgetError: the budget does not hold the least that the run needs.
         """
 
     def _allocate(self, n: int, d: int, c: int) -> None:
@@ -100,7 +100,7 @@ class InterpolatingMachine(TrainedExpansion):
         x: Tensor,  # shape: (n, d)
         count: int,
     ) -> Rows:
-        """The first centres of all ranks."""
+        """The first `count` of the n centres that all ranks share."""
         if self.owners.size == 1:
             return self._center_rows[:count]
         return self._encode_like(x[self.order[:count].cpu()].to(self.centers) - self.origin)
@@ -134,7 +134,7 @@ class InterpolatingMachine(TrainedExpansion):
         self._allocate(len(state["order"]), state["centers"].shape[1], state["targets"].shape[1])
 
     def _has_same_data(self, x: Tensor, y: Tensor) -> bool:
-        """Whether the weights are of these rows, on all ranks."""
+        """Whether the weights were trained on these rows, on all ranks."""
         ours = len(self.order), self.centers.shape[1], self.targets.shape[1]
         if ours != (*x.shape, y.shape[1]):
             return False
@@ -155,12 +155,12 @@ class InterpolatingMachine(TrainedExpansion):
         self,
         per_row: Tensor,  # shape: (n, ...)
     ) -> Tensor:
-        """Of rows given in the order of the training set those of this rank, in the order of `centers`."""
+        """This rank's rows, in the order of `centers`, from rows in the order of the training set."""
         return per_row[self.order[self.owners.local_rows(len(self.order))].to(per_row.device)]
 
     def in_data_order(
         self,
         per_center: Tensor,  # shape: (n_r, ...)
     ) -> Tensor:
-        """Rows given per centre, as `alpha` or the fitted values, put into the order of the training set; all n."""
+        """All n rows in the order of the training set, from rows per centre, such as `alpha` or the fitted values."""
         return self.owners.all_gather_in_order(per_center, len(self.order))[self.position]

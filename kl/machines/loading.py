@@ -15,7 +15,7 @@ from kl.machines.state import StatefulExpansion
 def load_machine(
     path: str | os.PathLike[str], kernel: GivenKernel | Sequence[GivenKernel] | None = None
 ) -> StatefulExpansion:
-    """The machine that a checkpoint holds, on the CPU, ready to predict; no code of the file's choice runs.
+    """The machine that a checkpoint holds, on the CPU, ready to predict; no code from the file is run.
 
     Args:
         path: a file that `kl fit`, a Lightning Trainer or `KernelModel.save` wrote.
@@ -27,7 +27,7 @@ def load_machine(
         A `KernelMachine`, `GeneralKernelMachine`, `ConjugateGradientMachine` or `KernelModel`, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of something else, or its kernel is not the one that was
+        CheckpointError: the file is missing, damaged, or holds something else, or its kernel is not the one that was
             given.
         InputError: `kernel` is not a kernel, a class of kernels or a name.
 
@@ -55,7 +55,7 @@ def _kinds() -> dict[str, type[StatefulExpansion]]:
 
 
 def _leaves(cls: type[StatefulExpansion]) -> Iterator[type[StatefulExpansion]]:
-    """The classes of kl below one that have no further ones below them."""
+    """The subclasses of a class, at any depth, that have no subclass in kl."""
     below = [each for each in cls.__subclasses__() if each.__module__.startswith("kl.")]
     if not below:
         yield cls

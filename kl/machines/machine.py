@@ -1,4 +1,4 @@
-"""What every machine that trains shares under Lightning: hyper-parameters, set-up, norms and checkpoints."""
+"""The base class of every machine that trains under Lightning: hyper-parameters, set-up, norms and checkpoints."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ R = TypeVar("R")
 
 
 class Run(Protocol):
-    """What takes the steps of a machine."""
+    """The object that takes the training steps of a machine."""
 
     last_batch: tuple[Tensor, Tensor] | None
     """f(X_B) before the last step and Y_B, shapes (m, c); None before the first step."""
 
 
 class TrainedExpansion(StatefulExpansion):
-    """f(x) = sum_j alpha_j K(x, z_j), fitted to the training set of the Trainer's datamodule. A subclass says how.
+    """f(x) = sum_j alpha_j K(x, z_j), which a subclass fits to the training set of the Trainer's datamodule.
 
     The datamodule must offer `train_set`, a `kl.RowDataset`; the machine sets the datamodule's `batch_size`.
-    A subclass gives `prepare`, `batch_rows`, `parameters_chosen`, `describe`, `sq_norm_per_class`, its training step
-    and metrics, and what its checkpoints hold beside the weights.
+    A subclass defines `prepare`, `num_centers`, `batch_rows`, `parameters_chosen`, `describe`, `sq_norm_per_class`, its
+    training step and metrics, and what its checkpoints hold besides the weights.
 
     Args:
         kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
-        memory: bytes, "8GB", or "auto" (half of what is free), of each rank; those on one CPU share what is free.
+        memory: bytes, "8GB", or "auto" (half of what is free), of each rank; ranks on one CPU share the free memory.
         precision: see `KernelExpansion`.
-        seed: of all that the machine draws.
+        seed: seed of everything that the machine draws.
         options: hyper-parameters of the subclass, plain values.
 
     Attributes:
@@ -70,22 +70,22 @@ class TrainedExpansion(StatefulExpansion):
     """
 
     method: str
-    """What reports call the subclass's way of fitting."""
+    """The name of the subclass's method of fitting in reports."""
     own_centers = False
-    """Whether the centres are its own, so that training rows may be others in every epoch, or read while it trains."""
+    """Whether the machine has centres of its own; training rows may then be augmented or streamed."""
     ridge: float = 0.0
-    """What training adds to the diagonal of K(X, X)."""
+    """The number that training adds to the diagonal of K(X, X)."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
     memory: TrainingMemory
     _same_when_resumed: tuple[str, ...] = ("centers",)
-    """Tensors that tell whether a checkpoint belongs to the run that would go on from it."""
+    """Tensors that must be equal in a checkpoint and in the run that resumes from it."""
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2}
-    """Tensors of a checkpoint that say how large the others are, and how many dimensions they have."""
-    _run: Run | None = None  # of machines that have one, from `prepare` on
+    """The numbers of dimensions of those tensors of a checkpoint that determine the sizes of the others."""
+    _run: Run | None = None  # set by `prepare`, in machines that have a run
     _of_a_run = (*StatefulExpansion._of_a_run, "_as_trained", "_run")
-    _as_trained: Callable[[Tensor, int], Tensor] | None = None  # some epoch's rows, where they are augmented
+    _as_trained: Callable[[Tensor, int], Tensor] | None = None  # augments rows as an epoch does
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class TrainedExpansion(StatefulExpansion):
     ) -> None:
         super().__init__(build_kernel(kernel), precision)
         self.automatic_optimization = False
-        parse_memory(memory)  # a mistake shows here, before any data is read
+        parse_memory(memory)  # an invalid value is refused here, before any data is read
         seed = plain(seed)
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise InputError(f"seed must be a whole number; got {seed!r}")
@@ -105,7 +105,7 @@ class TrainedExpansion(StatefulExpansion):
         self.save_hyperparameters({**own, "memory": plain(memory), "precision": precision, "seed": seed})
         self._warned_of_kernels = False
         self._streamed = False
-        self._epoch_rows: int | None = None  # training rows of an epoch, where the datamodule knows
+        self._epoch_rows: int | None = None  # training rows of an epoch; None if unknown
         self._augmented = False
 
     # Set-up
@@ -135,7 +135,7 @@ class TrainedExpansion(StatefulExpansion):
         """Take the training data of a datamodule that has been set up, and plan the run; see `prepare`.
 
         Raises:
-            InputError: it is none, or such a machine cannot train on it.
+            InputError: there is no training set, or such a machine cannot train on it.
         """
         facts = DataFacts.of(data)
         if facts.train_set is None:
@@ -190,7 +190,7 @@ class TrainedExpansion(StatefulExpansion):
         self,
         x: Tensor,  # shape: (n, d)
     ) -> None:
-        """Choose a bandwidth that is "auto"."""
+        """Replace a bandwidth "auto" by its value."""
         given, self.kernel = self.kernel, self.kernel.resolve(x, seed=self.hparams["seed"])
         if self.kernel != given:
             log.info("bandwidth auto: the median distance between training rows")
@@ -199,7 +199,7 @@ class TrainedExpansion(StatefulExpansion):
         self,
         first: Tensor,  # the first centres of all ranks, shape: (k, d)
     ) -> Rows:
-        """These as rows; the centres of this rank are encoded as they are, and so as those of all others."""
+        """The first centres as `Rows`. The centres of this rank are encoded like them, and so alike on all ranks."""
         head, self._rows = encode_shared(first, self.centers, self.precision, self.ranks)
         return head
 
@@ -229,7 +229,7 @@ class TrainedExpansion(StatefulExpansion):
 
     @abstractmethod
     def describe(self) -> str:
-        """The same on one line."""
+        """The parameters of the run on one line."""
 
     @property
     @abstractmethod
@@ -238,7 +238,7 @@ class TrainedExpansion(StatefulExpansion):
 
     @property
     def batch_error(self) -> float | None:
-        """The classification error on the batch of the last step, before that step; None where there is none."""
+        """The classification error on the last batch, before its step; None before any step, and for regression."""
         last = None if self._run is None else self._run.last_batch
         return error(*last) if last is not None and self.is_classifier else None
 
@@ -255,19 +255,19 @@ class TrainedExpansion(StatefulExpansion):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a load needs beside the tensors: the resolved kernel, the data's description, the subclass's own.
+        """Add what a load needs besides tensors: the resolved kernel, the data's description, the subclass's values.
 
-        What ranks share is made whole on rank 0, which writes it: any number of ranks may go on from there.
+        Rank 0 gathers and writes the rows that ranks share, so any number of ranks may resume from the checkpoint.
         """
         self._warn_of_unnamed_kernels()
         state = checkpoint["state_dict"]
-        state.pop(EXTRA, None)  # files have it readable
+        state.pop(EXTRA, None)  # files hold it in readable form instead
         for name in self._shared_rows:
             state[name] = self.ranks.gather_in_order(state[name], self.ranks.all_reduce_count(len(state[name])))
         checkpoint["kernel_machine"] = self.describe_state()
 
     def _warn_of_unnamed_kernels(self) -> None:
-        """Say once that a class of a script or a notebook cannot be found by the name that checkpoints keep."""
+        """Warn once if a kernel's class, from a script or a notebook, cannot be found by its name in checkpoints."""
         names = sorted(kernel_name(cls) for cls in own_classes(self.kernel))
         unnamed = [name for name in names if name.startswith("__main__:") or "<locals>" in name]
         if unnamed and not self._warned_of_kernels and self.ranks.rank == 0:
@@ -320,7 +320,7 @@ class TrainedExpansion(StatefulExpansion):
                 self.trainer.datamodule.batch_size = self.batch_rows  # type: ignore[attr-defined]
         else:
             for name in self._kept_in_checkpoints:
-                setattr(self, name, state[name])  # not only their sizes but their dtypes
+                setattr(self, name, state[name])  # keeps the dtypes of the checkpoint
             self._centers_changed()
         state[EXTRA] = encode_description(extra)
 
@@ -332,7 +332,7 @@ class TrainedExpansion(StatefulExpansion):
             )
 
     def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the run that goes on is the checkpoint's."""
+        """Check that the checkpoint belongs to this run: the same training data and precision."""
         state = checkpoint["state_dict"]
         for name in self._same_when_resumed:
             if not is_same(getattr(self, name), state[name]):
@@ -351,14 +351,14 @@ class TrainedExpansion(StatefulExpansion):
             )
 
     def _require_trainable(self, checkpoint: dict[str, Any]) -> None:
-        """Check what Lightning will take of the checkpoint beside this machine's part."""
+        """Check what Lightning will read of the checkpoint besides this machine's part."""
         optimizer: Any = self.configure_optimizers()
         require_like("optimizer_states", checkpoint.get("optimizer_states"), [optimizer.state_dict()])
         found = checkpoint["optimizer_states"][0]["param_groups"][0]
         if not found.get("lr", 1.0) > 0:
             raise CheckpointError(f"its optimizer_states must have an lr above 0; got {found['lr']}: train again")
         loops, template = checkpoint["loops"]["fit_loop"], self.trainer.fit_loop.state_dict()
-        for name in set(loops) & set(template):  # versions of Lightning have others
+        for name in set(loops) & set(template):  # the names differ between versions of Lightning
             require_like(f"loops: {name}", loops[name], template[name])
 
     @classmethod
@@ -373,12 +373,12 @@ class TrainedExpansion(StatefulExpansion):
 
         Args:
             checkpoint: what `kl.machines.checkpoints.read_checkpoint` returned.
-            kernel: the kernel, its class, or "package.module:Class": needed where it is none of kl's, since a file does
-                not get to say what code runs; a sum or product of several such takes a list. It must be the file's.
+            kernel: the kernel, its class, or "package.module:Class", or a list of these for a sum or product; it must
+                be the kernel of the file. Give it if its class is not one of kl's, because a file may not choose code.
             options: arguments of the class that take precedence over the file's, such as memory.
 
         Raises:
-            CheckpointError: they describe none, or one of another class or kernel.
+            CheckpointError: the contents describe no machine, or one of another class or kernel.
         """
         hyper_parameters = checkpoint.get("hyper_parameters")
         cls._require_kind(machine_part(checkpoint))
@@ -393,7 +393,7 @@ def prepared(run: R | None) -> R:
     """The run of a machine.
 
     Raises:
-        InputError: there is none, because nothing has been prepared.
+        InputError: there is no run, because nothing has been prepared.
     """
     if run is None:
         raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
@@ -401,10 +401,10 @@ def prepared(run: R | None) -> R:
 
 
 def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds of a machine beside its tensors, its kind at the least.
+    """The part of a checkpoint that describes a machine, besides its tensors; it holds at least the machine's kind.
 
     Raises:
-        CheckpointError: the checkpoint is of something else.
+        CheckpointError: the checkpoint holds no kernel machine.
     """
     extra = checkpoint.get("kernel_machine")
     if extra is None:

@@ -237,7 +237,7 @@ def cnn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
     """Convolutions of 3x3 pixels with zero padding, each with ReLU and 2x2 max pooling, then one linear layer.
 
     Raises:
-        InputError: the data is no images, or the images are too small for that much pooling.
+        InputError: the rows are not images, or the images are too small for that much pooling.
     """
     smallest = 2 ** len(channels)
     shape = info["image_shape"]

@@ -1,4 +1,4 @@
-"""Work in a process of its own, with a time limit: a crash or a hang there is a line in the table here."""
+"""Work in a child process with a time limit, so that its crash or hang is only a line in the table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from recipes.bench.record import one_line
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a child process said: its last line of standard output as JSON, or why there is none."""
+    """The last line of a child process's standard output as JSON, or the reason why there is none."""
 
     values: dict[str, Any]
     error: str | None
 
 
 def run_child(command: list[str], time_limit: float, **environment: str) -> Outcome:
-    """Run a command that ends by printing one JSON object, whose "error" is not null where it failed.
+    """Run a command that ends by printing one JSON object, whose "error" is not null if the command failed.
 
-    `environment` are variables that it has beside this process's.
+    `environment` is added to the environment variables of this process.
     """
     try:
         done = subprocess.run(

@@ -28,7 +28,7 @@ def bench(options: BenchOptions, output: OutputOptions) -> None:
 
 
 def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
-    """The callback of a group that runs `function` where no sub-command was typed."""
+    """The callback of a group that runs `function` if no sub-command was typed."""
 
     @functools.wraps(function)
     def callback(context: typer.Context, **given: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table on the screen, results.json and results.png in its folder."""
+"""The output of a benchmark: a table on the screen, results.json and results.png in its folder."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ TITLES = {
     "general": "general: an epoch of p centres, Laplacian",
 }
 HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
-IN_TITLE = (1, 2, 5)  # columns that move to the title where all rows agree
+IN_TITLE = (1, 2, 5)  # columns that move to the title if all rows agree
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """results.json, whole or not at all."""
+    """Write results.json, whole or not at all."""
     with written_whole(folder / "results.json") as file:
         file.write(json.dumps(plain_values(results), indent=1).encode() + b"\n")
 
 
 def write_figure(folder: Path, results: dict[str, Any]) -> None:
-    """results.png, where there is something to draw."""
+    """Write results.png, if there is something to draw."""
     from callbacks.figures import PRINT_DPI
     from recipes.bench.plot import draw
 
@@ -43,7 +43,7 @@ def write_figure(folder: Path, results: dict[str, Any]) -> None:
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """A table for every part, targets beside what was reached."""
+    """Print a table for every part, with each target beside the measured ratio."""
     machine, data = results["machine"], results["data"]
     typer.echo(
         f"{data['name']}  n={data['n']} d={data['d']} c={data['c']}  on {machine['gpu'] or machine['cpu']}, "
@@ -61,7 +61,7 @@ def print_results(results: dict[str, Any]) -> None:
 
 
 def print_part(title: str, rows: list[tuple[str, ...]]) -> None:
-    """A table without the columns that are empty; those that say the same in every row are said in its title."""
+    """Print a table without its empty columns; columns of `IN_TITLE` with equal rows move to the title."""
     same = [i for i in IN_TITLE if len({row[i] for row in rows}) == 1 and rows[0][i]]
     said = ", ".join(f"{'ratio to' if HEADER[i] == 'to' else HEADER[i] + ' ='} {rows[0][i]}" for i in same)
     used = [i for i in range(len(HEADER)) if i == 0 or (i not in same and any(row[i] for row in rows))]
@@ -70,7 +70,7 @@ def print_part(title: str, rows: list[tuple[str, ...]]) -> None:
 
 
 def row_of(found: dict[str, Any]) -> tuple[str, ...]:
-    """One measurement as a row of the table: its numbers, or why there are none."""
+    """One measurement as a row of the table: its numbers, or its error."""
     seconds, ratio, target = found["seconds"], found["ratio"], found["target"]
     met = found["met"]
     return (
@@ -87,7 +87,7 @@ def row_of(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def note_of(found: dict[str, Any]) -> str:
-    """What else a row should show."""
+    """The note at the end of a row."""
     detail, part = found["detail"], found["part"]
     if part == "limit":
         return f"{detail['gflops']:.0f} GFLOP/s, {detail['variant']}"
@@ -104,7 +104,7 @@ def note_of(found: dict[str, Any]) -> str:
 
 
 def short(against: str | None) -> str:
-    """What a ratio is to, as the table has room for."""
+    """The reference of a ratio, shortened for the table."""
     return {"float32 mm of the same flops": "mm", "sklearn KernelRidge": "KernelRidge"}.get(
         against or "", against or ""
     )

@@ -18,7 +18,7 @@ WIDTH, ROW, CURVES = 8.0, 0.2, 2.6  # inches: of the figure, of a bar, of a pane
 
 
 def draw(results: Found) -> Figure | None:
-    """The panels for which there are numbers; None where there are none."""
+    """The figure of all panels that have numbers; None if no panel has any."""
     by_part: dict[str, list[Found]] = defaultdict(list)
     for each in results["measurements"]:
         by_part[each["part"]].append(each)
@@ -50,7 +50,7 @@ def draw(results: Found) -> Figure | None:
 
 
 def bars(axes: Axes, rows: list[Found], title: str, value: str) -> None:
-    """One bar for each row, its number beside it, its target as a black stroke across it."""
+    """One bar for each row, with its number beside it and its target as a black stroke across it."""
     places = range(len(rows))
     colours = [ORANGE if each["met"] is False else BLUE for each in rows]
     axes.barh(places, [each[value] for each in rows], color=colours, height=0.7)
@@ -72,7 +72,7 @@ def bars(axes: Axes, rows: list[Found], title: str, value: str) -> None:
 
 
 def curves(axes: Axes, rows: list[Found], title: str, grows: str) -> None:
-    """The ratio to the limit over n or d, and the seconds of both on a second scale."""
+    """The seconds of an epoch and of the limit over n or d, with their ratios as numbers."""
     lines: dict[str, list[Found]] = defaultdict(list)
     for each in rows:
         lines[each["detail"]["grows"]].append(each)

@@ -1,4 +1,4 @@
-"""What every part of the benchmark gives: measurements, and the tasks that make them."""
+"""The measurements of the benchmark, the tasks that make them, and the targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 SCALES = ("quick", "full")
 PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general")
 
-# What the ratios should be at most, each to what its row names.
+# The targets: the largest ratios that are wanted. Each row of the table names the reference of its ratio.
 EPOCH_NOT_KEPT, EPOCH_KEPT, EPOCH_FLOATS, EPOCH_NTK = 0.45, 0.1, 1.2, 1.0
 NORM_AND_ERROR, LIGHTNING, LIGHTNING_FROM = 0.05, 0.03, 60_000
 EXACT, EXACT_FROM = 0.5, 10_000
@@ -27,18 +27,18 @@ class Measurement:
     d: int | None = None
     seconds: float | None = None
     ratio: float | None = None
-    """To what `against` names."""
+    """The ratio to the reference that `against` names."""
     against: str | None = None
     target: float | None = None
-    """The ratio should be at most this; None where there is no target, or none at this size."""
+    """The ratio should be at most this; None without a target at this size."""
     error: str | None = None
     """Why there is no number, on one line."""
     detail: dict[str, Any] = field(default_factory=dict)
-    """What else was measured, and with which parameters."""
+    """Further measurements, and the parameters."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the target was reached; None where there is none or no number."""
+        """Whether the target was reached; None without a target or a ratio."""
         return None if self.target is None or self.ratio is None else self.ratio <= self.target
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One benchmark from its options to its folder: the tasks in order, with an estimate of what is left."""
+"""One benchmark from its options to its folder: the tasks in order, with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from recipes.output.hardware import machine, origin
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-PLAIN_BATCH = 1024  # rows of a batch where no training run says how many
+PLAIN_BATCH = 1024  # rows of a batch for the limit without a training run
 
 
 def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
     """Measure what the options ask for, write results.json and results.png, print a table or the JSON.
 
     Raises:
-        InputError: an option is not what it may be, the data cannot be had, or the folder cannot be written.
+        InputError: an option has an invalid value, the data is not available, or the folder cannot be written.
     """
     from recipes.bench.output import print_results, write_figure, write_results
     from recipes.options.groups import RunOptions
@@ -74,7 +74,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
         spent_on, guessed = spent_on + time.perf_counter() - began, guessed + task.seconds
         results["measurements"] = [each.as_dict() for each in (*limit_rows(bench), *found)]
         results["seconds_total"] = time.perf_counter() - start
-        write_results(folder, results)  # after each: what was measured outlives an interruption
+        write_results(folder, results)  # after each task, so that an interruption loses no measurement
     write_figure(folder, results)
     if as_json:
         print_json(results)
@@ -103,7 +103,7 @@ def prepare(options: BenchOptions) -> Bench:
 
 
 def tasks_of(bench: Bench) -> list[Task]:
-    """The tasks of the parts asked for, in the order of the parts."""
+    """The tasks of the requested parts, in the order of the parts."""
     makers = {
         "limit": limit_tasks,
         "epochs": epoch_tasks,
@@ -117,7 +117,7 @@ def tasks_of(bench: Bench) -> list[Task]:
 
 
 def run_task(task: Task) -> list[Measurement]:
-    """The task's measurements; where it fails, one that says why."""
+    """The task's measurements; if the task fails, one measurement with the error."""
     try:
         return task.run()
     except Exception as error:  # one failure must not cost the measurements of the others
@@ -126,7 +126,7 @@ def run_task(task: Task) -> list[Measurement]:
 
 
 def limit_tasks(bench: Bench) -> list[Task]:
-    """The limit on all training rows, in batches of a thousand."""
+    """The limit on all training rows, in batches of `PLAIN_BATCH` rows."""
     x = bench.data.first(bench.sizes.train).x
 
     def measure() -> list[Measurement]:
@@ -137,7 +137,7 @@ def limit_tasks(bench: Bench) -> list[Task]:
 
 
 def limit_rows(bench: Bench) -> list[Measurement]:
-    """Every limit that has been measured, for whichever part."""
+    """Every limit that has been measured, for any part."""
     return [
         Measurement(
             "limit",

@@ -1,4 +1,4 @@
-"""The sizes of a benchmark: what --scale, --train-size and the data make of each other."""
+"""The sizes of a benchmark, from --scale, --train-size and the data."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class BenchData:
     test: tuple[Tensor, Tensor] | None = None  # features and labels or targets of the test set
 
     def first(self, n: int) -> BenchData:
-        """The first n rows, or all where there are fewer."""
+        """The first n rows, or all rows if there are fewer."""
         return BenchData(self.name, self.x[:n], self.y[:n], None if self.labels is None else self.labels[:n], self.test)
 
     def noisy(self, seed: int = 0) -> BenchData:
-        """The same with a little noise on the features: what is no image, for which 8-bit products do not do."""
+        """The same rows with a little noise on the features, so that they are not 8-bit."""
         generator = torch.Generator().manual_seed(seed)
         scale = 1e-3 * float(self.x.std())
         x = self.x + scale * torch.randn(self.x.shape, generator=generator)
         return BenchData(f"{self.name} + noise", x, self.y, self.labels)
 
     def datamodule(self, seed: int = 0) -> KernelDataModule:
-        """These rows as a data module; where there is no test set the first row stands for one."""
+        """These rows as a data module; without a test set, the first row serves as one."""
         from datamodules import ArrayDataModule
 
         y = self.y if self.labels is None else self.labels
@@ -53,7 +53,7 @@ class BenchData:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     parts: tuple[str, ...]
     train: int
@@ -67,25 +67,25 @@ class Sizes:
     """d of the growth with d, on `growth_rows` random rows."""
     growth_rows: int
     centers: int
-    """Of general kernel models."""
+    """Centres of general kernel models."""
     epochs: int
-    """Of every training run; the first is not counted."""
+    """Epochs of every training run; the first is not counted."""
     repeats: int
-    """Of everything else; the fastest counts."""
+    """Repeats of everything else; the fastest counts."""
     time_limit: float
     """Seconds that a peer may take."""
     subsample: int | None = None
-    """s of every training run; None is the machine's own choice."""
+    """s of every training run; None leaves the choice to the machine."""
     peer_kernels: tuple[str, ...] = ("gaussian",)
     peer_python: str | None = None
-    """The Python that other libraries are run with; None is this one."""
+    """The Python that runs the other libraries; None means this one."""
 
 
 def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
-    """The sizes that the options ask for, where the data has so many rows.
+    """The sizes that the options ask for, with data of `rows` rows.
 
     Raises:
-        InputError: --scale, --only or --time-limit is not what it may be.
+        InputError: --scale, --only or --time-limit has an invalid value.
     """
     parts = choose_parts(options)
     full = options.scale == "full"
@@ -110,10 +110,10 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
 
 
 def choose_parts(options: BenchOptions) -> tuple[str, ...]:
-    """The parts that --only names, in their order; the other options are checked, too, before any data is read.
+    """The parts that --only names, in the order of `PARTS`; --scale and --time-limit are checked, too.
 
     Raises:
-        InputError: one is not what it may be.
+        InputError: an option has an invalid value.
     """
     check_one_of("scale", options.scale, SCALES)
     if options.time_limit is not None and not options.time_limit > 0:
@@ -129,7 +129,7 @@ def read_data(options: BenchOptions) -> BenchData:
     """The training rows that --data names, all of them or --train-size.
 
     Raises:
-        InputError: the data cannot be had.
+        InputError: the data is not available.
     """
     from datamodules.registry import NAMED
     from recipes.options.groups import DataOptions
@@ -138,7 +138,7 @@ def read_data(options: BenchOptions) -> BenchData:
     size = options.train_size
     facts = NAMED[options.data][0].facts if options.data in NAMED else None
     if size is None and options.scale == "quick" and facts and facts.n_train > 4_000:
-        size = 4_000  # what `choose_sizes` takes: no more need be made float32
+        size = 4_000  # the most rows that `choose_sizes` takes, so no more become float32
     data = build_data(DataOptions(options.data, options.data_dir, train_size=size), options.seed)
     data.prepare_data()
     data.setup("fit")
@@ -163,7 +163,7 @@ def chosen_kernels(data: BenchData, seed: int) -> dict[str, Kernel]:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that a part needs."""
+    """Everything that a part needs."""
 
     data: BenchData
     kernels: dict[str, Kernel]
@@ -181,5 +181,5 @@ class Bench:
         return "cuda" if self.accelerator == "gpu" else "cpu"
 
     def guess(self, n: int, d: int, passes: float, extra: float = 2.0) -> float:
-        """Seconds of so many passes of 2 n^2 d flops, and of what else there is."""
+        """Estimated seconds of `passes` passes of 2 n^2 d flops, and `extra` seconds."""
         return passes * 2 * n * n * d / self.rate + extra

@@ -1,4 +1,4 @@
-"""`kl data`: what data sets there are, where they lie, and whether they are whole."""
+"""`kl data`: the data sets, where they lie, and whether their files are intact."""
 
 from __future__ import annotations
 

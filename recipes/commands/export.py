@@ -1,4 +1,4 @@
-"""`kl export`: what predicts of a checkpoint, in the smallest file."""
+"""`kl export`: the part of a checkpoint that predicts, in the smallest file."""
 
 from __future__ import annotations
 

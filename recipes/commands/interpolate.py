@@ -63,7 +63,7 @@ def interpolate(
     datamodule.prepare_data()
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
-    chosen = chosen.resolve(datamodule.train_set.x, seed=run.seed)  # as kl fit does, whose solutions are then found
+    chosen = chosen.resolve(datamodule.train_set.x, seed=run.seed)  # as in kl fit, so that its solutions are found
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
     found = exact_limit(
         chosen,

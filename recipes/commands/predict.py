@@ -1,4 +1,4 @@
-"""`kl predict`: classes and scores from a checkpoint, with no training data at hand."""
+"""`kl predict`: classes and scores from a checkpoint, without the training data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 4096
-REACH = 1e-6  # of K(x, x): kernel values that add up to less say nothing of a row
+REACH = 1e-6  # share of K(x, x); a row is far if its kernel values add up to at most this share
 
 
 def predict(
@@ -96,14 +96,14 @@ def scores_of(
 ) -> tuple[Tensor, Tensor]:
     """f(x), shape (m, c), and which rows are far, shape (m,).
 
-    A row is far where its scores are all 0, or where, of a shift-invariant kernel, its kernel values add up to no more
-    than REACH K(x, x).
+    A row is far if its scores are all 0 or, with a shift-invariant kernel, if its kernel values add up to no more than
+    REACH K(x, x).
     """
     scores = machine(x)
     far = (scores == 0).all(dim=1)
     if machine.kernel.shift_invariant:
         least = REACH * machine.kernel.diag(x)
-        # |f_k(x)| <= max_j |alpha_jk| sum_j |K(x, z_j)|: only small scores need a second look.
+        # |f_k(x)| <= max_j |alpha_jk| sum_j |K(x, z_j)|, so only rows of small scores can be far.
         small = scores.abs().amax(dim=1) <= least * machine.alpha.detach().abs().max()
         if small.any():
             far[small] |= machine.kernel_sums(x[small]) <= least[small]
@@ -117,10 +117,10 @@ def require_finite(
     scores: Tensor,  # shape: (m, c)
     machine: KernelExpansion,
 ) -> None:
-    """Check that every row has scores.
+    """Check that every row has finite scores.
 
     Raises:
-        InputError: one has not.
+        InputError: a score is not finite.
     """
     from kl import InputError
 
@@ -139,7 +139,7 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
     """A name for every row, and the features, shape (m, d).
 
     Raises:
-        InputError: the input is none of the kinds, or does not fit the machine.
+        InputError: the input is of an unknown kind, or does not fit the machine.
     """
 
     import numpy as np

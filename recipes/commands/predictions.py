@@ -1,4 +1,4 @@
-"""What `kl predict` has found, and the files that it writes: CSV, JSON or NumPy's .npz."""
+"""The predictions of `kl predict`, and the files that it writes: CSV, JSON or NumPy's .npz."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = Path("-")
 
-# A spreadsheet takes a cell for a formula that begins so; the last four are full-width forms of the first.
+# A spreadsheet takes a cell that begins with one of these for a formula; the last four are full-width =, +, - and @.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores of rows, and what they are called.
+    """Scores of rows, with the names of rows and outputs.
 
     Args:
-        names: of the rows.
-        scores: shape (m, c).
-        far: rows that no centre is near, shape (m,), bool.
+        names: the names of the rows.
+        scores: the scores, shape (m, c).
+        far: whether a row is far from all centres, shape (m,), bool.
         classes: names of the outputs; None for regression.
     """
 
@@ -46,7 +46,7 @@ class Predictions:
         return ["row", "class", "margin", "far", *(f"score_{name}" for name in self.classes)]
 
     def rows(self) -> Iterator[list[Any]]:
-        """The rows of that table: texts, numbers, and true or false."""
+        """The rows of the table: texts, numbers, and true or false."""
         far, scores = self.far.tolist(), self.scores.tolist()
         if self.classes is None:
             yield from ([n, f, *s] for n, f, s in zip(self.names, far, scores, strict=True))
@@ -56,7 +56,7 @@ class Predictions:
             yield [name, self.classes[k], gap, f, *s]
 
     def arrays(self) -> dict[str, Any]:
-        """The same as NumPy arrays by name: the scores are one, shape (m, c)."""
+        """The predictions as NumPy arrays by name; the scores are one array, shape (m, c)."""
         import numpy as np
 
         arrays = {"row": np.array(self.names), "far": self.far.numpy(), "scores": self.scores.numpy()}
@@ -67,13 +67,13 @@ class Predictions:
         return {**arrays, "class": classes[best.numpy()], "margin": margin.numpy(), "class_names": classes}
 
     def _best(self) -> tuple[Tensor, Tensor]:
-        """The class of the largest score, shape (m,), and what it is more than the second, shape (m,)."""
+        """The class of the largest score, shape (m,), and its margin over the second largest, shape (m,)."""
         top = self.scores.topk(min(2, self.scores.shape[1]), dim=1)
         return top.indices[:, 0], top.values[:, 0] - top.values[:, -1]
 
 
 def check_output(path: Path) -> None:
-    """Check where the predictions are to go, before there are any.
+    """Check the path of the predictions before they are computed.
 
     Raises:
         InputError: the extension is of no known format, the folder is missing, or something else is there.
@@ -89,7 +89,7 @@ def check_output(path: Path) -> None:
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Write the file of the format that its extension says, whole or not at all; CSV on standard output.
+    """Write the file in the format of its extension, whole or not at all; on standard output, write CSV.
 
     Raises:
         InputError: the file cannot be written.
@@ -110,7 +110,7 @@ def write(path: Path, predictions: Predictions) -> None:
 
 
 def write_csv(file: BinaryIO, predictions: Predictions) -> None:
-    """A table whose texts no spreadsheet takes for formulas: an apostrophe stands before those that it would."""
+    """Write a table; an apostrophe precedes each text that a spreadsheet would take for a formula."""
     # Names of files may hold bytes that are no UTF-8.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     try:
@@ -130,14 +130,14 @@ def _cell(value: Any) -> Any:
 
 
 def write_json(file: BinaryIO, predictions: Predictions) -> None:
-    """An array of objects, one a row, by the names of the columns."""
+    """Write an array of one object per row, with the columns as keys."""
     columns = predictions.columns
     lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in predictions.rows())
     file.write(("[" + ",\n ".join(lines) + "]\n").encode())
 
 
 def write_npz(file: BinaryIO, predictions: Predictions) -> None:
-    """NumPy arrays; see `Predictions.arrays`."""
+    """Write NumPy arrays; see `Predictions.arrays`."""
     import numpy as np
 
     np.savez(file, **predictions.arrays())
@@ -151,6 +151,6 @@ WRITERS: dict[str, Callable[[BinaryIO, Predictions], None]] = {
 
 
 def known_formats() -> str:
-    """The extensions that are known, as a sentence has them."""
+    """The known extensions, as text for a sentence."""
     *others, last = WRITERS
     return f"{', '.join(others)} or {last}"

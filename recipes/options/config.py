@@ -58,7 +58,7 @@ def load_config(context: typer.Context, path: str | None) -> str | None:
 
 
 def refuse_code(context: typer.Context, path: str | None, options: dict[str, Any]) -> None:
-    """See to it that a file does not say what code runs: package.module:Class must stand on the command line.
+    """Refuse code that only a file names: package.module:Class must be on the command line.
 
     Raises:
         BadParameter: a kernel or data module outside kl comes from the file alone.

@@ -1,4 +1,4 @@
-"""The solvers that `--solver` names, a line each, and which options each takes. Nothing here imports torch."""
+"""The solvers that `--solver` names, one entry each, and the options that each takes. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Solver:
     """The machine's class, as "package.module:Class"."""
     help: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the machine that the solver's name says already."""
+    """Arguments of the machine that the solver's name determines."""
     plan: str = "recipes.plan.prepared:plan_memory"
-    """What `kl plan` says of it beside memory and parameters, as "package.module:function"."""
+    """The function that adds to memory and parameters in `kl plan`, as "package.module:function"."""
 
     @property
     def machine_class(self) -> type[TrainedExpansion]:
-        """The class itself, which imports torch."""
+        """The machine's class; this property imports torch."""
         return pkgutil.resolve_name(self.machine)
 
     @property
     def plan_function(self) -> Callable[..., Any]:
-        """The function itself, of a prepared machine and a `recipes.plan.prepared.PreparedRun`."""
+        """The function of `plan`; it takes a prepared machine and a `recipes.plan.prepared.PreparedRun`."""
         return pkgutil.resolve_name(self.plan)
 
     @property
     def arguments(self) -> set[str]:
-        """What the machine's class takes, without what the solver fixes."""
+        """The arguments of the machine's class, without those that the solver fixes."""
         return set(inspect.signature(self.machine_class).parameters) - self.fixed.keys()
 
 
@@ -68,14 +68,14 @@ SOLVER_HELP = "; ".join(f"{name}: {solver.help}" for name, solver in SOLVERS.ite
 
 
 def check_solver_options(name: str, *groups: Any) -> None:
-    """Check that no option is given that the solver has no use for, where another solver has one.
+    """Check that no option is given that only other solvers use.
 
     Args:
-        name: what --solver says.
+        name: the value of --solver.
         groups: groups of options, frozen dataclasses with defaults.
 
     Raises:
-        InputError: there is no such solver, or it has no use for an option whose value is not the default.
+        InputError: there is no such solver, or it does not use an option whose value is not the default.
     """
     from kl.checks import check_one_of
     from kl.errors import InputError

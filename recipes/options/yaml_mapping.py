@@ -22,22 +22,22 @@ _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-9_]+)+(\.[0-9_]*)?")
 
 
 class NotReadable(Exception):
-    """What is wrong with a file, and in which line."""
+    """A file cannot be read; the message says why, and in which line."""
 
 
 class Value(NamedTuple):
-    """What a file gives for a key."""
+    """The value of a key in a file."""
 
     value: str | bool | None
-    """A number as a command line has it, a text, true, false, or null."""
+    """A number as on a command line, a text, true, false, or null."""
     line: int
 
 
 def read_mapping(text: str) -> dict[str, Value]:
-    """The values by key; numbers stay as they are written, but for 0o17 and 0x1F, which become 15 and 31.
+    """The values by key; numbers stay as they are written, except that 0o17 and 0x1F become 15 and 31.
 
     Raises:
-        NotReadable: the text is not YAML or no such mapping, a key stands twice, or a number is ambiguous.
+        NotReadable: the text is not YAML or no such mapping, a key occurs twice, or a number is ambiguous.
     """
     import yaml
 
@@ -52,11 +52,11 @@ def read_mapping(text: str) -> dict[str, Value]:
 
 
 def dump_mapping(values: dict[str, Any]) -> str:
-    """Plain values as YAML that `read_mapping` gives back; texts that it would read otherwise are quoted."""
+    """Plain values as YAML that `read_mapping` reads back; texts that it would take for other values are quoted."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """SafeDumper quotes what YAML 1.1 reads otherwise."""
+        """SafeDumper itself quotes texts that YAML 1.1 takes for other values."""
 
     def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         try:
@@ -73,14 +73,14 @@ def _mapping(text: str) -> dict[str, Value]:
     import yaml
 
     found: dict[str, Value] = {}
-    key: str | None = None  # whose value comes next
+    key: str | None = None  # the key whose value comes next
     inside = False
     for event in yaml.parse(text, yaml.SafeLoader):
         assert event.start_mark is not None
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and line > 1 and (found or inside):
             raise NotReadable(f"line {line}: a second document begins; there must be one")
-        if not isinstance(event, yaml.NodeEvent):  # where the stream, a document or the mapping begins or ends
+        if not isinstance(event, yaml.NodeEvent):  # the stream, a document or the mapping begins or ends
             continue
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise NotReadable(f"line {line}: anchors and aliases are not read: write the value out")
@@ -88,7 +88,7 @@ def _mapping(text: str) -> dict[str, Value]:
             raise NotReadable(f"line {line}: tags are not read; got {tag}: leave it out")
         if not inside:
             if isinstance(event, yaml.ScalarEvent) and event.value in ("", "null", "~"):
-                continue  # a file of nothing
+                continue  # an empty file
             if not isinstance(event, yaml.MappingStartEvent):
                 raise NotReadable("must hold a mapping of options to values, as --print-config writes")
             inside = True
@@ -111,7 +111,7 @@ def _mapping(text: str) -> dict[str, Value]:
 
 
 def _plain_value(text: str) -> str | bool | None:
-    """What a text without quotes means."""
+    """The value of a text without quotes."""
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text.lower() in ("true", "false") and text in (text.lower(), text.upper(), text.title()):

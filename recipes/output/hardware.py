@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and with what."""
+"""The hardware and software that numbers were measured with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("pytorch-lightning", "numpy", "scipy", "scikit-learn", "xrfm", "gpyt
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Processor, cores, memory, GPU, and the versions of what computes."""
+    """Processor, cores, memory, GPU, and the versions of the packages that compute."""
     import torch
 
     from kl.system.memory import free_memory
@@ -45,7 +45,7 @@ def origin() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that the code is of, with "+changes" where files differ from it; None outside a repository."""
+    """The commit of the code, with "+changes" if files differ from it; None outside a repository."""
     folder = Path(__file__).resolve().parents[2]
     try:
         if not (folder / ".git").exists():  # installed, perhaps inside someone else's repository
@@ -57,7 +57,7 @@ def commit() -> str | None:
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package, None where it is not."""
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

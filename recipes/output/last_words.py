@@ -1,4 +1,4 @@
-"""Why a process of `kl` ends: said on standard error, or, by a rank, to the command that started it.
+"""The report why a process of `kl` ends: on standard error or, from a rank, to the command that started it.
 
 Nothing here imports torch.
 """
@@ -12,22 +12,22 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-INTERRUPTED = 130  # as of a program that Ctrl-C ends; what typer returns for a KeyboardInterrupt, too
-READER_GONE = 141  # as of a program that SIGPIPE ends
-PARENT, NAME = "KL_PARENT", "KL_RANK"  # environment variables of a rank: who started it; "rank 1 of 2", say
-FILE = "TORCHELASTIC_ERROR_FILE"  # another: where torch.distributed.elastic lets it leave an error
-INTERVAL = 0.5  # seconds between two looks at the parent
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends, and of typer for a KeyboardInterrupt
+READER_GONE = 141  # the exit code of a program that SIGPIPE ends
+PARENT, NAME = "KL_PARENT", "KL_RANK"  # variables in a rank's environment: its parent's pid; a name such as rank 1 of 2
+FILE = "TORCHELASTIC_ERROR_FILE"  # another: the file of torch.distributed.elastic for the rank's error
+INTERVAL = 0.5  # seconds between two checks of the parent
 REMEDY = "all ranks stop; where an epoch was finished, --resume last goes on from there"
 
 
 @dataclass(frozen=True)
 class LastWords:
-    """What a process says at its end. torch.distributed.elastic reads the first two as well."""
+    """The report of a process at its end. torch.distributed.elastic reads the first two fields as well."""
 
     message: str
-    """What the user is to read."""
+    """The text for the user."""
     timestamp: float
-    """When, in seconds since 1970."""
+    """The time, in seconds since 1970."""
     code: int
     """The exit code."""
     no_answer: bool
@@ -40,7 +40,7 @@ def is_rank() -> bool:
 
 
 def say_last(message: str, code: int, no_answer: bool = False) -> None:
-    """Say why this process ends. A rank leaves it to the command that started it; what a rank says first stands."""
+    """Report why this process ends. A rank reports to the command that started it; only its first report counts."""
     if is_rank():
         path = os.environ[FILE]
         if os.path.exists(path):
@@ -56,7 +56,7 @@ def say_last(message: str, code: int, no_answer: bool = False) -> None:
 
 
 def read_last(path: str) -> LastWords | None:
-    """What a rank has said, if it has."""
+    """The report of a rank; None if there is none."""
     if not os.path.exists(path):
         return None
     with open(path, encoding="utf-8") as file:
@@ -64,7 +64,7 @@ def read_last(path: str) -> LastWords | None:
 
 
 def end_with_parent() -> None:
-    """End this rank, from now on, as soon as the process that started it is gone."""
+    """Watch the process that started this rank, and end the rank as soon as that process is gone."""
     parent = int(os.environ[PARENT])
 
     def look() -> None:
@@ -73,7 +73,7 @@ def end_with_parent() -> None:
         try:
             if os.environ.get("LOCAL_RANK") == "0":
                 os.write(2, f"error: the command that started the ranks was killed: {REMEDY}\n".encode())
-        finally:  # also where nobody listens
+        finally:  # also if standard error is closed
             os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="watch of the parent").start()

@@ -1,4 +1,4 @@
-"""What a command says at the end: a table for people, one JSON object for machines."""
+"""The results that a command prints: a table for people, one JSON object for machines."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from kl import Kernel
     from kl.machines.machine import TrainedExpansion
 
-WIDE = 200  # characters of a line where no terminal says
+WIDE = 200  # characters of a line without a terminal
 
 
 def readable_seconds(seconds: float) -> str:
-    """Seconds, minutes, hours or days."""
+    """Seconds as text: in seconds, minutes, hours or days."""
     if seconds < 120:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 7200:
@@ -33,13 +33,13 @@ def readable_seconds(seconds: float) -> str:
 
 
 def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
-    """Print the results of a training run, as `fit_results` has them."""
+    """Print the results of a training run, which `fit_results` returned."""
     from kl.exact.interpolate import RESIDUAL_ACCEPTED
     from kl.system.wording import counted
 
     if as_json:
         paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
-        print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # a script may be elsewhere
+        print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # for scripts elsewhere
         return
     table = {
         "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
@@ -99,7 +99,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
 def fit_results(
     trainer: pl.Trainer, machine: TrainedExpansion, datamodule: KernelDataModule, seconds_total: float
 ) -> dict[str, Any]:
-    """The numbers of a training run, by the names of `kl fit --json`; to be called on every rank."""
+    """The numbers of a training run, by the names of `kl fit --json`; call it on every rank."""
     import callbacks
     from kl.system.memory import peak_memory
 
@@ -173,7 +173,7 @@ VALIDATED = ("val_mse", "val_error", "val_error_noisy")
 
 
 def named_values(values: dict[str, Any], validated: bool) -> dict[str, Any]:
-    """An epoch's values by the names of `kl fit --json`; `validated` where val/* is of a validation part."""
+    """An epoch's values by the names of `kl fit --json`; `validated` says whether val/* is of a validation part."""
     return {
         "train_mse": values.get("train/mse"),
         "train_error": values.get("train/error"),
@@ -199,17 +199,17 @@ def kernel_text(kernel: Kernel) -> str:
 
 
 def problem_text(machine: TrainedExpansion) -> str:
-    """The kernel and, where training has one, the ridge on one line."""
+    """The kernel and, if it is not 0, the ridge on one line."""
     return kernel_text(machine.kernel) + (f"  ridge={machine.ridge:g}" if machine.ridge else "")
 
 
 def print_json(results: dict[str, Any]) -> None:
-    """One JSON object on standard output; numbers that JSON has not are null."""
+    """Print one JSON object on standard output; NaN and infinity become null."""
     print(json.dumps(plain_values(results)))
 
 
 def tensorboard_command() -> str:
-    """`tensorboard`, or the path of the one beside this Python where that is not on the PATH."""
+    """`tensorboard`, or the path of the one beside this Python if none is on the PATH."""
     beside = Path(sys.executable).with_name("tensorboard")
     if shutil.which("tensorboard") or not beside.exists():
         return "tensorboard"
@@ -217,12 +217,12 @@ def tensorboard_command() -> str:
 
 
 def shortest(path: Path) -> str:
-    """The path from the present folder where it lies in there, else as it is."""
+    """The path relative to the current folder if it lies in there, else unchanged."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on standard output, as wide as the terminal; lines are not broken where there is none."""
+    """Print a table on standard output, as wide as the terminal; without a terminal, up to `WIDE` characters wide."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -241,7 +241,7 @@ def _format(value: float | None, form: str) -> str:
 
 
 def plain_values(value: Any) -> Any:
-    """The same with None in place of numbers that JSON has not, and lists in place of tuples."""
+    """The value with None in place of NaN and infinity, and lists in place of tuples."""
     if isinstance(value, dict):
         return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Standard output, whose loss is an error of its own, and standard error, which may go unheard."""
+"""Standard output, whose loss raises `OutputLost`, and standard error, whose loss is ignored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TextIO
 class OutputLost(Exception):
     """Standard output cannot be written any more.
 
-    No OSError: libraries would answer it, and take another file's full disk for it.
+    It is no OSError, because libraries would catch it, and could take it for a full disk of another file.
 
     Attributes:
         by_reader: whether its reader has gone, as in `kl ... | head -1`.
@@ -28,7 +28,7 @@ class _Output(io.FileIO):
         try:
             return super().write(data)  # type: ignore[arg-type]
         except OSError as error:
-            _to_nothing(self.fileno())  # what is still buffered goes there
+            _to_nothing(self.fileno())  # discards what is still buffered
             raise OutputLost(error) from error
 
 
@@ -36,15 +36,15 @@ class _Messages(io.FileIO):
     def write(self, data: object) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
-        except OSError:  # there is nowhere left to say it, and what is computed is no less right
+        except OSError:  # it cannot be reported anywhere, and the results are still right
             _to_nothing(self.fileno())
             return len(memoryview(data))  # type: ignore[arg-type]
 
 
 def check_streams() -> bool:
-    """Put these in the place of Python's standard streams; False where standard output is closed.
+    """Replace Python's standard streams by these classes; returns False if standard output is closed.
 
-    A closed stream's number would be given to the next file that is opened, and what is printed written into it.
+    A closed stream is opened on os.devnull. Otherwise the next opened file would get its descriptor, and the prints.
     """
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
         if stream is None:
@@ -59,7 +59,7 @@ def check_streams() -> bool:
 
 
 def _text(raw: io.FileIO, like: TextIO | None, errors: str) -> TextIO:
-    """Text for a file; a character that the encoding has not is written as its escape."""
+    """A text stream for a file; a character that the encoding lacks is written as its escape."""
     buffered = io.BufferedWriter(raw)
     at_once = isinstance(like, io.TextIOWrapper) and like.line_buffering
     encoding = like.encoding if like is not None else None
@@ -67,7 +67,7 @@ def _text(raw: io.FileIO, like: TextIO | None, errors: str) -> TextIO:
 
 
 def _to_nothing(number: int) -> None:
-    """Let a file descriptor write to, and read from, nothing."""
+    """Redirect a file descriptor to os.devnull."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != number:
         os.dup2(nothing, number)

@@ -1,1 +1,1 @@
-"""`kl plan`: what a training run would take, each solver's in a file of its own."""
+"""`kl plan`: the forecast of a training run, with one file for each solver."""

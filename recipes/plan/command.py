@@ -1,4 +1,4 @@
-"""`kl plan`: what a training run would take, before it runs: memory, parameters and seconds."""
+"""`kl plan`: memory, parameters and seconds of a training run, before it runs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plan(
 
 
 def become_first_of(machine: TrainedExpansion, processes: Processes, device: str) -> None:
-    """Give the machine rank 0's share; on a CPU as many threads as Lightning will give each rank of its machine."""
+    """Give the machine rank 0's share and, on a CPU, as many threads as Lightning will give each rank."""
     import torch
 
     from kl.distributed.ranks import FirstOfMany

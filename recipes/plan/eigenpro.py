@@ -1,4 +1,4 @@
-"""The plan of `kl fit --solver eigenpro`, with that of the exact limit beside it."""
+"""The plan of `kl fit --solver eigenpro`, with the plan of its exact limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_eigenpro(machine: KernelMachine, run: PreparedRun) -> RunForecast:
 def plan_limit(machine: KernelMachine, run: PreparedRun, memory: str) -> dict[str, Any]:
     """Solver, bytes and predicted seconds of the exact limit.
 
-    Solver and seconds are None where the budget does not hold what any solver needs.
+    Solver and seconds are None if the budget is too small for every solver.
     """
     import torch
 
@@ -45,7 +45,7 @@ def plan_limit(machine: KernelMachine, run: PreparedRun, memory: str) -> dict[st
 
     x = run.datamodule.train_set.x
     (n, d), c = x.shape, machine.alpha.shape[1]
-    budget = max(1, parse_memory(memory, run.device) - machine.memory.before_training)  # as the callback has it
+    budget = max(1, parse_memory(memory, run.device) - machine.memory.before_training)  # as in the callback
     solver = choose_solver("auto", n, d, c, budget, torch.device(run.device))
     rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
     needed = direct_memory(n, d, c) if solver == "direct" else pcg_memory(n, d, c, rank, panels)

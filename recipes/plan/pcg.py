@@ -1,4 +1,4 @@
-"""The plan of `kl fit --solver pcg`; its exact limit is what it converges to, and is not planned."""
+"""The plan of `kl fit --solver pcg`; the exact limit is not planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plans of all solvers have in common: the run that is planned, its memory, and rows of their tables."""
+"""The common parts of all solvers' plans: the planned run, its memory, and rows of the tables."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class PreparedRun:
     epochs: int
     device: str
     memory: str | None
-    """The budget as --memory has it; None where the exact limit is left out."""
+    """The value of --memory; None if the exact limit is left out."""
     seconds_reading_data: float
     seconds_planning: float
 
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What a solver says of a prepared run, beside its memory and its parameters."""
+    """A solver's forecast of a prepared run, besides its memory and its parameters."""
 
     results: dict[str, Any]
-    """For --json; the seconds' names begin with seconds_."""
+    """The values for --json; names of seconds begin with seconds_."""
     tables: Callable[[dict[str, Any]], list[Table]]
-    """The tables for people, of all results; that of the memory stands above them."""
+    """Makes the tables for people, which follow the table of the memory, from all results."""
 
 
 def plan_memory(machine: TrainedExpansion, run: PreparedRun) -> RunForecast:
-    """The plan of a solver that has no forecast of its own: its parameters, and the seconds that were spent so far."""
+    """The plan of a solver without a forecast of its own: its parameters, and the seconds spent so far."""
     from recipes.output.report import readable_seconds
 
     spent = run.seconds_reading_data + run.seconds_planning
@@ -99,7 +99,7 @@ def parameter_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def traffic_row(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """What several ranks exchange, one row; none of a single one. The seconds of a plan do not count it."""
+    """One row with the bytes that ranks exchange, which a plan's seconds do not count; no row for a single rank."""
     from kl.system.memory import format_memory
 
     return [("sent to each rank in a step", format_memory(results["bytes_per_step"]))] if results["ranks"] > 1 else []
@@ -109,7 +109,7 @@ def time_table(
     results: dict[str, Any],
     parts: list[tuple[str, float | None]],  # None: not predicted
 ) -> Table:
-    """The predicted seconds by part, and those of all."""
+    """The predicted seconds by part, and in total."""
     from kl.system.wording import counted
     from recipes.output.report import readable_seconds
 

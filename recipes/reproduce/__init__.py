@@ -1,1 +1,1 @@
-"""`kl reproduce`: the experiments of the papers, each in one command, held against the published numbers."""
+"""`kl reproduce`: the experiments of the papers, each in one command, compared with the published numbers."""

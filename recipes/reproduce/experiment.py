@@ -18,15 +18,15 @@ class Experiment(ABC):
     """
 
     name: ClassVar[str]
-    """As it is typed."""
+    """The name on the command line."""
     title: ClassVar[str]
-    """A line for a list."""
+    """One line for the list of experiments."""
     source: ClassVar[str]
     """Paper, section, table or figure."""
 
     @abstractmethod
     def points(self, setting: Setting, results: Results) -> list[Point]:
-        """The points that can be named by now; asked again with their results, until no new ones come."""
+        """The points that the results so far determine; called again with their results, until no new points come."""
 
     @abstractmethod
     def present(self, setting: Setting, results: Results) -> Presentation:

@@ -1,4 +1,4 @@
-"""The published numbers that experiments are held against, each with its source. Errors are fractions in [0, 1]."""
+"""The published numbers that experiments are compared with, each with its source. Errors are fractions in [0, 1]."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SYNTHETIC_2_SOURCE = f"{B18} section 4, Synthetic 2"
 
 # [MB19]: MNIST, Gaussian of bandwidth 5, one GPU of 12 GB: test error after epochs 1 to 5.
 EIGENPRO_2_MNIST = (0.0153, 0.0143, 0.0130, 0.0123, 0.0128)
-# What it chose, by the names that ours has them by.
+# The parameters that it chose, by the names that they have in our results.
 EIGENPRO_2_MNIST_PLAN = {
     "lambda_1": ("lambda_1", 0.153),
     "lambda_1_damped": ("lambda_1 of the damped kernel", 6.66e-4),

@@ -26,11 +26,11 @@ WARNINGS = {  # by the source of the rows
 
 
 class Runner:
-    """Runs experiments, whose points are kept in one folder, so that they share them.
+    """Runs experiments. Their points are kept in one folder, so that experiments share them.
 
     Args:
-        setting: scale and where to compute.
-        log_dir: `points/` holds the points, NAME-SCALE/ what an experiment shows.
+        setting: the scale, and where to compute.
+        log_dir: the folder of `points/`, and of NAME-SCALE/ with the output of each experiment.
     """
 
     def __init__(self, setting: Setting, log_dir: Path) -> None:
@@ -39,7 +39,7 @@ class Runner:
         self.sweep = Sweep(self.store, setting.context)
 
     def run(self, experiment: Experiment) -> tuple[dict[str, Any], Presentation]:
-        """Compute what is missing, draw, write, and return the record and what it shows.
+        """Compute missing points, draw, write, and return the record and the presentation.
 
         Raises:
             KLError: a point cannot be computed; those before it are kept.
@@ -55,7 +55,7 @@ class Runner:
         return record, shown
 
     def compute(self, experiment: Experiment) -> dict[Point, Result]:
-        """The results of all points of an experiment; those that only results can name come after them."""
+        """The results of all points of an experiment; points that depend on results are computed after them."""
         results: dict[Point, Result] = {}
         while True:
             points = experiment.points(self.setting, results)
@@ -64,11 +64,11 @@ class Runner:
             results |= self.sweep.run([point for point in points if point not in results])
 
     def folder(self, experiment: Experiment) -> Path:
-        """Where an experiment's figures and numbers are."""
+        """The folder of an experiment's figures and numbers."""
         return self.log_dir / f"{experiment.name}-{self.setting.scale}"
 
     def record(self, experiment: Experiment, results: dict[Point, Result], shown: Presentation) -> dict[str, Any]:
-        """The experiment as results.json has it."""
+        """The content of an experiment's results.json."""
         points = [self.store.record(point) or {} for point in results]
         sources = {str(result["data_source"]) for result in results.values() if "data_source" in result}
         return {
@@ -135,7 +135,7 @@ def choose(name: str) -> list[Experiment]:
     """The experiment of that name, or all.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no experiment of that name.
     """
     from difflib import get_close_matches
 

@@ -1,4 +1,4 @@
-"""The scale of an experiment, and which data it has for it."""
+"""The scale of an experiment, and the data that it uses at that scale."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TITLES = {
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
     "digits": "digits",
 }
-# The bandwidths of [B18], of the Gaussian and of the Laplacian kernel. Digits have no published ones: half the median
-# distance and the median distance, which is what the paper's are on MNIST.
+# The bandwidths of the Gaussian and of the Laplacian kernel, from [B18]. Digits have no published ones; theirs are half
+# the median distance and the median distance, as the paper's are on MNIST.
 BANDWIDTHS = {"mnist": (5.0, 10.0), "fashion-mnist": (5.0, 10.0), "cifar10": (5.0, 10.0), "digits": (1.5, 3.0)}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How large an experiment is to be: "tiny" (seconds, on digits), "quick" (a minute), "full" (the paper's size)."""
+    """The size of an experiment: "tiny" (seconds, on digits), "quick" (a minute), "full" (the paper's size)."""
 
     scale: str
     context: Context = field(default_factory=Context)
@@ -32,7 +32,7 @@ class Setting:
         check_one_of("scale", self.scale, SCALES)
 
     def data(self, name: str) -> str:
-        """The set to use where the paper has `name`: digits at the tiny scale, and at the quick one without the files.
+        """The set to use for the paper's `name`: digits at the tiny scale, and at the quick scale without its files.
 
         At the full scale a set that is missing is downloaded.
         """
@@ -41,11 +41,11 @@ class Setting:
         return name
 
     def distinct(self, *names: str) -> list[str]:
-        """Those of the sets that do not come down to the same one."""
+        """The first of the names for each different set of `data(name)`."""
         return list({self.data(name): name for name in reversed(names)}.values())[::-1]
 
     def sample(self, name: str, n: int | None, test_size: int | None = None, seed: int = 0, **options: bool) -> Sample:
-        """A draw of at most n rows of `data(name)`; all of them where n is None or no fewer than there are."""
+        """A draw of at most n rows of `data(name)`; all rows if n is None or the set has no more."""
         data = self.data(name)
         rows = ROWS.get(data)
         fewer = None if n is None or (rows is not None and n >= rows) else n
@@ -55,7 +55,7 @@ class Setting:
         return Sample(data=data, n=fewer, test_size=test_size, seed=seed, **options)
 
     def sizes(self, name: str, *sizes: int) -> list[int]:
-        """Those of the sizes that `data(name)` has rows for, at most."""
+        """The sizes in increasing order, each cut to the number of rows of `data(name)`, without repeats."""
         rows = ROWS[self.data(name)]
         return sorted({min(size, rows) for size in sizes})
 
@@ -78,5 +78,5 @@ def on_disk(name: str, data_dir: str | None) -> bool:
 
 
 def title(data: str) -> str:
-    """A set's name as figures have it."""
+    """A set's name in figures."""
     return TITLES.get(data, data)

@@ -10,12 +10,12 @@ from recipes.reproduce.sweep.point import Point, Results
 from recipes.reproduce.table import DataFrame, sweep_table
 
 MNIST_NOISES = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Levels of label noise in every exact solve of MNIST: further right-hand sides cost next to nothing."""
+"""Levels of label noise in every exact solve of MNIST, because further right-hand sides cost next to nothing."""
 EPOCHS = 20  # [B18] Tables 3-4
 
 
 def whole(setting: Setting, data: str, kernel: KernelSpec) -> Exact:
-    """The exact interpolant of a whole set, gray where it has colours, as [B18] has it."""
+    """The exact interpolant of a whole set; colour images are turned gray, as in [B18]."""
     n = setting.choose(tiny=200, quick=3000, full=None)
     return exact(setting, data, n, kernel, 0, MNIST_NOISES if data == "mnist" else (0.0,))
 
@@ -33,7 +33,7 @@ def overfitted(sample: Sample, kernel: KernelSpec, noise: float, epochs: int) ->
 
 
 def whole_points(setting: Setting, *names: str) -> list[Point]:
-    """Both for each set and kernel."""
+    """`whole_fit` and `whole` for each set and kernel."""
     return [
         make(setting, data, kernel)
         for data in setting.distinct(*names)

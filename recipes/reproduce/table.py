@@ -20,14 +20,14 @@ Row = dict[str, Any]
 
 
 def table(rows: Iterable[Row]) -> DataFrame:
-    """Rows as a table of Python's own values: an integer stays one, beside a None too, and so does a float."""
+    """Rows as a table of Python objects, in which integers and floats keep their types, even beside None."""
     import pandas as pd
 
     return pd.DataFrame(list(rows), dtype=object)
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a table has no value there."""
+    """Whether a value of a table is missing, that is None or NaN."""
     return value is None or value != value
 
 
@@ -39,13 +39,13 @@ def stacked(tables: Iterable[DataFrame]) -> DataFrame:
 
 
 def rows_of(frame: DataFrame, columns: str | None = None) -> list[Row]:
-    """The rows of a table as records, with all columns or those named; None where there is no value."""
+    """The rows of a table as records, with all columns or those named; missing values are None."""
     chosen = (frame if columns is None else frame[columns.split()]).astype(object)
     return chosen.where(chosen.notna(), None).to_dict("records")
 
 
 def derived(frame: DataFrame, **columns: Callable[[Row], Any]) -> DataFrame:
-    """The table with further columns, each a function of a row, which has the columns before it."""
+    """The table with further columns, each a function of the row with all columns before it."""
     rows = frame.to_dict("records")
     for row in rows:
         for name, value in columns.items():
@@ -54,17 +54,17 @@ def derived(frame: DataFrame, **columns: Callable[[Row], Any]) -> DataFrame:
 
 
 def groups(frame: DataFrame, by: str | list[str]) -> list[DataFrame]:
-    """The rows of equal values there, in the order in which these first appear."""
+    """One table for each value of the columns `by`, in the order in which the values first appear."""
     return [own for _, own in frame.groupby(by, sort=False, dropna=False)]
 
 
 def sweep_table(points: Iterable[Point], results: Results, **columns: Callable[[Row], Any]) -> DataFrame:
     """A row for each point.
 
-    It has the fields of the kernel, the sample, the point and the result by their names, the later in place of the
-    earlier ones. `point` and `spec` are the point and its kernel, `kernel` the kernel's name, `data` and `set` where
-    the rows came from and its title; `m` and `q` those of EigenPro; `fitted_at` the first epoch without a training
-    error, or None; and `columns` are as `derived` has them.
+    It has the fields of the kernel, the sample, the point and the result by their names; of equal names the last wins.
+    `point` and `spec` are the point and its kernel, `kernel` is the kernel's name, `data` the source of the rows and
+    `set` its title, `m` and `q` those of EigenPro, and `fitted_at` the first epoch without a training error, or None.
+    `columns` are further columns, as in `derived`.
     """
     found = []
     for point in points:
@@ -81,10 +81,10 @@ def sweep_table(points: Iterable[Point], results: Results, **columns: Callable[[
 
 
 def by_epoch(runs: DataFrame) -> DataFrame:
-    """A row for each epoch of each run, with the run's index; an epoch that broke off has none.
+    """A row for each epoch of each run, with the run's index; an incomplete epoch has no row.
 
     It has the columns of the run, and `epoch` (from 1), `seconds` (of training steps until its end), `train_mse`,
-    `train_error` and `test_error` (None of an epoch without a test).
+    `train_error` and `test_error` (None for an epoch without a test).
     """
     found, index = [], []
     for at, run in zip(runs.index, runs.to_dict("records"), strict=True):
@@ -111,7 +111,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def spread(values: Iterable[float]) -> float:
-    """The sample standard deviation of a group, for `agg`; 0 of a single value."""
+    """The sample standard deviation of a group, for `agg`; 0 for a single value."""
     found = list(values)
     if len(found) == 1:
         return 0.0

@@ -1,4 +1,4 @@
-"""From options to objects: the data module and the kernel."""
+"""The data module, the kernel and the machine that options describe."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Number = TypeVar("Number", int, float)
 def build_data(
     options: DataOptions, seed: int, centers: int = 0, shift: bool = True, memory: str = "auto"
 ) -> KernelDataModule:
-    """The data module that --data and the options beside it describe; a stream's sample has as many rows as centres.
+    """The data module that --data and its options describe; a stream's sample has at least as many rows as centres.
 
-    `shift` says whether the kernel is shift-invariant, so that features may be; `memory` is for reading a .npz file.
+    `shift` says whether features may be shifted, as with a shift-invariant kernel; `memory` is for reading a .npz file.
 
     Raises:
-        InputError: an option is out of its range or does not apply, or the data cannot be had.
+        InputError: an option is out of its range or does not apply, or the data is not available.
     """
     from datamodules import ArrayDataModule, build_datamodule
 
@@ -69,7 +69,7 @@ def build_data(
 
 
 def build_kernel(options: KernelOptions) -> Kernel:
-    """The kernel that --kernel and the options beside it describe.
+    """The kernel that --kernel and its options describe.
 
     Raises:
         InputError: the kernel is unknown, or a parameter is out of its range or not one of this kernel.
@@ -101,7 +101,7 @@ def build_run(
     """The data module and the machine of a training run.
 
     Raises:
-        InputError: an option is out of its range or does not apply, or the data cannot be had.
+        InputError: an option is out of its range or does not apply, or the data is not available.
     """
     centers = solver.centers or "2000"
     sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
@@ -117,9 +117,9 @@ def build_machine(
     run: RunOptions,
     datamodule: KernelDataModule,
 ) -> TrainedExpansion:
-    """The machine that --solver and the options beside it describe, not yet fitted.
+    """The machine that --solver and its options describe, not yet fitted.
 
-    Centres of a file are encoded as the training rows are, which are read for that.
+    Centres from a file are encoded like the training rows, so the training rows are read first.
 
     Raises:
         InputError: an option is out of its range.
@@ -142,7 +142,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor:
-    """The number or the array that --centers means; 2000 where it is not given.
+    """The number or the array that --centers means; 2000 if it is not given.
 
     Raises:
         InputError: it is neither a whole number nor a .npz file with an array centers.
@@ -177,7 +177,7 @@ def parse_auto(name: str, text: str, kind: type[Number]) -> Number | str:
 
 
 def check_new_file(option: str, path: Path) -> None:
-    """Check where a file is to be written, before there is what to write.
+    """Check the path of a file to write, before its content is computed.
 
     Raises:
         InputError: the folder is missing, or something that is no file is there.
@@ -193,7 +193,7 @@ def check_run(options: RunOptions) -> None:
     """Check the options that every computation has.
 
     Raises:
-        InputError: one is out of its range.
+        InputError: an option is out of its range.
     """
     import torch
 

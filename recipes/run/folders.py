@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, what is left there of killed runs, and what a run that never started takes away."""
+"""The folder of a run: its path, the removal of what killed runs left, and of what a run that never started wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
     """The file that --resume means.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     if options.resume is None:
         return None
@@ -36,7 +36,7 @@ def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:
 
 
 def run_folder(options: TrainerOptions, name: str, resume: Path | None) -> tuple[Path, set[Path]]:
-    """Where a run writes, a new folder or that of the run it goes on with, and what was there before.
+    """The folder of a run, new or that of the run which it resumes, and the paths that existed before.
 
     Raises:
         InputError: no file can be written there.
@@ -69,7 +69,7 @@ def new_version(folder: Path) -> Path:
 
 
 def remove_new(folder: Path, before: set[Path]) -> None:
-    """Take away what a run that never started has written: `before` are the paths that were there."""
+    """Remove what a run that never started has written; `before` are the paths that existed before it."""
     for path in sorted({*folder.rglob("*"), folder, *folder.parents} - before, reverse=True):
         if not path.is_dir():
             path.unlink()
@@ -78,7 +78,7 @@ def remove_new(folder: Path, before: set[Path]) -> None:
 
 
 def require_writable(folder: str) -> None:
-    """Check that a folder is one or can be made, and that files can be written there; what this makes, it removes.
+    """Check that a folder exists or can be made, and is writable; folders that this check makes are removed.
 
     Raises:
         InputError: no file can be written there.
@@ -101,10 +101,10 @@ def require_writable(folder: str) -> None:
 
 
 def remove_dead_runs(parent: Path) -> None:
-    """Remove parts of checkpoints and folders without a file, where no living process owns them.
+    """Remove partial checkpoints, and run folders without a file, unless a living process owns them.
 
     Args:
-        parent: the folder of the version_N; the process of each holds a lock on it.
+        parent: the folder of the run folders version_N; a living process holds a lock on its own.
     """
     for folder in parent.glob("version_*"):
         if not (folder.name[8:].isdigit() and folder.is_dir()):
@@ -123,7 +123,7 @@ def _has_files(folder: Path) -> bool:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder of empty folders; one that has got a file meanwhile stays."""
+    """Remove a folder of empty folders; it stays if it has got a file meanwhile."""
     with suppress(OSError):
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir()

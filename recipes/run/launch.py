@@ -1,7 +1,7 @@
-"""The ranks of `--devices N`: started and watched by the part of torch that does it for torchrun.
+"""The ranks of `--devices N`: started and watched by the part of torch that torchrun uses, too.
 
-torch.distributed.elastic.multiprocessing ends all where one fails. torchrun's agent around it is left out: it restarts
-ranks, looks up this machine's full name again and again, and reports a failure in thirty lines.
+torch.distributed.elastic.multiprocessing ends all ranks if one fails. torchrun's agent around it is left out, because
+it restarts ranks, looks up this machine's full name again and again, and reports a failure in thirty lines.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
     from recipes.run.processes import Processes
 
-POLL = 0.1  # seconds between two looks at the ranks
+POLL = 0.1  # seconds between two checks of the ranks
 AT_ONCE = 10  # seconds; a rank that is killed later was killed by torch, 30 s after it was asked to end
 
 
 def launch_ranks(processes: Processes) -> NoReturn:
-    """Run this command once for every device of this machine, and end as these processes do.
+    """Run this command once for every device of this machine, and exit with the result of these processes.
 
-    Where one fails the others get SIGTERM, and 30 s later SIGKILL. The one that is to blame is reported, alone.
+    If one fails, the others get SIGTERM, and 30 s later SIGKILL. Only the process that is to blame is reported.
     """
     from torch.distributed import TCPStore
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, start_processes
 
-    torch_says = logging.getLogger("torch.distributed.elastic")  # in many lines, what is said here in one
+    torch_says = logging.getLogger("torch.distributed.elastic")  # silenced, because it reports in many lines
     torch_says.addHandler(logging.NullHandler())
     torch_says.propagate = False
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # none: they raise KeyboardInterrupt, as in all commands
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # heard while one process trains, too
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # no signals, so that they raise KeyboardInterrupt
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a single training process hears SIGINT, too
         signal.signal(signal.SIGINT, signal.default_int_handler)
     node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
     shared = {PARENT: str(os.getpid()), "NODE_RANK": node}
     if "MASTER_PORT" not in os.environ and node == "0":
-        # The ranks meet in a store of this process: no other program can take its port before they come.
+        # The ranks meet in a store of this process, so that no other program can take its port before them.
         address = os.environ.get("MASTER_ADDR", "127.0.0.1")
         store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
         shared |= {"MASTER_ADDR": address, "MASTER_PORT": str(store.port)}
@@ -71,14 +71,14 @@ def launch_ranks(processes: Processes) -> NoReturn:
 
 
 def _command() -> list[str]:
-    """This process's own command, for another."""
+    """The command that starts this program again."""
     module = sys.modules["__main__"].__spec__
     program = [os.path.abspath(sys.argv[0])] if module is None else ["-m", module.name.removesuffix(".__main__")]
     return [sys.executable, *program, *sys.argv[1:]]
 
 
 def interrupted(said: Mapping[int, LastWords | None]) -> tuple[str, int]:
-    """What the first rank has said that Ctrl-C has ended, and the exit code."""
+    """The report of the first rank that Ctrl-C ended, and the exit code."""
     messages = [words.message for words in said.values() if words is not None and words.code == INTERRUPTED]
     return messages[0] if messages else "error: interrupted", INTERRUPTED
 
@@ -86,16 +86,16 @@ def interrupted(said: Mapping[int, LastWords | None]) -> tuple[str, int]:
 def blamed(
     names: list[str], said: Mapping[int, LastWords | None], failures: Mapping[int, ProcessFailure]
 ) -> tuple[str, int]:
-    """What is to be said of the end of a run, if anything, and the exit code.
+    """The message about the end of a run, empty if there is nothing to report, and the exit code.
 
     Args:
-        names: of the ranks of this machine.
-        said: what they have said, by their number on this machine.
-        failures: those that did not end well.
+        names: the names of the ranks of this machine.
+        said: the reports of these ranks, by their number on this machine.
+        failures: the failures among these ranks, by their number.
     """
     began = min((failure.timestamp for failure in failures.values()), default=0)
-    # A rank that was killed is to blame before one that failed, and that before one that ended because of another,
-    # of which the first to say so is taken: kind, rank or time, message, exit code.
+    # The blame goes to a rank that was killed; else to one that failed; else to the first that reported to have ended
+    # because of another. Each entry is its kind, rank or time, message and exit code.
     ends: list[tuple[int, float, str, int]] = []
     for i, failure in failures.items():
         words, code = said[i], failure.exitcode

@@ -1,6 +1,6 @@
-"""The processes that train together: how many there are, and which of them writes files and speaks.
+"""The processes that train together: their number, and which of them writes files and logs.
 
-kl and Lightning take seconds to import: a process that only starts others does without.
+A process that only starts others does not import kl and Lightning, because these imports take seconds.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from kl.errors import InputError
 
 STRATEGY = "kernel_parallel"
-PER_CORE = 4  # processes on a CPU, at the most: more than one is of use in tests only
+PER_CORE = 4  # the most processes per CPU core; more than one is useful in tests only
 
 
 @dataclass(frozen=True)
 class Processes:
-    """What --devices and --num-nodes ask for, here and now."""
+    """The processes that --devices and --num-nodes ask for."""
 
     devices: int | list[int]
-    """Of each machine, as Lightning's Trainer takes them: how many, or which GPUs."""
+    """The devices of each machine, as in Lightning's Trainer: their number, or the numbers of GPUs."""
     num_nodes: int
     environment: ClusterEnvironment | None
-    """Who started them: torchrun, SLURM or this command; None where nobody did, or one process trains alone."""
+    """What started them: torchrun, SLURM or this command; None before they are started, or if one trains alone."""
 
     @property
     def here(self) -> int:
-        """How many there are on this machine."""
+        """The number of processes on this machine."""
         return self.devices if isinstance(self.devices, int) else len(self.devices)
 
     @property
     def size(self) -> int:
-        """How many there are, on all machines."""
+        """The number of processes on all machines."""
         return self.here * self.num_nodes
 
     @property
     def to_start(self) -> bool:
-        """Whether this process has to start those of this machine."""
+        """Whether this process must start the processes of this machine."""
         return self.size > 1 and self.environment is None
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this process is the one that writes files and logs."""
         return self.environment is None or (self.environment.node_rank() == 0 and self.environment.local_rank() == 0)
 
 
@@ -55,7 +55,7 @@ def find_processes(options: TrainerOptions, run: RunOptions) -> Processes:
     """The processes of a run.
 
     Raises:
-        InputError: an option is out of its range, or others than those asked for have been started.
+        InputError: an option is out of its range, or another number of processes has been started.
     """
     if options.strategy not in ("auto", STRATEGY):
         raise _wrong(f"strategy must be one of auto, {STRATEGY}; got {options.strategy!r}")
@@ -82,10 +82,10 @@ def device_of(options: RunOptions) -> str:
 
 
 def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
-    """How many devices --devices means, or which.
+    """The number of devices that --devices means, or the numbers of GPUs.
 
     Raises:
-        InputError: it is no such thing, or there are fewer.
+        InputError: the text means neither, or there are fewer devices.
     """
     import torch
 
@@ -107,7 +107,7 @@ def parse_devices(text: str, on_gpu: bool) -> int | list[int]:
 
 
 def check_most(name: str, value: int, on_gpu: bool) -> int:
-    """`value`; InputError where it is more processes than a machine is good for."""
+    """`value`; InputError if it is more processes than a machine may have."""
     import torch
 
     most = torch.cuda.device_count() if on_gpu else PER_CORE * (os.cpu_count() or 1)
@@ -118,7 +118,7 @@ def check_most(name: str, value: int, on_gpu: bool) -> int:
 
 
 def _require_open_files(size: int) -> None:
-    """InputError where this process may not open as many files as one of `size` ranks does: gloo would end it."""
+    """Let this process open as many files as one of `size` ranks needs; InputError if its hard limit is lower."""
     import resource
 
     (soft, hard), least = resource.getrlimit(resource.RLIMIT_NOFILE), 128 + 8 * size
@@ -133,7 +133,7 @@ def _require_open_files(size: int) -> None:
 
 
 def _check_numbers() -> None:
-    """InputError where an environment variable that says which process this is, or where the first listens, is bad."""
+    """InputError if an environment variable with a process's number, a count or a port has no valid number."""
     for name in ("MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         text, most = os.environ.get(name, "0"), 65535 if name == "MASTER_PORT" else 10**6
         if not (text.isascii() and text.isdigit() and int(text) <= most):
@@ -144,7 +144,7 @@ def _check_numbers() -> None:
 
 
 def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
-    """Where these processes come from, and who has started all of them, if not this command."""
+    """The environment of these processes, and the name of what started all of them: torchrun, SLURM or ""."""
     by_torchrun, by_another = "TORCHELASTIC_RUN_ID" in os.environ, "LOCAL_RANK" in os.environ
     if size > 1 or by_torchrun:
         _check_numbers()
@@ -156,9 +156,9 @@ def _environment(size: int) -> tuple[ClusterEnvironment | None, str]:
         return TorchElasticEnvironment(), "torchrun"
     if SLURMEnvironment.detect():
         try:
-            # Lightning would save in the middle of an epoch, from which nothing goes on: the last epoch's end is kept.
+            # No requeue, because Lightning would save inside an epoch, and runs resume only from the end of one.
             return SLURMEnvironment(auto_requeue=False), "SLURM"
-        except RuntimeError as error:  # it misses --ntasks-per-node
+        except RuntimeError as error:  # --ntasks-per-node is missing
             raise _wrong(f"devices are as many as SLURM's tasks on a machine: {error}") from error
     return (LightningEnvironment() if by_another else None), ""
 

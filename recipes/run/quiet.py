@@ -1,4 +1,4 @@
-"""Training that commands do beside their own lines: a Trainer that writes and shows nothing, and quiet loggers."""
+"""Training without output of its own: a Trainer that writes and shows nothing, and quiet loggers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def quiet_trainer(max_epochs: int, accelerator: str, **options: Any) -> pl.Train
 
     Args:
         max_epochs: epochs to train.
-        accelerator: "auto", "cpu", "gpu", or "cuda" for the same.
-        **options: more of the Trainer's, which take precedence.
+        accelerator: "auto", "cpu", "gpu", or "cuda", which means "gpu".
+        **options: further arguments of the Trainer, which take precedence.
     """
     import pytorch_lightning as pl
 
@@ -38,7 +38,7 @@ def quiet_trainer(max_epochs: int, accelerator: str, **options: Any) -> pl.Train
 
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Raise KeyboardInterrupt where a Trainer is interrupted, which Lightning makes a SystemExit of."""
+    """Raise KeyboardInterrupt if a Trainer is interrupted, in place of Lightning's SystemExit."""
     try:
         yield
     except SystemExit as stop:
@@ -47,7 +47,7 @@ def interrupts_raised() -> Iterator[None]:
 
 @contextmanager
 def quiet_loggers(*names: str) -> Iterator[None]:
-    """Let these loggers say errors alone."""
+    """Let these loggers report errors only."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     for each in loggers:
@@ -60,7 +60,7 @@ def quiet_loggers(*names: str) -> Iterator[None]:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advice off the screen: it does not concern whole-tensor batches."""
+    """Hide Lightning's advice, because it does not apply to whole-tensor batches."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
@@ -70,7 +70,7 @@ def quiet_lightning() -> None:
 
 @contextmanager
 def quiet_writer() -> Iterator[None]:
-    """Do not show errors of the thread that writes event files, which the main thread raises again."""
+    """Hide errors of the thread that writes event files, because the main thread raises them again."""
     usual = threading.excepthook
 
     def show(found: threading.ExceptHookArgs) -> None:
@@ -85,7 +85,7 @@ def quiet_writer() -> Iterator[None]:
 
 
 def silence() -> None:
-    """Leave messages to the first rank, which has the same; errors are still reported."""
+    """Report errors only, because the first rank logs the same messages."""
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A training run: how it goes on from a checkpoint, how it ends, and what is said where it fails."""
+"""A training run: how it resumes from a checkpoint, how it ends, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl.machines.machine import TrainedExpansion
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a disk that takes no more
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a disk that takes no more data
 
 
 @dataclass(frozen=True)
 class Run:
-    """A Trainer with its callbacks, and the checkpoint that it goes on from."""
+    """A Trainer with its callbacks, and the checkpoint from which it resumes."""
 
     trainer: pl.Trainer
     resume: Path | None
     folder: Path | None
-    """Where this process writes the run; None under fast_dev_run and on all ranks but the first."""
+    """The folder to which this process writes; None under fast_dev_run and on all ranks but the first."""
     before: set[Path]
-    """That folder's contents and the folders above it, as far as they were there before the run."""
+    """The folder's contents and the folders above it that existed before the run."""
     held: int | None = None
     """File descriptor of the lock that says that a living process owns the folder."""
 
@@ -43,7 +43,7 @@ class Run:
         """Train, and return the seconds that took, reading the data included.
 
         Raises:
-            InputError: the data or the checkpoint cannot be used, or the checkpoint has had all its epochs.
+            InputError: the data or the checkpoint cannot be used, or the checkpoint has had all epochs already.
         """
         from kl import KernelParallelStrategy
 
@@ -63,13 +63,13 @@ class Run:
             if blamed is error:
                 raise
             raise blamed from error
-        except (KeyboardInterrupt, SystemExit) as stop:  # Lightning answers a signal by SystemExit
+        except (KeyboardInterrupt, SystemExit) as stop:  # Lightning raises SystemExit on a signal
             saved = self._saved_epochs(done)
             said = "no epoch was finished"
             if saved:
                 are = counted(saved, "finished epoch") + (" is" if saved == 1 else " are")
                 said = f"{are} kept; go on with the same command and --resume last"
-                if trained:  # such a run would be told that it has had all its epochs
+                if trained:  # with the same --epochs, resuming would be refused
                     said = f"{are} kept, and the test set is not evaluated: go on with --resume last and more --epochs"
             self._say_interrupted(f"interrupted: {said}")
             raise SystemExit(INTERRUPTED) from stop
@@ -80,14 +80,14 @@ class Run:
         return time.perf_counter() - start
 
     def _test(self, machine: TrainedExpansion, datamodule: KernelDataModule) -> None:
-        """The one pass over the test set of a run with a validation part, by the weights of its best epoch."""
+        """Evaluate a run with a validation part once on the test set, with the weights of its best epoch."""
         from callbacks import BestCheckpoint
         from callbacks.common import find_callback
         from kl.machines.checkpoints import read_checkpoint
 
         kept = find_callback(self.trainer, BestCheckpoint)
         if kept is not None and kept.chooser.best != kept.chooser.last:
-            # Not by the Trainer, which would give the callbacks their states of that epoch, too.
+            # Not loaded by the Trainer, because it would also give the callbacks their states of that epoch.
             checkpoint = machine.ranks.broadcast_result(lambda: read_checkpoint(kept.path))
             machine.on_load_checkpoint(checkpoint)
             machine.load_state_dict(checkpoint["state_dict"])
@@ -98,17 +98,17 @@ class Run:
             remove_new(self.folder, self.before)
 
     def _end_unconnected(self) -> None:
-        """What is left to do where a signal ends this process while it waits for others."""
+        """Report and clean up if a signal ends this process while it waits for other ranks."""
         self._say_interrupted("error: interrupted")
         self._remove_unstarted()
 
     def _say_interrupted(self, text: str) -> None:
-        """All ranks of torchrun and SLURM are interrupted together, and the first speaks."""
+        """Report an interruption; under torchrun and SLURM all ranks are interrupted, and only the first reports."""
         if is_rank() or self.trainer.is_global_zero:
             say_last(text, INTERRUPTED)
 
     def _blamed(self, error: Exception) -> Exception:
-        """The error, with the rank that it came from."""
+        """The error to report: its cause in plain words, with the rank that it came from."""
         import kl.distributed.ranks
 
         error = self._of_checkpoint(error)
@@ -132,7 +132,7 @@ class Run:
         return error
 
     def _of_checkpoint(self, error: Exception) -> Exception:
-        """The error as one of the checkpoint's, where Lightning meets it on taking its own part out of that."""
+        """The error as a `CheckpointError`, if Lightning met it while it restored its own part of the checkpoint."""
         steps = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
         if not steps & {"_restore_modules_and_callbacks", "restore_training_state"}:
             return error
@@ -151,10 +151,10 @@ class Run:
         return any(isinstance(each, KeepOptions) and each.written for each in self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def _saved_epochs(self, before: int) -> int:
-        """How many the last checkpoint has had, of which `before` when this run began."""
+        """The number of finished epochs that the last checkpoint holds, with the `before` epochs of earlier runs."""
         saver = self.trainer.checkpoint_callback
         written = saver is not None and Path(saver.dirpath or "", "last.ckpt").exists()  # type: ignore[attr-defined]
-        # The interrupt may come before the Trainer counts an epoch, and the first rank alone writes checkpoints.
+        # The interrupt may come before the Trainer counts an epoch, and only the first rank writes checkpoints.
         last = getattr(self.trainer.strategy.checkpoint_io, "epochs", 0)
         return max(1, before, last, self.trainer.current_epoch) if written else 0
 

@@ -26,7 +26,7 @@ def check_training(data: DataOptions, solver: SolverOptions, exact: ExactOptions
     """Check the options of a training run before any data is read.
 
     Raises:
-        InputError: one is out of its range, or asks for what there is not yet.
+        InputError: an option is out of its range, or does not go with the others.
     """
     check_solver_options(solver.solver, solver, exact)
     if solver.epochs < 1:
@@ -61,9 +61,9 @@ def new_run(
     name: str,
     kept: dict[str, Any],
 ) -> Run:
-    """Put every callback in its place; `kept` are the options that the run folder's config.yaml repeats.
+    """The run with its Trainer and all callbacks; `kept` are the options for the run folder's config.yaml.
 
-    On all ranks but the first nothing is written or said.
+    Ranks other than the first write and log nothing.
 
     Raises:
         InputError: the log directory cannot be written, or the checkpoint to resume from is not there.
@@ -107,7 +107,7 @@ def new_run(
         if processes.is_first:
             folder, before = run_folder(options, name, resume)
             held = hold(folder)
-        # Lightning asks every rank for these, and takes the folder of the first.
+        # Lightning needs these on every rank, and uses the folder of the first rank.
         path = folder or Path(options.log_dir, name, "of the first rank")
         logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
         observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept, dump_config)]

@@ -23,7 +23,7 @@ REPEATS = 20
 
 
 class Clock:
-    """Counts the seconds that this rank spends in collectives: to start them, and to wait for what is not there yet."""
+    """Counts the seconds that this rank spends in collectives: starting them, and waiting for their results."""
 
     def __init__(self, device: str) -> None:
         self.device, self.seconds = device, 0.0
@@ -44,7 +44,7 @@ class Clock:
         return result
 
     def now(self) -> float:
-        """Seconds, after a GPU has done all it was given."""
+        """The time in seconds, after a GPU has finished all its work."""
         return now(self.device)
 
 
@@ -56,13 +56,13 @@ class Epochs(pl.Callback):
         self.found: list[dict[str, float]] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TrainedExpansion) -> None:  # type: ignore[override]
-        """Look at the clocks."""
+        """Read the clocks."""
         self._before = self.clock.now(), self.clock.seconds, pl_module.ranks.received
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: TrainedExpansion, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look again, after the last step."""
+        """Read the clocks again, after the last step."""
         if batch_idx + 1 == trainer.num_training_batches:
             after = self.clock.now(), self.clock.seconds, pl_module.ranks.received
             values = (b - a for a, b in zip(self._before, after, strict=True))
@@ -70,14 +70,14 @@ class Epochs(pl.Callback):
 
 
 class NothingKept(kl.KernelMachine):
-    """Computes every kernel value in every step, whatever the memory."""
+    """Computes every kernel value in every step, however much memory there is."""
 
     def on_train_start(self) -> None:
-        """Keep nothing."""
+        """Keep no kernel values."""
 
 
 def usual(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Median seconds of some runs."""
+    """Median seconds of `repeats` runs."""
     return statistics.median(seconds_of(work, repeats, device))
 
 
@@ -109,12 +109,12 @@ def link(ranks: Ranks, device: torch.device) -> dict[str, float]:
     ranks.all_gather(large, counts)
     gather = usual(lambda: ranks.all_gather(large, counts), REPEATS, device)
     latency = usual(lambda: ranks.all_reduce_sum(small), 5 * REPEATS, device)
-    # Of a gather the others' part comes in.
+    # A gather receives the parts of the other ranks only.
     return {"bandwidth": MESSAGE * (ranks.size - 1) / ranks.size / gather, "latency": latency}
 
 
 def run(options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Train; what was seen, and whether this is rank 0."""
+    """Train; returns the measurements, and whether this is rank 0."""
     from recipes.options.groups import DataOptions
     from recipes.run.build import build_data
 

@@ -1,4 +1,4 @@
-"""`kl bench distributed`: how training gets faster, and larger, with more ranks, and what the ranks send each other."""
+"""`kl bench distributed`: strong and weak scaling of training over ranks, and the bytes that the ranks exchange."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class DistributedOptions:
 
 @dataclass(frozen=True)
 class Series:
-    """Runs that differ in the number of ranks alone."""
+    """Runs that differ only in the number of ranks."""
 
     name: str
     rows: int
-    """n; of weak scaling, n on one rank."""
+    """n; for weak scaling, n per rank."""
     weak: bool = False
-    """Whether n grows with the ranks, so that each has as much to do in a step."""
+    """Whether n grows with the number of ranks, so that each rank does the same work in a step."""
     keep: bool = False
     """Whether K is kept."""
     centers: int = 0
-    """Of EigenPro 4; 0 is EigenPro 2."""
+    """The number of centres of EigenPro 4; 0 means EigenPro 2."""
 
 
 @takes(DistributedOptions, OutputOptions)
@@ -111,7 +111,7 @@ def parse_ranks(options: DistributedOptions, device: str) -> list[int]:
     """The numbers of ranks to measure, the smallest first; 1 is always among them.
 
     Raises:
-        InputError: they are no such thing, or --scale is none.
+        InputError: --ranks or --scale has no valid value.
     """
     import torch
 
@@ -136,7 +136,7 @@ def count_rows(options: DistributedOptions) -> int:
     """How many training rows the data has.
 
     Raises:
-        InputError: the data cannot be had, or has not as many as --train-size.
+        InputError: the data is not available, or has fewer rows than --train-size.
     """
     from recipes.options.groups import DataOptions
     from recipes.run.build import build_data
@@ -148,7 +148,7 @@ def count_rows(options: DistributedOptions) -> int:
 
 
 def choose_series(options: DistributedOptions, rows: int, ranks: int) -> list[Series]:
-    """What is measured at a scale, where the data has so many rows, on so many ranks at the most."""
+    """The series to measure at a scale, for data of `rows` rows and at most `ranks` ranks."""
     full = options.scale == "full"
     n = min(rows, options.train_size or (20_000 if full else 4_000))
     centers = min(n, 10_000 if full else 2_000)
@@ -161,7 +161,7 @@ def choose_series(options: DistributedOptions, rows: int, ranks: int) -> list[Se
 
 
 def run_one(options: DistributedOptions, series: Series, ranks: int, threads: int, accelerator: str) -> dict[str, Any]:
-    """One run in processes of its own, and what was seen of it."""
+    """Measure one run in processes of its own; returns its options and measurements, or its error."""
     from recipes.bench.child import run_child
 
     n = series.rows * (ranks if series.weak else 1)

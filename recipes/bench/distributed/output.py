@@ -12,7 +12,7 @@ from recipes.output.report import print_table
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """What was measured, series by series."""
+    """Print the measurements, one table for each series."""
     machine = results["machine"]
     typer.echo(
         f"{results['options']['data']} on {machine['gpu'] or machine['cpu']}, {machine['cores']} cores, "
@@ -42,7 +42,7 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
 
 
 def write_figure(folder: Path, results: dict[str, Any]) -> None:
-    """results.png: efficiency over ranks."""
+    """Write results.png: efficiency over ranks."""
     from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PRINT_DPI, figure_style, new_figure
 
     colours = (BLUE, ORANGE, GREEN, GREY)

@@ -1,4 +1,4 @@
-"""Epochs of training beside the limit, and what Lightning, the norm and the training error take of them."""
+"""Epochs of training compared with the limit, and the time in them of Lightning, the norm and the training error."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Case:
     kernel: str
     keep: bool = False
     floats: bool = False
-    """Features that are not 8-bit."""
+    """Whether the features are not 8-bit."""
     precision: str = "high"
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """The name of the case in the table."""
         words = [self.kernel, "K kept" if self.keep else "K not kept"]
         words += ["general floats"] * self.floats + [f"precision {self.precision}"] * (self.precision != "high")
         return ", ".join(words)
@@ -45,7 +45,7 @@ class Case:
 
 
 def cases(kernels: list[str]) -> list[Case]:
-    """Every kernel with K kept and not, on the data as it is and on general floats."""
+    """Every kernel with K kept and not kept on the data itself, and with K not kept on general floats."""
     found = [Case(kernel, keep) for kernel in kernels for keep in (False, True)]
     found += [Case(kernel, floats=True) for kernel in kernels]
     return found + [Case(kernel, floats=True, precision="medium") for kernel in kernels]
@@ -66,7 +66,7 @@ def epoch_tasks(bench: Bench) -> list[Task]:
 
 
 def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]:
-    """The epoch's time, then its parts; on a GPU the parts come from a run of their own, in which clocks wait."""
+    """The epoch's time, then its parts; on a GPU the parts come from a second run, whose clocks wait for the GPU."""
     kernel, on_cpu = bench.kernels[case.kernel], bench.accelerator == "cpu"
     options = {
         "epochs": bench.sizes.epochs,
@@ -99,11 +99,11 @@ def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]
 
 
 def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
-    """What Lightning takes of an epoch, and what the streaming norm and the training error take.
+    """The time in an epoch of Lightning, and of the streaming norm and the training error.
 
-    Lightning: the epoch less its training steps, the loading of batches included. Norm and error: what follows the
-    kernel product in `FittedValues.advance`, but for adding the product to f(X), and the training error over all rows
-    after the last step. Medians over the epochs.
+    Lightning: the epoch less its training steps; this includes the loading of batches. Norm and error: all that follows
+    the kernel product in `FittedValues.advance`, except adding the product to f(X), and the training error over all
+    rows after the last step. The times are medians over the epochs.
     """
     (n, d), c = data.x.shape, data.y.shape[1]
     steps = -(-n // run.detail["batch_size"])

@@ -1,4 +1,4 @@
-"""The exact solve, beside scikit-learn's KernelRidge and plain torch.linalg, all judged by one residual."""
+"""The exact solve, compared with scikit-learn's KernelRidge and plain torch.linalg by the same residual."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 KERNELS = ("gaussian", "laplacian")
 OURS = "kl.interpolate"
 Solver = Callable[["Kernel", Tensor, Tensor], Tensor]
-"""From the kernel, x (n, d) and y (n, c) to the weights alpha (n, c)."""
+"""Maps the kernel, x (n, d) and y (n, c) to the weights alpha (n, c)."""
 
 
 def kl_interpolate(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-    """Ours."""
+    """`kl.interpolate`."""
     import kl
     from kl.system.memory import free_memory
 
@@ -70,7 +70,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def exact_tasks(bench: Bench) -> list[Task]:
-    """One task for each kernel: all solvers take turns, so that a busy machine is the same for all."""
+    """One task for each kernel: the solvers take turns, so that other load on the machine affects all alike."""
     n, d = min(bench.sizes.exact, len(bench.data.x)), bench.data.x.shape[1]
     seconds = bench.sizes.repeats * len(SOLVERS) * (2 * n * n * d + n**3) / (0.4 * bench.rate) + 1
     return [
@@ -83,8 +83,8 @@ def exact_tasks(bench: Bench) -> list[Task]:
 def measure_exact(bench: Bench, kernel_name: str, n: int) -> list[Measurement]:
     """Every solver's fastest time, its ratio to KernelRidge, and its residual.
 
-    Ours gets the float32 features that everyone has; the others the same numbers in float64, those of 8-bit data as our
-    engine reads them, k/255 without the rounding to float32, so that all solve one system.
+    `kl.interpolate` gets the float32 features, the other solvers get them in float64. Of 8-bit data they get k/255
+    without the rounding to float32, as our engine reads it, so that all solve the same system.
     """
     kernel, data = bench.kernels[kernel_name], bench.data.first(n)
     x, y = data.x.to(bench.device), data.y.to(bench.device)
@@ -131,7 +131,7 @@ def measure_exact(bench: Bench, kernel_name: str, n: int) -> list[Measurement]:
 def exact_features(
     x: Tensor,  # shape: (n, d)
 ) -> Tensor:
-    """x in float64; where it is 8-bit, what was rounded to x: r k + b; shape (n, d)."""
+    """x in float64; for 8-bit data the values r k + b before their rounding to float32; shape (n, d)."""
     codes = encode(x)
     if codes is None:
         return x.double()
@@ -176,7 +176,7 @@ def _bandwidth(kernel: Kernel) -> float:
 
 @contextlib.contextmanager
 def _own_warnings_only() -> Iterator[None]:
-    """A peer's advice, as on a singular matrix, is not ours to print: the residual tells."""
+    """Hide warnings of other libraries, as on a singular matrix, because the residual shows the quality."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

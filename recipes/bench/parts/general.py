@@ -1,4 +1,4 @@
-"""General kernel models: an epoch of EigenPro 4 beside the limit, and beside EigenPro 3's."""
+"""General kernel models: an epoch of EigenPro 4 compared with the limit, and with an epoch of EigenPro 3."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BUDGET = "6GB"  # a factor of K(Z, Z) at p = 10000 takes 0.2 GB
 
 @dataclass(frozen=True)
 class GeneralRun:
-    """What was seen of one machine."""
+    """The measurements of one machine."""
 
     seconds: float
-    """Of its fastest epoch."""
+    """Seconds of the fastest epoch."""
     test_error: float | None
-    """After the last."""
+    """The error after the last epoch."""
     batch_size: int
     period: int
 
@@ -34,11 +34,11 @@ def general_tasks(bench: Bench) -> list[Task]:
 
 
 def measure(bench: Bench, n: int, p: int) -> list[Measurement]:
-    """An epoch of EigenPro 4 to the plain product of its flops; EigenPro 4's to EigenPro 3's.
+    """The ratios of an epoch of EigenPro 4 to the plain product of its flops, and to an epoch of EigenPro 3.
 
-    The flops are 2 d for each pair of a row with a centre and, on average, with half of the temporary ones. The
-    projection is by a factor of K(Z, Z) or, as in the papers, by an epoch of EigenPro 2 on the centres; EigenPro 3
-    projects after every batch, and of its epochs with the latter there is one.
+    The flops are 2 d for each pair of a row with a centre and, on average, with half of the temporary centres. The
+    projection is by a factor of K(Z, Z) or, as in the papers, by an epoch of EigenPro 2 on the centres. EigenPro 3
+    projects after every batch.
     """
     kernel = bench.kernels[KERNEL]
     four = train(bench, n, kernel, p, "auto", "factor")

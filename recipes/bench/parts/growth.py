@@ -1,4 +1,4 @@
-"""How an epoch grows with the rows and with the features, beside the limit."""
+"""How the time of an epoch grows with the rows and with the features, compared with the limit."""
 
 from __future__ import annotations
 

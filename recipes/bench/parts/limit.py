@@ -29,9 +29,9 @@ def mm_limit(
     repeats: int = 3,
     device: torch.device | str = "cpu",
 ) -> Limit:
-    """Time X_B X^T for all batches of `batch_size` rows in turn, into memory that is there already.
+    """Time X_B X^T for all batches of `batch_size` rows in turn, into preallocated memory.
 
-    Several layouts are tried on one batch; the fastest is timed on all of them.
+    Several layouts are tried on one batch; the fastest layout is timed on all batches.
     """
     x = x.to(device)
     n, d = x.shape
@@ -78,11 +78,11 @@ def mm_rate(device: torch.device | str) -> float:
 
 
 class Limits:
-    """Limits by the rows and the batch size they belong to, each measured once.
+    """Limits by the shape of the rows and the batch size, each measured once.
 
     Args:
-        repeats: of each; the fastest counts.
-        device: where.
+        repeats: timed passes of each; the fastest counts.
+        device: the torch device.
     """
 
     def __init__(self, repeats: int, device: str) -> None:

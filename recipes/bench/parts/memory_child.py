@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def resident(key: str) -> int | None:
-    """VmRSS (now) or VmHWM (the most so far) of this process in bytes; None where there is no /proc.
+    """VmRSS (now) or VmHWM (the most so far) of this process in bytes; None without /proc.
 
-    Not getrusage: its ru_maxrss starts, on Linux, from that of the process that started this one.
+    getrusage does not serve, because on Linux its ru_maxrss starts from the value of the parent process.
     """
     status = Path("/proc/self/status")
     found = re.search(rf"^{key}:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
@@ -22,9 +22,9 @@ def resident(key: str) -> int | None:
 
 
 def main() -> None:
-    """Train as the specification says; print bytes before the data, at the peak, and what was kept.
+    """Train as the specification says; print the bytes before the data and at the peak, and what was kept.
 
-    A few rows are trained on first: what libraries take for themselves is not part of the budget.
+    A few rows are trained on first, because the memory of the libraries themselves is not part of the budget.
     """
     import numpy as np
     import torch

@@ -1,6 +1,6 @@
 """One library's training as a script: python -P peer_script.py PEER PROBLEM.npz prints one JSON object.
 
-Any Python that has the library can run it: only our own peers import ours.
+Any Python that has the library can run it, because only kl's own entries import kl.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-WARM_UP = 256  # rows trained on first: imports, code generation and threads are not what is compared
+WARM_UP = 256  # rows trained on first, because imports, code generation and threads are not compared
 Problem = dict[str, Any]
 """x (n, d) and y (n, c) float32, labels (n,), kernel, bandwidth, target (mse), device, seed."""
 Scores = Callable[[], np.ndarray]
-"""f(X), shape (n, c), asked for after the clock has stopped."""
+"""f(X), shape (n, c), computed after the clock has stopped."""
 
 
 def kl_eigenpro(p: Problem) -> Scores:
-    """Ours, stopped at the target."""
+    """`kl.KernelMachine`, stopped at the target."""
     import torch
 
     from recipes.bench.parts.training import StopAtMse, train
@@ -39,7 +39,7 @@ def kl_eigenpro(p: Problem) -> Scores:
 
 
 def kl_interpolate(p: Problem) -> Scores:
-    """Ours, exact."""
+    """`kl.interpolate`."""
     import torch
 
     import kl
@@ -65,7 +65,7 @@ def sklearn_kernel_ridge(p: Problem) -> Scores:
 
 
 def sklearn_svc(p: Problem) -> Scores:
-    """Another loss: a hard margin on the labels, so no mse; one-hot predictions."""
+    """One-hot predictions of a hard-margin SVC, which has no mse because its loss is another."""
     from sklearn.svm import SVC
 
     model = SVC(C=1e6, gamma=1 / (2 * p["bandwidth"] ** 2), cache_size=2000).fit(p["x"], p["labels"])
@@ -78,7 +78,7 @@ def xrfm_lstsq(p: Problem) -> Scores:
 
 
 def xrfm_eigenpro(p: Problem) -> Scores:
-    """xRFM's EigenPro with 1, 2, 4.. epochs, each from the start: the time of the first that reaches the target."""
+    """xRFM's EigenPro with 1, 2, 4.. epochs, each from the start; the time is of the first run at the target."""
     for epochs in (2**i for i in range(11)):
         start = time.perf_counter()
         scores = _xrfm(p, "eigenpro", epochs)
@@ -90,14 +90,14 @@ def xrfm_eigenpro(p: Problem) -> Scores:
 
 
 def gpytorch_cg(p: Problem) -> Scores:
-    """GPyTorch's preconditioned conjugate gradients, to a tolerance that the target asks for."""
+    """GPyTorch's preconditioned conjugate gradients, to the tolerance that the target needs."""
     import gpytorch
 
     return _gpytorch(p, gpytorch.kernels.RBFKernel, gpytorch.kernels.MaternKernel)
 
 
 def gpytorch_keops(p: Problem) -> Scores:
-    """The same on KeOps kernels, which never hold K."""
+    """GPyTorch's conjugate gradients on KeOps kernels, which never hold K."""
     from gpytorch.kernels.keops import MaternKernel, RBFKernel
 
     return _gpytorch(p, RBFKernel, MaternKernel)
@@ -145,7 +145,7 @@ def _gpytorch(p: Problem, gaussian: Any, matern: Any) -> Scores:
     kernel.lengthscale = p["bandwidth"]
     kernel = kernel.to(p["device"])
     x, y = (torch.from_numpy(p[name]).to(p["device"]) for name in ("x", "y"))
-    # mse = r^2 mean(y^2) at relative residual r; half of that r is asked for, as its mean over outputs is tested.
+    # mse = r^2 mean(y^2) at relative residual r; the tolerance is r / 2, because GPyTorch tests the mean over outputs.
     tolerance = 0.5 * (p["target"] / float(y.square().mean())) ** 0.5
     settings = gpytorch.settings
     with torch.no_grad(), settings.cg_tolerance(tolerance), settings.max_cg_iterations(5000):
@@ -163,13 +163,13 @@ def _mse(scores: np.ndarray, y: np.ndarray) -> float:
 
 
 def read_problem(path: str) -> Problem:
-    """What `peers.write_problem` wrote."""
+    """Read the problem that `peers.write_problem` wrote."""
     with np.load(path) as file:
         return {name: file[name] if file[name].ndim else file[name].item() for name in file.files}
 
 
 def measure(peer: str, problem: Problem) -> dict[str, Any]:
-    """Warm up on a few rows, train on all; the seconds of that, and how well it fits."""
+    """Warm up on a few rows, then train on all; returns the seconds of training and the training errors."""
     PEERS[peer]({**problem, **{name: problem[name][:WARM_UP] for name in ("x", "y", "labels")}})()
     start = time.perf_counter()
     scores = PEERS[peer](problem)

@@ -1,4 +1,4 @@
-"""Time to a training mse of 1e-4, ours and that of every library that pip installs."""
+"""Time to a training mse of 1e-4, of kl and of other libraries that pip installs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def peer_tasks(bench: Bench) -> list[Task]:
 
 
 def measure_peers(bench: Bench, kernel_name: str, n: int, names: tuple[str, ...] = tuple(PEERS)) -> list[Measurement]:
-    """Every peer's seconds, what it reached, and its time as a ratio to ours."""
+    """The seconds and the mse of every peer, and its time as a ratio to that of kl EigenPro."""
     data = bench.data.first(n)
     with tempfile.TemporaryDirectory(prefix="kl-bench-") as folder:
         file = Path(folder, "problem.npz")
@@ -39,7 +39,7 @@ def measure_peers(bench: Bench, kernel_name: str, n: int, names: tuple[str, ...]
             if name in GAUSSIAN_ONLY and kernel_name != "gaussian":
                 continue
             python = sys.executable if name.startswith("kl") else bench.sizes.peer_python or sys.executable
-            # -P: the folder of the script, with names such as `limit`, is no place to import from.
+            # -P, so that nothing is imported from the script's folder, which has modules such as `limit`.
             outcome = run_child([python, "-P", str(SCRIPT), name, str(file)], bench.sizes.time_limit)
             values = outcome.values
             mse = values.get("train_mse")
@@ -67,7 +67,7 @@ def measure_peers(bench: Bench, kernel_name: str, n: int, names: tuple[str, ...]
 
 
 def write_problem(file: Path, bench: Bench, kernel_name: str, n: int) -> None:
-    """What a peer reads: rows, kernel, target."""
+    """Write what a peer reads: rows, kernel, target."""
     import numpy as np
 
     data, config = bench.data.first(n), bench.kernels[kernel_name].config()
@@ -87,10 +87,10 @@ def write_problem(file: Path, bench: Bench, kernel_name: str, n: int) -> None:
 
 
 def check_python(path: str | None) -> str | None:
-    """The Python that other libraries are run with.
+    """The Python that runs the other libraries.
 
     Raises:
-        InputError: there is none at this path.
+        InputError: there is no Python at this path.
     """
     if path is not None and shutil.which(path) is None:
         raise InputError(f"peer_python must be the path of a Python that has the other libraries; got {path!r}")

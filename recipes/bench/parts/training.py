@@ -1,4 +1,4 @@
-"""Training runs through the real Trainer, with clocks inside: what the epochs are made of."""
+"""Training runs through the real Trainer, with clocks for the parts of an epoch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Clocks(pl.Callback):
     """Adds up the seconds of a KernelMachine's steps by part, epoch by epoch.
 
     Attributes:
-        spent: for each finished epoch, seconds by part: "step", "advance" (f(X) and the norm follow the weights),
-            "sweep" (of that, the kernel product), "finish" (the training error over all rows).
+        spent: for each finished epoch, seconds by part: "step", "advance" (updating f(X) and the norm), "sweep" (the
+            kernel product within "advance"), "finish" (the training error over all rows).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,7 +40,7 @@ class Clocks(pl.Callback):
         self._seconds = dict.fromkeys(PARTS, 0.0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the run measure its parts."""
+        """Give the run a clock for its parts."""
         assert isinstance(pl_module, kl.KernelMachine)  # train() made it
         pl_module.run.clock = self._measure
 
@@ -57,25 +57,25 @@ class Clocks(pl.Callback):
 
 
 class StopAtMse(pl.Callback):
-    """Stops at the end of the first epoch whose training mse is at most `mse`, classification error or not."""
+    """Stops at the end of the first epoch whose training mse is at most `mse`, whatever the classification error."""
 
     def __init__(self, mse: float) -> None:
         self.mse = mse
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the mse over all rows."""
+        """Check the mse over all rows."""
         assert isinstance(pl_module, kl.KernelMachine)  # train() made it
         trainer.should_stop = pl_module.train_metrics["train/mse"] <= self.mse
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The epochs of one run, the first left out."""
+    """The epochs of one run; the first is left out if there are several."""
 
     epochs: list[float]
     """Seconds of each epoch, as callbacks.Timing counts them."""
     setup: float
-    """Seconds until the first step: reading, preconditioner and, where it is kept, K."""
+    """Seconds until the first step: reading, preconditioner and, if K is kept, computing K."""
     inside: list[dict[str, float]] = field(default_factory=list)
     """Seconds by part of each epoch (see Clocks)."""
     detail: dict[str, Any] = field(default_factory=dict)
@@ -83,16 +83,12 @@ class TrainingRun:
 
     @property
     def seconds(self) -> float:
-        """The fastest epoch, as the limit is the fastest pass."""
+        """Seconds of the fastest epoch, because the limit is the fastest pass, too."""
         return min(self.epochs)
 
 
 def budget_for(data: BenchData, keep: bool, subsample: int | None = None) -> int:
-    """Bytes with which all of K is kept, or none of it; K(X, X_S) in both, but where that is all of K.
-
-    Raises:
-        MemoryBudgetError: the device has not got them.
-    """
+    """The budget in bytes that keeps all of K, or none of its rows; K(X, X_S) is kept, unless it is all of K."""
     (n, d), c = data.x.shape, data.y.shape[1]
     s = subsample or default_subsample(n)
     itemsize, coded = data.x.element_size(), encode(data.x) is not None
@@ -108,10 +104,10 @@ def budget_for(data: BenchData, keep: bool, subsample: int | None = None) -> int
 
 
 def require_memory(size: int, device: torch.device | str) -> None:
-    """Check that the device has so many bytes.
+    """Check that the device has `size` free bytes.
 
     Raises:
-        MemoryBudgetError: it has not.
+        MemoryBudgetError: fewer are free.
     """
     if (free := free_memory(device)) < size:
         raise MemoryBudgetError(f"needs {format_memory(size)}, and {format_memory(free)} are free")
@@ -130,7 +126,7 @@ def train(
     precision: str = "high",
     callbacks: tuple[pl.Callback, ...] = (),
 ) -> TrainingRun:
-    """Train for `epochs` epochs through the Trainer; clocks=True looks inside, which on a GPU costs waiting."""
+    """Train for `epochs` epochs through the Trainer; clocks=True times the parts, for which a GPU run must wait."""
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if isinstance(memory, int):
         require_memory(memory, device)
@@ -166,7 +162,7 @@ def fit(
     callbacks: tuple[pl.Callback, ...] = (),
     **options: Any,
 ) -> Timing:
-    """Train through a Trainer that writes and says nothing; `options` are more of the Trainer's."""
+    """Train through a Trainer that writes and logs nothing; `options` are further arguments of the Trainer."""
     from callbacks import Timing
     from recipes.run.quiet import quiet_lightning
 

@@ -1,1 +1,1 @@
-"""What several experiments conclude from their points."""
+"""Analyses of points that several experiments share."""

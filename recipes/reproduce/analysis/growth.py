@@ -18,14 +18,14 @@ COLUMNS = "data kernel bandwidth n seed way fitted noise test_error test_error_n
 
 
 def growth_draws(setting: Setting) -> list[tuple[int | None, int]]:
-    """(n, seed) of the interpolants on MNIST whose error and norm are followed with n; None is all rows."""
+    """(n, seed) of the interpolants on MNIST whose errors and norms are studied as n grows; None means all rows."""
     sizes: dict[int | None, int] = setting.choose(
         tiny={100: 2, 200: 2, 400: 2},
         quick={500: 3, 1000: 3, 2000: 2, 4000: 1},
         full={500: 5, 1000: 5, 2000: 5, 5000: 5, 10_000: 5, 20_000: 3, None: 1},
     )
     rows = ROWS[setting.data("mnist")]
-    few = {None if n is None or n >= rows else n: seeds for n, seeds in sizes.items()}  # those beyond are all rows
+    few = {None if n is None or n >= rows else n: seeds for n, seeds in sizes.items()}  # larger n mean all rows
     return [(n, seed) for n, seeds in few.items() for seed in range(seeds)]
 
 
@@ -35,7 +35,7 @@ def growth_exact(setting: Setting, kernel: KernelSpec, n: int | None, seed: int)
 
 
 def overfitted_draws(setting: Setting) -> list[tuple[int | None, int]]:
-    """The same of the overfitted classifiers, each of which is a run of its own: fewer seeds."""
+    """(n, seed) of the overfitted classifiers, with fewer seeds, because each classifier is a run of its own."""
     seeds = setting.choose(tiny=1, quick=1, full=3)
     return [(n, seed) for n, seed in growth_draws(setting) if seed < (1 if n == 20_000 else seeds)]
 
@@ -47,7 +47,7 @@ def growth_overfitted(setting: Setting, kernel: KernelSpec, n: int | None, seed:
 
 
 def growth_points(setting: Setting, kernel: KernelSpec) -> list[Point]:
-    """All of them for one kernel."""
+    """All interpolants and overfitted classifiers of one kernel."""
     points: list[Point] = [growth_exact(setting, kernel, n, seed) for n, seed in growth_draws(setting)]
     return points + [
         growth_overfitted(setting, kernel, n, seed, noise)
@@ -57,7 +57,7 @@ def growth_points(setting: Setting, kernel: KernelSpec) -> list[Point]:
 
 
 def growth_table(setting: Setting, results: Results, *kernels: KernelSpec) -> DataFrame:
-    """The `both_ways` of all of them, kernel by kernel."""
+    """The table `both_ways` of all these points, kernel by kernel."""
     return stacked(both_ways(growth_points(setting, kernel), results) for kernel in kernels)
 
 
@@ -87,7 +87,7 @@ def both_ways(points: Sequence[Point], results: Results) -> DataFrame:
 
 
 def growth_rows(growth: DataFrame) -> list[Row]:
-    """The records that are kept of such a table."""
+    """The rows of a table of `growth_table` that are kept as results."""
     return [
         row | {f"rkhs_norm_class_{k}": norm for k, norm in enumerate(norms)}
         for row, norms in zip(rows_of(growth, COLUMNS), growth["rkhs_norm_per_class"], strict=True)

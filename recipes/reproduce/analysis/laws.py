@@ -30,19 +30,19 @@ class Law:
 
 
 def fit_power(n: Sequence[float], norms: Sequence[float]) -> Law:
-    """A n^b."""
+    """The law A n^b."""
     return _fit("A n^b", n, norms, None)
 
 
 def fit_exponential(n: Sequence[float], norms: Sequence[float], d: float) -> Law:
-    """A exp(B n^(1/d))."""
+    """The law A exp(B n^(1/d))."""
     return _fit(f"A exp(B n^(1/{d:g}))", n, norms, 1 / d)
 
 
 def best_dimension(n: Sequence[float], norms: Sequence[float], largest: int) -> tuple[int, int]:
     """The d from 1 to `largest` whose exponential law fits best, and the least d whose fit is as good within 5%.
 
-    Where the second is far below the first, the data does not tell d.
+    If the second is far below the first, the data does not determine d.
     """
     residuals = [fit_exponential(n, norms, d).residual for d in range(1, largest + 1)]
     best = int(np.argmin(residuals))
@@ -52,7 +52,7 @@ def best_dimension(n: Sequence[float], norms: Sequence[float], largest: int) -> 
 
 def _fit(name: str, n: Sequence[float], norms: Sequence[float], exponent: float | None) -> Law:
     u, y = _scale(np.asarray(n, dtype=float), exponent), np.log(np.asarray(norms, dtype=float))
-    # Centred: n^(1/d) of a large d differs from 1 by little, and b and a would cancel.
+    # Centred, because n^(1/d) is close to 1 for a large d, so b and a would cancel.
     centre = u.mean()
     b = float(((u - centre) * y).sum() / ((u - centre) ** 2).sum())
     a = float(y.mean() - b * centre)

@@ -1,4 +1,4 @@
-"""What `norm-growth` says: laws of growth, the paper's statements, and why a small bandwidth shows nothing."""
+"""The statements of `norm-growth`: laws of growth, the paper's claims, and why a small bandwidth shows nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME = 0.1  # curves count as coinciding within 10%
 def fit_laws(growth: DataFrame, d: int) -> DataFrame:
     """A row for each kernel and level of noise: `n` and `norm`, lists, and both laws through them.
 
-    `best` and `least` are those of `best_dimension`.
+    `dimensions` is the pair of `best_dimension`.
     """
     solved = growth[growth["way"] == "interpolated"]
     found = solved.groupby(["kernel", "noise"]).first().reset_index()
@@ -61,7 +61,7 @@ def law_sentences(laws: DataFrame, d: int) -> list[str]:
     told = [
         f"{name} with {noise:.0%} noise grows more like the {'exponential' if e.residual < p.residual else 'power'} law"
         for name, noise, (p, e) in zip(laws["kernel"], laws["noise"], pairs, strict=True)
-        if distance(p, e, grid) >= min(p.residual, e.residual)  # the laws are further apart than the better one is off
+        if distance(p, e, grid) >= min(p.residual, e.residual)  # they differ by more than the better law's residual
     ]
     seen += (
         f" {'; '.join(told)}." if told else (" These data cannot tell growth like exp(B n^(1/d)) from a power of n.")
@@ -74,14 +74,14 @@ def law_sentences(laws: DataFrame, d: int) -> list[str]:
 
 
 def distance(power: Law, exponential: Law, n: np.ndarray) -> float:
-    """How far two laws are apart at most, relatively."""
+    """The largest relative difference between two laws."""
     return float(np.abs(exponential(n) / power(n) - 1).max())
 
 
 def noise_raises(growth: DataFrame) -> Claim:
     """That 1% noise raises the norm significantly; `growth` is of one kernel."""
     solved = growth[growth["way"] == "interpolated"].astype({"rkhs_norm": float})
-    found = solved.groupby(["noise", "n"])["rkhs_norm"].agg(["mean", "std"])  # std NaN of a single seed
+    found = solved.groupby(["noise", "n"])["rkhs_norm"].agg(["mean", "std"])  # std of a single seed is NaN
     clean, noisy = found.loc[0.0], found.loc[0.01]
     ratios = noisy["mean"] / clean["mean"]
     spreads = np.hypot(clean["std"], noisy["std"]).clip(lower=1e-12)
@@ -151,7 +151,7 @@ def share_near_one(values: list[float]) -> float:
 
 
 def identity_sentence(growth: DataFrame, spectrum: Row) -> str:
-    """Why nothing shows at a small bandwidth, where it is so."""
+    """Whether K at a small bandwidth is so near to the identity that norms do not depend on the labels."""
     kernel = growth["spec"].iat[0]
     norms = norms_by_n(growth, kernel, max(GROWTH_NOISES))
     near = share_near_one(spectrum["eigenvalues"])

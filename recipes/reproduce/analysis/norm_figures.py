@@ -38,7 +38,7 @@ def draw_norms(growth: DataFrame) -> Figure:
     for each, own in zip(axes.flat, groups(growth, "spec"), strict=True):
         draw_against_n(each, own, "rkhs_norm", title="{set}, {spec.title}, bandwidth {bandwidth:g}")
     sizes = sorted(set(own["n"]))
-    for each in axes[1]:  # sqrt(n): the norm where K is the identity
+    for each in axes[1]:  # sqrt(n) is the norm if K is the identity
         each.plot(sizes, np.sqrt(sizes), color="black", linestyle=":", label=r"$\sqrt{n}$ (K = I)")
         each.legend(*[part[-1:] for part in each.get_legend_handles_labels()], loc="upper left")
     finish(figure, 3)
@@ -67,7 +67,7 @@ def draw_classes(growth: DataFrame) -> Figure:
 
 
 def draw_laws(laws: DataFrame) -> Figure:
-    """The norms, both laws through them (above), and what they leave (below)."""
+    """The norms with both laws (above), and their deviation from the power law (below)."""
     figure, axes = panels(2, laws["kernel"].nunique(), width=3.4, sharex="col", height_ratios=(3, 2))
     named: Style = {"label": "{noise:.0%} noise", "title": "{set}, {spec.title} {bandwidth:g}"}
     for (upper, lower), own in zip(axes.T, groups(laws, "kernel"), strict=True):

@@ -82,7 +82,7 @@ def ranks(setting: Setting) -> tuple[int, ...]:
 
 
 def targets(setting: Setting) -> tuple[float, ...]:
-    """Training mses, falling; runs stop at the last."""
+    """Training mses in falling order; runs stop at the last."""
     return setting.choose(tiny=(1e-2, 3e-3), quick=(1e-2, 1e-3, 1e-4), full=(1e-2, 1e-3, 1e-4))
 
 
@@ -106,9 +106,9 @@ def make_fit(setting: Setting, kernel: KernelSpec, q: int | None) -> Fit:
 
 
 def acceleration(plain: float | None, ours: float | None, at_least: float) -> tuple[float, bool] | None:
-    """plain / ours, and whether that is a lower bound: then plain SGD was not there after `at_least`.
+    """plain / ours, and whether it is a lower bound, because plain SGD had not reached the target after `at_least`.
 
-    None where our own run was not there.
+    None if our own run did not reach the target.
     """
     if ours is None:
         return None
@@ -126,14 +126,14 @@ def in_seconds(plain: Result, ours: Result, target: float) -> tuple[float, bool]
 
 
 def by_q(runs: DataFrame) -> dict[int | None, Row]:
-    """One kernel's runs by the q that was asked for."""
+    """One kernel's runs by the requested q."""
     return {run["asked"]: run for run in rows_of(runs)}
 
 
 def reached_table(runs: DataFrame, goals: Sequence[float]) -> DataFrame:
-    """A row for each run and target: epochs and seconds to it, None where it was not reached.
+    """A row for each run and target: epochs and seconds until the run reached the target, None if it did not.
 
-    `in_epochs` and `in_seconds` are the accelerations over the kernel's run at q = 0, whose common target is `common`.
+    `in_epochs` and `in_seconds` are accelerations over the kernel's run at q = 0; `common` is its `common_target`.
     """
     plain = {run["spec"]: run for run in rows_of(runs[runs["asked"] == 0])}
     pairs = [(at, {**run, "target_mse": goal}) for at, run in enumerate(rows_of(runs)) for goal in goals]
@@ -187,18 +187,18 @@ def draw_factors(reached: DataFrame) -> Figure:
 
 
 def common_target(by_q: dict[int | None, Result], goals: Sequence[float]) -> float:
-    """The smallest target that plain SGD reached; the largest of all where it reached none."""
+    """The smallest target that plain SGD reached; the largest target if it reached none."""
     return min((goal for goal in goals if epochs_of(by_q[0], goal) is not None), default=goals[0])
 
 
 def claims(kernel: KernelSpec, by_q: dict[int | None, Result], goals: Sequence[float], cap: int) -> list[Claim]:
-    """That EigenPro is faster, and gains with q."""
+    """That EigenPro needs fewer epochs at every q, and less time at the automatic q."""
     goal = common_target(by_q, goals)
     needed = {q: epochs_of(fit, goal) for q, fit in by_q.items() if q is not None}
     damped = [value for q, value in needed.items() if q]
     said = ", ".join(f"q={q}: {'more than ' + str(cap) if e is None else f'{e:.1f}'}" for q, e in needed.items())
     plain = needed[0]
-    # Where plain SGD was not there in the epochs that it had, it needs more than them.
+    # If plain SGD did not reach the target, it needs more than the epochs that it ran.
     limit = by_q[0]["epochs"] if plain is None else plain
     faster = None if plain is None and None in damped else all(value is not None and value < limit for value in damped)
     seconds = seconds_of(by_q[0], goal), seconds_of(by_q[None], goal)
@@ -221,7 +221,7 @@ def claims(kernel: KernelSpec, by_q: dict[int | None, Result], goals: Sequence[f
 
 
 def amount(value: float | None) -> str:
-    """Seconds or epochs, or that there are none."""
+    """Seconds or epochs as text; "not reached" for None."""
     return "not reached" if value is None else f"{value:.3g}"
 
 

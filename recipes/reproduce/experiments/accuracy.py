@@ -25,8 +25,8 @@ from recipes.reproduce.sweep.point import Point, Result, Results
 from recipes.reproduce.table import DataFrame, Row, by_epoch, groups, rows_of, stacked, sweep_table
 
 DATA = ("mnist", "cifar10", "fashion-mnist")
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the detail that JPEG may have taken
-EXACT_TOLERANCE = {"mnist": 0.15, "cifar10": 1.5}  # points
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the detail that JPEG may have removed
+EXACT_TOLERANCE = {"mnist": 0.15, "cifar10": 1.5}  # percentage points
 
 
 class Accuracy(Experiment):
@@ -37,7 +37,7 @@ class Accuracy(Experiment):
     source = "[B18] Tables 3-4"
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
-        """A run and its limit for each set and kernel; and for compressed images what the compression has cost."""
+        """A run and its limit for each set and kernel; and, if images are compressed, the effect of the compression."""
         points = whole_points(setting, *DATA)
         limit_found = results.get(limit_in_doubt(setting))
         compressed = limit_found is not None and limit_found["data_source"].endswith("-jpeg")
@@ -77,12 +77,12 @@ class Accuracy(Experiment):
 
 
 def limit_in_doubt(setting: Setting) -> Exact:
-    """The one interpolant that compression changes much: the Gaussian's on CIFAR-10."""
+    """The only interpolant that compression changes much: the Gaussian's on CIFAR-10."""
     return whole(setting, "cifar10", setting.kernels("cifar10")[0])
 
 
 def lost_detail(setting: Setting) -> list[LostDetail]:
-    """The same on fewer rows, for several shares of the detail that JPEG may have taken; two of them on all rows."""
+    """That interpolant on fewer rows with several `SHARES` of the lost detail; at full scale, two on all rows, too."""
     limit_point = limit_in_doubt(setting)
     n = setting.choose(tiny=100, quick=3000, full=10_000)
     few = replace(limit_point.sample, n=n)
@@ -93,7 +93,7 @@ def lost_detail(setting: Setting) -> list[LostDetail]:
 
 
 def detail_table(found: DataFrame) -> Table:
-    """Test error and norm against what was added."""
+    """Test error and norm by the share of detail that was added."""
     return Table.of(
         "{set} gray, {spec}: the exact limit with noise in place of the detail that JPEG took",
         found,
@@ -105,7 +105,7 @@ def detail_table(found: DataFrame) -> Table:
 
 
 def detail_sentence(limit_found: Result, found: DataFrame) -> str:
-    """What the detail does to the limit; `limit_found` is that of the files as they are, on all rows."""
+    """The effect of the detail on the limit; `limit_found` is the limit on all rows without added detail."""
     changes = []
     for n, own in found.groupby("n"):
         best = own.loc[own["test_error"].astype(float).idxmin()]
@@ -120,7 +120,7 @@ def detail_sentence(limit_found: Result, found: DataFrame) -> str:
 
 
 def compare(run: Row) -> list[Comparison]:
-    """A run and its limit beside the tables; errors in percent."""
+    """A run and its limit compared with the published tables; errors in percent."""
     of = run["point"].sample.data, run["kernel"]
     if of not in TEST_ERROR:
         return []

@@ -1,4 +1,4 @@
-"""What the bandwidth changes: test error, epochs of training, RKHS norm."""
+"""The effect of the bandwidth on test error, epochs of training and RKHS norm."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from recipes.reproduce.setting import Setting, title
 from recipes.reproduce.sweep.point import Point, Result, Results
 from recipes.reproduce.table import DataFrame, groups, rows_of, sweep_table
 
-CLAIMED = (0.5, 1.0, 2.0)  # of the best bandwidth: those that [B18] speaks of
+CLAIMED = (0.5, 1.0, 2.0)  # fractions of the best bandwidth that [B18] speaks of
 FRACTIONS = (0.25, *CLAIMED, 4.0)
 NOISES = (0.0, 0.1)
 INSENSITIVE = 0.01  # a percentage point
 MUCH = 2.0  # times as many epochs
-FEW = 5  # epochs: below, whole ones are too coarse to compare
-TRAIN_MSE = 0.01  # a tenth of that of f = 0 with ten classes; reached before the last training error is gone
+FEW = 5  # epochs; smaller numbers of whole epochs are too coarse to compare
+TRAIN_MSE = 0.01  # a tenth of the mse of f = 0 with ten classes; reached before the training error is 0
 COLUMNS = (
     "data n kernel fraction bandwidth label_noise interpolated_test_error interpolated_test_error_noisy rkhs_norm "
     "relative_residual singular overfitted_test_error overfitted_test_error_noisy epochs_to_zero_training_error "
@@ -84,17 +84,17 @@ def sample(setting: Setting, n: int | None) -> Sample:
 
 
 def rows(setting: Setting) -> Sample:
-    """What every solve and every run here is trained on."""
+    """The training rows of every solve and every run here."""
     return sample(setting, setting.choose(tiny=150, quick=2000, full=10_000))
 
 
 def epochs(setting: Setting) -> int:
-    """At most."""
+    """The most epochs of a run."""
     return setting.choose(tiny=10, quick=60, full=300)
 
 
 def fractions(setting: Setting) -> tuple[float, ...]:
-    """Of the best bandwidth."""
+    """Fractions of the best bandwidth."""
     return setting.choose(tiny=CLAIMED, quick=FRACTIONS, full=FRACTIONS)
 
 
@@ -124,8 +124,8 @@ def overfitted(setting: Setting, kernel: KernelSpec, fraction: float, noise: flo
 def case_table(points: Iterable[Fit], results: Results, whole: Mapping[str, KernelSpec]) -> DataFrame:
     """A row for each bandwidth and level of noise: the run until the labels are fitted, and beside it the interpolant.
 
-    The numbers of the interpolant are None where K is singular, with the reason as `singular`; the test errors of the
-    run are None where training errors are left. Bandwidths are `fraction` times those of `whole`, by name.
+    If K is singular, the numbers of the interpolant are None, and `singular` is the reason. If training errors are
+    left, the test errors of the run are None. Bandwidths are `fraction` times those of `whole`, by name.
     """
     interpolant = {
         point: results[ExactWhereSolvable(sample=point.sample, kernel=point.kernel, noises=NOISES)] for point in points
@@ -197,7 +197,7 @@ def draw(of_kernels: Sequence[DataFrame]) -> Figure:
 
 
 def line(axes: Axes, cases: DataFrame, y: str, label: str | None, marker: str, style: str, **more: Any) -> None:
-    """A curve in the colour of the level of noise, with gaps where there is no value."""
+    """A curve in the colour of the level of noise, with gaps at missing values."""
     named: Style = {"label": label and f"{label}, {{label_noise:.0%}}", "color": COLOUR[cases["label_noise"].iat[0]]}
     panel(axes, cases, "fraction", y, gaps=True, marker=marker, linestyle=style, **named, **more)
 
@@ -224,7 +224,7 @@ def between(ends: tuple[float, float] | None) -> str:
 def epochs_claim(cases: DataFrame) -> Claim:
     """That the epochs until the labels are fitted differ much; a run that was cut off needs more than it had.
 
-    Of a few epochs, and where no run came to its end, nothing can be said.
+    The claim stays open if the runs take only a few epochs, or if no run fitted its labels.
     """
     ratios, seen, bounds = [], [], False
     for noise in NOISES:
@@ -251,7 +251,7 @@ def claimed(cases: DataFrame, noise: float) -> DataFrame:
 
 
 def span(values: Iterable[float | None]) -> tuple[float, float] | None:
-    """The least and the largest value; None where one is missing."""
+    """The least and the largest value; None if a value is missing."""
     values = list(values)
     known = [value for value in values if value is not None]
     return (min(known), max(known)) if len(known) == len(values) else None

@@ -20,11 +20,11 @@ from recipes.reproduce.sweep.point import Point, Results
 from recipes.reproduce.table import DataFrame, groups, rows_of, sweep_table, table
 
 SOURCE = f"{MB19} section 2"
-# Where epochs are E (1 + m/m_c), the slope of steps against m is -1/(1 + m/m_c): -0.8 at m*/4, -0.25 at 3 m*.
+# If epochs are E (1 + m/m_c), the slope of steps against m is -1/(1 + m/m_c): -0.8 at m*/4, -0.25 at 3 m*.
 LINEAR, SATURATED = -0.75, -1 / 3
 BELOW, ABOVE = 1 / 4, 3.0  # what counts as well below and well above m*, in units of m*
 CRITICAL = Mark("critical_batch_size", line=":", upright=True)
-RESOLVED = 1.5  # epochs: the first one takes most of the mse away, and what is within it is not resolved
+RESOLVED = 1.5  # epochs; the first epoch removes most of the mse, and progress within it is not resolved
 
 
 class BatchSize(Experiment):
@@ -102,7 +102,7 @@ def powers(low: int, high: int) -> tuple[int, ...]:
 
 
 def target(setting: Setting) -> float:
-    """The training mse to come to."""
+    """The training mse to reach."""
     return setting.choose(tiny=1e-3, quick=3e-4, full=1e-3)
 
 
@@ -127,7 +127,7 @@ def make_fit(setting: Setting, kernel: KernelSpec, q: int, m: int) -> Fit:
 
 
 def runs_table(points: Iterable[Point], results: Results, goal: float) -> DataFrame:
-    """A row for each run: what it needed to come to the target, None where it did not."""
+    """A row for each run: epochs, steps and seconds to the target, None if the run did not reach it."""
     return sweep_table(
         points,
         results,
@@ -142,9 +142,9 @@ def runs_table(points: Iterable[Point], results: Results, goal: float) -> DataFr
 def curves_table(runs: DataFrame) -> DataFrame:
     """A row for each kernel and rank q.
 
-    It has `critical` (m*), the slopes `below` and `above` it, the `knee` as the runs show it, the `epochs` of the
-    smallest batch, the least `seconds` and the `m` that took them, and `missed`, the batches that did not come to the
-    target, which are in nothing else.
+    It has `critical` (m*), the slopes `below` and `above` it, the `knee` that fits the runs, the `epochs` of the
+    smallest batch, the least `seconds` and their `m`, and `missed`, the batch sizes that did not reach the target. The
+    other values leave those out.
     """
     found = []
     for own in groups(runs, ["spec", "q"]):
@@ -167,13 +167,13 @@ def curves_table(runs: DataFrame) -> DataFrame:
 
 
 def slope(runs: DataFrame, low: float, high: float) -> float | None:
-    """d log(steps) / d log(m) over the batch sizes between `low` and `high`; None where two are not resolved."""
+    """d log(steps) / d log(m) over batch sizes from `low` to `high`; None for fewer than two, or too few epochs."""
     chosen = runs[(runs["m"] >= low) & (runs["m"] <= high)]
     return log_slope(chosen["m"], chosen["steps"]) if len(chosen) > 1 and runs["epochs"].min() >= RESOLVED else None
 
 
 def knee(runs: DataFrame, critical: float) -> float | None:
-    """The critical batch size as the runs show it; None where they end before 2 m*, or take too few epochs."""
+    """The critical batch size that fits the runs; None for fewer than 3 runs, none above 2 m*, or too few epochs."""
     if len(runs) < 3 or runs["m"].iat[-1] < 2 * critical or runs["epochs"].min() < RESOLVED:
         return None
     return saturation(runs["m"], runs["epochs"])
@@ -185,9 +185,9 @@ def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def saturation(m: Sequence[float], epochs: Sequence[float]) -> float | None:
-    """m_c of epochs = E (1 + m / m_c), least squares of the relative error; None where epochs do not grow with m.
+    """m_c of epochs = E (1 + m / m_c), by least squares of the relative error; None if epochs do not grow with m.
 
-    A step of m rows is worth as much as m/(1 + m/m_c) of them one by one: all of them well below m_c, half at m_c.
+    A step of m rows is worth as much as m/(1 + m/m_c) steps of one row: nearly m well below m_c, and m/2 at m_c.
     """
     rows, values = np.asarray(m, float), np.asarray(epochs, float)
     design = np.stack([1 / values, rows / values], axis=1)
@@ -197,7 +197,7 @@ def saturation(m: Sequence[float], epochs: Sequence[float]) -> float | None:
 
 
 def linear_claim(curves: DataFrame) -> Claim:
-    """Linear scaling."""
+    """That steps scale linearly below m*."""
     slopes = curves.dropna(subset="below")
     return Claim(
         "well below m* (m <= m*/4) the number of steps falls in proportion to 1/m (slope -1)",
@@ -208,7 +208,7 @@ def linear_claim(curves: DataFrame) -> Claim:
 
 
 def saturated_claim(curves: DataFrame) -> Claim:
-    """Saturation."""
+    """That larger batches save nothing above m*."""
     slopes = curves.dropna(subset="above")
     return Claim(
         "well above m* (m >= 3 m*) a larger batch hardly saves steps",
@@ -219,7 +219,7 @@ def saturated_claim(curves: DataFrame) -> Claim:
 
 
 def rank_claim(curves: DataFrame) -> Claim:
-    """What q is for; `curves` are of one kernel."""
+    """That a larger q makes larger batches useful; `curves` are of one kernel."""
     known = curves.dropna(subset="knee")
     grows = all(a < b for a, b in pairwise(known["knee"]))
     close = (known["knee"] / known["critical"]).astype(float).between(1 / 3, 3).all()

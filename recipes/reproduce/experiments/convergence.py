@@ -68,7 +68,7 @@ class Convergence(Experiment):
 
 
 def draw_limits(axes: Axes, curves: DataFrame) -> None:
-    """The exact training mse of both kernels; where it is decades below the curves a line at the foot stands for it."""
+    """Draw the exact training mse of both kernels; if it is far below the curves, draw one line at the foot instead."""
     limits = curves.groupby("kernel", sort=False)["exact_train_mse"].first()
     foot = curves["train_mse"].min() / 30
     if limits.max() >= foot:

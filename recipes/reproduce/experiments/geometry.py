@@ -19,7 +19,7 @@ SPACING = 1 / (Outlier.n - 1)
 # On regular points the condition number of the Gaussian is about exp(pi^2 c^2 / 2) / 2 at c spacings: 2e8 at 2,
 # and 1e19, singular in float64, at 3.
 SPACINGS = (0.5, 1.0, 2.0)
-THRESHOLD = 0.05  # of the outlier's size: what counts as disturbed
+THRESHOLD = 0.05  # share of the outlier's size above which the interpolant counts as disturbed
 NEAR, FAR = 1.0, 5.0  # spacings from the outlier
 COLUMNS = (
     "kernel bandwidth bandwidth_in_spacings n size width disturbance_beyond_near disturbance_beyond_far "
@@ -82,7 +82,7 @@ class Geometry(Experiment):
 
 
 def kernels(spacings: float) -> tuple[KernelSpec, KernelSpec]:
-    """Both kernels with a bandwidth of so many spacings."""
+    """Both kernels with a bandwidth of this many spacings."""
     return gaussian(spacings * SPACING), laplacian(spacings * SPACING)
 
 
@@ -91,9 +91,9 @@ def disturbed_length(
     difference: np.ndarray,  # shape: (m,)
     threshold: float,
 ) -> float:
-    """The length of {x : |f_outlier(x) - f_clean(x)| > threshold}, on a regular grid: a step for each such point.
+    """The length of {x : |f_outlier(x) - f_clean(x)| > threshold}: one step of the regular grid for each such point.
 
-    The set is not an interval where the difference oscillates; its gaps are not counted.
+    If the difference oscillates, the set has gaps, which are not counted.
     """
     return float((np.abs(difference) > threshold).sum() * (x[1] - x[0]))
 
@@ -105,7 +105,7 @@ def rms_beyond(
     distance: float,
 ) -> float:
     """The root of the mean of values^2 over |x - centre| > distance."""
-    # A point that is at the distance itself is not beyond it, whatever the rounding says.
+    # The factor keeps a point exactly at the distance from counting as beyond it by rounding.
     return float(np.sqrt(np.mean(values[np.abs(x - centre) > distance * (1 + 1e-9)] ** 2)))
 
 
@@ -131,7 +131,7 @@ def measure(fit: Row) -> Row:
 
 
 def claims(found: DataFrame) -> list[Claim]:
-    """That the Gaussian is disturbed widely, and the Laplacian at the outlier alone."""
+    """That the Gaussian is disturbed widely, and the Laplacian only at the outlier."""
     of = {name: found[found["kernel"] == name] for name in ("gaussian", "laplacian")}
     widths = {name: list(own["width"] / SPACING) for name, own in of.items()}
     beyond = {name: list(own["disturbance_beyond_near"] / own["size"]) for name, own in of.items()}
@@ -155,7 +155,7 @@ def claims(found: DataFrame) -> list[Claim]:
 
 
 def draw(upper: Axes, lower: Axes, found: DataFrame) -> None:
-    """Each kernel's fit with the outlier, and below how far it is from that without, with the threshold."""
+    """Draw each kernel's fit with the outlier, and below it the distance to the fit without it, with the threshold."""
     curves, first = found.explode(["grid", "fitted", "difference"]), found.iloc[0]
     plural = "" if first["bandwidth_in_spacings"] == 1 else "s"
     title = f"bandwidth {{bandwidth:g}} ({{bandwidth_in_spacings:g}} spacing{plural})"
@@ -169,4 +169,4 @@ def draw(upper: Axes, lower: Axes, found: DataFrame) -> None:
     upper.plot(x[is_outlier], y[is_outlier], "*", color=BLACK, markersize=8, label="outlier")
     lower.axhline(THRESHOLD * Outlier.size, color=GREY, linestyle=":", linewidth=1.2)
     lower.text(0.01, THRESHOLD * Outlier.size * 1.3, f"{THRESHOLD:.0%}", color=GREY, va="bottom", fontsize=8)
-    lower.set_ylim(1e-6, 10)  # what is below is rounding
+    lower.set_ylim(1e-6, 10)  # smaller values are rounding errors

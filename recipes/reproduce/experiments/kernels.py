@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 DATA = ("cifar10", "fashion-mnist")
 EPOCHS = 20
 HEADER = ("", "test error, epoch 1", "last", "lowest", "training error, last", "fitted at", "s, epoch 1", "s, later")
-"""Of a table of runs; "fitted at" is the first epoch without a training error."""
+"""The header of a table of runs; "fitted at" is the first epoch without a training error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExponentialPowerSpec(KernelSpec):
-    """The kernel exp(-(r / bandwidth)^power), which is the Laplacian at power 1 unless told otherwise."""
+    """The kernel exp(-(r / bandwidth)^power); power 1 is the Laplacian."""
 
     name: str = "exponential-power"
     power: float
@@ -46,11 +46,11 @@ class ExponentialPowerSpec(KernelSpec):
 
     @property
     def title(self) -> str:
-        """The kernel as a figure's legend has it."""
+        """The kernel's name in a figure's legend."""
         return f"exponential power {self.power:g}"
 
 
-# Kernels with a length scale stand here without it: it is searched for.
+# Kernels with a bandwidth are listed without it, because it is searched for.
 RADIAL = (
     KernelSpec(name="gaussian"),
     KernelSpec(name="laplacian"),
@@ -72,7 +72,7 @@ class Kernels(Experiment):
     source = f"{MB19}; {REPORT}"
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
-        """The searches for bandwidths; once they are done the runs with them."""
+        """The searches for bandwidths and, once they are done, the runs with the bandwidths found."""
         names = setting.distinct(*DATA)
         found: list[Point] = [search(setting, data, kernel) for data in names for kernel in RADIAL]
         if not all(point in results for point in found):
@@ -111,7 +111,7 @@ class Kernels(Experiment):
 
 
 def sample(setting: Setting, data: str, n: int | None) -> Sample:
-    """Rows of a set: of unit length on CIFAR-10, as in [MB19]; as they are on Fashion-MNIST."""
+    """Rows of a set: scaled to unit length on CIFAR-10, as in [MB19]; unchanged on Fashion-MNIST."""
     test_size = setting.choose(tiny=None, quick=1000, full=None)
     return setting.sample(data, n, test_size, unit_norm=data == "cifar10")
 
@@ -130,18 +130,18 @@ def run(setting: Setting, data: str, kernel: KernelSpec, results: Results, whole
     full = None if whole else 10_000
     n = setting.choose(tiny=200, quick=1000, full=full)
     epochs = setting.choose(tiny=3, quick=EPOCHS // 2, full=EPOCHS)
-    # Tests are most of the time of 10,000 rows: as many test rows as training rows, on nine kernels.
+    # With 10,000 rows tests take most of the time, because there are as many test rows, and nine kernels.
     test_every = 1 if whole else setting.choose(tiny=1, quick=1, full=5)
     return Fit(sample=sample(setting, data, n), kernel=kernel, epochs=epochs, test_every=test_every)
 
 
 def runs(setting: Setting, data: str, results: Results, kernels: Sequence[KernelSpec], whole: bool) -> DataFrame:
-    """How the runs of these kernels went, in their order."""
+    """The `course` of the runs of these kernels, in their order."""
     return course([run(setting, data, kernel, results, whole) for kernel in kernels], results)
 
 
 def course(points: Iterable[Point], results: Results) -> DataFrame:
-    """A row for each run: its test errors, epochs without the one that broke off, and seconds of training steps."""
+    """A row for each run: its test errors, its number of complete epochs, and its seconds of training steps."""
     return sweep_table(
         points,
         results,
@@ -193,7 +193,7 @@ def by_epoch_and_second(found: DataFrame) -> Figure:
 def side_by_side(sets: Sequence[DataFrame]) -> Figure:
     """A column for each set: training error above and test error below, against epochs."""
     figure, axes = panels(2, len(sets), width=3.4 if len(sets) > 1 else 5.0, sharex="col")
-    axes[0, -1].sharey(axes[0, 0])  # but not the test errors, which are far apart
+    axes[0, -1].sharey(axes[0, 0])  # test errors do not share an axis, because they are far apart
     for (upper, lower), found in zip(axes.T, sets, strict=True):
         draw(upper, lower, found, "epoch")
     finish(figure, columns=3)
@@ -202,7 +202,7 @@ def side_by_side(sets: Sequence[DataFrame]) -> Figure:
 
 def draw(upper: Axes, lower: Axes, found: DataFrame, x: str) -> None:
     """All runs in the upper and the lower panel."""
-    floor = 0.5 / found["n"].max()  # where 0 is drawn: half of one error
+    floor = 0.5 / found["n"].max()  # 0 is drawn at half of one error
     rows = derived(by_epoch(found), drawn=lambda row: max(row["train_error"], floor))
     named: Style = {"label": "{spec.title}", "title": "{set}, n={n}", "up": log("training error")}
     panel(upper, rows, x, "drawn", "spec", look, clip_on=False, **named)
@@ -212,7 +212,7 @@ def draw(upper: Axes, lower: Axes, found: DataFrame, x: str) -> None:
 
 
 def worse_claim(found: DataFrame) -> Claim:
-    """That the Gaussian has the largest test error; a difference within the standard error of the test says nothing."""
+    """That the Gaussian has the largest test error; a difference within the test's standard error leaves it open."""
     last = {row["kernel"]: row["errors"][-1] for row in rows_of(found) if not row["diverged"]}
     holds = None
     if len(last) == len(found):
@@ -253,7 +253,7 @@ def rows_tested(rows: Sample) -> int:
 
 
 def compare_ntk(run: Row) -> list[Comparison]:
-    """The accuracy of the ReLU NTK on colour CIFAR-10 beside the published one; in percent."""
+    """The accuracy of the ReLU NTK on colour CIFAR-10 compared with the published one; in percent."""
     if len(run["errors"]) < NTK_CIFAR_EPOCHS:
         return []
     other = "; our images are a JPEG copy" if run["data"].endswith("-jpeg") else ""
@@ -283,7 +283,7 @@ def search_table(searches: DataFrame) -> Table:
 
 
 def sentences(searches: DataFrame, found: DataFrame) -> list[str]:
-    """What the numbers mean and where they end."""
+    """What the numbers mean, and their limits."""
     ends = [f"{row['set']}, {row['spec'].title}" for row in rows_of(searches) if at_an_end(row)]
     said = [
         "Bandwidths were chosen on held-out rows of the training set, among those in the last table; the kernels "

@@ -1,4 +1,4 @@
-"""Exact interpolants beside nearest neighbours, on growing parts of MNIST, with and without label noise."""
+"""Exact interpolants against nearest neighbours, on growing parts of MNIST, with and without label noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recipes.reproduce.table import DataFrame, by_level, derived, groups, mean, 
 DATA = "mnist"
 NOISES = tuple(NEIGHBOURS)
 INTERPOLANTS, KS = ["gaussian", "laplacian"], (1, 3, 5)
-TITLES = {"gaussian": "Gaussian", "laplacian": "Laplacian"}  # of the columns that are not their own titles
+TITLES = {"gaussian": "Gaussian", "laplacian": "Laplacian"}  # other columns are their own titles
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NEAREST = [f"{k}-NN" for k in KS]
 PUBLISHED = {
@@ -76,13 +76,13 @@ class Neighbours(Experiment):
 
 
 def sizes(setting: Setting) -> list[int]:
-    """n."""
+    """The values of n."""
     chosen = setting.choose(tiny=(100, 300), quick=(500, 1500), full=tuple(NEIGHBOURS[0.0]))
     return setting.sizes(DATA, *chosen)
 
 
 def seeds(setting: Setting) -> range:
-    """Of the draws."""
+    """The seeds of the draws."""
     return range(setting.choose(tiny=2, quick=3, full=5))
 
 
@@ -98,7 +98,7 @@ def neighbours(setting: Setting, n: int, seed: int) -> NeighboursPoint:
 
 
 def collect(setting: Setting, results: Results) -> DataFrame:
-    """The test errors that the paper's tables have, by noise, n, classifier and seed."""
+    """The test errors that the paper's tables report, by noise, n, classifier and seed."""
     draws = [(n, seed) for n in sizes(setting) for seed in seeds(setting)]
     solved = by_level(sweep_table([point for draw in draws for point in interpolants(setting, *draw)], results))
     voted = by_level(sweep_table([neighbours(setting, *draw) for draw in draws], results))
@@ -167,9 +167,9 @@ def compare(errors: DataFrame, note: str) -> list[Comparison]:
 
 
 def off_curve_sentences(errors: DataFrame) -> list[str]:
-    """For each interpolant that differs from the published one without noise: what the paper's other values say there.
+    """For each interpolant without noise that differs from the published one: the error that other n of [B18] imply.
 
-    They are those at the next smaller n and of the whole set (n = 60000, Tables 3-4), with a power law between them.
+    It follows from a power law through the published errors at the next smaller n and at n = 60000 (Tables 3-4).
     """
     found = []
     for row in rows_of(beside_published(errors[errors["noise"] == 0]).sort_values(["title", "n"])):

@@ -23,7 +23,7 @@ from recipes.reproduce.table import DataFrame, Row, by_epoch, by_level, derived,
 
 DATA = ("mnist", "fashion-mnist")
 NOISES = (0.0, 0.1, 0.4)
-FITTED = 0.01  # training error under which a network counts as one that fits its labels, noise and all
+FITTED = 0.01  # training error up to which a network counts as fitting its labels, noisy ones included
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Architecture:
     style: Style
     short: int
     long: int
-    """Epochs at full scale: on whole sets, and on fewer rows with label noise."""
+    """`short` and `long` are epochs at full scale: on whole sets, and on fewer rows with label noise."""
 
 
 NETWORKS = (
@@ -53,7 +53,7 @@ class Networks(Experiment):
     source = f"{B18} sections 1 and 4 (its comparison with networks is of behaviour, not of numbers)"
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
-        """On whole sets without noise, then on fewer rows at all levels of it."""
+        """All models on whole sets without noise, and on fewer rows at all levels of noise."""
         found: list[Point] = []
         for data in setting.distinct(*DATA):
             for kernel in setting.kernels(data):
@@ -105,7 +105,7 @@ class Networks(Experiment):
 
 
 def whole_network(setting: Setting, data: str, network: Architecture) -> Network:
-    """A network on the rows that the kernels have, without label noise."""
+    """A network on the same whole set as the kernels, without label noise."""
     sample = whole(setting, data, setting.kernels(data)[0]).sample
     epochs = setting.choose(tiny=5, quick=network.short // 2, full=network.short)
     return network_on(setting, sample, network, 0.0, epochs)
@@ -118,14 +118,14 @@ def noisy(setting: Setting, data: str, kernel: KernelSpec) -> Exact:
 
 
 def noisy_network(setting: Setting, data: str, network: Architecture, noise: float) -> Network:
-    """A network on the same rows and labels."""
+    """A network on the same rows and labels as `noisy`, at one level of noise."""
     sample = noisy(setting, data, setting.kernels(data)[0]).sample
     epochs = setting.choose(tiny=5, quick=network.long // 3, full=network.long)
     return network_on(setting, sample, network, noise, epochs)
 
 
 def network_on(setting: Setting, sample: Sample, network: Architecture, noise: float, epochs: int) -> Network:
-    """A network with batches that make enough steps of an epoch."""
+    """A network with batches small enough for many steps an epoch."""
     return Network(
         sample=sample,
         architecture=network.name,
@@ -163,7 +163,7 @@ def time_table(setting: Setting, results: Results, names: Sequence[str]) -> Data
 
 
 def noise_table(setting: Setting, results: Results, names: Sequence[str]) -> DataFrame:
-    """A row for each model and level of noise; of a network its last and its best epoch count as two models."""
+    """A row for each model and level of noise; a network's last and best epoch count as two models."""
     found: list[Row] = []
     for data in names:
         solves = sweep_table([noisy(setting, data, kernel) for kernel in setting.kernels(data)], results)
@@ -206,13 +206,13 @@ def noise_figure(noised: DataFrame) -> Figure:
 
 
 def error_limits(errors: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """A range in which the ends of the curves can be told apart: first epochs may lie above it."""
+    """A range in which the ends of the curves can be told apart; first epochs may lie above it."""
     last = [each[-1] for each in errors]
     return 0.8 * min(last), min(1.05 * max(map(max, errors)), 2.5 * max(last))
 
 
 def claim(setting: Setting, results: Results, data: str, level: int) -> Claim:
-    """That models which fit noised labels lose less by it than a nearest neighbour, which repeats each wrong label."""
+    """That models which fit noisy labels lose less by noise than 1-NN, which repeats each wrong label."""
     added: dict[str, float] = {}
     left = []
     for kernel in setting.kernels(data):

@@ -25,7 +25,7 @@ class Noise(Experiment):
     source = f"{B18} section 4"
 
     def points(self, setting: Setting, results: Results) -> list[Point]:
-        """Those of `norm-growth` at the paper's bandwidths."""
+        """The points of `norm-growth` at the paper's bandwidths, and the interpolants of the whole set."""
         kernels = setting.kernels("mnist")
         points = [point for kernel in kernels for point in growth_points(setting, kernel)]
         return points + [whole(setting, "mnist", kernel) for kernel in kernels]
@@ -90,7 +90,7 @@ def with_bayes_error(levels: DataFrame) -> DataFrame:
 
 
 def draws(growth: DataFrame) -> str:
-    """Of which there is a single one, and so no band."""
+    """A text that names the ways and n of a single draw, which have no band."""
     same = growth[(growth["kernel"] == growth["kernel"].iat[0]) & (growth["noise"] == GROWTH_NOISES[0])]
     seeds = same.groupby(["way", "n"])["seed"].count()
     single = [f"{way} n={n}" for way, n in seeds.index[seeds == 1]]
@@ -102,7 +102,7 @@ def near_bayes(levels: DataFrame) -> Claim:
     levels = levels.set_index("noise")
     gaps = (levels["test_error_noisy"] - levels["bayes_error"]).astype(float)
     beyond = min(gaps.index[gaps > NEAR], default=1.0)
-    within = max(gaps.index[gaps.index < beyond])  # 0, where the gap is 0, is among them
+    within = max(gaps.index[gaps.index < beyond])  # not empty, because the gap without noise is 0
     return Claim(
         f"{levels['spec'].iat[0].title}: up to 80% noise the interpolant's error stays near the noised problem's Bayes "
         "error",

@@ -1,4 +1,4 @@
-"""The RKHS norm against n under label noise: the figure that two reproductions failed at, and why they did."""
+"""The RKHS norm against n under label noise: the figure that two reports failed to reproduce, and the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from recipes.reproduce.table import groups, rows_of, stacked, sweep_table
 
 
 class NormGrowth(Experiment):
-    """[B18] Figure 4 at its bandwidths, the laws that fit it, and the same at a bandwidth where nothing shows."""
+    """[B18] Figure 4 at its bandwidths, the laws that fit it, and the figure at a bandwidth without visible effect."""
 
     name = "norm-growth"
     title = "RKHS norm against n with 0, 1, 10% label noise, and laws of its growth"
@@ -99,7 +99,7 @@ def small_kernels(setting: Setting) -> tuple[KernelSpec, KernelSpec]:
 
 
 def small_draws(setting: Setting) -> list[tuple[int | None, int]]:
-    """The draws of up to 10000 rows, with up to three seeds: the curves coincide."""
+    """The draws of up to 10000 rows, with up to three seeds; more are not needed, because the curves coincide."""
     return [(n, seed) for n, seed in growth_draws(setting) if n is not None and n <= 10_000 and seed < 3]
 
 

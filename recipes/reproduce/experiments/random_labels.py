@@ -25,7 +25,7 @@ from recipes.reproduce.table import DataFrame, by_epoch, derived, groups, rows_o
 NOISES = (0.0, 1.0)  # original and fully random
 TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LINES = {"original": "-", "random": "-."}
-# Where no error is left: the random labels' is hollow, so that both are seen where they meet.
+# Markers of the first epoch without errors; the marker of random labels is hollow, so that both remain visible.
 MARKERS: dict[str, Style] = {
     "original": {"marker": "o", "markersize": 4.5},
     "random": {"marker": "s", "markersize": 7.5, "markerfacecolor": "none"},
@@ -44,7 +44,7 @@ class Model:
 
 
 class RandomLabels(Experiment):
-    """[B18] Tables 1-2 for MNIST, with EigenPro 2 in place of EigenPro 1, and beside them a ReLU network."""
+    """[B18] Tables 1-2 for MNIST, with EigenPro 2 in place of EigenPro 1, and with a ReLU network."""
 
     name = "random-labels"
     title = "Epochs to zero training error: original and fully random labels, two kernels and a ReLU network"
@@ -74,7 +74,7 @@ class RandomLabels(Experiment):
         axes[0].set_xlim(0.85, 1.3 * runs["epochs"].max())
         finish(figure, columns=2)
         for handle in figure.legends[0].get_lines():
-            handle.set_color("black")  # the line tells the labels, the panel the model
+            handle.set_color("black")  # the line style shows the labels, the panel the model
         rate = learning_rate(setting)
         return Presentation(
             figures={"random-labels": figure},
@@ -131,12 +131,12 @@ def models(setting: Setting) -> list[Model]:
 
 
 def learning_rate(setting: Setting) -> float:
-    """Of the network: at 0.1, with which Zhang et al. begin, 14% of 60000 random labels stay wrong for 300 epochs."""
+    """The network's learning rate; at 0.1, Zhang et al.'s initial rate, 14% of 60000 random labels stay unfitted."""
     return float(setting.choose(tiny=0.1, quick=0.1, full=0.01))
 
 
 def draw(axes: Axes, runs: DataFrame) -> None:
-    """Training error of a model's runs by epoch, and a marker at the foot of the axis where none is left."""
+    """Training error of a model's runs by epoch, with a marker at the foot at the first epoch without errors."""
     n = runs["n"].iat[0]
     curves = derived(by_epoch(runs), drawn=lambda row: max(row["train_error"], zero_at(n)))
     ticks = {zero_at(n): "0"} | {tick: f"{100 * tick:g}%" for tick in TICKS if tick > 2 * zero_at(n)}
@@ -150,19 +150,19 @@ def draw(axes: Axes, runs: DataFrame) -> None:
 
 
 def zero_at(n: int) -> float:
-    """Where no error stands on a logarithmic axis: under one row of n, the smallest there is."""
+    """The position of error 0 on a logarithmic axis, below 1/n, the smallest error above 0."""
     return 0.4 / n
 
 
 def epochs_text(fitted: int | None, epochs: int) -> str:
-    """The first epoch without training error, or that there was none."""
+    """The first epoch without training error as text, or "not reached"."""
     return str(fitted) if fitted else f"not reached in {epochs} epochs"
 
 
 def ratio(original: Result, random: Result) -> tuple[float, bool] | None:
-    """Epochs on random labels to epochs on the original ones, and whether that is only a lower bound of it.
+    """The ratio of epochs on random labels to epochs on original ones, and whether it is only a lower bound.
 
-    It is one where random labels were not fitted within the cap; None where the original ones were not.
+    It is a lower bound if random labels were not fitted within the cap; None if the original labels were not fitted.
     """
     first, second = original["fitted_epoch"], random["fitted_epoch"]
     if first is None:
@@ -171,12 +171,12 @@ def ratio(original: Result, random: Result) -> tuple[float, bool] | None:
 
 
 def ratio_text(value: tuple[float, bool] | None) -> str:
-    """The ratio, or what is known of it."""
+    """The ratio or its lower bound as text."""
     return "not reached" if value is None else f"{'more than ' * value[1]}{value[0]:.2g}"
 
 
 def compare(found: list[Model], results: Results) -> list[Comparison]:
-    """Epochs and their ratios beside the published ones."""
+    """Epochs and their ratios compared with the published ones."""
     comparisons = []
     for model in found:
         runs = results[model.original], results[model.random]
@@ -223,7 +223,7 @@ def fits_claim(found: list[Model], results: Results) -> Claim:
 
 
 def ratio_claims(found: list[Model], results: Results) -> list[Claim]:
-    """That random labels cost the Laplacian no larger a factor than a network, and the Gaussian a larger one."""
+    """That random labels multiply the epochs of the Gaussian and of the network by more than the Laplacian's."""
     known = {model.name: ratio(results[model.original], results[model.random]) for model in found}
     seen = "; ".join(f"{model.title}: {ratio_text(known[model.name])}" for model in found)
     return [
@@ -241,7 +241,7 @@ def ratio_claims(found: list[Model], results: Results) -> list[Claim]:
 
 
 def is_larger(first: tuple[float, bool] | None, second: tuple[float, bool] | None) -> bool | None:
-    """Whether the first ratio is larger than the second; None where bounds leave it open."""
+    """Whether the first ratio is larger than the second; None if missing ratios or bounds leave it open."""
     if first is None or second is None or second[1]:
         return None
     return True if first[0] > second[0] else (None if first[1] else False)

@@ -19,8 +19,8 @@ from recipes.reproduce.table import DataFrame, Series, derived, groups, mean, ro
 KINDS = (1, 2)
 NOISES = (0.0, 0.01, 0.1)
 WAYS = ("interpolated", "overfitted")
-# The paper's bandwidths are not known to us: the median distance between rows (bandwidth "auto") at n=2000, seed 0.
-# It stays when n grows, so that norms of different n are norms of one space.
+# The median distance between rows (bandwidth "auto") at n=2000, seed 0, because the paper's bandwidths are unknown.
+# It is the same for all n, so that norms at different n are norms of one space.
 BANDWIDTH = {1: 7.87, 2: 6.0}
 FACTORS = (0.5, 1.0, 2.0)
 EPOCHS = 200  # at most, to fit the training labels
@@ -71,12 +71,12 @@ class Synthetic(Experiment):
 
 
 def sizes(setting: Setting) -> tuple[int, ...]:
-    """n."""
+    """The values of n."""
     return setting.choose(tiny=(50, 100), quick=(200, 500, 1200), full=(200, 500, 1500, 4000, 10_000))
 
 
 def seeds(setting: Setting) -> range:
-    """Of the draws."""
+    """The seeds of the draws."""
     return range(setting.choose(tiny=1, quick=2, full=3))
 
 
@@ -91,7 +91,7 @@ def draws(setting: Setting, kind: int) -> list[Sample]:
 
 
 def kernels(kind: int, factor: float = 1.0) -> tuple[KernelSpec, KernelSpec]:
-    """Both kernels at that multiple of the bandwidth."""
+    """Both kernels at a multiple of the bandwidth."""
     return gaussian(factor * BANDWIDTH[kind]), laplacian(factor * BANDWIDTH[kind])
 
 
@@ -117,9 +117,9 @@ def at_factors(setting: Setting) -> dict[Exact, tuple[int, float]]:
 
 
 def fits_table(setting: Setting, results: Results, kind: int) -> DataFrame:
-    """The `both_ways` of a set; errors are against test labels noised likewise, and so is bayes_error.
+    """The `both_ways` of a set; errors and bayes_error are against test labels noised like the training labels.
 
-    A run that has training errors left has no norm and no test error.
+    A run with training errors left has no norm and no test error.
     """
     from datamodules import SyntheticDataModule
 
@@ -151,7 +151,7 @@ def figure(kind: int, fits: DataFrame) -> Figure:
 
 
 def optimal_error() -> Comparison:
-    """The error that no classifier of Synthetic 2 goes below, from its definition; in percent."""
+    """The Bayes error of Synthetic 2, from its definition, compared with the published one; in percent."""
     from datamodules import SyntheticDataModule
 
     ours = SyntheticDataModule(kind=2).noisy_bayes_error
@@ -208,7 +208,7 @@ def factor_summary(factors: DataFrame) -> Table:
 
 
 def factor_sentence(factors: DataFrame) -> str:
-    """Whether another bandwidth would change what is said of the norm."""
+    """Whether another bandwidth would change the statements about the norm."""
     first, second = groups(factors, "kind")
     best = first.loc[first["one"].astype(float).idxmax()]
     worst = max(max(norms) / norms[0] for norms in second["norms"])
@@ -220,7 +220,7 @@ def factor_sentence(factors: DataFrame) -> str:
     )
 
 
-# What [B18] says
+# The claims of [B18]
 
 
 def claims_of(kind: int, fits: DataFrame, n: int) -> list[Claim]:
@@ -239,7 +239,7 @@ def claims_of(kind: int, fits: DataFrame, n: int) -> list[Claim]:
 
 
 def raised(title: str, way: str, norms: Series, n: int) -> Claim:
-    """That 1% noise raises the norm, given by the level of noise, more than tenfold."""
+    """That 1% noise raises the norm more than tenfold; `norms` are by level of noise."""
     ratios = norms.drop(0.0) / norms[0.0] if 0.0 in norms else norms.iloc[:0]
     return Claim(
         f"{title}: 1% noise raises the {way} norm by more than an order of magnitude",
@@ -255,7 +255,7 @@ def times(ratios: Series) -> str:
 
 
 def exceeds(title: str, norms: DataFrame, n: int) -> Claim:
-    """That the interpolant's norm is the larger, at every level of noise."""
+    """That the interpolant's norm exceeds the overfitted norm, at every level of noise."""
     return Claim(
         f"{title}: the interpolated norm exceeds the overfitted one, at every level of noise",
         everywhere(norms, norms["interpolated"] > norms["overfitted"]),
@@ -265,7 +265,7 @@ def exceeds(title: str, norms: DataFrame, n: int) -> Claim:
 
 
 def errors_agree(title: str, errors: DataFrame, n: int) -> Claim:
-    """That both err alike, at every level of noise."""
+    """That both ways have nearly the same test error, at every level of noise."""
     return Claim(
         f"{title}: interpolated and overfitted test errors agree (within {SAME_ERROR:.0%} of the test rows)",
         everywhere(errors, (errors["interpolated"] - errors["overfitted"]).abs() <= SAME_ERROR),
@@ -275,7 +275,7 @@ def errors_agree(title: str, errors: DataFrame, n: int) -> Claim:
 
 
 def hardly_changed(title: str, norms: Series, n: int) -> Claim:
-    """That noise does not raise the norm by a quarter."""
+    """That noise changes the norm by less than a factor of `HARDLY`."""
     ratios = norms.drop(0.0) / norms[0.0]
     return Claim(
         f"{title}: noise hardly changes the interpolated norm (by less than {HARDLY - 1:.0%})",
@@ -286,7 +286,7 @@ def hardly_changed(title: str, norms: Series, n: int) -> Claim:
 
 
 def everywhere(values: DataFrame, holds: Series) -> bool | None:
-    """Whether it holds at every level of noise; None where it does at all levels that both ways have a value at."""
+    """Whether a claim holds at every level of noise; None if it holds at all known levels, but a value is missing."""
     known = values.notna().all(axis="columns")
     return False if not holds[known].all() else True if known.all() else None
 

@@ -1,4 +1,4 @@
-"""One look for the figures of all experiments: `panel` draws a panel from a table, and colours have a meaning."""
+"""The common style of all experiments' figures: `panel` draws a panel from a table, and colours have a meaning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PANEL = (2.6, 2.3)  # inches
 Style = dict[str, Any]
 """Keyword arguments of `panel`, or of matplotlib's `plot`."""
 Scale = Callable[..., None]
-"""Sets up an axis of a panel; called with the axis, and with the values along it where it has a tick at each."""
+"""Sets up an axis of a panel; called with the axis and, optionally, the values along it."""
 
 
 class Mark(NamedTuple):
@@ -35,7 +35,7 @@ class Mark(NamedTuple):
     """A format of the fields of the curve's first row."""
     line: str = "--"
     upright: bool = False
-    """Vertical."""
+    """Whether the line is vertical."""
 
 
 def panels(
@@ -71,15 +71,15 @@ def panel(
         x: a column.
         y: a column; rows without a value there are left out.
         by: columns whose values tell the curves apart.
-        look: colour and marker of a curve from its first row, or the column that has them; None: `style_of` its place.
-        label: of a curve, a format of the fields of its first row.
+        look: colour and marker of a curve from its first row, or the column that holds them; None: `style_of`.
+        label: the label of a curve, a format of the fields of its first row.
         band: draw the mean of the rows of equal x, with one standard deviation to either side.
         gaps: interrupt a curve where y has no value.
         mark: draw a straight line beside each curve, in its colour.
         title: above the panel, to the left; a format of the fields of the table's first row.
-        across: sets up the horizontal axis; None: as `AXES` has it for x.
-        up: sets up the vertical axis; None: as `AXES` has it for y.
-        style: of all curves.
+        across: sets up the horizontal axis; None takes that of x in `AXES`.
+        up: sets up the vertical axis; None takes that of y in `AXES`.
+        style: further style of all curves.
     """
     for i, own in enumerate(groups(table, by) if by else [table]):
         row = own.iloc[0].to_dict()
@@ -105,7 +105,7 @@ def panel(
 
 
 def curve(axes: Axes, x: Iterable[float], y: Iterable[float], label: str | None = None, **style: Any) -> None:
-    """A line through points; no markers where they would hide it, unless `markevery` says which ones to draw."""
+    """A line through points; more than 40 points have no markers, unless `markevery` selects some."""
     shown = [float("nan") if value is None else value for value in y]
     if len(shown) > 40 and "markevery" not in style:
         style["marker"] = None
@@ -132,7 +132,7 @@ def noise_look(row: Row) -> Style:
 
 
 def way_look(row: Row) -> Style:
-    """The same; dashed: interpolated, the exact limit; solid: overfitted."""
+    """`noise_look` with a line: dashed for interpolated, the exact limit; solid for overfitted."""
     return {**noise_look(row), "linestyle": LINES[row["way"]]}
 
 
@@ -149,11 +149,11 @@ def scale(
     """An axis with a name.
 
     Args:
-        label: its name.
-        base: of the logarithm; None: linear.
-        locator: makes what places the ticks.
+        label: the name of the axis.
+        base: base of the logarithm; None means linear.
+        locator: makes the locator of the ticks.
         form: the text of a tick.
-        ticks: the only ticks there are, with their texts, or a function of the values that gives them.
+        ticks: the only ticks, with their texts, or a function from the values to such ticks.
     """
 
     def set_up(axis: Axis, values: Iterable[float] = ()) -> None:
@@ -184,7 +184,7 @@ def log(label: str) -> Scale:
 
 
 def counts(label: str = "n, training rows", at: Iterable[float] = ()) -> Scale:
-    """Numbers, logarithmic, a tick at each (or at those given) where there is room for it."""
+    """A logarithmic axis of counts, with a tick at each value (or each of `at`) that has room."""
 
     def texts(values: Iterable[float]) -> dict[float, str]:
         ticks = sorted(set(at or values))
@@ -215,7 +215,7 @@ def short_count(value: float) -> str:
 
 
 def name_once(figure: Figure) -> None:
-    """Leave out the name of an axis where the panel to the left has the same, or the one below shares the axis."""
+    """Leave out the name of an axis if the panel to the left has the same name, or the panel below shares the axis."""
     places = {(at.rowspan.start, at.colspan.start): axes for axes in figure.axes if (at := axes.get_subplotspec())}
     for (row, column), axes in sorted(places.items(), reverse=True):
         left, below = places.get((row, column - 1)), places.get((row + 1, column))
@@ -226,9 +226,9 @@ def name_once(figure: Figure) -> None:
 
 
 def finish(figure: Figure, columns: int = 4, title: str | None = None) -> None:
-    """Name each axis once, and put one legend for all panels under the figure, in at most so many columns.
+    """Name each axis once, and put one legend for all panels under the figure, in at most `columns` columns.
 
-    They are fewer where the figure is narrow. Panels that have a legend of their own are left out.
+    A narrow figure has fewer columns. Panels with a legend of their own are left out.
     """
     name_once(figure)
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""All experiments on one page that needs nothing else: no script, no network, figures inside."""
+"""All experiments on one self-contained page: no script, no network, figures embedded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def report(done: Done, failed: dict[str, str]) -> str:
 
 
 def agreement(done: Done) -> str:
-    """How many numbers agree and how many claims hold."""
+    """A text: how many numbers agree and how many claims hold."""
     judged = [c.agrees for _, shown in done for c in shown.comparisons if c.agrees is not None]
     claims = [c.holds for _, shown in done for c in shown.claims]
     numbers = f"{sum(judged)} of {len(judged)} numbers that have a tolerance are within it of the published ones. "
@@ -64,7 +64,7 @@ def agreement(done: Done) -> str:
 
 
 def section(record: dict[str, Any], shown: Presentation) -> str:
-    """One experiment."""
+    """The section of one experiment."""
     parts = [
         f'<h2 id="{record["experiment"]}">{record["experiment"]}: {escape(record["title"])}</h2>',
         f'<p class="small">{escape(record["source"])}. <code>{escape(record["command"])}</code>, '
@@ -91,7 +91,7 @@ def provenance(record: dict[str, Any]) -> str:
 
 
 def image(name: str, svg: str) -> str:
-    """A figure as part of the page; as an image, so that the names inside figures cannot meet."""
+    """A figure embedded in the page as an image, so that the ids inside different figures cannot clash."""
     data = base64.b64encode(svg.encode()).decode()
     return f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}"></figure>'
 

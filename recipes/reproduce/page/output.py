@@ -1,4 +1,4 @@
-"""What an experiment leaves in its folder and on the screen."""
+"""The output of an experiment in its folder and on the screen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def write_experiment(folder: Path, record: dict[str, Any], shown: Presentation) -> None:
-    """results.json, results.csv, a PNG and an SVG file of each figure, and an event file for TensorBoard."""
+    """Write results.json, results.csv, a PNG and an SVG file of each figure, and an event file for TensorBoard."""
     with written_whole(folder / "results.json") as file:
         file.write(json.dumps(plain_values(record), indent=1).encode() + b"\n")
     with written_whole(folder / "results.csv") as file:
@@ -34,7 +34,7 @@ def write_experiment(folder: Path, record: dict[str, Any], shown: Presentation) 
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Records with a header of all their fields, in the order in which they first appear."""
+    """Records as CSV, with a header of all their fields in the order in which they first appear."""
     fields = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
@@ -44,7 +44,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure for print."""
+    """The figure as PNG in print resolution."""
     from callbacks.figures import PRINT_DPI
 
     data = io.BytesIO()
@@ -53,7 +53,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as lines and letters; equal figures give equal files."""
+    """The figure as SVG, with text as letters; equal figures give equal files."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "kl", "svg.fonttype": "none"}):
@@ -63,7 +63,7 @@ def as_svg(figure: Figure) -> str:
 
 
 def write_events(folder: Path, figures: dict[str, Figure]) -> None:
-    """The figures for TensorBoard, in place of those of an earlier run."""
+    """Write the figures for TensorBoard, in place of those of an earlier run."""
     from torch.utils.tensorboard import SummaryWriter
 
     from callbacks.figures import pixels
@@ -78,7 +78,7 @@ def write_events(folder: Path, figures: dict[str, Figure]) -> None:
 
 
 def print_experiment(record: dict[str, Any], shown: Presentation, folder: Path) -> None:
-    """The tables, what follows from them, and where the figures are."""
+    """Print the tables, the claims and sentences, and the paths of the figures."""
     typer.echo(f"{record['experiment']} ({record['scale']}): {record['title']}  [{record['source']}]")
     for warning in record["warnings"]:
         typer.echo(f"note: {warning}")

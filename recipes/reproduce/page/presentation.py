@@ -1,4 +1,4 @@
-"""What an experiment shows: figures, rows of numbers, a comparison with the published ones, and what follows."""
+"""What an experiment shows: figures, rows of numbers, a comparison with published numbers, and conclusions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Comparison:
     """One published number beside ours."""
 
     quantity: str
-    """What it is, with all that it depends on."""
+    """The name of the number, with everything that it depends on."""
     ours: float | None
-    """None: it was not reached, and `note` says how."""
+    """None if it was not reached; `note` says more."""
     published: float
     source: str
     """Paper and table."""
@@ -28,12 +28,12 @@ class Comparison:
     spread: float | None = None
     """Standard deviation of ours over seeds."""
     tolerance: float | None = None
-    """How far ours may be from the published one to count as the same; None where nothing was agreed."""
+    """The largest difference that counts as agreement; None if no tolerance was agreed."""
     note: str = ""
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published."""
+        """Our number less the published one."""
         return None if self.ours is None else self.ours - self.published
 
     @property
@@ -63,18 +63,18 @@ HEADER = ("", "ours", "published", "difference", "", "source")
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper that is no number, and whether these results bear it out."""
+    """A statement of the paper other than a number, and whether these results support it."""
 
     text: str
     holds: bool | None
-    """None: these results cannot tell."""
+    """None if these results cannot decide."""
     seen: str
-    """What was seen, in numbers."""
+    """The evidence, in numbers."""
     source: str
 
     @property
     def verdict(self) -> str:
-        """In a word."""
+        """The verdict in words."""
         return {True: "holds", False: "does not hold", None: "cannot be told"}[self.holds]
 
 
@@ -91,10 +91,10 @@ class Table:
         """A line for each row of a table.
 
         Args:
-            title: above it, a format of the first row's fields.
+            title: the title, a format of the first row's fields.
             table: the numbers.
-            columns: of each its heading, a format of the row's fields, and the one to take where one of these fields
-                has no value ("" unless given).
+            columns: for each column its heading, a format of the row's fields, and the format to take if one of these
+                fields has no value ("" by default).
         """
         found = table.to_dict("records")
         rows = [tuple(cell(row, *column[1:]) for column in columns) for row in found]
@@ -102,17 +102,17 @@ class Table:
 
 
 def cell(row: Mapping[str, Any], form: str, missing: str = "") -> str:
-    """The fields of a row in a format; in the format `missing` where one of them is None or NaN."""
+    """The fields of a row in a format; in the format `missing` if one of them is None or NaN."""
     values = [Formatter().get_field(name, (), row)[0] for _, name, _, _ in Formatter().parse(form) if name]
     return (missing if any(map(is_missing, values)) else form).format(**row)
 
 
 @dataclass(frozen=True)
 class Presentation:
-    """All that an experiment shows."""
+    """Everything that an experiment shows."""
 
     figures: dict[str, Figure]
-    """By the name of their files."""
+    """Figures by the names of their files."""
     rows: list[dict[str, Any]]
     """The numbers that the figures show, one flat record each."""
     comparisons: list[Comparison] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Presentation:
     """What the results say, and what they cannot say."""
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the figures, as JSON has it."""
+        """Everything but the figures, as plain values."""
         return {
             "comparisons": [
                 {**vars(each), "difference": each.difference, "agrees": each.agrees} for each in self.comparisons
@@ -135,7 +135,7 @@ class Presentation:
 
 
 def number(value: float) -> str:
-    """A number to four digits, and all digits before the point."""
+    """A number with four significant digits, and all digits before the point."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

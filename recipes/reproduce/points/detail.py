@@ -1,4 +1,4 @@
-"""The exact interpolant of compressed images, with noise in place of the detail that compression took from them."""
+"""The exact interpolant of compressed images, with noise in place of the detail that compression removed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from recipes.reproduce.sweep.point import Context, Point, Result
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 8  # pixels of a side of what JPEG transforms at once
+BLOCK = 8  # side in pixels of the blocks that JPEG transforms
 
 
 @dataclass(frozen=True, kw_only=True)
 class LostDetail(Point):
     """JPEG rounds each coefficient of a block's cosine transform to a multiple of its step, which leaves it uncertain
     by half a step to either side. This adds to each coefficient a uniform number from `share` times that interval,
-    clamps to [0, 1], rounds to 256 levels, and solves K alpha = Y on the images so changed, training and test alike.
+    clamps to [0, 1], rounds to 256 levels, and solves K alpha = Y on the changed training images; test images are
+    changed in the same way.
 
-    The result has test_error (a fraction), rkhs_norm, added (root mean square of what was added, in grey levels of
+    The result has test_error (a fraction), rkhs_norm, added (root mean square of the added noise, in grey levels of
     255), n, data_source and seconds.
     """
 
@@ -29,9 +30,9 @@ class LostDetail(Point):
     sample: Sample
     kernel: KernelSpec
     share: float
-    """0 leaves the images as they are, 1 is all that the rounding leaves open."""
+    """0 changes nothing; 1 is the whole interval that the rounding leaves open."""
     quality: int = 75
-    """Of the JPEG files; their steps are libjpeg's for it."""
+    """The quality of the JPEG files, which determines libjpeg's steps."""
 
     def run(self, context: Context) -> Result:
         """Add, solve, and evaluate on the test set."""
@@ -69,7 +70,7 @@ class LostDetail(Point):
 
     @property
     def seconds(self) -> float:
-        """A factorisation's n^3 beside what every solve has."""
+        """The n^3 of a factorisation, and the cost of every solve."""
         n = self.sample.rows
         return 0.5 + 3e-8 * n * n + n**3 / 3 / 1.5e11
 
@@ -92,7 +93,7 @@ def quantisation_steps(quality: int) -> torch.Tensor:
 def with_detail(x: torch.Tensor, steps: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, float]:
     """Square images (n, d) of pixels in [0, 1] with a uniform number of [-step/2, step/2] in each cosine coefficient.
 
-    Returns them, and the root mean square of what was added, before clamping and rounding.
+    Returns the images, and the root mean square of the added detail before clamping and rounding.
     """
     import torch
     from scipy.fft import idctn

@@ -14,7 +14,7 @@ class Exact(Point):
     """K alpha = Y for the labels at each level of noise: one matrix, as many right-hand sides as levels times classes.
 
     The result has `levels`, in the order of `noises`, each with train_error, train_mse, test_error, test_error_noisy
-    (fractions; against clean test labels, and against test labels noised like the training labels: equal at 0),
+    (fractions; against clean test labels, and against test labels noised like the training labels),
     test_mse, rkhs_norm, rkhs_norm_per_class and relative_residual; and solver, iterations, jitter, data_source.
     """
 
@@ -83,6 +83,6 @@ class Exact(Point):
 
     @property
     def seconds(self) -> float:
-        """A factorisation's n^3 beside what every solve has."""
+        """The n^3 of a factorisation, and the cost of every solve."""
         n = self.sample.rows
         return 0.3 + 3e-8 * n * n + n**3 / 3 / 1.5e11

@@ -19,7 +19,7 @@ class Fit(Point):
     """Training for a number of epochs, or until the training data is fitted.
 
     The result is that of `points.training.train` with other_seconds (all but training steps: reading the data, set-up,
-    each epoch's metrics, tests), fitted_epoch (the first that met the stopping condition; None where none did),
+    each epoch's metrics, tests), fitted_epoch (the first epoch that met the stopping condition; None if none did),
     rkhs_norm, rkhs_norm_per_class and the chosen parameters.
     """
 
@@ -30,11 +30,11 @@ class Fit(Point):
     noise: float = 0.0
     """Fraction of the labels to replace."""
     epochs: int = 20
-    """At most."""
+    """The most epochs."""
     until_interpolated: bool = False
     """Stop at zero training classification error: the "overfitted" classifier of [B18]."""
     until_mse: float | None = None
-    """Stop at this training mse, however early the training error is 0."""
+    """Stop at this training mse, even if the training error is 0 earlier."""
     test_every: int = 1
     """Epochs from one evaluation on the test set to the next; 0: only after the last."""
     batch_size: int | None = None
@@ -67,7 +67,7 @@ class Fit(Point):
                 EarlyStopping(
                     "train/mse",
                     stopping_threshold=self.until_mse,
-                    patience=self.epochs,  # never for want of progress
+                    patience=self.epochs,  # never stops for lack of progress
                     check_on_train_epoch_end=True,
                 )
             )

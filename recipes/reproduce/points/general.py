@@ -15,9 +15,9 @@ from recipes.reproduce.sweep.point import Context, Point, Result
 class GeneralFit(Point):
     """Training for a number of epochs.
 
-    The result is that of `points.training.train` with other_seconds, rkhs_norm and the chosen parameters as `Fit` has
-    them, and train_metrics: "end of epoch". Where that is missing, as in the results of record, training metrics are
-    means over the batches of an epoch, each before its step.
+    The result is that of `points.training.train` with other_seconds, rkhs_norm and the chosen parameters as in `Fit`,
+    and train_metrics: "end of epoch". In results without train_metrics, such as the results of record, training metrics
+    are means over the batches of an epoch, each before its step.
     """
 
     kind: ClassVar[str] = "general-fit"
@@ -25,7 +25,7 @@ class GeneralFit(Point):
     sample: Sample
     kernel: KernelSpec
     centers: int
-    """p, random training rows, augmented as these are."""
+    """p; the centres are random training rows, augmented like the training rows."""
     period: int | None = None
     """T; None: automatic, EigenPro 4; 1: EigenPro 3."""
     projection: str = "auto"
@@ -71,7 +71,7 @@ class GeneralFit(Point):
 
     @property
     def seconds(self) -> float:
-        """Kernel values of rows with centres, and those of projections."""
+        """Kernel values between rows and centres, and the projections."""
         n, p = self.sample.rows, self.centers
         batches = n / 400
         slow = self.projection == "eigenpro"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours(Point):
-    """k-NN for several k, Euclidean, each neighbour one vote, on one draw with each level of label noise.
+    """Euclidean k-NN with equal votes, for several k, on one draw with each level of label noise.
 
     The result has `levels`, in the order of `noises`, each with test_error and test_error_noisy (fractions; against
     clean test labels, and against test labels noised like the training labels), lists in the order of `ks`; and n, d,
@@ -28,7 +28,7 @@ class Neighbours(Point):
     noises: tuple[float, ...] = (0.0,)
 
     def run(self, context: Context) -> Result:
-        """Predict the test rows and count."""
+        """Predict the test rows and count the errors."""
         import numpy as np
 
         modules = [self.sample.datamodule(context, noise) for noise in self.noises]
@@ -64,7 +64,7 @@ def nearest_neighbours(
     z: np.ndarray,  # shape: (m, d)
     k: int,
 ) -> np.ndarray:
-    """The classes of z, shape (m, levels), that the k nearest rows of x vote for; of equal votes the least class.
+    """The classes of z, shape (m, levels), by the votes of the k nearest rows of x; ties go to the smallest class.
 
     Source: scikit-learn's KNeighborsClassifier, which takes a column of labels for each level.
     """

@@ -16,8 +16,8 @@ SECONDS_PER_ROW = {"mlp": 8e-5, "cnn": 3e-4}  # of an epoch on images of 28x28 p
 class Network(Point):
     """Training for a number of epochs, or until no training row is misclassified.
 
-    The result is that of `points.training.train`, train/loss among its curves, with fitted_epoch as `Fit` has it and
-    `weights`, their number; mse is of class probabilities.
+    The result is that of `points.training.train`, with train/loss among its curves, fitted_epoch as in `Fit`, and
+    `weights`, the number of weights; mse is of class probabilities.
     """
 
     kind: ClassVar[str] = "network"
@@ -28,9 +28,9 @@ class Network(Point):
     widths: tuple[int, ...]
     """Units of the hidden layers, or channels of the convolutions."""
     noise: float = 0.0
-    """Fraction of the labels to replace; 1 leaves nothing of them."""
+    """Fraction of the labels to replace; 1 replaces all of them."""
     epochs: int = 20
-    """At most."""
+    """The most epochs."""
     until_interpolated: bool = False
     """Stop at zero training classification error."""
     test_every: int = 1
@@ -64,6 +64,6 @@ class Network(Point):
 
     @property
     def seconds(self) -> float:
-        """Epochs, each a number of rows."""
+        """The epochs, whose seconds are proportional to the rows."""
         epochs = self.epochs / 4 if self.until_interpolated else self.epochs
         return 0.5 + epochs * (0.01 + SECONDS_PER_ROW[self.architecture] * self.sample.rows)

@@ -11,9 +11,9 @@ from recipes.reproduce.sweep.point import Context, Point, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier(Point):
-    """y_i = sin(2 pi x_i) at x_i = i / (n - 1), and the same with `size` added to the target in the middle.
+    """y_i = sin(2 pi x_i) at x_i = i / (n - 1), and the same targets with `size` added to the one in the middle.
 
-    Solved directly in float64. The result has `outlier` (its x), `x` (the training points), `grid` (`FINE` to a
+    Solved directly in float64. The result has `outlier` (its x), `x` (the training points), `grid` (`FINE` points per
     spacing); and `clean` and `outlier_fit`, each with y (targets), values (on the grid), rkhs_norm and
     relative_residual.
     """

@@ -19,22 +19,22 @@ class Sample:
     """A draw of training and test rows."""
 
     data: str
-    """As --data has it."""
+    """The value of --data."""
     n: int | None = None
     """Training rows; None takes all."""
     test_size: int | None = None
     """Test rows; None takes all."""
     seed: int = 0
-    """Of the draw and of the noise."""
+    """Seed of the draw and of the noise."""
     grayscale: bool = False
     unit_norm: bool = False
-    """Each row divided by its Euclidean length."""
+    """Whether each row is divided by its Euclidean length."""
 
     def datamodule(self, context: Context, label_noise: float = 0.0, augment: str | None = None) -> KernelDataModule:
         """The data module, set up.
 
         Raises:
-            InputError: the rows cannot be had.
+            InputError: the rows are not available.
         """
         from datamodules import build_datamodule
         from kl import RowDataset
@@ -64,7 +64,7 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """n, or how many there are in all."""
+        """n, or the number of all rows."""
         return self.n or ROWS.get(self.data, 2000)
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class KernelSpec:
         """The kernel.
 
         Raises:
-            InputError: there is none like that.
+            InputError: there is no such kernel.
         """
         import kl
 
@@ -102,7 +102,7 @@ class KernelSpec:
 
     @property
     def title(self) -> str:
-        """The kernel as a figure's legend has it."""
+        """The kernel's name in a figure's legend."""
         return KERNEL_TITLES.get(self.name, self.name)
 
     def __str__(self) -> str:

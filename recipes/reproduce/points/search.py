@@ -18,10 +18,10 @@ FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 class BandwidthSearch(Point):
     """The exact interpolant of some training rows at several bandwidths, and its error on other training rows.
 
-    The bandwidths are multiples of the median distance between the rows. No test row is looked at. The result has
-    median_distance; `tried`, for each bandwidth its factor, bandwidth, error (a fraction; None where K is singular, and
-    then why, as `reason`) and relative_residual; and the bandwidth of the smallest error, where several have it the one
-    nearest to the median distance, and that error.
+    The bandwidths are multiples of the median distance between the rows. No test row is used. The result has
+    median_distance; `tried`, for each bandwidth its factor, bandwidth, error (a fraction) and relative_residual, or, if
+    K is singular, error None and the `reason`; and the bandwidth of the smallest error (of equal errors the bandwidth
+    nearest to the median distance) and that error.
     """
 
     kind: ClassVar[str] = "bandwidth-search"
@@ -29,7 +29,7 @@ class BandwidthSearch(Point):
     sample: Sample
     """n_train + n_held_out rows; its test set is not used."""
     kernel: KernelSpec
-    """Without a bandwidth."""
+    """The kernel without a bandwidth."""
     n_train: int
     n_held_out: int
     factors: tuple[float, ...] = FACTORS
@@ -81,12 +81,12 @@ class BandwidthSearch(Point):
 
     @property
     def seconds(self) -> float:
-        """As many exact solves as bandwidths."""
+        """One exact solve for each bandwidth."""
         return 0.5 + len(self.factors) * (0.05 + 1e-7 * self.n_train**2)
 
 
 def best(tried: list[Result]) -> Result:
-    """The bandwidth of the smallest error and that error; of equal ones that of the factor nearest to 1.
+    """The bandwidth of the smallest error and that error; of equal errors, the one with the factor nearest to 1.
 
     Raises:
         SingularKernelError: no bandwidth has an error.

@@ -1,4 +1,4 @@
-"""The exact interpolant where there is one, for sweeps that go to where K is singular."""
+"""The exact interpolant if there is one, for sweeps in which K may be singular."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from recipes.reproduce.sweep.point import Context, Result
 
 @dataclass(frozen=True, kw_only=True)
 class ExactWhereSolvable(Exact):
-    """The exact interpolant or, where K is singular to working precision, why there is none.
+    """The exact interpolant or, if K is singular to working precision, the reason why there is none.
 
-    Without one the result is `levels` = None and the `reason`.
+    Without an interpolant the result is `levels` = None and the `reason`.
     """
 
     kind: ClassVar[str] = "exact-where-solvable"

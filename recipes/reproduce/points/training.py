@@ -1,4 +1,4 @@
-"""Training for a point: a quiet Trainer, what it wrote down, and the test error at the end."""
+"""Training for a point: a quiet Trainer, the metrics that it recorded, and the test error at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def train(
     test_every: int,
     observers: Iterable[pl.Callback] = (),
 ) -> Result:
-    """Train for at most so many epochs, and evaluate.
+    """Train for at most `epochs` epochs, and evaluate.
 
     The result has `curves` (by tag, a list over epochs; val/* has the epochs of `test_every` only), tested_epochs,
     epochs, seconds_per_epoch (of training steps), `diverged`, `final` (the last values by tag, test error included),
@@ -52,7 +52,7 @@ def train(
 
 
 def _trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer that writes nothing and says only, now and then, how far it has come."""
+    """A Trainer that writes nothing and only logs its progress now and then."""
     from callbacks import EpochLines, Interrupts
 
     observers = [Interrupts(), EpochLines(seconds=10), *observers]
@@ -62,7 +62,7 @@ def _trainer(context: Context, epochs: int, test_every: int, observers: list[pl.
 
 
 def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
-    """Train, and evaluate on the test set after the last epoch where that epoch's end did not."""
+    """Train, and evaluate on the test set after the last epoch, unless the end of that epoch did."""
     with interrupts_raised():
         trainer.fit(module, datamodule=data)
         if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
@@ -70,7 +70,7 @@ def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.Ligh
 
 
 def _curves(trainer: pl.Trainer, history: History, timing: Timing) -> Result:
-    """The values of every epoch by tag, the epochs of those tags that have not all of them, and the seconds."""
+    """The values of the epochs by tag, the epochs with a test, the number of epochs, and the seconds of each."""
     values = {tag: [value for _, value in points] for tag, points in history.history.items()}
     tested = [epoch for epoch, _ in history.history.get("val/error", history.history.get("val/mse", []))]
     return {

@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 Result = dict[str, Any]
-"""What a point gives: plain values, as JSON has them."""
+"""The result of a point: plain values that JSON can hold."""
 
 
 @dataclass(frozen=True)
 class Context:
     """Where points are computed, which is not part of their keys.
 
-    It changes seconds and rounding, and what EigenPro chooses by itself: batch, step size and rank, and so epochs to a
-    goal and overfitted norms, differ between a CPU and a GPU, and where memory is short. Records have the machine.
+    It changes seconds and rounding, and the batch, step size and rank that EigenPro chooses. Therefore epochs to a goal
+    and overfitted norms differ between a CPU and a GPU, and with the memory. Records name the machine.
     """
 
     data_dir: str | None = None
@@ -28,35 +28,35 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Point(ABC):
-    """One computation. Points with equal fields are the same point, in whichever experiment they stand.
+    """One computation. Points with equal fields are the same point, in any experiment.
 
-    A subclass is a frozen dataclass of plain values (and of dataclasses of them), and gives `run`, `describe` and
+    A subclass is a frozen dataclass of plain values (and of dataclasses of them), and defines `run`, `describe` and
     `seconds`.
     """
 
     kind: ClassVar[str]
     revision: ClassVar[int] = 1
-    """Part of the key: raised where the way of computing changes, so that old results are not taken for new ones."""
+    """Part of the key; raise it when the computation changes, so that old results are not taken for new ones."""
 
     @abstractmethod
     def run(self, context: Context) -> Result:
         """Compute the result.
 
         Raises:
-            KLError: it cannot be had, and why.
+            KLError: the result cannot be computed; the message says why.
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """The point on one line, as a person reads it."""
+        """The point on one line, for people."""
 
     @property
     @abstractmethod
     def seconds(self) -> float:
-        """A guess of how long it takes on two cores; estimates are corrected by the points done before."""
+        """A guess of its seconds on two cores; estimates are corrected by the points done before."""
 
     def settings(self) -> dict[str, Any]:
-        """The fields and the kind, as JSON has them."""
+        """The fields, the kind and the revision, as JSON values."""
         return json.loads(json.dumps({"kind": self.kind, "revision": self.revision, **asdict(self)}))
 
     @property

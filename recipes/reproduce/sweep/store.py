@@ -15,24 +15,24 @@ class Store:
     """The results in a folder, by the keys of their points.
 
     Args:
-        folder: where the files are; it is made when the first is written.
+        folder: the folder of the files; it is made when the first file is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, point: Point) -> Result | None:
-        """The result of a point; None where it is not there, or its file is damaged or of another point."""
+        """The result of a point; None if its file is missing, damaged or of another point."""
         record = self.record(point)
         return None if record is None else record["result"]
 
     def record(self, point: Point) -> dict[str, Any] | None:
-        """What `write` wrote: settings, result, seconds, and where they come from."""
+        """The record that `write` wrote: settings, result, seconds and origin; None as for `read`."""
         try:
             record = json.loads(self._path(point).read_text())
             whole = isinstance(record["result"], dict) and record["result"] and float(record["seconds"]) >= 0
             return record if whole and record["point"] == point.settings() else None
-        except (OSError, ValueError, KeyError, TypeError):  # as if it had never been written
+        except (OSError, ValueError, KeyError, TypeError):  # treated as if it had never been written
             return None
 
     def write(self, point: Point, result: Result, **origin: Any) -> Result:

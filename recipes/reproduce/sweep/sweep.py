@@ -1,4 +1,4 @@
-"""Running points in order: what is finished is read, what is not is computed and kept at once."""
+"""Running points: finished points are read, the others are computed, and each is kept at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Computes points, each at most once, and tells how far it has come.
+    """Computes points, each at most once, and logs the progress.
 
     Args:
         store: where finished points are kept.
@@ -31,7 +31,7 @@ class Sweep:
     def __init__(self, store: Store, context: Context) -> None:
         self.store, self.context = store, context
         self._guessed = self._spent = 0.0  # seconds of the points computed so far
-        self._origin: dict[str, Any] | None = None  # of the points computed now
+        self._origin: dict[str, Any] | None = None  # commit and machine of the points computed now
 
     def run(self, points: Sequence[Point]) -> dict[Point, Result]:
         """The results of the points, in their order.
@@ -41,11 +41,11 @@ class Sweep:
         """
         points = list(dict.fromkeys(points))
         found = {point: self.store.read(point) for point in points}
-        # The short ones first: most of a sweep is there before its longest points.
+        # Short points first, so that most of a sweep is done before its longest points.
         missing = sorted((point for point, result in found.items() if result is None), key=lambda point: point.seconds)
         if missing and len(missing) < len(points):
             log.info("%d of %d points are in %s already", len(points) - len(missing), len(points), self.store.folder)
-        import callbacks  # noqa: F401  torch and Lightning take seconds, which are no point's
+        import callbacks  # noqa: F401  imports torch and Lightning, whose seconds no point should count
 
         for i, point in enumerate(missing):
             left = self._left(missing[i:])
@@ -68,12 +68,12 @@ class Sweep:
             with _only_progress():
                 result = point.run(self.context)
         except MemoryBudgetError as error:
-            need = str(error).split(": ")[0]  # what follows are options of other commands
+            need = str(error).split(": ")[0]  # the rest names options of other commands
             raise MemoryBudgetError(f"{point.describe()}: {need}: raise --memory") from error
         except KLError as error:
             raise type(error)(f"{point.describe()}: {error}") from error
         seconds = time.perf_counter() - start
-        gc.collect()  # a Trainer and its module refer to each other, and would keep a kernel matrix
+        gc.collect()  # a Trainer and its module refer to each other, which would keep a kernel matrix alive
         self._guessed, self._spent = self._guessed + point.seconds, self._spent + seconds
         if self._origin is None:
             here = machine(device_of(RunOptions(accelerator=self.context.accelerator)))
@@ -84,7 +84,7 @@ class Sweep:
 
 @contextmanager
 def _only_progress() -> Iterator[None]:
-    """Leave out what a computation says of itself, but for the progress of long ones."""
+    """Hide the log lines of a computation, except the progress of long ones."""
     levels = dict.fromkeys(("kl", "datamodules", "callbacks"), logging.ERROR)
     levels |= dict.fromkeys(("kl.exact", "callbacks.epoch_lines"), logging.INFO)
     before = {name: logging.getLogger(name).level for name in levels}

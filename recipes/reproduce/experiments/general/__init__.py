@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 class General(Experiment):
-    """p centres beside a centre at every row; delayed projections beside one after each step."""
+    """p centres against a centre at every row; delayed projections against a projection after each step."""
 
     name = "general"
     title = "EigenPro 3 and 4 with p centres on colour CIFAR-10 and Fashion-MNIST, beside EigenPro 2; augmented images"

@@ -14,7 +14,7 @@ from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Results
 from recipes.reproduce.table import DataFrame, Row, stacked, sweep_table
 
-AUGMENT = {"cifar10": "shift:1,flip", "fashion-mnist": "shift:1"}  # shoes all point to the left
+AUGMENT = {"cifar10": "shift:1,flip", "fashion-mnist": "shift:1"}  # no flip, because all shoes point to the left
 PROJECTIONS = {"eigenpro": "an epoch of EigenPro 2", "factor": "a factor"}
 
 
@@ -24,7 +24,7 @@ def centers(setting: Setting) -> tuple[int, ...]:
 
 
 def runs(setting: Setting, data: str, kernel: KernelSpec, results: Results) -> dict[str, Fit | GeneralFit]:
-    """EigenPro 2 on all rows, EigenPro 4 for every p, EigenPro 3 for the middle one."""
+    """EigenPro 2 on all rows, EigenPro 4 for every p, EigenPro 3 for the middle p."""
     two = run(setting, data, kernel, results, whole=True)
     epochs = setting.choose(tiny=3, quick=10, full=10)
     sizes = centers(setting)
@@ -35,12 +35,12 @@ def runs(setting: Setting, data: str, kernel: KernelSpec, results: Results) -> d
 
 
 def eigenpro_4(p: int) -> str:
-    """What a run with p centres is called."""
+    """The name of a run with p centres."""
     return f"EigenPro 4, p = {short_count(p)}"
 
 
 def base(setting: Setting) -> tuple[Sample, KernelSpec]:
-    """Fashion-MNIST as it is, and the Laplacian of [B18]."""
+    """Fashion-MNIST without changes, and the Laplacian of [B18]."""
     n = setting.choose(tiny=200, quick=2000, full=None)
     sample = setting.sample("fashion-mnist", n, setting.choose(tiny=None, quick=1000, full=None))
     return sample, setting.kernels("fashion-mnist")[1]
@@ -82,7 +82,7 @@ def surface(setting: Setting) -> dict[tuple[int, int], GeneralFit]:
 
 
 def augmented(setting: Setting, data: str) -> dict[str, GeneralFit]:
-    """Runs on n images: as they are, with as many centres; augmented; and with four times the centres."""
+    """Runs on n images: without augmentation, with n centres; augmented, with n centres and with 4 n centres."""
     n = setting.choose(tiny=60, quick=1000, full=10_000)
     epochs = setting.choose(tiny=3, quick=20, full=30)
     how = AUGMENT.get(setting.data(data), "shift:1")
@@ -118,12 +118,12 @@ def run_table(part: str, points: Mapping[Any, Fit | GeneralFit], results: Result
         mse=lambda run: run["final"].get("train/mse"),
         train_mse=lambda run: None if is_running(run, results) else run["mse"],
         train_mse_running=lambda run: run["mse"] if is_running(run, results) else None,
-        test_error=lambda run: run["final"].get("val/error", 1.0),  # 1 where the run diverged at once
+        test_error=lambda run: run["final"].get("val/error", 1.0),  # 1 if the run diverged at once
     ).assign(name=names)
 
 
 def is_running(run: Row, results: Results) -> bool:
-    """Whether its training metrics are means over the batches of an epoch: a run of EigenPro 3 or 4 from before."""
+    """Whether training metrics are means over an epoch's batches, as in old results of EigenPro 3 and 4."""
     return isinstance(run["point"], GeneralFit) and "train_metrics" not in results[run["point"]]
 
 

@@ -60,7 +60,7 @@ def time_figure(timed: DataFrame) -> Figure:
 
 
 def beside(timed: DataFrame) -> DataFrame:
-    """A row for each p and projection: EigenPro 4, beside it EigenPro 3 as fastest_3 and test_error_3."""
+    """A row for each p and projection: EigenPro 4, with the columns fastest_3 and test_error_3 of EigenPro 3."""
     is_three = timed["point"].map(lambda point: point.period == 1)
     three = timed[is_three][["p", "name", "fastest", "test_error"]]
     found = timed[~is_three].merge(three, on=["p", "name"], suffixes=("", "_3"))
@@ -68,7 +68,7 @@ def beside(timed: DataFrame) -> DataFrame:
 
 
 def time_table(timed: DataFrame) -> Table:
-    """Seconds and errors of both, and how many times faster EigenPro 4 is."""
+    """Seconds and errors of EigenPro 4 and 3, and how many times faster EigenPro 4 is."""
     return Table.of(
         "{set}, n={n}, Laplacian: T > 1 against T = 1",
         beside(timed),
@@ -82,7 +82,7 @@ def time_table(timed: DataFrame) -> Table:
 
 
 def delayed_claim(timed: DataFrame) -> Claim:
-    """That delayed projections are faster, the more the larger p, at the same error."""
+    """That delayed projections are faster at the same error, and gain more for a larger p."""
     pairs = beside(timed[timed["name"] == PROJECTIONS["eigenpro"]])
     ratios, apart = pairs["faster"], (pairs["test_error"] - pairs["test_error_3"]).abs().max()
     said = ", ".join(f"p={p}: {ratio:.1f} times" for p, ratio in zip(pairs["p"], ratios, strict=True))
@@ -95,7 +95,7 @@ def delayed_claim(timed: DataFrame) -> Claim:
 
 
 def gaussian_claim(found: DataFrame) -> Claim:
-    """That the Gaussian does worse than the other two, with centres of its own too."""
+    """That the Gaussian does worse than the Laplacian and the ReLU NTK, with p centres, too."""
     four = found[found["name"].str.startswith("EigenPro 4")]
     largest = four[four["p"] == four["p"].max()]
     errors = {spec.title: error for spec, error in zip(largest["spec"], largest["test_error"], strict=True)}
@@ -129,7 +129,7 @@ def surface_figure(grid: DataFrame) -> Figure:
 
 
 def augment_table(gains: DataFrame) -> Table:
-    """Test error without, with, and with more centres, which are augmented images, too."""
+    """Test error without augmentation, with it, and with it and more centres, which are augmented images, too."""
     rows = []
     for own in groups(gains, "set"):
         name = f"{own['set'].iat[0]} n={own['n'].iat[0]}, {own['spec'].iat[0]}, {own['augment'].iat[1]}"
@@ -139,7 +139,7 @@ def augment_table(gains: DataFrame) -> Table:
 
 
 def augment_claim(own: DataFrame) -> Claim:
-    """That it helps, where there are centres enough."""
+    """That augmentation helps, if there are enough centres."""
     plain, same, more = own["test_error"]
     return Claim(
         f"{own['set'].iat[0]}, n={own['n'].iat[0]}: augmented images as training rows and as 4 n centres "
@@ -151,7 +151,7 @@ def augment_claim(own: DataFrame) -> Claim:
 
 
 def published_table() -> Table:
-    """The paper's own numbers, of another set and machine: for orientation."""
+    """The paper's numbers for orientation; their data set and machine are others."""
     cells = [
         (f"p = {p}", f"{a4:.2f}", f"{s4:.0f}", f"{a3:.2f}", f"{s3:.0f}", f"{s3 / s4:.1f}")
         for p, (a4, s4, a3, s3) in EIGENPRO_4.items()
