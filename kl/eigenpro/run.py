@@ -17,6 +17,7 @@ from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
 from kl.eigenpro.run_state import load_state, state_of
 from kl.errors import InputError
+from kl.exact.merged import check_weights
 from kl.kernels import Kernel, build_kernel
 from kl.products.blocks import kernel_matmul
 from kl.rows.batches import BatchIndexSampler
@@ -199,9 +200,7 @@ def ridge_of_rows(
     Raises:
         InputError: the weights are not n finite numbers above 0.
     """
-    if weights.shape != (n,) or not bool((weights.isfinite() & (weights > 0)).all()):
-        raise InputError(
-            f"weights must be {n} finite numbers above 0, one for each row; got shape {tuple(weights.shape)}: leave "
-            "out rows of weight 0"
-        )
-    return ridge / weights.double()[:, None]
+    weights = check_weights(weights, n, ridge)
+    if not bool((weights > 0).all()):
+        raise InputError(f"weights must be above 0; got {int((weights == 0).sum())} zeros: leave those rows out")
+    return ridge / weights[:, None]

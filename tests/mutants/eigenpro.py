@@ -83,7 +83,7 @@ MUTANTS = [
     Mutant(
         "training does not use the ridge",
         "kl/eigenpro/iteration.py",
-        "return residual.add_(self.alpha.detach()[local], alpha=ridge) if ridge else residual",
+        "return residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual",
         "return residual",
         "tests/kl/eigenpro/test_ridge.py -k comes_to",
     ),
@@ -102,9 +102,16 @@ MUTANTS = [
         "tests/kl/eigenpro/test_ridge.py -k the_plan_is",
     ),
     Mutant(
+        "the ridge of a row does not know its weight",
+        "kl/eigenpro/iteration.py",
+        "return residual.addcmul_(self._ridges[local], alpha[local])",
+        "return residual.add_(alpha[local], alpha=self.plan.ridge)",
+        "tests/kl/eigenpro/test_run.py -k weights_lead",
+    ),
+    Mutant(
         "the guard does not know the ridge",
         "kl/eigenpro/divergence.py",
-        "if self._ridge:",
+        "if isinstance(self._ridge, Tensor) or self._ridge:",
         "if False:",
         "tests/kl/eigenpro/test_ridge.py -k guard",
     ),
