@@ -84,7 +84,7 @@ FLOORS = {
         "distributed",
         "rows",
         "system",
-        "checks metrics",
+        "checks metrics probabilities",
         "errors",
     ),
     "recipes": ("__main__", "cli", "app", "commands plan bench reproduce", "run", "options", "output"),
