@@ -14,7 +14,9 @@ Letters: n training rows, d features, c outputs, s Nystrom rows, q damped eigend
 K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i the eigenvalues of K(X, X)/n.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.eigenpro.machine import KernelMachine
@@ -41,6 +43,19 @@ from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
 
+if TYPE_CHECKING:
+    from kl.estimators import KernelClassifier, KernelRegressor, load
+
+_ESTIMATORS = ("KernelClassifier", "KernelRegressor", "load")
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators, when they are asked for, because scikit-learn takes two seconds to import."""
+    if name in _ESTIMATORS:
+        return getattr(import_module("kl.estimators"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 try:
     __version__ = version("kl")
 except PackageNotFoundError:  # a source tree on the path, not installed
@@ -55,6 +70,9 @@ __all__ = [
     "EigenProRun",
     "GeneralKernelMachine",
     "InputError",
+    "KernelClassifier",
+    "KernelRegressor",
+    "load",
     "Interpolant",
     "KLError",
     "KernelMachine",

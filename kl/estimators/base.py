@@ -1,0 +1,201 @@
+"""What both estimators share: their parameters, the rows they are given, and the function they have fitted."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+
+from kl.checks import check_count, check_not_negative
+from kl.errors import InputError
+from kl.estimators.solve import Problem, Solution, solve
+from kl.kernels import Kernel, build_kernel
+from kl.machines.data_facts import DataFacts
+from kl.model import KernelModel
+from kl.rkhs import evaluate
+from kl.rows.encoding import FeatureEncoding
+
+
+class KernelEstimator(BaseEstimator):
+    """f(x) = sum_i alpha_i K(x, x_i) on standardised features, by weighted least squares with a ridge.
+
+    Subclasses turn y into targets and f into predictions.
+    """
+
+    kernel_: Kernel
+    _standard: tuple[np.ndarray, np.ndarray] | None
+    """Mean and standard deviation of every column; None where features are as given, or `_encoding` makes them."""
+    n_features_in_: int
+    n_iter_: int
+    rkhs_norm_: float
+    relative_residual_: float
+    solver_: str
+
+    def __init__(
+        self,
+        kernel: str | Kernel = "laplacian",
+        *,
+        bandwidth: float | str = "auto",
+        ridge: float = 1e-3,
+        solver: str = "auto",
+        epochs: int = 10,
+        memory: int | str = "auto",
+        standardize: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.kernel = kernel
+        self.bandwidth = bandwidth
+        self.ridge = ridge
+        self.solver = solver
+        self.epochs = epochs
+        self.memory = memory
+        self.standardize = standardize
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Fitting
+
+    def _fit_targets(
+        self,
+        X: np.ndarray,  # shape: (n, d)
+        targets: np.ndarray,  # shape: (n, c)
+        weights: np.ndarray,  # shape: (n,)
+        leave_one_out: bool = True,
+    ) -> np.ndarray | None:
+        """Fit f to the rows whose weight is above 0.
+
+        Returns:
+            f at every row of weight above 0, fitted without that row and those equal to it, shape (n', c); None where
+            the solver does not give it.
+        """
+        ridge = check_not_negative("ridge", self.ridge)
+        epochs, seed = check_count("epochs", self.epochs), self._seed()
+        # What is fitted and what a file says of it come from the same numbers: nothing of an earlier fit is left.
+        self._encoding: FeatureEncoding | None = None
+        self._standard = standardisation(X, weights) if self.standardize else None
+        kept = weights > 0
+        x = self._features(X[kept])
+        problem = Problem.of(x, torch.from_numpy(targets[kept]), torch.from_numpy(weights[kept]))
+        kernel = self._given_kernel().resolve(problem.x, seed=seed)
+        say = print if self.verbose else None
+        found = solve(problem, kernel, ridge, self.solver, epochs, self.memory, seed, leave_one_out, say)
+        self._take(found)
+        return None if found.left_out is None else found.left_out[problem.group].numpy()
+
+    def _take(self, found: Solution) -> None:
+        self._centers, self._alpha, self.kernel_ = found.centers, found.alpha, found.kernel
+        self._origin = found.kernel.origin_of(found.centers)
+        self.n_iter_, self.solver_ = found.iterations, found.solver
+        self.rkhs_norm_, self.relative_residual_ = found.rkhs_norm, found.relative_residual
+
+    def _given_kernel(self) -> Kernel:
+        """The kernel by its name, with the bandwidth; "auto" leaves a kernel that is given as it is."""
+        bandwidth = None if isinstance(self.bandwidth, str) and self.bandwidth == "auto" else self.bandwidth
+        return build_kernel(self.kernel, bandwidth=bandwidth)
+
+    def _seed(self) -> int:
+        state = self.random_state
+        return int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31 - 1)
+
+    def _weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray:
+        """Weights of the rows, shape (n,), float64; 1 where none are given.
+
+        Raises:
+            InputError: one is negative.
+        """
+        if sample_weight is None:
+            return np.ones(len(X))
+        weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
+        if (weights < 0).any():
+            raise InputError(f"sample_weight must be 0 or above; got {weights.min():g}")
+        return weights
+
+    # Files
+
+    @property
+    def machine_(self) -> KernelModel:
+        """The function as a `kl.KernelModel`, a LightningModule; its tensors are shared with the estimator."""
+        check_is_fitted(self, "kernel_")
+        model = KernelModel(self.kernel_)
+        return model._take(self._alpha, self._centers - self._origin, self._origin, self._description())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.machine_.save(path)
+
+    def _description(self) -> dict[str, Any]:
+        """What a file says of the data, as `kl.machines.data_facts.DataFacts.description`."""
+        encoding = self._encoding
+        if encoding is None and self._standard is not None:
+            encoding = FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
+        facts = DataFacts(name=type(self).__name__, encoding=encoding, **self._facts())
+        return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
+
+    def _facts(self) -> dict[str, Any]:
+        """The facts that a subclass knows of its data."""
+        raise NotImplementedError
+
+    def _kept(self) -> dict[str, Any]:
+        """What `kl.load` needs beside the function, as plain values."""
+        names = getattr(self, "feature_names_in_", None)
+        fitted = {"n_iter": self.n_iter_, "relative_residual": self.relative_residual_, "solver": self.solver_}
+        return {**fitted, "rkhs_norm": self.rkhs_norm_, "features": [] if names is None else [str(n) for n in names]}
+
+    def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
+        """Become the estimator whose function is the model's."""
+        self._centers, self._alpha, self._origin = model.centers + model.origin, model.alpha.detach(), model.origin
+        self.kernel_, info = model.kernel, model.data_info
+        self._encoding = FeatureEncoding.from_dict(info["encoding"])
+        self._standard = None
+        self.n_features_in_ = info["num_features"]
+        if kept.get("features"):
+            self.feature_names_in_ = np.array(kept["features"], dtype=object)
+        self.n_iter_, self.solver_ = kept.get("n_iter", 1), kept.get("solver", "unknown")
+        self.rkhs_norm_ = kept.get("rkhs_norm", math.nan)
+        self.relative_residual_ = kept.get("relative_residual", math.nan)
+
+    # The function
+
+    def _rows(self, X: Any, reset: bool = False, **options: Any) -> Any:
+        """X, or (X, y), as scikit-learn checks them: a float matrix without NaN, shape (n, d)."""
+        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], **options)
+
+    def _features(self, X: np.ndarray) -> Tensor:
+        """What the kernel is computed on, shape (m, d), in the float type of X."""
+        if self._encoding is not None:
+            return self._encoding.encode(torch.from_numpy(np.array(X)))
+        if self._standard is None:
+            return torch.from_numpy(np.array(X))
+        mean, scale = self._standard
+        return torch.from_numpy(((X - mean) / scale).astype(X.dtype, copy=False))
+
+    def _values(self, X: Any) -> np.ndarray:
+        """f at the rows of X, shape (m, c), float64."""
+        check_is_fitted(self, "kernel_")
+        x = self._features(self._rows(X)).to(self._centers.dtype)
+        return evaluate(self.kernel_, self._centers - self._origin, self._alpha, x - self._origin).numpy()
+
+
+def standardisation(
+    X: np.ndarray,  # shape: (n, d)
+    weights: np.ndarray,  # shape: (n,)
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted mean and standard deviation of every column, shapes (d,), float64; 1 for a constant column."""
+    X = X.astype(np.float64, copy=False)
+    mean = np.average(X, axis=0, weights=weights)
+    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    # Rounding of the mean alone is no spread.
+    scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
+    return mean, scale

@@ -1,0 +1,151 @@
+"""Classification by least squares on one-hot targets, in scikit-learn's way."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from kl.errors import InputError
+from kl.estimators.base import KernelEstimator
+from kl.estimators.labels import kind_of, labels_of
+from kl.kernels import Kernel
+from kl.model import KernelModel
+from kl.probabilities import fit_temperature
+
+
+class KernelClassifier(ClassifierMixin, KernelEstimator):
+    """The class of the largest output of f, which fits one-hot rows Y by weighted least squares.
+
+    f minimises sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2; with ridge 0 it interpolates the labels. Probabilities are
+    softmax(f / T), with the temperature T that gives the leave-one-out outputs the least log loss, so that no row is
+    held out for them.
+
+    Args:
+        kernel, bandwidth, ridge, solver, epochs, memory, standardize, random_state, verbose: as of
+            `kl.KernelRegressor`.
+        class_weight: weights of the classes that multiply sample_weight: a dict, "balanced", or None. Like all weights
+            they matter where a ridge lets f miss targets, or where equal rows have different labels.
+
+    Attributes:
+        classes_: the labels, sorted, shape (c,).
+        loo_error_: the leave-one-out share of wrong classes, weighted; None where the solver does not give it. Equal
+            rows are left out together.
+        loo_predictions_: the class of each training row of weight above 0 by f fitted without it, shape (n',), or None.
+        temperature_: T; None where there is no leave-one-out.
+        kernel_, n_features_in_, feature_names_in_, n_iter_, rkhs_norm_, relative_residual_, solver_, machine_: as of
+            `kl.KernelRegressor`.
+
+    Raises:
+        InputError: (at fit) a parameter is out of its range, or y holds a single class.
+        MemoryBudgetError: (at fit) the solver does not fit the memory.
+
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2; Guo et al. 2017, arXiv:1706.04599 (temperature).
+
+    Example:
+        >>> import kl
+        >>> from sklearn.datasets import load_digits
+        >>> X, y = load_digits(return_X_y=True)
+        >>> model = kl.KernelClassifier(standardize=False).fit(X[:1000], y[:1000])
+        >>> bool(model.score(X[1000:], y[1000:]) > 0.95), model.predict_proba(X[1000:]).shape
+        (True, (797, 10))
+    """
+
+    classes_: np.ndarray
+    loo_error_: float | None
+    loo_predictions_: np.ndarray | None
+    temperature_: float | None
+
+    def __init__(
+        self,
+        kernel: str | Kernel = "laplacian",
+        *,
+        bandwidth: float | str = "auto",
+        ridge: float = 1e-3,
+        solver: str = "auto",
+        epochs: int = 10,
+        memory: int | str = "auto",
+        standardize: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            kernel,
+            bandwidth=bandwidth,
+            ridge=ridge,
+            solver=solver,
+            epochs=epochs,
+            memory=memory,
+            standardize=standardize,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to rows X, shape (n, d), and labels y, shape (n,); a weight of 2 is the row given twice."""
+        X, y = self._rows(X, True, y=y)
+        check_classification_targets(y)
+        weights = self._weights(sample_weight, X)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        weights = weights * compute_sample_weight(self.class_weight, y)
+        there = np.unique(labels[weights > 0])
+        if len(there) < 2:
+            raise InputError(
+                "y must hold at least two classes among rows of weight above 0; got 1 class, "
+                f"{self.classes_[there][0]!r}"
+            )
+        targets = np.eye(len(self.classes_))[labels]
+        left_out = self._fit_targets(X, targets, weights)
+        self.loo_predictions_ = self.loo_error_ = self.temperature_ = None
+        if left_out is not None:
+            kept = weights > 0
+            chosen = left_out.argmax(axis=1)
+            self.loo_predictions_ = self.classes_[chosen]
+            self.loo_error_ = float(np.average(chosen != labels[kept], weights=weights[kept]))
+            arrays = (left_out, labels[kept], weights[kept])
+            self.temperature_ = fit_temperature(*map(torch.from_numpy, arrays))
+        return self
+
+    def _facts(self) -> dict[str, Any]:
+        return {"task": "classification", "class_names": self.classes_.tolist()}
+
+    def _kept(self) -> dict[str, Any]:
+        return {**super()._kept(), "labels": kind_of(self.classes_), "temperature": self.temperature_ or 0.0}
+
+    def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
+        super()._take_model(model, kept)
+        names = model.data_info["class_names"] or [str(k) for k in range(model.data_info["num_outputs"])]
+        self.classes_ = labels_of(names, kept.get("labels", "str"))
+        self.temperature_ = kept.get("temperature") or None
+        self.loo_predictions_ = self.loo_error_ = None
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of the largest output of f, shape (m,)."""
+        chosen = self._values(X).argmax(axis=1)
+        return self.classes_[chosen]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """f(x), shape (m, c); of two classes the second output less the first, shape (m,)."""
+        values = self._values(X)
+        return values[:, 1] - values[:, 0] if len(self.classes_) == 2 else values
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """softmax(f(x) / T), shape (m, c).
+
+        Raises:
+            InputError: the solver gave no leave-one-out outputs to find T on.
+        """
+        check_is_fitted(self, "kernel_")
+        if self.temperature_ is None:
+            raise InputError(
+                f"predict_proba needs leave-one-out outputs, which solver={self.solver_!r} does not give: use "
+                "solver='direct' or 'pcg', or sklearn's CalibratedClassifierCV around this estimator"
+            )
+        return torch.from_numpy(self._values(X) / self.temperature_).softmax(dim=1).numpy()

@@ -1,0 +1,155 @@
+"""From rows, targets and weights to a fitted function, by whichever solver: without a Trainer, without files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_one_of
+from kl.eigenpro.run import EigenProRun
+from kl.exact.cost import choose_solver
+from kl.exact.interpolate import Interpolant, interpolate
+from kl.exact.merged import MergedRows
+from kl.kernels.kernel import Kernel
+from kl.system.memory import parse_memory
+
+SOLVERS = ("auto", "direct", "pcg", "eigenpro")
+PCG_ROWS = 50_000  # distinct rows up to which "auto" solves exactly; EigenPro's few epochs take less time beyond
+LOG_SECONDS = 1.0  # seconds between two lines of progress
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Weighted least squares on distinct rows.
+
+    Equal rows are one row here, with the sum of their weights and the weighted mean of their targets, so that a row of
+    weight 2 is the same problem as the row given twice.
+    """
+
+    x: Tensor  # shape: (u, d)
+    y: Tensor  # float64, shape: (u, c)
+    weights: Tensor  # float64, shape: (u,)
+    group: Tensor  # the distinct row of each row given, shape: (n,)
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        weights: Tensor,  # above 0, float64, shape: (n,)
+    ) -> Problem:
+        """The problem of rows some of which may be equal."""
+        merged = MergedRows.of(x, weights)
+        return cls(x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A fitted function and how it was found."""
+
+    kernel: Kernel
+    centers: Tensor  # shape: (u, d)
+    alpha: Tensor  # float64, shape: (u, c)
+    rkhs_norm: float
+    relative_residual: float
+    iterations: int
+    solver: str
+    left_out: Tensor | None
+    """f at each distinct row, fitted without that row, shape (u, c); None where the solver does not give it."""
+
+
+def solve(
+    problem: Problem,
+    kernel: Kernel,
+    ridge: float,
+    solver: str,
+    epochs: int,
+    memory: int | str,
+    seed: int,
+    leave_one_out: bool,
+    say: Say | None = None,
+) -> Solution:
+    """Minimise sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2, to the end or, by EigenPro, for some epochs.
+
+    Args:
+        problem: rows, targets and weights.
+        kernel: the kernel; its bandwidth must be resolved.
+        ridge: lambda, not multiplied by n; 0 interpolates.
+        solver: "auto" is "direct" while a factor fits the memory, then "pcg", and "eigenpro" beyond 50,000 rows.
+        epochs: of EigenPro.
+        memory: bytes, "8GB" or "auto".
+        seed: of EigenPro's subsample and batches.
+        leave_one_out: whether f without each row is wanted, where the solver gives it.
+        say: is told of the progress; None is silent.
+
+    Raises:
+        InputError: an argument is out of its range.
+        MemoryBudgetError: the solver does not fit the memory.
+        DivergenceError: EigenPro diverges.
+    """
+    check_one_of("solver", solver, SOLVERS)
+    (u, d), c = problem.x.shape, problem.y.shape[1]
+    if solver == "auto":
+        budget = parse_memory(memory, problem.x.device)
+        solver = choose_solver("auto", u, d, c, budget, problem.x.device)
+        solver = "eigenpro" if solver == "pcg" and u > PCG_ROWS else solver
+    if solver == "eigenpro":
+        return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)
+    last = time.monotonic()
+
+    def progress(report: object) -> None:
+        nonlocal last
+        if say is not None and time.monotonic() - last >= LOG_SECONDS:
+            say(str(report))
+            last = time.monotonic()
+
+    found = interpolate(
+        kernel,
+        problem.x,
+        problem.y,
+        ridge=ridge,
+        memory=memory,
+        solver=solver,
+        weights=problem.weights,
+        leave_one_out=leave_one_out,
+        progress=progress,
+    )
+    return _of_interpolant(found)
+
+
+def _of_interpolant(found: Interpolant) -> Solution:
+    left_out = None if found.leave_one_out is None else found.leave_one_out.predictions
+    return Solution(
+        found.kernel,
+        found.centers,
+        found.alpha,
+        found.rkhs_norm,
+        found.relative_residual,
+        max(1, found.iterations),
+        found.solver,
+        left_out,
+    )
+
+
+def _by_eigenpro(
+    problem: Problem, kernel: Kernel, ridge: float, epochs: int, memory: int | str, seed: int, say: Say | None
+) -> Solution:
+    run = EigenProRun(kernel, problem.x, problem.y, ridge=ridge, weights=problem.weights, memory=memory, seed=seed)
+    start = time.monotonic()
+    for epoch in range(1, epochs + 1):
+        for rows in run.batches():
+            run.step(rows)
+        run.end_epoch()
+        if say is not None:
+            left = (time.monotonic() - start) * (epochs - epoch) / epoch
+            say(f"epoch {epoch}/{epochs}: RKHS norm {run.rkhs_norm:.4g}, about {left:.0f} s left")
+    alpha, fitted = run.in_data_order(run.alpha), run.fitted_values()
+    residual = problem.y - fitted - (ridge / problem.weights)[:, None] * alpha
+    relative = float(residual.norm()) / max(float(problem.y.norm()), torch.finfo(torch.float64).tiny)
+    return Solution(run.kernel, problem.x, alpha, run.rkhs_norm, relative, epochs, "eigenpro", None)

@@ -1,0 +1,100 @@
+"""scikit-learn's own checks of estimators, and what its users do with them."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from kl import KernelClassifier, KernelRegressor, Laplacian
+
+ESTIMATORS = [KernelRegressor(), KernelClassifier(), KernelRegressor(ridge=0), KernelRegressor(standardize=False)]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_scikit_learns_checks_pass_whole(estimator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks give odd input on purpose
+        results = check_estimator(estimator, on_skip=None, on_fail=None)
+    failed = {each["check_name"]: each["exception"] for each in results if each["status"] not in ("passed", "skipped")}
+    assert not failed
+    skipped = [each["check_name"] for each in results if each["status"] == "skipped"]
+    assert skipped in ([], ["check_array_api_input"])  # which needs an environment variable
+    assert len(results) > 40
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return load_diabetes(return_X_y=True)
+
+
+@pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), clone])
+def test_copies_predict_alike(iris, copied):
+    X, y = iris
+    model = KernelClassifier(Laplacian(2.0)).fit(X, y)
+    again = copied(model)
+    if not hasattr(again, "classes_"):
+        again.fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert again.get_params()["kernel"] == Laplacian(2.0)
+
+
+def test_joblib(iris, tmp_path):
+    X, y = iris
+    model = KernelClassifier().fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model.joblib").predict(X), model.predict(X))
+
+
+def test_pipelines_and_grids(iris):
+    X, y = iris
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), KernelClassifier()),
+        {"kernelclassifier__kernel": ["laplacian", "gaussian"], "kernelclassifier__ridge": [0.01, 1]},
+        cv=3,
+    ).fit(X, y)
+    assert search.best_score_ > 0.93
+    assert cross_val_score(KernelClassifier(), X, y, cv=3).mean() > 0.93
+
+
+def test_calibration_and_importance(iris):
+    X, y = iris
+    calibrated = CalibratedClassifierCV(KernelClassifier(), cv=3).fit(X, y)
+    np.testing.assert_allclose(calibrated.predict_proba(X).sum(axis=1), 1)
+    importance = permutation_importance(KernelClassifier().fit(X, y), X, y, n_repeats=3, random_state=0)
+    assert importance.importances_mean[2:].sum() > importance.importances_mean[:2].sum()  # the petals tell the kinds
+
+
+def test_data_frames_and_names(diabetes):
+    X, y = diabetes
+    frame = pd.DataFrame(X, columns=[f"f{j}" for j in range(X.shape[1])])
+    model = KernelRegressor(ridge=1).fit(frame, pd.Series(y))
+    assert model.feature_names_in_.tolist() == list(frame.columns)
+    np.testing.assert_allclose(model.predict(frame), KernelRegressor(ridge=1).fit(X, y).predict(X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[frame.columns[::-1]])
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [False, True], [-1, 1], [1.0, 2.0]])
+@pytest.mark.parametrize("wrapped", [np.array, pd.Series, list, lambda y: pd.Series(y).astype("category")])
+def test_labels_of_all_kinds_come_back(labels, wrapped):
+    X = np.linspace(0, 1, 12)[:, None]
+    y = [labels[int(x > 0.5)] for x in X[:, 0]]
+    model = KernelClassifier().fit(X, wrapped(y))
+    assert model.classes_.tolist() == labels
+    assert model.predict(X).tolist() == y
