@@ -12,6 +12,7 @@ from kl.exact.cost import pcg_plan
 from kl.exact.equations import Progress, Reporter, Solved, System
 from kl.exact.iteration import MARGIN, STALLS, ConjugateGradients, Search
 from kl.exact.low_rank import solve_low_rank
+from kl.exact.probes import Probes
 from kl.products.low_rank import LowRankPreconditioner
 from kl.products.triangle import LowerTriangle
 from kl.system.wording import counted
@@ -20,7 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def solve_pcg(
-    system: System, tolerance: float, budget: int, report: Reporter, checkpoint: Checkpoint | None = None
+    system: System,
+    tolerance: float,
+    budget: int,
+    report: Reporter,
+    checkpoint: Checkpoint | None = None,
+    leave_one_out: bool = False,
 ) -> Solved:
     """Solve by conjugate gradients: one recursion per output, and all outputs share the products with K.
 
@@ -35,6 +41,8 @@ def solve_pcg(
         budget: bytes, at least `least_pcg_memory`.
         report: is told of every iteration.
         checkpoint: where the state is saved, loaded again and, in the end, deleted.
+        leave_one_out: also estimate the diagonal of the inverse, by probes as further outputs; a factor of low rank
+            has it without.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to other equations.
@@ -43,38 +51,44 @@ def solve_pcg(
     strategies for Krylov subspace iterative methods; the same in mixed precision, Clark et al. 2010, Solving lattice
     QCD systems of equations using mixed precision solvers on GPUs, arXiv:0911.3191, section 3.3.
     """
-    (n, d), c = system.rows.data.shape, system.y.shape[1]
+    probes = Probes(system) if leave_one_out else None
+    probed = probes.beside(system) if probes else system
+    (n, d), c = system.rows.data.shape, probed.y.shape[1]
     matrix = LowerTriangle(system.kernel, system.single())
     rank, panels = pcg_plan(n, d, c, budget, matrix.side)
     saved = None  # loaded before the work, so that a wrong checkpoint is refused at once
     if checkpoint:
-        saved = checkpoint.load(system.y.device, lambda values: Search.of(values, system.y))
+        saved = checkpoint.load(system.y.device, lambda values: Search.of(values, probed.y))
     mean_ridge = float(system.ridge.mean())
     preconditioner = LowRankPreconditioner(system.kernel, matrix.rows, rank, mean_ridge)
     singular = preconditioner.exhausted and mean_ridge == 0
-    if singular and (solved := solve_low_rank(system, tolerance, budget)):
+    if singular and (solved := solve_low_rank(system, tolerance, budget, leave_one_out)):
         return solved
     log.info(
         "pcg: keeping %.0f%% of the kernel matrix, preconditioner of rank %d", _share(n, panels, matrix.side), rank
     )
     matrix.keep(panels)
-    gradients = ConjugateGradients(system, matrix, preconditioner)
-    search = _iterate(gradients, saved, tolerance, report, checkpoint)
+    gradients = ConjugateGradients(probed, matrix, preconditioner)
+    wanted = probes.tolerance(tolerance) if probes else tolerance
+    search = _iterate(gradients, saved, wanted, report, checkpoint)
     if checkpoint:
         checkpoint.delete()
-    best, iterations = search.best, search.state.iterations
+    alpha, iterations = search.best.alpha, search.state.iterations
+    diagonals = probes.diagonals(system, alpha, preconditioner) if probes else None
+    alpha, residual = alpha[:, : system.y.shape[1]], search.best.residual[:, : system.y.shape[1]]
+    relative = system.relative(residual) if probes else search.best.relative
     worth = preconditioner.nearly_exhausted and not singular
     del gradients, preconditioner, matrix, search  # their memory is the factor's now
-    if best.relative > tolerance and worth:
+    if relative > tolerance and worth:
         log.info(
             "pcg: the residual falls no more after %s; looking for a kernel matrix of low rank",
             counted(iterations, "iteration"),
         )
-        solved = solve_low_rank(system, tolerance, budget)
-        if solved is not None and solved.relative_residual < best.relative:
+        solved = solve_low_rank(system, tolerance, budget, leave_one_out)
+        if solved is not None and solved.relative_residual < relative:
             return replace(solved, iterations=iterations + solved.iterations)
-    fitted = (system.y - best.residual).addcmul_(system.ridge[:, None], best.alpha, value=-1)
-    return Solved(best.alpha, fitted, best.relative, "pcg", iterations)
+    fitted = (system.y - residual).addcmul_(system.ridge[:, None], alpha, value=-1)
+    return Solved(alpha, fitted, relative, "pcg", iterations, diagonals=diagonals)
 
 
 def _iterate(

@@ -18,6 +18,8 @@ from kl.system.clock import fastest
 from kl.system.memory import parse_memory
 
 SOLVERS = ("auto", "direct", "pcg")
+PROBES = 20  # columns of random signs by which conjugate gradients estimate the diagonal of the inverse
+CHECKED = 16  # entries of the inverse's diagonal that leave-one-out computes again in float64, a column each
 SINGLE_ROWS = 2048  # rows above which a factor in float32 is tried first, because it takes half the memory and time
 DIRECT_ROWS = 30_000  # rows on a CPU above which the n^3 flops of a factorisation take many minutes
 # Rank of the preconditioner: n / RANK_DIVISOR, so that the factor takes a tenth of the memory of K, and at most
@@ -29,7 +31,9 @@ REPEATS = 3  # how often work is timed; the fastest time counts
 TIMED_ROWS = 2048  # rows on which the rates are measured, enough for full tiles
 
 
-def choose_solver(solver: str, n: int, d: int, c: int, budget: int, device: torch.device) -> str:
+def choose_solver(
+    solver: str, n: int, d: int, c: int, budget: int, device: torch.device, leave_one_out: bool = False
+) -> str:
     """The solver that "auto" means: direct if its float64 factor fits the budget and, on a CPU, n <= 30,000; else pcg.
 
     Raises:
@@ -37,7 +41,7 @@ def choose_solver(solver: str, n: int, d: int, c: int, budget: int, device: torc
     """
     if check_solver(solver) != "auto":
         return solver
-    fits = direct_memory(n, d, c, 8) <= budget and (device.type == "cuda" or n <= DIRECT_ROWS)
+    fits = direct_memory(n, d, c, 8, leave_one_out) <= budget and (device.type == "cuda" or n <= DIRECT_ROWS)
     return "direct" if fits else "pcg"
 
 
@@ -50,7 +54,7 @@ def check_solver(solver: str) -> str:
     return check_one_of("solver", solver, SOLVERS)
 
 
-def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
+def direct_memory(n: int, d: int, c: int, itemsize: int | None = None, leave_one_out: bool = False) -> int:
     """Bytes of a direct solve: half of K, factorised in place, and what every solve holds.
 
     Args:
@@ -59,9 +63,10 @@ def direct_memory(n: int, d: int, c: int, itemsize: int | None = None) -> int:
         c: outputs.
         itemsize: bytes of a value of the factor; None is the first attempt: 4 (about 2 n^2 bytes) for n > 2048, else 8.
             A nearly singular matrix needs 8.
+        leave_one_out: with the diagonal of the inverse, of which some columns are computed again.
     """
     itemsize = itemsize or (4 if n > SINGLE_ROWS else 8)
-    return triangle_bytes(n, itemsize) + _common_memory(n, d, c)
+    return triangle_bytes(n, itemsize) + _common_memory(n, d, c + CHECKED if leave_one_out else c)
 
 
 def eigen_memory(n: int, d: int, c: int) -> int:

@@ -32,6 +32,8 @@ class System:
     rows: Rows  # x_1..x_n, no two of them equal, with kernel values in float64
     y: Tensor  # float64, shape: (n, c)
     ridge: Tensor  # float64, shape: (n,)
+    weights: Tensor | None = None
+    """W of each equation, shape (n,), float64, which count where a singular K cannot fit all targets; None is 1."""
     ranks: Ranks = field(default_factory=Ranks)
     """The ranks share the products with K; each rank has all rows, targets and weights."""
     _product: LowerTriangle = field(init=False)
@@ -59,6 +61,13 @@ class System:
         residual = (self.y - fitted).addcmul_(self.ridge[:, None], alpha, value=-1)
         return fitted, residual, self.relative(residual)
 
+    def matmul(
+        self,
+        v: Tensor,  # shape: (n, c)
+    ) -> Tensor:
+        """(K + diag(ridge)) v, shape (n, c), from the kernel in float64."""
+        return self._product.matmul(v).addcmul_(self.ridge[:, None], v)
+
     def relative(self, residual: Tensor) -> float:
         """|residual|_F / |Y|_F; infinity if it is not finite."""
         relative = float(residual.norm()) / max(float(self.y.norm()), torch.finfo(torch.float64).tiny)
@@ -75,6 +84,19 @@ def dot_columns(
 
 
 @dataclass(frozen=True)
+class Diagonals:
+    """The diagonals of G^{-1} and of I - H, with G = K + diag(ridge) and H = K G^{-1}, which takes Y to f(X)."""
+
+    inverse: Tensor  # (G^{-1})_gg, or of the pseudo-inverse, shape: (u,)
+    left: Tensor | None = None
+    """1 - H_gg, shape (u,), where G is singular and there is no ridge; else it is ridge (G^{-1})_gg / W_g."""
+    samples: Tensor | None = None
+    """Independent estimates of `inverse`, which is their mean, shape (u, p); None where it is exact up to rounding."""
+    least: Tensor | None = None
+    """A lower bound of the true `inverse`, shape (u,), of estimates."""
+
+
+@dataclass(frozen=True)
 class Solved:
     """Weights and how well they solve a `System`."""
 
@@ -84,6 +106,8 @@ class Solved:
     solver: str
     iterations: int
     jitter: float = 0.0
+    diagonals: Diagonals | None = None
+    """For leave-one-out predictions; None if they were not asked for, or cannot be had."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ from kl.errors import InputError, MemoryBudgetError, SingularKernelError
 from kl.exact.checkpoint import Checkpoint, solution_key
 from kl.exact.cholesky import RESIDUAL_ACCEPTED, solve_direct
 from kl.exact.conjugate_gradients import solve_pcg
-from kl.exact.cost import choose_solver, direct_memory, least_pcg_memory, rows_that_fit
+from kl.exact.cost import PROBES, choose_solver, direct_memory, least_pcg_memory, rows_that_fit
+from kl.exact.diagonals import diagonals_of_factor
 from kl.exact.equations import Progress, Reporter, Solved, System, dot_columns
+from kl.exact.leave_one_out import LeaveOneOut
+from kl.exact.leave_one_out import leave_one_out as leave_one_out_of
 from kl.exact.merged import MergedRows, check_weights
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import kernel_matmul
@@ -57,6 +60,8 @@ class Interpolant:
             factor of its range solved the equations; "eigen" when a direct solve met a singular matrix and took the
             minimum-norm least-squares solution; or "least squares".
         iterations: iterations of conjugate gradients, or steps of iterative refinement.
+        leave_one_out: leave-one-out predictions; None if they were not asked for, or if the equations are too near to
+            singular for them, as a log line then says.
 
     Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, section 2 (the minimum-norm interpolant).
 
@@ -81,6 +86,7 @@ class Interpolant:
     seconds: float
     solver: str
     iterations: int
+    leave_one_out: LeaveOneOut | None = None
 
     def predict(
         self,
@@ -108,7 +114,8 @@ class Interpolant:
     def to(self, device: torch.device | str) -> Interpolant:
         """The same solution with its tensors on the device."""
         names = ("centers", "alpha", "fitted", "rkhs_norm_per_class")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        left = None if self.leave_one_out is None else self.leave_one_out.to(device)
+        return replace(self, **{name: getattr(self, name).to(device) for name in names}, leave_one_out=left)
 
     def require_better_than_zero(self) -> None:
         """Raise if the solve found no better function than f = 0.
@@ -141,6 +148,7 @@ def interpolate(
     progress: Callable[[Progress], object] | None = None,
     *,
     weights: Tensor | None = None,  # shape: (n,)
+    leave_one_out: bool = False,
 ) -> Interpolant:
     """Solve (K(X, X) + ridge I) alpha = Y for all outputs at once; with ridge = 0 the minimum-norm interpolant.
 
@@ -165,7 +173,10 @@ def interpolate(
         progress: called with a `Progress` now and then; an exception that it raises ends the solve.
         weights: w_i >= 0, shape (n,), not all 0; None is 1 for every row. A row of weight 2 counts as a row that is
             there twice, and a row of weight 0 is left out: its alpha is 0, and its fitted value is f(x_i) all the same.
-            With ridge = 0 the other weights matter among equal rows alone, because f fits the rest exactly.
+            With ridge = 0 the other weights matter among equal rows alone, because f fits the rest exactly, unless the
+            kernel is of low rank.
+        leave_one_out: also compute what f would say of each row without that row. A direct solve then takes about twice
+            as long. Conjugate gradients estimate it by 20 random probes, which are further outputs.
 
     Returns:
         The weights with residual, jitter, norm and time, as an `Interpolant`.
@@ -198,8 +209,8 @@ def interpolate(
     far = bool(origin.any())
     merged = MergedRows.of(x, w, origin if far else None)
     u = len(merged)
-    chosen = choose_solver(solver, u, d, c, budget, x.device)
-    _check_budget(chosen, u, d, c, budget)
+    chosen = choose_solver(solver, u, d, c, budget, x.device, leave_one_out)
+    _check_budget(chosen, u, d, c, budget, leave_one_out)
     kernel = kernel.resolve(x)
     means = merged.targets(y)
     _warn_of_equal_rows(merged, means, y)
@@ -207,13 +218,16 @@ def interpolate(
     rows = Rows.of(distinct - origin if far else distinct).double()
     del distinct
     # A row of weight W counts W times in the loss: (K + ridge/W) on its diagonal.
-    system = System(kernel, rows, means, ridge / merged.totals)
+    system = System(kernel, rows, means, ridge / merged.totals, merged.totals)
     scale, report = _scale(kernel, rows), Reporter(progress)
     if chosen == "direct":
-        solved = solve_direct(system, scale, tolerance, budget, report)
+        solved = solve_direct(system, scale, tolerance, budget, report, diagonals_of_factor if leave_one_out else None)
     else:
-        state = None if checkpoint is None else Checkpoint(checkpoint, solution_key(kernel, x, y, ridge, weights=w))
-        solved = solve_pcg(system, tolerance, budget, report, state)
+        state = None
+        if checkpoint is not None:
+            key = solution_key(kernel, x, y, ridge, weights=w)
+            state = Checkpoint(checkpoint, f"{key} with probes" if leave_one_out else key)
+        solved = solve_pcg(system, tolerance, budget, report, state, leave_one_out)
     _warn(solved, tolerance, direct_memory(u, d, c, 8))
     alpha, fitted = solved.alpha, solved.fitted
     if not merged.all_alone:
@@ -221,6 +235,9 @@ def interpolate(
     if len(merged.left_out):
         others = x[merged.left_out] - origin if far else x[merged.left_out]
         fitted[merged.left_out] = kernel_matmul(kernel, Rows.of(others, like=rows).double(), rows, solved.alpha)
+    left = None
+    if solved.diagonals is not None:
+        left = leave_one_out_of(solved.diagonals, merged, y, solved.alpha, fitted, ridge)
     per_class = dot_columns(alpha, fitted).clamp_(min=0)
     return Interpolant(
         kernel=kernel,
@@ -236,6 +253,7 @@ def interpolate(
         seconds=time.perf_counter() - start,
         solver=solved.solver,
         iterations=solved.iterations,
+        leave_one_out=left,
     )
 
 
@@ -250,9 +268,14 @@ def check_tolerance(value: float) -> float:
     return float(value)
 
 
-def _check_budget(solver: str, n: int, d: int, c: int, budget: int) -> None:
+def _check_budget(solver: str, n: int, d: int, c: int, budget: int, leave_one_out: bool) -> None:
     """Refuse a solve that does not fit the budget, before the work; n counts equal rows once."""
-    memory = direct_memory if solver == "direct" else least_pcg_memory
+
+    def memory(n: int, d: int, c: int) -> int:
+        if solver == "direct":
+            return direct_memory(n, d, c, None, leave_one_out)
+        return least_pcg_memory(n, d, c + PROBES if leave_one_out else c)
+
     if (need := memory(n, d, c)) > budget:
         name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
         fits = rows_that_fit(n, budget, lambda rows: memory(rows, d, c))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kl.exact.cost import low_rank_affordable
-from kl.exact.equations import Solved, System, warn_inconsistent
+from kl.exact.equations import Diagonals, Solved, System, warn_inconsistent
 from kl.exact.refinement import RESIDUAL_WANTED, refine
 from kl.products.blocks import kernel_matrix
 
@@ -62,18 +63,25 @@ def range_factor(
 
 
 class LowRankSolver:
-    """Solves (F^T F + diag(ridge)) alpha = r; with ridge 0 by the least-squares solution of minimum norm.
+    """Solves (F^T F + diag(ridge)) alpha = r; with ridge 0 by the weighted least-squares solution of minimum norm.
 
-    Let D = diag(ridge) with a ridge and D = I without, and D^(-1/2) F^T = B diag(s) V^T. The solution is B diag(s)^(-2)
-    B^T r without a ridge, and D^(-1/2) (B diag(s^2 + 1)^(-1) B^T + I - B B^T) D^(-1/2) r with one.
+    Let D = diag(ridge) with a ridge and D = diag(1/W) without, and D^(-1/2) F^T = B diag(s) V^T. The solution is
+
+        D^(-1/2) B diag(s)^(-2) B^T D^(-1/2) r                          without a ridge
+        D^(-1/2) (B diag(s^2 + 1)^(-1) B^T + I - B B^T) D^(-1/2) r      with a ridge
 
     Args:
         factor: F, shape (k, n), float64.
         ridge: 0 in every entry, or above 0 in every entry, shape (n,).
+        weights: W of each equation, above 0, shape (n,); None is 1.
     """
 
-    def __init__(self, factor: Tensor, ridge: Tensor) -> None:
-        self._scale = ridge.rsqrt()[:, None] if bool((ridge > 0).all()) else None
+    def __init__(self, factor: Tensor, ridge: Tensor, weights: Tensor | None = None) -> None:
+        self._has_ridge, self._scale = bool((ridge > 0).all()), None
+        if self._has_ridge:
+            self._scale = ridge.rsqrt()[:, None]
+        elif weights is not None and not bool((weights == weights[0]).all()):
+            self._scale = (weights / weights.mean()).sqrt()[:, None]
         q, r = torch.linalg.qr(factor.T if self._scale is None else self._scale * factor.T)
         u, s, _ = torch.linalg.svd(r)
         values = s.square()
@@ -90,11 +98,20 @@ class LowRankSolver:
         r: Tensor,  # shape: (n, c)
     ) -> Tensor:
         """alpha, shape (n, c), float64."""
-        if self._scale is None:
-            return self._basis @ (self._basis.T @ r / self._values)
-        r = self._scale * r
+        r = r if self._scale is None else self._scale * r
         top = self._basis.T @ r
+        if not self._has_ridge:
+            found = self._basis @ (top / self._values)
+            return found if self._scale is None else self._scale * found
         return self._scale * (r + self._basis @ (top / (self._values + 1) - top))
+
+    def diagonals(self) -> Diagonals:
+        """The diagonals of the inverse or pseudo-inverse, and without a ridge of I - H, for leave-one-out."""
+        squares, scale = self._basis.square(), 1.0 if self._scale is None else self._scale.flatten().square()
+        if self._has_ridge:
+            return Diagonals(scale * (1 - squares @ (self._values / (self._values + 1)).flatten()))
+        left = (1 - squares.sum(dim=1)).clamp_(min=0)
+        return Diagonals(scale * (squares @ (1 / self._values).flatten()), left)
 
 
 def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver | None:
@@ -103,16 +120,16 @@ def find_low_rank(system: System, budget: int, seed: int = 0) -> LowRankSolver |
     factor = range_factor(system, low_rank_affordable(n, d, c, budget), seed)
     if factor is None or not len(factor):
         return None
-    solver = LowRankSolver(factor, system.ridge)
+    solver = LowRankSolver(factor, system.ridge, system.weights)
     log.info("the kernel matrix of %d rows has rank %d; solving by a factor of it", len(system), solver.rank)
     return solver
 
 
-def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | None:
+def solve_low_rank(system: System, tolerance: float, budget: int, diagonals: bool = False) -> Solved | None:
     """Solve by a factor of the range of K, refined by true residuals; None if the rank is too high for the budget.
 
     Targets outside the range cannot be fitted: a warning says so, and the solution is the least-squares one of minimum
-    norm.
+    norm. With `diagonals` the solution has those of the solver.
     """
     solver = find_low_rank(system, budget)
     if solver is None:
@@ -121,4 +138,4 @@ def solve_low_rank(system: System, tolerance: float, budget: int) -> Solved | No
     solved = refine(system, solver.solve, min(RESIDUAL_WANTED, tolerance), solver=name)
     if solved.relative_residual > tolerance and solver.rank < len(system):
         warn_inconsistent(solved.relative_residual, f"the kernel matrix has rank {solver.rank}")
-    return solved
+    return replace(solved, diagonals=solver.diagonals()) if diagonals else solved

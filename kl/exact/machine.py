@@ -214,7 +214,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         """Keep panels of K and build the preconditioner; the exact solves of callbacks are over, so memory is free."""
         rows = self._center_rows.double()
         ridge = self.means.new_zeros(len(rows))
-        system = System(self.kernel, rows, self.means, ridge, self.ranks)
+        system = System(self.kernel, rows, self.means, ridge, ranks=self.ranks)
         matrix = LowerTriangle(self.kernel, system.single(), ranks=self.ranks)
         seed = self.hparams["seed"]
         preconditioner = LowRankPreconditioner(self.kernel, matrix.rows, self.rank, seed=seed, ranks=self.ranks)
