@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import logging
 import os
 import warnings
 from collections.abc import Collection, Iterator
@@ -16,6 +17,8 @@ from kl.system.files import expand_home
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MAX_COLUMNS = 10_000
@@ -53,6 +56,8 @@ class CsvSource:
             )
         names = [name.strip() for name in header]
         self._index = names[0] == ""  # as DataFrame.to_csv() writes it: the numbers of the rows
+        if self._index:
+            log.info("%s: the first column has no name: taken as numbers of the rows, and left out", self.where)
         self.columns = check_names(self.where, names[1:] if self._index else names)
         del self._head
 

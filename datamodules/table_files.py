@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from datamodules.csv_files import CsvSource
 from datamodules.table_sources import TableSource, check_names, require_file, rows_of_a_chunk
 from kl.errors import InputError
+from kl.rows.table import TableEncoding, say_unseen
 from kl.system.files import expand_home
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLE_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 PARQUET_SAFE = (14, 0, 1)  # older versions of pyarrow may run code of a file's choice (CVE-2023-47248)
 
 
@@ -70,6 +76,34 @@ def open_table(path: str | os.PathLike[str], delimiter: str | None = None) -> Ta
     if delimiter is not None:
         raise InputError(f"delimiter is of a CSV file; got {delimiter!r} for {path}: leave it out")
     return ParquetSource(path)
+
+
+def encode_file(path: str | os.PathLike[str], table: TableEncoding, delimiter: str | None = None) -> Tensor:
+    """The features of a file's rows by the encoding of a training table, float32, shape (m, d).
+
+    Args:
+        path: the file; its columns may be in any order, and further ones are ignored with a log line.
+        table: fitted on the training rows.
+        delimiter: of a CSV file; None finds it.
+
+    Raises:
+        InputError: the file is no table, has no rows, lacks a column, or a value is not of its column's kind.
+    """
+    if Path(path).suffix.lower() not in TABLE_FILES:
+        raise InputError(
+            f"input must be a {', '.join(TABLE_FILES)} file with the columns of the training table; got {path}"
+        )
+    source = open_table(path, delimiter)
+    table.check_columns(source.columns, source.where)
+    parts, unseen, start = [], Counter[str](), 0
+    for frame in source.chunks(table.text_columns):
+        parts.append(torch.zeros(len(frame), table.num_features))
+        table.write(frame, parts[-1], source.where, start, unseen)
+        start += len(frame)
+    if not start:
+        raise InputError(f"{source.where} must hold rows; it has a first line of names alone")
+    say_unseen(unseen, source.where)
+    return torch.cat(parts)
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:

@@ -156,13 +156,13 @@ class TableEncoding:
             close = difflib.get_close_matches(missing[0], [name for name in names if name not in known], n=1)
             hint = f" (is it {close[0]!r}?)" if close else ""
             raise InputError(
-                f"{where} must have the columns of the training table; it lacks {_listed(missing)}{hint}: add them; "
+                f"{where} must have the columns of the training table; it lacks {listed(missing)}{hint}: add them; "
                 "the order does not matter"
             )
         if learnt := [name for name in names if name in self.targets]:
-            log.info("%s: the target, column %s, is not used to predict", where, _listed(learnt))
+            log.info("%s: the target, column %s, is not used to predict", where, listed(learnt))
         if new := [name for name in names if name not in {*ours, *self.targets, *self.dropped}]:
-            log.warning("%s: ignored, because the training table has no such column: %s", where, _listed(new))
+            log.warning("%s: ignored, because the training table has no such column: %s", where, listed(new))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -223,12 +223,12 @@ class TableFit:
         columns = {name: part.column() for name, part in self.parts.items()}
         equal = [name for name, column in columns.items() if column is None]
         if equal:
-            log.info("left out, because all training rows are equal there: %s", _listed(equal))
+            log.info("left out, because all training rows are equal there: %s", listed(equal))
         if names := [name for name, part in self.parts.items() if getattr(part, "looks_like_names", False)]:
             log.warning(
                 "hardly a value comes twice in column %s, as in names or identifiers, of which nothing is learnt: "
                 "leave it out by --drop",
-                _listed(names),
+                listed(names),
             )
         used = tuple(column for column in columns.values() if column is not None)
         if not used:
@@ -244,6 +244,7 @@ def say_unseen(unseen: Mapping[str, int], where: str) -> None:
         log.warning("%s: values that no training row has had, which count as no category: %s%s", where, counts, more)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
