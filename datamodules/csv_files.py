@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+DELIMITERS = (",", ";", "\t", "|")
 MAX_COLUMNS = 10_000
-HEAD = 4_000_000  # bytes that are looked at for the header
+HEAD = 1_000_000  # bytes that are looked at for the header
 SNIFFED = 20  # lines by which the delimiter is found
 
 
@@ -40,15 +40,9 @@ class CsvSource:
     def __init__(self, path: str | os.PathLike[str], delimiter: str | None = None) -> None:
         self.where = self.path = expand_home(path)
         self._head = _read_head(self.path)
+        self._require_few_columns()
         self.delimiter = self._sniff() if delimiter is None else _check_delimiter(delimiter)
         header = self._fields(self.delimiter)[0]
-        if len(header) > MAX_COLUMNS:
-            raise InputError(
-                f"{self.where} must have at most {MAX_COLUMNS} columns; its first line has over {MAX_COLUMNS}: is it "
-                "the right file? Give so many features as arrays, by npz:FILE"
-            )
-        if len(self._head) == HEAD and "\n" not in self._head:
-            raise InputError(f"{self.where} must have a first line of names; it is longer than {HEAD} bytes")
         if len(header) < 2:
             raise InputError(
                 f"{self.where} must have at least two columns; one was found, {short_name(header[0])!r}, with the "
@@ -61,6 +55,16 @@ class CsvSource:
         self.columns = check_names(self.where, names[1:] if self._index else names)
         del self._head
 
+    def _require_few_columns(self) -> None:
+        first = self._head.lstrip("\r\n").partition("\n")[0]
+        columns = 1 + max(map(first.count, DELIMITERS))
+        if columns > MAX_COLUMNS or len(first) >= HEAD // 4:
+            raise InputError(
+                f"{self.where} must have at most {MAX_COLUMNS} columns in a first line of names below {HEAD // 4} "
+                f"letters; it has at least {columns} in {len(first)}: is it the right file? Give so many features as "
+                "arrays, by npz:FILE"
+            )
+
     def _sniff(self) -> str:
         """The delimiter that gives the most columns, as many in each of the first lines."""
         found = {}
@@ -71,8 +75,8 @@ class CsvSource:
         if found[best][1] < 2:
             name = self._fields(",")[0][0]
             raise InputError(
-                f"{self.where} must have at least two columns; one was found, {short_name(name)!r}, for no "
-                f"{', '.join(DELIMITERS.values())} separates them: name the delimiter by --delimiter"
+                f"{self.where} must have at least two columns; one was found, {short_name(name)!r}, since no comma, "
+                f"semicolon, tab or bar separates them: name the delimiter by --delimiter"
             )
         return best
 

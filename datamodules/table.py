@@ -122,6 +122,7 @@ class TableDataModule(KernelDataModule):
         names = named_columns(sources[0], {"target": self._asked_target or (), **self._asked})
         kinds, *cells = self._scan(sources, names)
         found = table_targets(cells, self._asked_task, names["categorical"])
+        del cells
         held = None if len(sources) > 1 or not self.test_share else self._draw_test_rows(found[0])
         self.table = self._fit(sources[0], kinds, held, names)
         self._require_room(sum(len(each.values) for each in found))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datamodules.table_sources import TableSource
 from kl.errors import InputError
 from kl.rows.table import TableEncoding, TableFit, listed
+from kl.system.wording import counted
 
 SHOWN_COLUMNS = 30
 Names = str | Sequence[str]
@@ -54,7 +55,8 @@ def described(where: str, fit: TableFit, table: TableEncoding) -> str:
     if len(used) > SHOWN_COLUMNS:
         lines.append(f"and {len(used) - SHOWN_COLUMNS} more columns")
     trained = next(iter(fit.parts.values())).rows
-    title = f"{where}: {trained} training rows, {len(used)} columns as {table.num_features} features"
+    title = f"{where}: {counted(trained, 'training row')}, {counted(len(used), 'column')} as "
+    title += counted(table.num_features, "feature")
     return "\n  ".join([f"{title}; target: {', '.join(table.targets)}", *lines])
 
 

@@ -12,7 +12,7 @@ from kl.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-CELLS = 200_000  # of a chunk
+CELLS = 100_000  # of a chunk
 
 
 class TableSource(Protocol):

@@ -105,7 +105,7 @@ def table_targets(parts: list[list[TargetCells]], task: str, categorical: tuple[
     found = [[cells.values(cells.name in categorical) for cells in part] for part in parts]
     texts = [name for name, (_, known) in zip(names, found[0], strict=True) if known]
     for (values, known), cells in zip(found[0], parts[0], strict=True):
-        if len(np.unique(values)) < 2:
+        if values.min() == values.max():
             only = known[0] if known else f"{values[0]:g}"
             raise InputError(
                 f"target {cells.name} of {cells.where} must have at least two values; all {len(values)} rows hold "
@@ -132,9 +132,10 @@ def table_targets(parts: list[list[TargetCells]], task: str, categorical: tuple[
 
 def _guess(values: np.ndarray, names: list[str], task: str) -> str:
     """The task of numeric targets, shape (n, c)."""
-    few = len(names) == 1 and len(np.unique(values)) <= FEW
+    different = len(np.unique(values))
+    few = len(names) == 1 and different <= FEW
     if few and values.dtype.kind == "i":
-        log.info("target %s holds %d different integers: taken as classes", names[0], len(np.unique(values)))
+        log.info("target %s holds %d different integers: taken as classes", names[0], different)
         return "classification"
     if few and (values == np.rint(values)).all():
         log.warning(

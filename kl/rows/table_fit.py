@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A median is of VALUES / d rows at equal distances, but at least MIN_SAMPLE and at most MAX_SAMPLE, or up to twice as
 # many, because more rows hardly change a median and would take the memory of the table.
-MAX_SAMPLE, MIN_SAMPLE, VALUES = 100_000, 100, 2_000_000
+MAX_SAMPLE, MIN_SAMPLE, VALUES = 10_000, 100, 2_000_000
 # Texts of a column that are counted at once. Beyond, the rarer half is forgotten, so that a column of names takes no
 # memory; the most frequent ones are then kept, though the last of them may be counted a little short.
 MAX_TEXTS = 20_000
