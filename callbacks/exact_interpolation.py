@@ -144,9 +144,9 @@ class ExactInterpolation(pl.Callback):
         test = facts_of(trainer).test_set
         if self.solution is None or self.results is None or test is None or self.results["exact_test_mse"] is not None:
             return
-        solution, classifier = self.solution, pl_module.is_classifier
+        solution, classifier, scale = self.solution, pl_module.is_classifier, pl_module.target_scale
         self.results |= pl_module.ranks.broadcast_result(
-            lambda: _named("test", evaluate_on(test, solution, classifier))
+            lambda: _named("test", evaluate_on(test, solution, classifier, scale))
         )
 
     def epoch_distance(self, trainer: pl.Trainer, machine: Machine) -> float:
@@ -172,7 +172,7 @@ class ExactInterpolation(pl.Callback):
         self, machine: Machine, rows: RowDataset, facts: DataFacts, device: torch.device, centers: Tensor | None
     ) -> _Outcome:
         """The limit with its errors, or why there is none."""
-        x, y, classifier = rows.x, rows.y, machine.is_classifier
+        x, y, classifier, scale = rows.x, rows.y, machine.is_classifier, machine.target_scale
         device = self._solving_device(machine, x, y, device, centers)
         found = exact_limit(
             machine.kernel,
@@ -189,8 +189,8 @@ class ExactInterpolation(pl.Callback):
         if isinstance(found, NoLimit):  # for example over the budget; the run goes on without its limit
             return _Outcome(skipped=str(found.reason))
         solution = found.solution.to("cpu")
-        train = evaluate_scores(solution.fitted, y, None, classifier)
-        validated = evaluate_on(facts.val_set, solution, classifier)
+        train = evaluate_scores(solution.fitted, y, None, classifier, scale)
+        validated = evaluate_on(facts.val_set, solution, classifier, scale)
         results = {
             "exact_train_mse": train["mse"],
             "exact_train_error": train["error"],

@@ -11,6 +11,7 @@ from datamodules.raw import RawData
 from datamodules.registry import build_datamodule
 from datamodules.stream import IterableDataModule, StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
+from datamodules.table import TableDataModule
 
 __all__ = [
     "ArrayDataModule",
@@ -24,6 +25,7 @@ __all__ = [
     "RawData",
     "StreamDataModule",
     "SyntheticDataModule",
+    "TableDataModule",
     "add_label_noise",
     "build_datamodule",
 ]

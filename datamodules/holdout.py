@@ -26,6 +26,7 @@ def hold_out(
     share: float,
     seed: int,
     labels: Tensor | None = None,  # shape: (n,), long
+    name: str = "validation",
 ) -> tuple[Tensor, Tensor]:
     """Which of the rows 0..n-1 are trained on and which are held out, both in order.
 
@@ -38,6 +39,7 @@ def hold_out(
         share: share of the rows to hold out, in (0, 1).
         seed: seed of the draw.
         labels: class indices to stratify by; None for regression.
+        name: what messages call the share.
 
     Returns:
         The rows to train on and the rows held out; each row is in one of the two parts.
@@ -63,7 +65,7 @@ def hold_out(
             held[np.flatnonzero(classes == label)[0]] = False
     if not held.any() or held.all():
         raise InputError(
-            f"validation={share:g} of {n} training rows holds out {'all' if held.all() else 'none'} of them: give "
+            f"{name}={share:g} of {n} training rows holds out {'all' if held.all() else 'none'} of them: give "
             "another share, or more rows"
         )
     rows = torch.from_numpy(held)

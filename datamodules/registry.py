@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 from datamodules.arrays import ArrayDataModule
@@ -14,6 +15,7 @@ from datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from datamodules.stored import option_names
 from datamodules.stream import StreamDataModule
 from datamodules.synthetic import SyntheticDataModule
+from datamodules.table import TableDataModule
 from kl.errors import InputError
 from kl.system.user_modules import import_user_class
 
@@ -26,15 +28,23 @@ NAMED: dict[str, tuple[type[KernelDataModule], dict[str, Any]]] = {
     "synthetic1": (SyntheticDataModule, {"kind": 1}),
     "synthetic2": (SyntheticDataModule, {"kind": 2}),
 }
-SPECS = (*NAMED, "npz:FILE", "folder:DIR", "stream:DIR", "package.module:Class")
+PREFIXED: dict[str, type[KernelDataModule]] = {
+    "npz": ArrayDataModule,
+    "csv": TableDataModule,
+    "parquet": TableDataModule,
+    "folder": ImageFolderDataModule,
+    "stream": StreamDataModule,
+}
+"""What stands before a colon and a path, and the class that reads such a path."""
+SPECS = (*NAMED, "npz:FILE", "csv:FILE", "parquet:FILE", "folder:DIR", "stream:DIR", "package.module:Class")
 
 
 def build_datamodule(spec: str, **options: Any) -> KernelDataModule:
     """The data module that `spec` names.
 
     Args:
-        spec: a name in `NAMED` (digits, mnist, ...), npz:FILE, folder:DIR, stream:DIR, or package.module:Class
-            for a KernelDataModule of the user's own (also from the current folder).
+        spec: a name in `NAMED` (digits, mnist, ...), npz:FILE, csv:FILE, parquet:FILE, folder:DIR,
+            stream:DIR, or package.module:Class for a KernelDataModule of the user's own (also from the current folder).
         **options: arguments of that data module.
 
     Raises:
@@ -59,18 +69,14 @@ def _resolve(spec: str) -> tuple[type[KernelDataModule], dict[str, Any]]:
     prefix, colon, rest = spec.partition(":")
     if colon and not rest:
         raise InputError(f"--data {spec!r} lacks what follows the colon; expected one of {', '.join(SPECS)}")
-    if prefix == "npz" and colon:
-        return ArrayDataModule, {"path": rest}
-    if prefix == "folder" and colon:
-        return ImageFolderDataModule, {"path": rest}
-    if prefix == "stream" and colon:
-        return StreamDataModule, {"path": rest}
+    if colon and prefix in PREFIXED:
+        return PREFIXED[prefix], {"path": rest}
     if colon and all(part.isidentifier() for part in prefix.split(".")) and rest.isidentifier():
         return _import_class(spec), {}
-    close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, "npz", "folder", "stream"], n=1)
+    close = difflib.get_close_matches(prefix.lower().replace("_", "-"), [*NAMED, *PREFIXED], n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    if spec.endswith(".npz"):
-        hint = f" (did you mean 'npz:{spec}'?)"
+    if (kind := Path(spec).suffix[1:]) in PREFIXED:
+        hint = f" (did you mean '{kind}:{spec}'?)"
     raise InputError(f"--data must be one of {', '.join(SPECS)}; got {spec!r}{hint}")
 
 

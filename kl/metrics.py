@@ -15,10 +15,14 @@ class EvaluationMetrics(nn.Module):
 
     Args:
         classifier: whether the outputs are scores of classes.
+        scale: the unit of each output, shape (c,), in which its mse is given; None is 1.
     """
 
-    def __init__(self, classifier: bool) -> None:
+    scale: Tensor | None
+
+    def __init__(self, classifier: bool, scale: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
         # Sums are taken in float64, because 1 - accuracy in float32 would lose the digits of an error, a count over n.
         self.mse = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
         self.mse_noisy = MeanSquaredError(sync_on_compute=False).set_dtype(torch.float64)
@@ -39,9 +43,9 @@ class EvaluationMetrics(nn.Module):
             y: targets, shape (m, c).
             y_noisy: targets with label noise, shape (m, c); None if there is no noise.
         """
-        self.mse.update(scores.double().contiguous(), y.double())
+        self.mse.update(_in_units(scores, self.scale).contiguous(), _in_units(y, self.scale))
         if y_noisy is not None:
-            self.mse_noisy.update(scores.double().contiguous(), y_noisy.double())
+            self.mse_noisy.update(_in_units(scores, self.scale).contiguous(), _in_units(y_noisy, self.scale))
         for (_, metric), targets in zip(self.errors.items(), (y, y_noisy), strict=False):
             if targets is not None:
                 metric.update(_wrong(scores, targets))  # type: ignore[operator]
@@ -60,9 +64,10 @@ class EvaluationMetrics(nn.Module):
 def mse(
     scores: Tensor,  # shape: (n, c)
     y: Tensor,  # shape: (n, c)
+    scale: Tensor | None = None,  # shape: (c,)
 ) -> float:
-    """The mean of (scores - y)^2 over samples and outputs."""
-    return float(mean_squared_error(scores.double().flatten(), y.double().flatten()))
+    """The mean of scale^2 (scores - y)^2 over samples and outputs: in the unit of the targets; None is a scale of 1."""
+    return float(mean_squared_error(_in_units(scores, scale).flatten(), _in_units(y, scale).flatten()))
 
 
 def error(
@@ -78,13 +83,18 @@ def evaluate_scores(
     y: Tensor,  # shape: (n, c)
     y_noisy: Tensor | None,  # shape: (n, c)
     classifier: bool,
+    scale: Tensor | None = None,  # shape: (c,)
 ) -> dict[str, float | None]:
     """mse, error and error_noisy, at once; an error is None of regression, error_noisy also without noisy targets."""
     return {
-        "mse": mse(scores, y),
+        "mse": mse(scores, y, scale),
         "error": error(scores, y) if classifier else None,
         "error_noisy": error(scores, y_noisy) if classifier and y_noisy is not None else None,
     }
+
+
+def _in_units(values: Tensor, scale: Tensor | None) -> Tensor:
+    return values.double() if scale is None else values.double() * scale.to(values.device)
 
 
 def _wrong(scores: Tensor, y: Tensor) -> Tensor:

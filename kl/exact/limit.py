@@ -116,6 +116,7 @@ def evaluate_on(
     rows: RowDataset | None,
     solution: Interpolant,
     classifier: bool,
+    scale: Tensor | None = None,  # shape: (c,)
 ) -> dict[str, float | None]:
     """mse, error and error_noisy of f* on a validation or test set; None if they do not apply, or without rows.
 
@@ -123,7 +124,7 @@ def evaluate_on(
     """
     if rows is None:
         return dict.fromkeys(("mse", "error", "error_noisy"))
-    return evaluate_scores(solution.predict(rows.x).cpu(), rows.y, rows.y_noisy, classifier)
+    return evaluate_scores(solution.predict(rows.x).cpu(), rows.y, rows.y_noisy, classifier, scale)
 
 
 def _announce(

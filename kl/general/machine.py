@@ -363,7 +363,9 @@ class GeneralKernelMachine(TrainedExpansion):
         """Remember the state that a diverging epoch goes back to; start the sums of running metrics."""
         super().on_train_epoch_start()
         self.run.start_epoch(self.current_epoch)
-        self._running = EvaluationMetrics(self.is_classifier).to(self.device) if self.has_running_metrics else None
+        self._running = None
+        if self.has_running_metrics:
+            self._running = EvaluationMetrics(self.is_classifier, self.target_scale).to(self.device)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """One step on a batch (x, y, ...)."""
@@ -399,7 +401,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _measure_training(self) -> dict[str, float]:
         if self._running is not None:
             return {f"train/{name}_running": value for name, value in self._running.compute().items()}
-        metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+        metrics = EvaluationMetrics(self.is_classifier, self.target_scale).to(self.device)
         rows = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
         for some in spans(len(rows), EVALUATED_ROWS):
             metrics.update(self._scores(some, rows.x), rows.y[some].to(self.device))

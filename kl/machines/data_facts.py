@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import RowDataset, is_one_hot
+from kl.rows.table import TableEncoding
 
 
 class TrainingData(Protocol):
@@ -56,6 +57,12 @@ class DataFacts:
     """The background of transparent images."""
     encoding: FeatureEncoding | None = None
     """The encoding of the samples as features; None if they are taken as given."""
+    table: TableEncoding | None = None
+    """The encoding of a table's rows as features; None if the data is no table."""
+    target_offset: Sequence[float] = ()
+    """With `target_scale`, a number for each output: targets times the scale plus the offset are in their own unit."""
+    target_scale: Sequence[float] = ()
+    """Empty if the targets are in their own unit."""
     num_rows: int | None = None
     """Training rows of an epoch; None if unknown."""
     streamed: bool = False
@@ -82,6 +89,9 @@ class DataFacts:
             image_shape=getattr(data, "image_shape", None) or (),
             background=str(getattr(data, "background", "white")),
             encoding=getattr(data, "encoding", None),
+            table=getattr(data, "table", None),
+            target_offset=getattr(data, "target_offset", ()),
+            target_scale=getattr(data, "target_scale", ()),
             num_rows=getattr(data, "num_rows", None),
             streamed=bool(getattr(data, "streamed", False)),
             as_trained=data.as_trained if augmented else None,
@@ -98,10 +108,11 @@ class DataFacts:
         """The description that a checkpoint holds, as plain values.
 
         name, task ("classification" or "regression"), class_names, image_shape (empty if the rows are no images),
-        background (behind transparent images), num_features (d), num_outputs (c), and encoding
-        (`FeatureEncoding.to_dict`; empty without an encoding).
+        background (behind transparent images), num_features (d), num_outputs (c), encoding
+        (`FeatureEncoding.to_dict`) and table (`TableEncoding.to_dict`), both empty without an encoding, and
+        target_offset and target_scale, lists of c numbers.
         """
-        encoding = self.encoding
+        encoding, table, c = self.encoding, self.table, y.shape[1]
         return {
             "name": self.name,
             "task": str(self.task or ("classification" if is_one_hot(y) else "regression")),
@@ -109,8 +120,11 @@ class DataFacts:
             "image_shape": list(self.image_shape),
             "background": self.background,
             "num_features": x.shape[1],
-            "num_outputs": y.shape[1],
+            "num_outputs": c,
             "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
+            "table": table.to_dict() if isinstance(table, TableEncoding) else {},
+            "target_offset": [float(value) for value in self.target_offset] or [0.0] * c,
+            "target_scale": [float(value) for value in self.target_scale] or [1.0] * c,
         }
 
 

@@ -24,6 +24,7 @@ from kl.machines.loaders import label_rows
 from kl.metrics import EvaluationMetrics
 from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import RowDataset
+from kl.rows.table import TableEncoding
 
 
 class EvaluatedModule(pl.LightningModule):
@@ -62,6 +63,22 @@ class EvaluatedModule(pl.LightningModule):
         """Whether the outputs are scores of classes, not regression values."""
         return self.data_info.get("task") != "regression"
 
+    @property
+    def target_scale(self) -> Tensor | None:
+        """What an output of 1 is in the target's own unit, float64, shape (c,); None where it is 1 throughout."""
+        return scale_of(self.data_info)
+
+    def in_target_units(
+        self,
+        scores: Tensor,  # shape: (m, c)
+    ) -> Tensor:
+        """Outputs as predictions in the target's own unit, shape (m, c), float64 where that is another unit."""
+        scale, offset = self.target_scale, self.data_info.get("target_offset") or []
+        if scale is None and not any(offset):
+            return scores
+        scores = scores.double() if scale is None else scores.double() * scale.to(scores.device)
+        return scores + torch.tensor(offset, dtype=torch.float64, device=scores.device)
+
     # Training
 
     def on_train_epoch_start(self) -> None:
@@ -88,7 +105,7 @@ class EvaluatedModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums over the validation batches."""
-        self.metrics = EvaluationMetrics(self.is_classifier).to(self.device)
+        self.metrics = EvaluationMetrics(self.is_classifier, self.target_scale).to(self.device)
 
     def on_test_epoch_start(self) -> None:
         """Start the sums over the test batches."""
@@ -192,6 +209,12 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
     return DataFacts.of(data).description(data.train_set.x, data.train_set.y)
 
 
+def scale_of(info: dict[str, Any]) -> Tensor | None:
+    """The target_scale of a description of data, float64, shape (c,); None where it is 1 throughout."""
+    scale = info.get("target_scale") or []
+    return None if all(value == 1 for value in scale) else torch.tensor(scale, dtype=torch.float64)
+
+
 def require_description(info: Any) -> None:
     """Check that a part of a checkpoint is a description that `describe_data` could have returned.
 
@@ -208,5 +231,17 @@ def require_description(info: Any) -> None:
         raise CheckpointError(f"its data_info must have the image_shape of {d} features; got {shape}")
     if len(FeatureEncoding.from_dict(info["encoding"]).origin) not in (0, d):
         raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
+    _require_table(info, d, c)
     if names and len(names) != c:
         raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
+
+
+def _require_table(info: dict[str, Any], d: int, c: int) -> None:
+    """Check what a description says of a table and of the targets' scale; checkpoints from before have neither."""
+    table = info.get("table", {})
+    if table != {} and TableEncoding.from_dict(table).num_features != d:
+        raise CheckpointError(f"its data_info must have a table of {d} features: train again")
+    scales: dict[str, Any] = {name: list[float] for name in ("target_offset", "target_scale") if name in info}
+    require_values("data_info", info, scales)
+    if any(len(info[name]) != c for name in scales) or min(info.get("target_scale", [1.0])) <= 0:
+        raise CheckpointError(f"its data_info must have a target_offset and a target_scale above 0 of {c} outputs")

@@ -159,8 +159,8 @@ class KernelExpansion(EvaluatedModule):
             raise InputError("this machine holds no weights: fit it, or load a checkpoint, before predicting")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Scores f(x), shape (m, c), for a batch x or (x, ...)."""
-        return self(batch if isinstance(batch, Tensor) else batch[0])
+        """Scores f(x), shape (m, c), for a batch x or (x, ...), in the target's own unit (`in_target_units`)."""
+        return self.in_target_units(self(batch if isinstance(batch, Tensor) else batch[0]))
 
     @property
     def is_fitted(self) -> bool:

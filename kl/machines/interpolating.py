@@ -144,7 +144,7 @@ class InterpolatingMachine(TrainedExpansion):
 
     def _measure_training(self) -> dict[str, float]:
         values = self.fitted_values()
-        found = {"train/mse": mse(values, self.targets)}
+        found = {"train/mse": mse(values, self.targets, self.target_scale)}
         if self.is_classifier:
             found["train/error"] = error(values, self.targets)
         share = len(values) / len(self.order)

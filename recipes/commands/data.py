@@ -41,7 +41,7 @@ def list_sets(data_dir: DataDir = None, json: Json = False) -> None:
     for item in sets:
         if not item.present:
             typer.echo(f"To fetch it: kl data download {item.name}")
-    typer.echo("Your own data: --data npz:FILE, --data folder:DIR, --data package.module:Class")
+    typer.echo("Your own data: --data npz:FILE, --data csv:FILE, --data folder:DIR, --data package.module:Class")
 
 
 @app.command()

@@ -41,7 +41,7 @@ def interpolate(
     from kl.exact.cost import check_solver
     from kl.exact.interpolate import check_tolerance
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
-    from kl.machines.evaluated import describe_data
+    from kl.machines.evaluated import describe_data, scale_of
     from kl.metrics import evaluate_scores
     from kl.system.files import expand_home
     from kl.system.memory import peak_memory
@@ -77,9 +77,13 @@ def interpolate(
     if isinstance(found, NoLimit):
         raise found.reason
     solved, classifier = found.solution, datamodule.task == "classification"
+    info = describe_data(datamodule)
+    scale = scale_of(info)
     if save is not None:
-        save_model("save", kl.KernelModel.from_interpolant(solved, describe_data(datamodule)), save)
-    train = evaluate_scores(solved.fitted, y, None, classifier)
+        save_model("save", kl.KernelModel.from_interpolant(solved, info), save)
+    train = evaluate_scores(solved.fitted, y, None, classifier, scale)
+    validated = evaluate_on(datamodule.validation_set, solved, classifier, scale)
+    tested = evaluate_on(datamodule.test_set, solved, classifier, scale)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -91,8 +95,8 @@ def interpolate(
         "validation": datamodule.validation,
         "train_mse": train["mse"],
         "train_error": train["error"],
-        **{f"val_{name}": value for name, value in evaluate_on(datamodule.validation_set, solved, classifier).items()},
-        **{f"test_{name}": value for name, value in evaluate_on(datamodule.test_set, solved, classifier).items()},
+        **{f"val_{name}": value for name, value in validated.items()},
+        **{f"test_{name}": value for name, value in tested.items()},
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recipes.options.groups import MAX_PIXELS_HELP, OwnKernels
+from recipes.options.groups import DELIMITER_HELP, MAX_PIXELS_HELP, OwnKernels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,8 @@ def predict(
         Path,
         typer.Option(
             "--input",
-            help="A .npz or .pt with x (or x_test), a .npy or .pt of one array, an image, or a folder of them.",
+            help="A .npz or .pt with x (or x_test), a .npy or .pt of one array, an image, a folder of them, or a "
+            ".csv or .parquet with the columns of the training table.",
         ),
     ],
     output: Annotated[
@@ -42,6 +43,7 @@ def predict(
     ],
     kernel: OwnKernels = None,
     max_pixels: Annotated[int | None, typer.Option(help=MAX_PIXELS_HELP)] = None,
+    delimiter: Annotated[str | None, typer.Option(help=DELIMITER_HELP, metavar="CHARACTER|tab")] = None,
     accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
@@ -67,7 +69,7 @@ def predict(
         raise kl.InputError("output - writes the rows to standard output, where json writes, too: drop one of them")
     import_own_first()
     machine = kl.load_machine(checkpoint, kernel or None).to(device_of(run))
-    names, x = read_inputs(source, machine, max_pixels)
+    names, x = read_inputs(source, machine, max_pixels, delimiter)
     with torch.inference_mode():
         parts = [scores_of(machine, rows.to(machine.device)) for rows in x.split(BATCH)]
     scores, far = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
@@ -75,7 +77,7 @@ def predict(
     classes = None
     if machine.is_classifier:
         classes = machine.data_info.get("class_names") or [str(k) for k in range(scores.shape[1])]
-    predictions = Predictions(names, scores, far, classes)
+    predictions = Predictions(names, machine.in_target_units(scores), far, classes)
     if far.any():
         log.warning(
             "%d of %s: far from every centre, and what is predicted there means nothing (far: true): give rows in the "
@@ -135,7 +137,9 @@ def require_finite(
         )
 
 
-def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None = None) -> tuple[list[str], Tensor]:
+def read_inputs(
+    source: Path, machine: KernelExpansion, max_pixels: int | None = None, delimiter: str | None = None
+) -> tuple[list[str], Tensor]:
     """A name for every row, and the features, shape (m, d).
 
     Raises:
@@ -148,9 +152,16 @@ def read_inputs(source: Path, machine: KernelExpansion, max_pixels: int | None =
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
     from datamodules.single import ARRAY_FILES, read_array
+    from datamodules.table_files import encode_file
     from kl import InputError
     from kl.rows.encoding import FeatureEncoding
+    from kl.rows.table import TableEncoding
 
+    if table := machine.data_info.get("table"):
+        x = encode_file(source, TableEncoding.from_dict(table), delimiter)
+        return [str(i) for i in range(len(x))], x
+    if delimiter is not None:
+        raise InputError(f"delimiter is of a CSV file, and the model was not trained on a table; got {delimiter!r}")
     if not source.exists():
         raise InputError(
             f"input must be a {', '.join(ARRAY_FILES)} file, an image or a folder of images; there is no {source}"

@@ -9,6 +9,8 @@ import typer
 
 from recipes.options.yaml_mapping import LONGEST, NotReadable, Value, dump_mapping, read_mapping
 
+PATHS = ("npz", "csv", "parquet", "folder", "stream")
+"""What stands before a path in --data; anything else before a colon is a module of code."""
 _SAID = ("yes", "no", "on", "off", "y", "n")  # true and false of YAML 1.1
 
 
@@ -75,7 +77,7 @@ def refuse_code(context: typer.Context, path: str | None, options: dict[str, Any
 def names_code(value: str) -> bool:
     """Whether the value of --kernel or --data is a class outside kl rather than a name or a path."""
     prefix, colon, _ = value.partition(":")
-    return bool(colon) and prefix not in ("npz", "folder", "stream")
+    return bool(colon) and prefix not in PATHS
 
 
 def _text(value: str | bool) -> str:

@@ -18,20 +18,22 @@ from recipes.options.solvers import SOLVER_HELP, SOLVERS
 
 Option = functools.partial(typer.Option, show_default=True)
 _in_data = functools.partial(Option, rich_help_panel="Data")
+_in_table = functools.partial(Option, rich_help_panel="Table (csv, parquet)")
 _in_kernel = functools.partial(Option, rich_help_panel="Kernel")
 _in_solver = functools.partial(Option, rich_help_panel="Solver")
 _in_run = functools.partial(Option, rich_help_panel="Run")
 _in_output = functools.partial(Option, rich_help_panel="Output")
 
 DATA_HELP = (
-    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2 or another of `kl data list`, npz:FILE, folder:DIR, "
-    "stream:DIR, or package.module:Class."
+    "digits, mnist, fashion-mnist, cifar10, synthetic1, synthetic2 or another of `kl data list`, npz:FILE, csv:FILE, "
+    "parquet:FILE, folder:DIR, stream:DIR, or package.module:Class."
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
     "relu-nngp, dispersal, or package.module:Class."
 )
 
+DELIMITER_HELP = "Between the columns of a CSV file; by default , ; tab or |, whichever the first lines have."
 MAX_PIXELS_HELP = "An image file with more pixels is refused unread.  [default: 67108864]"
 
 Data = Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")]
@@ -63,10 +65,28 @@ class DataOptions:
     task: Annotated[
         str,
         _in_data(
-            help="What y of npz and stream is; auto: integers are classes, floats are numbers.",
+            help="What y of npz and stream, or a table's target, is; auto: integers are classes, floats are numbers "
+            "(of a table also integers of over 20 values).",
             metavar="auto|classification|regression",
         ),
     ] = "auto"
+    target: Annotated[
+        str | None,
+        _in_table(help="Column to learn; several columns of numbers are several outputs.", metavar="COLUMN[,COLUMN]"),
+    ] = None
+    test_data: Annotated[str | None, _in_table(help="File of test rows with the same columns.", metavar="FILE.csv")] = (
+        None
+    )
+    test_share: Annotated[
+        float | None,
+        _in_table(help="Without --test-data, the share of the rows to test on, drawn by --seed.  [default: 0.2]"),
+    ] = None
+    categorical: Annotated[
+        str | None, _in_table(help="Columns whose values are categories.", metavar="COLUMN[,COLUMN]")
+    ] = None
+    numeric: Annotated[str | None, _in_table(help="Columns that hold numbers.", metavar="COLUMN[,COLUMN]")] = None
+    drop: Annotated[str | None, _in_table(help="Columns that are not used.", metavar="COLUMN[,COLUMN]")] = None
+    delimiter: Annotated[str | None, _in_table(help=DELIMITER_HELP, metavar="CHARACTER|tab")] = None
     grayscale: Annotated[bool, _in_data("--grayscale", help="Turn colour images gray (cifar10, folder).")] = False
     image_size: Annotated[int | None, _in_data(help="Side in pixels that folder images are resized to.")] = None
     background: Annotated[

@@ -28,12 +28,13 @@ def build_data(
 ) -> KernelDataModule:
     """The data module that --data and its options describe; a stream's sample has at least as many rows as centres.
 
-    `shift` says whether features may be shifted, as with a shift-invariant kernel; `memory` is for reading a .npz file.
+    `shift` says whether features may be shifted, as with a shift-invariant kernel; `memory` is for reading a .npz file
+    or a table.
 
     Raises:
         InputError: an option is out of its range or does not apply, or the data is not available.
     """
-    from datamodules import ArrayDataModule, build_datamodule
+    from datamodules import ArrayDataModule, TableDataModule, build_datamodule
 
     import_own_first()
     extra: dict[str, Any] = {}
@@ -47,6 +48,7 @@ def build_data(
         extra["task"] = options.task
     if not shift:
         extra["shift"] = False
+    extra |= table_options(options)
     for name in ("augment", "image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
@@ -63,9 +65,35 @@ def build_data(
         validation=options.validation,
         **extra,
     )
-    if isinstance(datamodule, ArrayDataModule):
+    if isinstance(datamodule, ArrayDataModule | TableDataModule):
         datamodule.memory = memory
     return datamodule
+
+
+TABLES = ("csv:", "parquet:")
+TABLE_OPTIONS = {
+    "target": "target",
+    "test_data": "test_path",
+    "test_share": "test_share",
+    "categorical": "categorical",
+    "numeric": "numeric",
+    "drop": "drop",
+    "delimiter": "delimiter",
+}
+"""Options of a table, and the arguments of `datamodules.TableDataModule` that they are."""
+
+
+def table_options(options: DataOptions) -> dict[str, Any]:
+    """The arguments that the options of a table are, without those that are not given.
+
+    Raises:
+        InputError: one is given, and the data are no table.
+    """
+    given = {name: value for name in TABLE_OPTIONS if (value := getattr(options, name)) is not None}
+    if given and not options.data.startswith(TABLES):
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"{name} is of a table; got --{name} with --data {options.data}: give --data csv:FILE")
+    return {TABLE_OPTIONS[name]: value for name, value in given.items()}
 
 
 def build_kernel(options: KernelOptions) -> Kernel:
