@@ -21,6 +21,7 @@ from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel
 from kl.rkhs import evaluate
 from kl.rows.encoding import FeatureEncoding
+from kl.rows.table import TableEncoding
 
 
 class KernelEstimator(BaseEstimator):
@@ -30,6 +31,9 @@ class KernelEstimator(BaseEstimator):
     """
 
     kernel_: Kernel
+    _encoding: FeatureEncoding | None
+    _table: TableEncoding | None
+    """What makes features of the rows of a function that `kl.load` has read; None after fit."""
     _standard: tuple[np.ndarray, np.ndarray] | None
     """Mean and standard deviation of every column; None where features are as given, or `_encoding` makes them."""
     n_features_in_: int
@@ -78,8 +82,7 @@ class KernelEstimator(BaseEstimator):
         """
         ridge = check_not_negative("ridge", self.ridge)
         epochs, seed = check_count("epochs", self.epochs), self._seed()
-        # What is fitted and what a file says of it come from the same numbers: nothing of an earlier fit is left.
-        self._encoding: FeatureEncoding | None = None
+        self._encoding, self._table = None, None  # of a file that was loaded before this fit
         self._standard = standardisation(X, weights) if self.standardize else None
         kept = weights > 0
         x = self._features(X[kept])
@@ -140,7 +143,7 @@ class KernelEstimator(BaseEstimator):
         encoding = self._encoding
         if encoding is None and self._standard is not None:
             encoding = FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
-        facts = DataFacts(name=type(self).__name__, encoding=encoding, **self._facts())
+        facts = DataFacts(name=type(self).__name__, encoding=encoding, table=self._table, **self._facts())
         return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
 
     def _facts(self) -> dict[str, Any]:
@@ -158,10 +161,12 @@ class KernelEstimator(BaseEstimator):
         self._centers, self._alpha, self._origin = model.centers + model.origin, model.alpha.detach(), model.origin
         self.kernel_, info = model.kernel, model.data_info
         self._encoding = FeatureEncoding.from_dict(info["encoding"])
+        self._table = TableEncoding.from_dict(info["table"]) if info.get("table") else None
         self._standard = None
-        self.n_features_in_ = info["num_features"]
-        if kept.get("features"):
-            self.feature_names_in_ = np.array(kept["features"], dtype=object)
+        names = kept.get("features", []) if self._table is None else [column.name for column in self._table.columns]
+        self.n_features_in_ = len(names) or info["num_features"]
+        if names:
+            self.feature_names_in_ = np.array(names, dtype=object)
         self.n_iter_, self.solver_ = kept.get("n_iter", 1), kept.get("solver", "unknown")
         self.rkhs_norm_ = kept.get("rkhs_norm", math.nan)
         self.relative_residual_ = kept.get("relative_residual", math.nan)
@@ -182,9 +187,16 @@ class KernelEstimator(BaseEstimator):
         return torch.from_numpy(((X - mean) / scale).astype(X.dtype, copy=False))
 
     def _values(self, X: Any) -> np.ndarray:
-        """f at the rows of X, shape (m, c), float64."""
+        """f at the rows of X, shape (m, c), float64.
+
+        Raises:
+            InputError: the function was fitted on a table, and X is no data frame or lacks a column.
+        """
         check_is_fitted(self, "kernel_")
-        x = self._features(self._rows(X)).to(self._centers.dtype)
+        if self._table is not None and not hasattr(X, "columns"):
+            raise InputError(f"X must be a data frame, because the model was fitted on a table; got {type(X).__name__}")
+        x = self._features(self._rows(X)) if self._table is None else self._table.encode(X, "X")
+        x = x.to(self._centers.dtype)
         return evaluate(self.kernel_, self._centers - self._origin, self._alpha, x - self._origin).numpy()
 
 

@@ -27,8 +27,15 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
     held out for them.
 
     Args:
-        kernel, bandwidth, ridge, solver, epochs, memory, standardize, random_state, verbose: as of
-            `kl.KernelRegressor`.
+        kernel: a name (`kl.kernel_names()`), "package.module:Class", or a `kl.Kernel`.
+        bandwidth: a number in units of the (standardised) features, or "auto", as of `kl.KernelRegressor`.
+        ridge: lambda >= 0, added to the diagonal of K, not multiplied by n; 0 is the minimum-norm interpolant.
+        solver: "direct", "pcg", "eigenpro" or "auto", as of `kl.KernelRegressor`.
+        epochs: of EigenPro.
+        memory: bytes, "8GB", or "auto" (half of what is free).
+        standardize: whether columns are moved to mean 0 and divided by their standard deviation, both weighted.
+        random_state: of the bandwidth's subsample and EigenPro's order; 0 gives the same result every time.
+        verbose: whether progress is printed, with the time left.
         class_weight: weights of the classes that multiply sample_weight: a dict, "balanced", or None. Like all weights
             they matter where a ridge lets f miss targets, or where equal rows have different labels.
 
@@ -38,8 +45,8 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
             rows are left out together.
         loo_predictions_: the class of each training row of weight above 0 by f fitted without it, shape (n',), or None.
         temperature_: T; None where there is no leave-one-out.
-        kernel_, n_features_in_, feature_names_in_, n_iter_, rkhs_norm_, relative_residual_, solver_, machine_: as of
-            `kl.KernelRegressor`.
+        kernel_: the kernel with its bandwidth; this and n_features_in_, feature_names_in_, n_iter_, rkhs_norm_,
+            relative_residual_, solver_ and machine_ are as of `kl.KernelRegressor`.
 
     Raises:
         InputError: (at fit) a parameter is out of its range, or y holds a single class.

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
@@ -222,6 +223,28 @@ def test_a_checkpoint_of_kl_fit_is_an_estimator(kl, tmp_path):
     assert np.mean(model.predict(X / 16) == y.astype(str)) > 0.95
     with pytest.raises(InputError, match="predict_proba needs leave-one-out outputs"):
         model.predict_proba(X / 16)
+
+
+def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.standard_normal(80), "town": rng.choice(["Ulm", "Bonn"], 80)})
+    table["rent"] = 500 + 50 * table["a"] + 100 * (table["town"] == "Bonn") + 0.01
+    table.to_csv("t.csv", index=False)
+    assert kl("fit", "--data", "csv:t.csv", "--target", "rent", "--no-exact", "--log-dir", tmp_path / "logs").code == 0
+    (path,) = (tmp_path / "logs").rglob("last.ckpt")
+    model = load(path)
+    assert model.feature_names_in_.tolist() == ["a", "town"]
+    np.testing.assert_allclose(model.predict(table[["town", "a"]]), table["rent"], atol=40)
+    assert kl("predict", path, "--input", "t.csv", "--output", "p.csv").code == 0
+    np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_0"], rtol=1e-4)
+    with pytest.raises(
+        InputError, match="X must be a data frame, because the model was fitted on a table; got ndarray"
+    ):
+        model.predict(table[["a"]].to_numpy())
+    with pytest.raises(InputError, match=r"it lacks .*town"):
+        model.predict(table[["a"]])
+    model.save("again.pt")
+    np.testing.assert_array_equal(load("again.pt").predict(table), model.predict(table))
 
 
 def test_a_file_is_read_by_kl_predict(kl, tmp_path):
