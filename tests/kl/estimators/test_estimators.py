@@ -234,7 +234,7 @@ def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
     (path,) = (tmp_path / "logs").rglob("last.ckpt")
     model = load(path)
     assert model.feature_names_in_.tolist() == ["a", "town"]
-    np.testing.assert_allclose(model.predict(table[["town", "a"]]), table["rent"], atol=40)
+    assert model.score(table[["town", "a"]], table["rent"]) > 0.8
     assert kl("predict", path, "--input", "t.csv", "--output", "p.csv").code == 0
     np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_0"], rtol=1e-4)
     with pytest.raises(
