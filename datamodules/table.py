@@ -237,7 +237,8 @@ class TableDataModule(KernelDataModule):
         self,
         y: Tensor,  # float64, shape: (n, c)
     ) -> Tensor:
-        return ((y - torch.tensor(self.target_offset)) / torch.tensor(self.target_scale)).float()
+        offset, scale = (torch.tensor(each, dtype=torch.float64) for each in (self.target_offset, self.target_scale))
+        return ((y - offset) / scale).float()
 
     def state_dict(self) -> dict[str, Any]:
         """What tells a checkpoint's table from others, beside what every data module keeps."""

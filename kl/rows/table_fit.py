@@ -44,15 +44,15 @@ class NumberFit:
         self.rows, self.missing = self.rows + len(values), self.missing + len(values) - len(there)
         if not len(there):
             return
-        self._least, self._largest = min(self._least, float(there.min())), max(self._largest, float(there.max()))
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(there.mean())
-            self._merge(len(there), mean, float(((there - mean) ** 2).sum()))
-        self._sample.append(there[:: self._stride].copy())
+        self._sample.append(there[-self._count % self._stride :: self._stride].copy())
         self._sampled += len(self._sample[-1])
         while self._sampled > 2 * self._limit:
             kept = np.concatenate(self._sample)[::2]
             self._sample, self._sampled, self._stride = [kept], len(kept), 2 * self._stride
+        self._least, self._largest = min(self._least, float(there.min())), max(self._largest, float(there.max()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(there.mean())
+            self._merge(len(there), mean, float(((there - mean) ** 2).sum()))
 
     def _merge(self, count: int, mean: float, squares: float) -> None:
         total, gap = self._count + count, mean - self._mean
