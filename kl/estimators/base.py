@@ -153,8 +153,10 @@ class KernelEstimator(BaseEstimator):
     def _kept(self) -> dict[str, Any]:
         """What `kl.load` needs beside the function, as plain values."""
         names = getattr(self, "feature_names_in_", None)
-        fitted = {"n_iter": self.n_iter_, "relative_residual": self.relative_residual_, "solver": self.solver_}
-        return {**fitted, "rkhs_norm": self.rkhs_norm_, "features": [] if names is None else [str(n) for n in names]}
+        numbers = {"relative_residual": self.relative_residual_, "rkhs_norm": self.rkhs_norm_}
+        known = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        features = [] if names is None else [str(name) for name in names]
+        return {**known, "n_iter": self.n_iter_, "solver": self.solver_, "features": features}
 
     def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
         """Become the estimator whose function is the model's."""

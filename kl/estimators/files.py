@@ -13,7 +13,7 @@ from kl.machines.loading import load_machine
 from kl.model import KernelModel
 
 KEPT = {"n_iter": int, "relative_residual": float, "solver": str, "rkhs_norm": float, "features": list[str]}
-"""What an estimator's file holds beside the function, by type."""
+"""What an estimator's file may hold beside the function, by type."""
 
 
 def load(
@@ -48,8 +48,7 @@ def load(
         model = KernelModel.from_machine(model)
     with errors_name(path):
         kept = model.data_info.get("estimator", {})
-        if kept:
-            require_values("estimator", kept, KEPT)
+        require_values("estimator", kept, {name: hint for name, hint in KEPT.items() if name in kept})
         found = KernelClassifier(model.kernel) if model.is_classifier else KernelRegressor(model.kernel)
         found._take_model(model, kept)
     return found
