@@ -7,6 +7,7 @@ from callbacks.convergence import ConvergenceFigure
 from callbacks.epoch_lines import EpochLines
 from callbacks.exact_interpolation import ExactInterpolation
 from callbacks.figures import log_figure
+from callbacks.final_scores import FinalScores
 from callbacks.history import History
 from callbacks.interrupts import Interrupts
 from callbacks.keep_options import KeepOptions
@@ -26,6 +27,7 @@ __all__ = [
     "ConvergenceFigure",
     "EpochLines",
     "ExactInterpolation",
+    "FinalScores",
     "History",
     "Interrupts",
     "KeepOptions",

@@ -52,6 +52,14 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         "test mse": ("test_mse", "exact_test_mse", "{:.3e}"),
         "test error": ("test_error", "exact_test_error", "{:.2%}"),
         "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
+        "test balanced accuracy": ("test_balanced_accuracy", None, "{:.2%}"),
+        "test area under the ROC curve": ("test_roc_auc", None, "{:.4f}"),
+        "test log loss": ("test_log_loss", None, "{:.4f}"),
+        "test Brier score": ("test_brier", None, "{:.4f}"),
+        "test calibration error": ("test_calibration_error", None, "{:.4f}"),
+        "test root mean squared error": ("test_rmse", None, "{:.4g}"),
+        "test mean absolute error": ("test_mae", None, "{:.4g}"),
+        "test R2": ("test_r2", None, "{:.4f}"),
         "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.6g}"),
         "RKHS distance to the limit": ("distance_to_exact", None, "{:.4g}"),
     }
@@ -107,7 +115,7 @@ def fit_results(
     found: dict[type, Any] = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
     limit = found.get(callbacks.ExactInterpolation)
     exact = (limit.results if limit else None) or {}
-    timing = found[callbacks.Timing]
+    timing, scores = found[callbacks.Timing], found[callbacks.FinalScores]
     stop = found.get(callbacks.StopWhenInterpolated)
     chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
@@ -138,6 +146,7 @@ def fit_results(
         "test_mse": machine.eval_metrics.get(f"{test}/mse"),
         "test_error": machine.eval_metrics.get(f"{test}/error"),
         "test_error_noisy": machine.eval_metrics.get(f"{test}/error_noisy"),
+        **{f"test_{name}": scores.results.get(name) for name in scores.NAMES},
         "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
         "exact_train_mse": exact.get("exact_train_mse"),
         "exact_train_error": exact.get("exact_train_error"),

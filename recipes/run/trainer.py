@@ -96,6 +96,7 @@ def new_run(
         callbacks.ConvergenceFigure(),
         callbacks.ConfusionMatrix(),
         callbacks.WorstErrors(),
+        callbacks.FinalScores(),
         callbacks.TensorBoardLayout(),
     ]
     observers.append(callbacks.ProgressBar() if in_terminal else callbacks.EpochLines())
