@@ -31,7 +31,14 @@ def test_commands(kl, command, request, monkeypatch):
         words += ["--fast-dev-run"]
     if words[0] == "reproduce":
         words += ["--scale", "tiny"]
-    if words[0] in ("predict", "export"):
+    if "csv-houses" in command or "csv:houses" in command:
+        rng = np.random.default_rng(0)
+        rows = [f"{area},{zip_code},{area * 3}\n" for area, zip_code in rng.integers(100, size=(60, 2))]
+        Path("houses.csv").write_text("area,zip,price\n" + "".join(rows))
+    if words[0] == "predict" and "csv-houses" in command:
+        assert kl("fit", "--data", "csv:houses.csv", "--target", "price", "--epochs", 1).code == 0
+        Path("new.csv").write_text("zip,area\n7,50\n")
+    elif words[0] in ("predict", "export"):
         assert kl("fit", "--data", "digits", "--epochs", 1).code == 0
         np.savez("new.npz", x=np.zeros((2, 64), dtype=np.float32))
     if "stream:big" in words:

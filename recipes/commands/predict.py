@@ -152,7 +152,7 @@ def read_inputs(
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
     from datamodules.single import ARRAY_FILES, read_array
-    from datamodules.table_files import encode_file
+    from datamodules.table_files import TABLE_FILES, encode_file
     from kl import InputError
     from kl.rows.encoding import FeatureEncoding
     from kl.rows.table import TableEncoding
@@ -162,6 +162,11 @@ def read_inputs(
         return [str(i) for i in range(len(x))], x
     if delimiter is not None:
         raise InputError(f"delimiter is of a CSV file, and the model was not trained on a table; got {delimiter!r}")
+    if source.suffix.lower() in TABLE_FILES:
+        raise InputError(
+            f"input must be a {', '.join(ARRAY_FILES)} file, an image or a folder of images; the model was not "
+            f"trained on a table, and {source} is one"
+        )
     if not source.exists():
         raise InputError(
             f"input must be a {', '.join(ARRAY_FILES)} file, an image or a folder of images; there is no {source}"
