@@ -40,6 +40,9 @@ from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
+from kl.tuning.progress import TuningProgress
+from kl.tuning.result import Tuning, TuningPoint
+from kl.tuning.tune import tune
 
 try:
     __version__ = version("kl")
@@ -65,6 +68,9 @@ __all__ = [
     "RowDataset",
     "Rows",
     "SingularKernelError",
+    "Tuning",
+    "TuningPoint",
+    "TuningProgress",
     "inner_product",
     "interpolate",
     "least_squares",
@@ -72,5 +78,6 @@ __all__ = [
     "rkhs_distance",
     "rkhs_norm",
     "rkhs_norm_per_class",
+    "tune",
     *_kernels,
 ]
