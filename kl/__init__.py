@@ -40,7 +40,6 @@ from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
-from kl.tuning.progress import TuningProgress
 from kl.tuning.result import Tuning, TuningPoint
 from kl.tuning.tune import tune
 
@@ -70,7 +69,6 @@ __all__ = [
     "SingularKernelError",
     "Tuning",
     "TuningPoint",
-    "TuningProgress",
     "inner_product",
     "interpolate",
     "least_squares",

@@ -49,11 +49,11 @@ def mean_and_error(
 ) -> tuple[float, float]:
     """The mean, and its standard error s / sqrt(n); NaN for one row, of which nothing is known.
 
-    >>> mean_and_error(torch.tensor([0.0, 2.0]))
+    >>> mean_and_error(torch.tensor([0.0, 2.0], dtype=torch.float64))
     (1.0, 1.0)
     """
     n = len(losses)
-    return float(losses.mean()), float(losses.std()) / math.sqrt(n) if n > 1 else math.nan
+    return float(losses.mean()), float(losses.std() / n**0.5) if n > 1 else math.nan
 
 
 def log_losses(
@@ -101,7 +101,7 @@ def inverse_temperature(
         slope, curvature = slopes(b)
         low, high = (b, high) if slope < 0 else (low, b)
         step = b - slope / curvature if curvature > 0 else math.inf
-        new = step if low < step < high else (low + high) / 2
+        new = min(step, 4 * b) if low < step < high else (low + high) / 2
         if abs(new - b) <= 1e-10 * b:
             return new
         b = new
