@@ -42,6 +42,8 @@ from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
+from kl.tuning.result import Tuning, TuningPoint
+from kl.tuning.tune import tune
 
 if TYPE_CHECKING:
     from kl.estimators import KernelClassifier, KernelRegressor, load
@@ -83,6 +85,8 @@ __all__ = [
     "RowDataset",
     "Rows",
     "SingularKernelError",
+    "Tuning",
+    "TuningPoint",
     "inner_product",
     "interpolate",
     "least_squares",
@@ -90,5 +94,6 @@ __all__ = [
     "rkhs_distance",
     "rkhs_norm",
     "rkhs_norm_per_class",
+    "tune",
     *_kernels,
 ]
