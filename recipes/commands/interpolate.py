@@ -31,6 +31,9 @@ def interpolate(
     kl interpolate and kl fit read it there, unless --solver names
     another solver or --tolerance asks for a smaller residual.
 
+    loo: leave-one-out, the errors on each training row of the solution
+    without that row, in closed form.
+
     Conjugate gradients that are interrupted go on when the same command is given again.
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
@@ -73,6 +76,7 @@ def interpolate(
         memory=run.memory,
         solver=solver.solver,
         tolerance=solver.tolerance,
+        leave_one_out=solver.leave_one_out,
     )
     if isinstance(found, NoLimit):
         raise found.reason
@@ -80,6 +84,8 @@ def interpolate(
     if save is not None:
         save_model("save", kl.KernelModel.from_interpolant(solved, describe_data(datamodule)), save)
     train = evaluate_scores(solved.fitted, y, None, classifier)
+    left = None if solver.leave_one_out is False else solved.leave_one_out  # a kept solution may have them
+    without = {"mse": None, "error": None} if left is None else evaluate_scores(left.predictions, y, None, classifier)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -91,6 +97,9 @@ def interpolate(
         "validation": datamodule.validation,
         "train_mse": train["mse"],
         "train_error": train["error"],
+        "loo_mse": without["mse"],
+        "loo_error": without["error"],
+        "loo_standard_error": None if left is None else left.standard_error,
         **{f"val_{name}": value for name, value in evaluate_on(datamodule.validation_set, solved, classifier).items()},
         **{f"test_{name}": value for name, value in evaluate_on(datamodule.test_set, solved, classifier).items()},
         "rkhs_norm": solved.rkhs_norm,
@@ -110,7 +119,7 @@ def interpolate(
         print_json(results)
         return
     rows = [
-        (name.replace("_", " "), f"{results[name]:.2%}" if "error" in name else f"{results[name]:.6g}")
+        (name.replace("_", " "), f"{results[name]:.2%}" if name in SHARES else f"{results[name]:.6g}")
         for name in SHOWN
         if results[name] is not None
     ]
@@ -131,6 +140,9 @@ def interpolate(
 SHOWN = (
     "train_mse",
     "train_error",
+    "loo_mse",
+    "loo_standard_error",
+    "loo_error",
     "val_mse",
     "val_error",
     "val_error_noisy",
@@ -139,3 +151,4 @@ SHOWN = (
     "test_error_noisy",
     "rkhs_norm",
 )
+SHARES = [name for name in SHOWN if "_error" in name and name != "loo_standard_error"]
