@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -31,17 +29,6 @@ class FinalScores(pl.Callback):
 
     Source: Guo et al. 2017, arXiv:1706.04599.
     """
-
-    NAMES: ClassVar[tuple[str, ...]] = (
-        "balanced_accuracy",
-        "roc_auc",
-        "log_loss",
-        "brier",
-        "calibration_error",
-        "rmse",
-        "mae",
-        "r2",
-    )
 
     def __init__(self) -> None:
         self.results: dict[str, float] = {}

@@ -13,6 +13,9 @@ LOWEST, HIGHEST = -8.0, 4.0  # of log T: beyond, probabilities are 0 and 1, or a
 BISECTIONS = 60  # which leave 12 / 2^60 of the range of log T, less than rounding
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 
+SCORES = ("balanced_accuracy", "roc_auc", "log_loss", "brier", "calibration_error", "rmse", "mae", "r2")
+"""The names of `classification_scores` and `regression_scores`."""
+
 
 def fit_temperature(
     outputs: Tensor,  # shape: (n, c)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kl.errors import CheckpointError
 from kl.exact.interpolate import Interpolant
+from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.verified import check_solution
 from kl.kernels.kernel import Kernel
 from kl.system.files import cache_folder
@@ -19,8 +21,10 @@ from kl.system.saved import load_values, save_values
 log = logging.getLogger(__name__)
 
 FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # the fallback for singular matrices, and the solver that uses it
-KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers"))
+OPTIONAL = "leave_one_out"  # a file holds it only if it was asked for
+KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers", OPTIONAL))
 """The fields that a file holds; the kernel and the centres come from the caller."""
+WITHOUT = "it has no leave-one-out predictions, which are asked for"
 TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
 
 
@@ -68,7 +72,7 @@ def load_solution(
     return solution
 
 
-def unmet(solution: Interpolant, tolerance: float, solver: str) -> str:
+def unmet(solution: Interpolant, tolerance: float, solver: str, leave_one_out: bool = False) -> str:
     """Why a sound solution does not meet the request; empty if it does.
 
     The solution must be by the requested solver, and its residual within the tolerance. A larger residual is accepted
@@ -78,6 +82,7 @@ def unmet(solution: Interpolant, tolerance: float, solver: str) -> str:
         solution: the solution.
         tolerance: the requested relative residual.
         solver: "direct", "pcg", or "auto" for any.
+        leave_one_out: whether leave-one-out predictions are asked for.
     """
     ours = FAMILY.get(solution.solver, solution.solver)
     if solver not in ("auto", ours):
@@ -87,6 +92,8 @@ def unmet(solution: Interpolant, tolerance: float, solver: str) -> str:
             f"its relative residual of {solution.relative_residual:.1e} is above {tolerance:.1e}, by {ours} at a "
             f"tolerance of {solution.tolerance:.1e}"
         )
+    if leave_one_out and solution.leave_one_out is None:
+        return WITHOUT
     return ""
 
 
@@ -99,6 +106,8 @@ def save_solution(path: Path, key: str, solution: Interpolant) -> None:
     """Write the file whole or not at all; if the disk refuses it, a log line says so."""
     kept = {name: getattr(solution, name) for name in KEPT}
     values = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}
+    if (left := solution.leave_one_out) is not None:
+        values[OPTIONAL] = {**vars(left), "predictions": left.predictions.cpu()}
     try:
         save_values(path, {"key": key, **values})
     except OSError as error:
@@ -119,4 +128,21 @@ def _read(path: Path, key: str, kernel: Kernel, centers: Tensor) -> Interpolant:
             good = isinstance(value, str) if name == "solver" else isinstance(value, (int, float)) and value >= 0
         if not good:
             raise CheckpointError(f"{name} is none")
-    return Interpolant(kernel=kernel, centers=centers.cpu(), **{name: values[name] for name in KEPT})
+    kept = {name: values[name] for name in KEPT}
+    return Interpolant(kernel=kernel, centers=centers.cpu(), **kept, leave_one_out=_left_out(values.get(OPTIONAL)))
+
+
+def _left_out(values: Any) -> LeaveOneOut | None:
+    """The leave-one-out predictions in a file, which older files have not."""
+    if values is None:
+        return None
+    try:
+        found = LeaveOneOut(**values)
+    except TypeError as error:
+        raise CheckpointError(f"{OPTIONAL} is none") from error
+    numbers = [found.gcv, 0.0 if found.standard_error is None else found.standard_error]
+    good = isinstance(found.predictions, Tensor) and found.predictions.dtype == torch.float64
+    good = good and all(isinstance(number, float) and number >= 0 for number in numbers)
+    if not good or found.method != ("factor" if found.standard_error is None else "probes"):
+        raise CheckpointError(f"{OPTIONAL} is none")
+    return found

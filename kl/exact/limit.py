@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from kl.errors import KLError
-from kl.exact.cache import load_solution, save_solution, say_unused, solutions_folder, unmet
+from kl.exact.cache import FAMILY, WITHOUT, load_solution, save_solution, say_unused, solutions_folder, unmet
 from kl.exact.checkpoint import solution_key
 from kl.exact.cholesky import RESIDUAL_ACCEPTED
 from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
@@ -56,6 +56,7 @@ def exact_limit(
     tolerance: float = RESIDUAL_ACCEPTED,
     folder: str | os.PathLike[str] | None = None,
     patience: Patience | None = None,
+    leave_one_out: bool | None = False,
 ) -> ExactLimit | NoLimit:
     """The limit f* that training on (x, y) tends to, read from its file if the solution there is good enough.
 
@@ -75,6 +76,8 @@ def exact_limit(
         tolerance: the requested relative residual.
         folder: the folder of kept and unfinished solutions; None means `kl.exact.cache.solutions_folder()`.
         patience: the most rows and seconds for the limit; None sets no bounds.
+        leave_one_out: whether leave-one-out predictions are asked for, not with centres; None asks for them if the
+            solve is direct, because they cost little there. A solution that was kept without them is solved for again.
 
     Returns:
         The limit and where it was read from, or the reason why there is none.
@@ -87,12 +90,14 @@ def exact_limit(
     key = solution_key(kernel, x, y, ridge, centers)
     path = Path(solutions_folder() if folder is None else folder) / f"{key}.pt"
     kept = load_solution(path, key, kernel, x, y, centers)
+    reason, budget = "", parse_memory(memory, x.device)
+    left = centers is None and (_costs_little(x, y, solver, budget) if leave_one_out is None else leave_one_out)
     if kept is not None:
-        if not (reason := unmet(kept, tolerance, solver if centers is None else "auto")):
+        by_auto = leave_one_out is None and solver == "auto" and FAMILY.get(kept.solver, kept.solver) != "direct"
+        if not (reason := unmet(kept, tolerance, solver if centers is None else "auto", left and not by_auto)):
             log.info("exact interpolation: read from %s", path)
             return ExactLimit(kept.to(x.device), read_from=path)
         say_unused(path, reason)
-    budget = parse_memory(memory, x.device)
     try:
         if patience is not None:
             _announce(kernel, x, y, centers, budget, solver, patience)
@@ -100,16 +105,29 @@ def exact_limit(
         if centers is not None:
             solution = least_squares(kernel, centers, x, y, ridge, budget, listener)
         else:
-            partial = path.with_suffix(".partial")
-            solution = interpolate(kernel, x, y, ridge, budget, solver, tolerance, partial, listener)
+            partial = path.with_suffix(".probes.partial" if left else ".partial")
+            solution = interpolate(
+                kernel, x, y, ridge, budget, solver, tolerance, partial, listener, leave_one_out=left
+            )
             solution.require_better_than_zero()
     except KLError as error:
         return NoLimit(error)
     if patience is not None:
         _say_solved(solution, centers)
-    if kept is None or solution.relative_residual < kept.relative_residual:
+    if reason == WITHOUT and kept is not None and solution.leave_one_out is not None:
+        if kept.relative_residual <= solution.relative_residual:
+            solution = replace(kept.to(x.device), leave_one_out=solution.leave_one_out)
+        save_solution(path, key, solution)
+    elif kept is None or solution.relative_residual < kept.relative_residual:
         save_solution(path, key, solution)
     return ExactLimit(solution, read_from=None)
+
+
+def _costs_little(x: Tensor, y: Tensor, solver: str, budget: int) -> bool:
+    """Whether the solve is direct, and leave-one-out predictions fit the budget beside it."""
+    (n, d), c = x.shape, y.shape[1]
+    direct = choose_solver(solver, n, d, c, budget, x.device, leave_one_out=True) == "direct"
+    return direct and direct_memory(n, d, c, leave_one_out=True) <= budget
 
 
 def evaluate_on(

@@ -64,6 +64,8 @@ def check_solution(
         x, centers = x - origin, None if centers is None else centers - origin
     if centers is None:
         _check_interpolant(solution, kernel, x, y)
+        if solution.leave_one_out is not None:
+            _check_leave_one_out(solution, kernel, x, y)
     else:
         _check_least_squares(solution, kernel, centers, x, y)
 
@@ -87,6 +89,39 @@ def _check_interpolant(solution: Interpolant, kernel: Kernel, x: Tensor, y: Tens
         )
     terms = counts * alpha * fitted
     _check_norm(solution, terms.sum(dim=0), terms.abs().sum(dim=0))
+
+
+def _check_leave_one_out(solution: Interpolant, kernel: Kernel, x: Tensor, y: Tensor) -> None:
+    """Check leave-one-out predictions without the inverse that they were made of.
+
+    A row that has an equation for itself has the error alpha_i / q, q = (G^{-1})_ii >= 1 / G_ii, with one q for all
+    outputs. All other rows, and those of a singular matrix, have (y_i - f(x_i)) t with one t of at least 1.
+    """
+    predictions = solution.leave_one_out.predictions if solution.leave_one_out is not None else y
+    if predictions.shape != y.shape or not bool(predictions.isfinite().all()):
+        raise CheckpointError("its leave-one-out predictions are not finite, or not of its outputs")
+    error, residual = y - predictions, y - solution.fitted
+    first, group = equal_rows(x)
+    alone = torch.bincount(group, minlength=len(first))[group] == 1
+    largest = kernel.diag(x) + solution.ridge
+    size = y.abs().amax(dim=1) + solution.fitted.abs().amax(dim=1)  # of terms that may cancel
+    by_weights = alone & _is_multiple(error, solution.alpha, torch.zeros_like(largest), largest, size)
+    if not bool((by_weights | _is_multiple(error, residual, torch.ones_like(largest), None, size)).all()):
+        raise CheckpointError("its leave-one-out predictions are not those of its weights")
+
+
+def _is_multiple(
+    error: Tensor,  # shape: (n, c)
+    of: Tensor,  # shape: (n, c)
+    least: Tensor,  # shape: (n,)
+    most: Tensor | None,  # shape: (n,)
+    size: Tensor,  # shape: (n,)
+) -> Tensor:
+    """Which rows of `error` are t times the row of `of`, with a t from `least` to `most`, shape (n,)."""
+    t = (error * of).sum(dim=1) / of.square().sum(dim=1).clamp_(min=TINY)
+    good = (error - t[:, None] * of).abs().amax(dim=1) <= SLACK * (error.abs().amax(dim=1) + size)
+    good &= t >= (1 - SLACK) * least
+    return good if most is None else good & (t <= (1 + SLACK) * most)
 
 
 def _check_least_squares(solution: Interpolant, kernel: Kernel, centers: Tensor, x: Tensor, y: Tensor) -> None:

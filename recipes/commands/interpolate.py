@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.options.groups import (
     DataOptions,
@@ -14,6 +14,13 @@ from recipes.options.groups import (
     RunOptions,
     takes,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datamodules import KernelDataModule
+    from kl import Interpolant
+    from kl.exact.leave_one_out import LeaveOneOut
 
 
 @takes(DataOptions, KernelOptions, ExactOptions, ExactSolverOptions, RunOptions, OutputOptions)
@@ -31,6 +38,9 @@ def interpolate(
     kl interpolate and kl fit read it there, unless --solver names
     another solver or --tolerance asks for a smaller residual.
 
+    loo: leave-one-out, the errors on each training row of the solution
+    without that row, in closed form.
+
     Conjugate gradients that are interrupted go on when the same command is given again.
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
@@ -43,6 +53,7 @@ def interpolate(
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.metrics import evaluate_scores
+    from kl.probabilities import SCORES
     from kl.system.files import expand_home
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
@@ -73,6 +84,7 @@ def interpolate(
         memory=run.memory,
         solver=solver.solver,
         tolerance=solver.tolerance,
+        leave_one_out=solver.leave_one_out,
     )
     if isinstance(found, NoLimit):
         raise found.reason
@@ -84,6 +96,11 @@ def interpolate(
     train = evaluate_scores(solved.fitted, y, None, classifier, scale)
     validated = evaluate_on(datamodule.validation_set, solved, classifier, scale)
     tested = evaluate_on(datamodule.test_set, solved, classifier, scale)
+    left = None if solver.leave_one_out is False else solved.leave_one_out  # a kept solution may have them
+    without: dict[str, float | None] = {"mse": None, "error": None}
+    if left is not None:
+        without = evaluate_scores(left.predictions, y, None, classifier, scale)
+    scores = test_scores(datamodule, solved, left)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -95,8 +112,12 @@ def interpolate(
         "validation": datamodule.validation,
         "train_mse": train["mse"],
         "train_error": train["error"],
+        "loo_mse": without["mse"],
+        "loo_error": without["error"],
+        "loo_standard_error": left and in_squared_unit(left.standard_error, scale),
         **{f"val_{name}": value for name, value in validated.items()},
         **{f"test_{name}": value for name, value in tested.items()},
+        **{f"test_{name}": scores.get(name) for name in SCORES},
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,
@@ -114,7 +135,7 @@ def interpolate(
         print_json(results)
         return
     rows = [
-        (name.replace("_", " "), f"{results[name]:.2%}" if "error" in name else f"{results[name]:.6g}")
+        (name.replace("_", " "), f"{results[name]:.2%}" if name in SHARES else f"{results[name]:.6g}")
         for name in SHOWN
         if results[name] is not None
     ]
@@ -132,14 +153,57 @@ def interpolate(
     )
 
 
+def test_scores(datamodule: KernelDataModule, solved: Interpolant, left: LeaveOneOut | None) -> dict[str, float]:
+    """Scores on the clean test rows beside mse and error, in the target's own unit; none without test rows.
+
+    Probabilities have the temperature of the least log loss of the leave-one-out predictions.
+    """
+    from kl.machines.evaluated import describe_data, scale_of
+    from kl.probabilities import classification_scores, fit_temperature, regression_scores
+
+    rows = datamodule.test_set
+    if rows is None:
+        return {}
+    outputs = solved.predict(rows.x).cpu()
+    if datamodule.task == "classification":
+        labels = datamodule.train_set.y.argmax(dim=1)
+        temperature = None if left is None else fit_temperature(left.predictions.cpu(), labels)
+        return classification_scores(outputs, rows.y.argmax(dim=1), temperature)
+    scale = scale_of(describe_data(datamodule))
+    return regression_scores(*(each.double() if scale is None else each.double() * scale for each in (outputs, rows.y)))
+
+
+def in_squared_unit(standard_error: float | None, scale: Tensor | None) -> float | None:
+    """The standard error of an mse over all outputs in the square of the target's own unit.
+
+    Of several outputs the mean square of their units stands for all of them.
+    """
+    if standard_error is None or scale is None:
+        return standard_error
+    return standard_error * float(scale.square().mean())
+
+
 SHOWN = (
     "train_mse",
     "train_error",
+    "loo_mse",
+    "loo_standard_error",
+    "loo_error",
     "val_mse",
     "val_error",
     "val_error_noisy",
     "test_mse",
     "test_error",
     "test_error_noisy",
+    "test_balanced_accuracy",
+    "test_roc_auc",
+    "test_log_loss",
+    "test_brier",
+    "test_calibration_error",
+    "test_rmse",
+    "test_mae",
+    "test_r2",
     "rkhs_norm",
 )
+SHARES = [name for name in SHOWN if name.endswith(("_error", "_error_noisy", "_accuracy"))]
+SHARES = [name for name in SHARES if name not in ("loo_standard_error", "test_calibration_error")]

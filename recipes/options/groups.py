@@ -179,6 +179,14 @@ class ExactSolverOptions:
         ),
     ] = "auto"
     tolerance: Annotated[float, _in_solver(help="Relative residual that conjugate gradients stop at.")] = 1e-6
+    leave_one_out: Annotated[
+        bool | None,
+        _in_solver(
+            "--leave-one-out/--no-leave-one-out",
+            help="Also report the error of each row predicted without it, in closed form; pcg estimates it by random "
+            "probes.  [default: where the solve is direct]",
+        ),
+    ] = None
     save: Annotated[
         str | None, _in_solver(help="File to write the solution to, which kl predict reads.", metavar="FILE")
     ] = None

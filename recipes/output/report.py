@@ -109,6 +109,7 @@ def fit_results(
 ) -> dict[str, Any]:
     """The numbers of a training run, by the names of `kl fit --json`; call it on every rank."""
     import callbacks
+    from kl.probabilities import SCORES
     from kl.system.memory import peak_memory
 
     held_out = datamodule.validation_set
@@ -146,7 +147,7 @@ def fit_results(
         "test_mse": machine.eval_metrics.get(f"{test}/mse"),
         "test_error": machine.eval_metrics.get(f"{test}/error"),
         "test_error_noisy": machine.eval_metrics.get(f"{test}/error_noisy"),
-        **{f"test_{name}": scores.results.get(name) for name in scores.NAMES},
+        **{f"test_{name}": scores.results.get(name) for name in SCORES},
         "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
         "exact_train_mse": exact.get("exact_train_mse"),
         "exact_train_error": exact.get("exact_train_error"),

@@ -10,9 +10,9 @@ import pytest
 import torch
 from sklearn import metrics
 
-from callbacks import FinalScores
 from callbacks.reliability import reliability_figure
 from kl import load
+from kl.probabilities import SCORES
 
 DIGITS = ("fit", "--data", "digits", "--train-size", 300, "--test-size", 200, "--epochs", 2, "--no-exact", "--json")
 
@@ -64,7 +64,7 @@ def test_regression_is_in_the_targets_unit(kl):
 
 def test_nothing_is_measured_under_fast_dev_run(kl):
     found = json.loads(kl(*DIGITS, "--fast-dev-run").out)
-    assert [found[f"test_{name}"] for name in FinalScores.NAMES] == [None] * len(FinalScores.NAMES)
+    assert [found[f"test_{name}"] for name in SCORES] == [None] * len(SCORES)
 
 
 def test_the_diagram_shows_shares_and_their_gap():

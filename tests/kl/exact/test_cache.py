@@ -9,6 +9,7 @@ import torch
 import kl
 from kl.exact.cache import load_solution, save_solution, unmet
 from kl.exact.checkpoint import solution_key
+from kl.exact.leave_one_out import LeaveOneOut
 from kl.kernels import Gaussian, Laplacian, Polynomial
 from kl.system.saved import load_values, save_values
 
@@ -35,13 +36,20 @@ def kept(tmp_path, x=None, y=None, kernel=KERNEL, ridge=0.0, centers=None, **opt
 
 def same(a, b):
     pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(a)]
-    return all(torch.equal(p, q) if isinstance(p, torch.Tensor) else p == q for p, q in pairs)
+    return all(equal(p, q) for p, q in pairs)
 
 
-@pytest.mark.parametrize("centers", [None, 20])
-def test_no_flipped_bit_is_believed(tmp_path, caplog, centers):
-    z = None if centers is None else draw(centers, 3, seed=2)
-    path, key, x, y, solution = kept(tmp_path, centers=z)
+def equal(p, q):
+    if isinstance(p, LeaveOneOut) and isinstance(q, LeaveOneOut):
+        return same(p, q)
+    return torch.equal(p, q) if isinstance(p, torch.Tensor) else p == q
+
+
+@pytest.mark.parametrize("case", ["interpolant", "centers", "leave-one-out"])
+def test_no_flipped_bit_is_believed(tmp_path, caplog, case):
+    z = draw(20, 3, seed=2) if case == "centers" else None
+    options = {"leave_one_out": True} if case == "leave-one-out" else {}
+    path, key, x, y, solution = kept(tmp_path, centers=z, **options)
     assert same(load_solution(path, key, KERNEL, x, y, centers=z), solution)
     whole, chosen = path.read_bytes(), random.Random(0)
     refused = 0
@@ -55,6 +63,60 @@ def test_no_flipped_bit_is_believed(tmp_path, caplog, centers):
         assert found is None or same(found, solution), f"bit {bit}"
     assert refused > 50  # the others are in what fills the archive up
     assert caplog.text.count("solving again") == refused
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("c", [1, 2])
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"ridge": 0.3},
+        {"x": draw(60, 3) + 1e4},
+        {"solver": "pcg", "tolerance": 1e-4},
+        {"x": torch.cat([draw(40, 3), draw(20, 3)])},  # 20 rows stand twice
+        {"x": torch.cat([draw(40, 3), draw(20, 3)]), "ridge": 0.3},
+        {"kernel": Polynomial(degree=1, bias=0.0)},
+        {"kernel": Polynomial(degree=1, bias=0.0), "solver": "pcg"},
+        {"kernel": Polynomial(degree=1, bias=0.0), "ridge": 0.3, "solver": "pcg"},
+    ],
+)
+def test_leave_one_out_predictions_are_kept_and_checked(tmp_path, caplog, case, c):
+    path, key, x, y, solution = kept(tmp_path, y=draw(60, c, seed=1), leave_one_out=True, **case)
+    for _ in range(5):
+        assert same(load_solution(path, key, case.get("kernel", KERNEL), x, y), solution), caplog.text
+    found, wrong = solution.leave_one_out, []
+    wrong.append(replace(found, predictions=found.predictions[:, :0]))
+    wrong.append(replace(found, predictions=found.predictions * float("nan")))
+    wrong.append(replace(found, predictions=2 * y.double() - found.predictions))  # errors of the other sign
+    if c == 2:
+        wrong.append(replace(found, predictions=found.predictions + torch.tensor([1e-2, -1e-2])))
+        wrong.append(replace(found, predictions=found.predictions.flip(0)))
+    for changed in wrong:
+        save_solution(path, key, replace(solution, leave_one_out=changed))
+        assert load_solution(path, key, case.get("kernel", KERNEL), x, y) is None
+    assert caplog.text.count("its leave-one-out predictions are not") == len(wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"predictions": 1.0},
+        {"method": "guess"},
+        {"method": "probes"},
+        {"gcv": "1"},
+        {"gcv": float("nan")},
+        {"standard_error": -1.0},
+        {"more": 1},
+    ],
+)
+def test_leave_one_out_of_other_things_is_not_believed(tmp_path, caplog, change):
+    path, key, x, y, _ = kept(tmp_path, leave_one_out=True)
+    values = load_values(path)
+    values["leave_one_out"] |= change
+    save_values(path, values)
+    assert load_solution(path, key, KERNEL, x, y) is None
+    assert "leave_one_out is none" in caplog.text
 
 
 def test_a_file_cut_short_is_not_believed(tmp_path, caplog):
@@ -193,6 +255,7 @@ def test_a_solver_that_is_named_and_may_lead_further_is_given_the_chance(tmp_pat
         stalled = replace(solution, relative_residual=1e-3, tolerance=1e-6, solver=found)
         assert (not unmet(stalled, 1e-6, asked)) is used
         assert (not unmet(stalled, 1e-2, asked)) is used
+    assert unmet(solution, 1e-6, "direct", leave_one_out=True).startswith("it has no leave-one-out predictions")
     assert unmet(stalled, 1e-6, "pcg") == "it is by direct, and pcg is asked for"
     assert (
         unmet(stalled, 1e-7, "auto")

@@ -11,6 +11,7 @@ from callbacks import BestEpoch, ConvergenceFigure, ExactInterpolation
 from kl.exact import limit as module
 from kl.exact.cache import load_solution, solutions_folder
 from kl.exact.checkpoint import solution_key
+from kl.exact.cost import direct_memory
 from kl.exact.limit import ExactLimit, NoLimit, exact_limit
 from kl.exact.patience import Patience
 
@@ -31,7 +32,7 @@ def solves(monkeypatch, tmp_path):
     """The solvers that were asked for, one for each solve; kept solutions are in an empty folder."""
     asked, solve = [], module.interpolate
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "interpolate", lambda *args: asked.append(args[5]) or solve(*args))
+    monkeypatch.setattr(module, "interpolate", lambda *args, **more: asked.append(args[5]) or solve(*args, **more))
     return asked
 
 
@@ -86,6 +87,30 @@ def test_a_least_squares_solution_is_kept_as_well(solves, monkeypatch):
     assert second.solution.centers is centers
 
 
+def test_leave_one_out_predictions_are_solved_for_where_they_are_missing(solves, caplog):
+    first = solved(solver="pcg", tolerance=1e-4)
+    assert solved(tolerance=1e-4, leave_one_out=None).solution.leave_one_out is None  # pcg has none unasked
+    estimated = solved(solver="pcg", tolerance=1e-4, leave_one_out=True).solution
+    assert estimated.leave_one_out.method == "probes"
+    assert estimated.relative_residual <= first.solution.relative_residual
+    assert solves == ["pcg", "pcg"]
+    solved(solver="direct")
+    exact = solved(solver="direct", leave_one_out=None)
+    assert exact.read_from is None
+    again = solved(leave_one_out=True)
+    assert again.read_from is not None
+    assert torch.equal(again.solution.leave_one_out.predictions, exact.solution.leave_one_out.predictions)
+    assert same(again.solution, exact.solution)
+    assert solved(leave_one_out=None).read_from is not None
+    assert solves == ["pcg", "pcg", "direct", "direct"]
+
+
+def test_leave_one_out_that_does_not_fit_is_left_out_unless_it_is_asked_for(solves):
+    memory = direct_memory(60, 3, 2, 8, leave_one_out=True) - 1
+    assert solved(memory=memory, solver="direct", leave_one_out=None).solution.leave_one_out is None
+    assert isinstance(exact_limit(KERNEL, X, Y, memory=memory, solver="direct", leave_one_out=True), NoLimit)
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
@@ -119,15 +144,21 @@ def test_interpolate_reads_what_fit_has_kept(kl, solves, caplog):
     alone = results_of(kl("interpolate", *DIGITS, "--json"))
     [path] = solutions_folder().iterdir()
     path.unlink()
+    options = (*DIGITS, "--no-leave-one-out")
     fitted = json.loads(kl("fit", *DIGITS, "--epochs", 1, "--json").out)
     assert solves == ["auto"] * 2
-    assert results_of(kl("interpolate", *DIGITS, "--json")) == alone
+    missing = dict.fromkeys(("loo_mse", "loo_error"))
+    assert results_of(kl("interpolate", *options, "--json")) == alone | missing
     assert fitted["exact_rkhs_norm"] == alone["rkhs_norm"]
     assert fitted["exact_test_error_noisy"] == alone["test_error_noisy"]
-    text = kl("interpolate", *DIGITS)
+    text = kl("interpolate", *options)
     assert f"read from {path}" in " ".join(text.out.split())
     assert f"exact interpolation: read from {path}" in caplog.text
     assert solves == ["auto"] * 2
+    again = [results_of(kl("interpolate", *DIGITS, "--json")) for _ in range(2)]
+    assert again == [alone, alone]  # fit keeps no leave-one-out predictions, so the first solves again
+    assert "it has no leave-one-out predictions, which are asked for" in caplog.text
+    assert solves == ["auto"] * 3
 
 
 def test_fit_reads_what_interpolate_has_kept(kl, solves):

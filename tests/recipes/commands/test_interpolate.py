@@ -24,6 +24,23 @@ def test_both_solvers_find_the_same(kl):
     assert iterative["test_mse"] == pytest.approx(direct["test_mse"], rel=1e-6)
 
 
+def test_leave_one_out_is_reported_where_it_costs_little_or_is_asked_for(kl):
+    noisy = (*DIGITS, "--label-noise", 0.2)
+    exact = json.loads(kl("interpolate", *noisy, "--json").out)
+    assert 0.2 < exact["loo_error"] < 0.5  # of the noisy labels, which the other rows do not know
+    assert exact["loo_mse"] > exact["test_mse"]
+    assert exact["loo_standard_error"] is None
+    assert "loo error" in kl("interpolate", *noisy).out
+    probed = json.loads(kl("interpolate", *noisy, "--solver", "pcg", "--leave-one-out", "--json").out)
+    assert abs(probed["loo_mse"] - exact["loo_mse"]) < 5 * probed["loo_standard_error"] < 0.2 * exact["loo_mse"]
+    shown = kl("interpolate", *noisy, "--solver", "pcg", "--leave-one-out").out
+    assert f"{probed['loo_standard_error']:.6g}" in shown
+    for options in (("--no-leave-one-out",), ("--train-size", 190, "--solver", "pcg")):
+        without = json.loads(kl("interpolate", *DIGITS, *options, "--json").out)
+        assert (without["loo_mse"], without["loo_error"], without["loo_standard_error"]) == (None, None, None)
+    assert "loo" not in kl("interpolate", *DIGITS, "--no-leave-one-out", "--train-size", 190).out
+
+
 def test_the_table_names_solver_and_iterations(kl):
     found = kl("interpolate", *DIGITS, "--solver", "pcg")
     assert found.code == 0
