@@ -31,8 +31,10 @@ from kl.errors import (
     MemoryBudgetError,
     SingularKernelError,
 )
+from kl.exact.folds import leave_out
 from kl.exact.interpolate import Interpolant, interpolate
 from kl.exact.least_squares import least_squares
+from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.machine import ConjugateGradientMachine
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
@@ -79,6 +81,7 @@ __all__ = [
     "KLError",
     "KernelMachine",
     "KernelModel",
+    "LeaveOneOut",
     "KernelParallelStrategy",
     "MemoryBudgetError",
     "ReluNetwork",
@@ -89,6 +92,7 @@ __all__ = [
     "TuningPoint",
     "inner_product",
     "interpolate",
+    "leave_out",
     "least_squares",
     "load_machine",
     "rkhs_distance",

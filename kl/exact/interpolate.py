@@ -19,10 +19,10 @@ from kl.exact.cholesky import RESIDUAL_ACCEPTED, solve_direct
 from kl.exact.conjugate_gradients import solve_pcg
 from kl.exact.cost import PROBES, choose_solver, direct_memory, least_pcg_memory, rows_that_fit
 from kl.exact.diagonals import diagonals_of_factor
-from kl.exact.equations import Progress, Reporter, Solved, System, dot_columns
+from kl.exact.equations import Progress, Reporter, Solved, dot_columns
 from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.leave_one_out import leave_one_out as leave_one_out_of
-from kl.exact.merged import MergedRows, check_weights
+from kl.exact.merged import MergedRows, check_weights, rows_from, system_of
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import kernel_matmul
 from kl.rkhs import evaluate
@@ -204,22 +204,16 @@ def interpolate(
     ridge, tolerance = check_not_negative("ridge", ridge), check_tolerance(tolerance)
     (n, d), c, budget = x.shape, y.shape[1], parse_memory(memory, x.device)
     w = None if weights is None else check_weights(weights, n, ridge)
-    # Rows far from 0 are shifted by an origin, because their distances would lose digits.
     origin = kernel.origin_of(x)
-    far = bool(origin.any())
-    merged = MergedRows.of(x, w, origin if far else None)
+    merged = MergedRows.of(x, w, origin)
     u = len(merged)
     chosen = choose_solver(solver, u, d, c, budget, x.device, leave_one_out)
     _check_budget(chosen, u, d, c, budget, leave_one_out)
     kernel = kernel.resolve(x)
     means = merged.targets(y)
     _warn_of_equal_rows(merged, means, y)
-    distinct = x if merged.all_alone else x[merged.first]
-    rows = Rows.of(distinct - origin if far else distinct).double()
-    del distinct
-    # A row of weight W counts W times in the loss: (K + ridge/W) on its diagonal.
-    system = System(kernel, rows, means, ridge / merged.totals, merged.totals)
-    scale, report = _scale(kernel, rows), Reporter(progress)
+    system = system_of(kernel, x, means, merged, ridge, origin)
+    scale, report = mean_diagonal(kernel, system.rows), Reporter(progress)
     if chosen == "direct":
         solved = solve_direct(system, scale, tolerance, budget, report, diagonals_of_factor if leave_one_out else None)
     else:
@@ -233,8 +227,8 @@ def interpolate(
     if not merged.all_alone:
         alpha, fitted = alpha[merged.group] * merged.share[:, None], fitted[merged.group]
     if len(merged.left_out):
-        others = x[merged.left_out] - origin if far else x[merged.left_out]
-        fitted[merged.left_out] = kernel_matmul(kernel, Rows.of(others, like=rows).double(), rows, solved.alpha)
+        others = rows_from(x[merged.left_out], origin, like=system.rows)
+        fitted[merged.left_out] = kernel_matmul(kernel, others, system.rows, solved.alpha)
     left = None
     if solved.diagonals is not None:
         left = leave_one_out_of(solved.diagonals, merged, y, solved.alpha, fitted, ridge)
@@ -303,8 +297,13 @@ def _warn_of_equal_rows(
         )
 
 
-def _scale(kernel: Kernel, rows: Rows) -> float:
-    """The mean of K's diagonal."""
+def mean_diagonal(kernel: Kernel, rows: Rows) -> float:
+    """The mean of K's diagonal, if it is finite and above 0.
+
+    Raises:
+        InputError: it is not finite.
+        SingularKernelError: it is 0.
+    """
     scale = float(kernel.diag(rows.data).mean())
     if not math.isfinite(scale):
         raise InputError(

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError
+from kl.exact.equations import System
+from kl.kernels.kernel import Kernel
 from kl.rows.equal_rows import equal_rows, mean_targets
+from kl.rows.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class MergedRows:
             weights: as `check_weights` returns them, shape (n,); None is 1 for every row.
             origin: shape (d,); None is 0.
         """
-        first, group = equal_rows(x, origin)
+        first, group = equal_rows(x, origin if origin is not None and bool(origin.any()) else None)
         w = torch.ones(len(x), dtype=torch.float64, device=x.device) if weights is None else weights.to(x.device)
         totals = torch.zeros(len(first), dtype=torch.float64, device=x.device).index_add_(0, group, w)
         live = totals > 0
@@ -79,6 +82,43 @@ class MergedRows:
     ) -> Tensor:
         """The weighted mean target of each equation, shape (u, c), float64."""
         return mean_targets(self.group, y, len(self), self.weights)[1]
+
+
+def system_of(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    targets: Tensor,  # shape: (u, c)
+    merged: MergedRows,
+    ridge: float,
+    origin: Tensor,  # shape: (d,)
+) -> System:
+    """The equations (K + diag(ridge / W)) alpha = Y, because a row of weight W counts W times in the loss.
+
+    Args:
+        kernel: the kernel; its bandwidth must be resolved.
+        x: features of all rows, shape (n, d).
+        targets: mean targets of the equations, shape (u, c), float64.
+        merged: which rows share an equation.
+        ridge: lambda.
+        origin: `kernel.origin_of(x)`, because distances of rows far from 0 lose their digits; shape (d,).
+    """
+    rows = rows_from(x if merged.all_alone else x[merged.first], origin)
+    return System(kernel, rows, targets, ridge / merged.totals, merged.totals)
+
+
+def rows_from(
+    x: Tensor,  # shape: (m, d)
+    origin: Tensor,  # shape: (d,)
+    like: Rows | None = None,
+) -> Rows:
+    """The rows x - origin, with kernel values in float64.
+
+    Args:
+        x: features, shape (m, d).
+        origin: shape (d,).
+        like: rows that these rows will be multiplied with.
+    """
+    return Rows.of(x - origin if bool(origin.any()) else x, like=like).double()
 
 
 def check_weights(weights: Tensor, n: int, ridge: float = 0.0) -> Tensor:

@@ -17,6 +17,7 @@ import kl as kernel_learning
 from callbacks import BestCheckpoint, BestEpoch, ExactInterpolation, last_checkpoint
 from datamodules import DigitsDataModule
 from kl.errors import CheckpointError, InputError
+from kl.probabilities import SCORES
 
 # With these the validation error of digits is lowest at the second epoch: later ones fit the wrong labels.
 DATA = {"train_size": 400, "test_size": 200, "label_noise": 0.3, "validation": 0.25}
@@ -117,7 +118,10 @@ def test_nothing_but_the_test_errors_depends_on_the_test_set(kl):
     options = ("--validation", 0.2, "--epochs", 5, "--kernel", "laplacian", "--bandwidth", 2, "--patience", 2)
     a, b = (values_of(fit_json(kl, "--data", f"npz:{name}.npz", *options)) for name in "ab")
     differ = {name for name in a if a[name] != b[name]} - {"data", "data_source"}
-    assert differ == {"test_mse", "test_error", "exact_test_mse", "exact_test_error"}
+    scores = {name for name in SCORES if a[f"test_{name}"] is not None}
+    assert scores == {"balanced_accuracy", "roc_auc", "log_loss", "brier", "calibration_error"}
+    errors = {"test_mse", "test_error", "exact_test_mse", "exact_test_error"}
+    assert differ == errors | {f"test_{name}" for name in scores}
     assert a["test_error"] + b["test_error"] == pytest.approx(1)
     np.savez("none.npz", x_train=x[:150], y_train=y[:150])
     none = values_of(fit_json(kl, "--data", "npz:none.npz", *options))
