@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from recipes.bench import command as bench
-from recipes.commands import data, export, fit, interpolate, predict
+from recipes.commands import data, export, fit, interpolate, predict, tune
 from recipes.plan import command as plan
 from recipes.reproduce import command as reproduce
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("fit")(fit.fit)
 app.command("interpolate")(interpolate.interpolate)
+app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("plan")(plan.plan)

@@ -81,16 +81,18 @@ def inverse_temperature(
     >>> round(inverse_temperature(scores, y), 6)  # log 3, because three of four are right: p = 3/4
     1.098612
     """
-    scores = scores - scores.mean(dim=1, keepdim=True)
-    spread = float(scores.abs().max())
+    below = scores - scores.amax(dim=1, keepdim=True)  # at most 0, so that exp(b below) cannot overflow
+    spread = -float(below.min())
     if spread == 0:
         return 0.0
-    right = (scores * y).sum(dim=1)
+    right = float((below * y).sum(dim=1).mean())
 
-    def slopes(b: float) -> tuple[float, float]:
-        p = torch.softmax(scores * b, dim=1)
-        mean = (p * scores).sum(dim=1)
-        return float((mean - right).mean()), float(((p * scores.square()).sum(dim=1) - mean.square()).mean())
+    def slopes(b: float) -> tuple[float, float]:  # the first and the second derivative of the loss
+        odds = (below * b).exp_()
+        total = odds.sum(dim=1)
+        mean = (odds * below).sum(dim=1) / total
+        square = (odds.mul_(below).mul_(below)).sum(dim=1) / total
+        return float(mean.mean()) - right, float((square - mean.square()).mean())
 
     low, high, b = 0.0, STEEPEST / spread, 1 / spread
     if slopes(low)[0] >= 0:

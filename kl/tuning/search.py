@@ -19,8 +19,7 @@ from kl.tuning.scoring import OneByOne, Scored, score_all, spectrum_memory
 SUBSAMPLE, ALL = "subsample", "all rows"
 # Measured on two cores in float64: an eigen-decomposition of 1000 rows takes 0.6 s, of 1500 2 s, of 2000 4.5 s and of
 # 3000 15 s. Three factors of 3000 rows with the columns of their inverses take 2 s.
-WHOLE_ROWS = 1500  # rows up to which every candidate is scored on all rows
-SUBSAMPLE_ROWS = 1000  # rows of the subsample otherwise
+SUBSAMPLE_ROWS = 1000  # rows of the subsample; with no more than these, every candidate is scored on all rows
 FINAL_ROWS = 10_000  # rows up to which finalists are scored on all rows
 EIGEN_ROWS = 3000  # rows up to which a singular matrix is worth an eigen-decomposition
 LEAST_ROWS = 20  # rows below which a subsample says nothing
@@ -41,7 +40,7 @@ def subsample_rows(asked: int | str, n: int, d: int, budget: int) -> int:
     Raises:
         MemoryBudgetError: an eigen-decomposition of the rows that were asked for, or of 20, exceeds the budget.
     """
-    wanted = (n if n <= WHOLE_ROWS else SUBSAMPLE_ROWS) if asked == "auto" else min(n, int(asked))
+    wanted = min(n, SUBSAMPLE_ROWS if asked == "auto" else int(asked))
     if spectrum_memory(wanted, d) <= budget:
         return wanted
     fits = rows_that_fit(wanted, budget, lambda rows: spectrum_memory(rows, d))

@@ -68,7 +68,7 @@ def tune(
     and for a fold F of rows ((G^-1)_FF)^-1 alpha_F. With r = 0 the limits for r -> 0 are taken, which are the residuals
     of the minimum-norm solutions. Rows that are equal to the bit are left out together.
 
-    With more than 1500 rows there are two stages, because a decomposition takes time n^3: all candidates are scored on
+    With more than 1000 rows there are two stages, because a decomposition takes time n^3: all candidates are scored on
     1000 rows, drawn with the shares of the classes, and the best kernels and bandwidths again on all rows: from the
     ridge that was best on the subsample up and down the list as long as scores fall. Beyond 10,000 rows, or where the
     memory does not allow the second stage, the subsample decides. The ridge is never multiplied by n: one that was

@@ -21,7 +21,8 @@ class BenchOptions:
     only: Annotated[
         str | None,
         _in_run(
-            help="Parts to run, of limit,epochs,exact,peers,growth,memory,general; default: all.", metavar="PART,..."
+            help="Parts to run, of limit,epochs,exact,peers,growth,memory,general,tune; default: all.",
+            metavar="PART,...",
         ),
     ] = None
     time_limit: Annotated[

@@ -20,6 +20,7 @@ TITLES = {
     "growth": "growth: an epoch with n and with d, Gaussian, K not kept",
     "memory": "memory: the peak beyond Python and torch themselves",
     "general": "general: an epoch of p centres, Laplacian",
+    "tune": "tune: the choice of kernel, bandwidth and ridge",
 }
 HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
 IN_TITLE = (1, 2, 5)  # columns that move to the title if all rows agree
@@ -97,6 +98,9 @@ def note_of(found: dict[str, Any]) -> str:
         mse, wrong = detail.get("train_mse"), detail.get("train_error")
         notes = [] if mse is None else [f"mse {mse:.1e}"]
         return ", ".join(notes + ([] if wrong is None else [f"error {wrong:.2%}"]))
+    if part == "tune" and detail.get("choice") is not None:
+        test = f"error {detail['test_error']:.2%}" if "test_error" in detail else f"mse {detail['test_mse']:.3e}"
+        return f"test {test}, {detail['choice']}"
     if part == "memory" and detail.get("used_bytes") is not None:
         kept = detail["kept_rows"] / found["n"]
         return f"{detail['used_bytes'] / 1e6:.0f} of {detail['budget_bytes'] / 1e6:.0f} MB, {kept:.0%} of K kept"
@@ -105,6 +109,8 @@ def note_of(found: dict[str, Any]) -> str:
 
 def short(against: str | None) -> str:
     """The reference of a ratio, shortened for the table."""
-    return {"float32 mm of the same flops": "mm", "sklearn KernelRidge": "KernelRidge"}.get(
-        against or "", against or ""
-    )
+    return {
+        "float32 mm of the same flops": "mm",
+        "sklearn KernelRidge": "KernelRidge",
+        "sklearn GridSearchCV": "GridSearchCV",
+    }.get(against or "", against or "")

@@ -27,6 +27,7 @@ def draw(results: Found) -> Figure | None:
         ("epochs", "Epoch / float32 product of its flops (black: target)", "ratio"),
         ("exact", "Exact solve: seconds", "seconds"),
         ("peers", "Seconds to a training mse of 1e-4 (SVC: to the end of its training)", "seconds"),
+        ("tune", "Choice of kernel, bandwidth and ridge: seconds", "seconds"),
         ("memory", "Peak memory / budget (black: target)", "ratio"),
     ):
         rows = [each for each in by_part[part] if each[value] is not None and each["against"] != "the epoch"]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCALES = ("quick", "full")
-PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general")
+PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general", "tune")
 
 # The targets: the largest ratios that are wanted. Each row of the table names the reference of its ratio.
 EPOCH_NOT_KEPT, EPOCH_KEPT, EPOCH_FLOATS, EPOCH_NTK = 0.45, 0.1, 1.2, 1.0
@@ -15,6 +15,7 @@ NORM_AND_ERROR, LIGHTNING, LIGHTNING_FROM = 0.05, 0.03, 60_000
 EXACT, EXACT_FROM = 0.5, 10_000
 MEMORY = 1.0
 GENERAL, DELAYED, DELAYED_FROM = 1.3, 0.2, 10_000
+TUNE, TUNE_FROM = 0.1, 5_000
 
 
 @dataclass(frozen=True)

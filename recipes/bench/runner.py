@@ -16,6 +16,7 @@ from recipes.bench.parts.growth import growth_tasks
 from recipes.bench.parts.limit import MM, Limits, mm_rate
 from recipes.bench.parts.memory import memory_tasks
 from recipes.bench.parts.peers import check_python, peer_tasks
+from recipes.bench.parts.tune import tune_tasks
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench, choose_parts, choose_sizes, chosen_kernels, read_data
 from recipes.output.hardware import machine, origin
@@ -112,6 +113,7 @@ def tasks_of(bench: Bench) -> list[Task]:
         "growth": growth_tasks,
         "memory": memory_tasks,
         "general": general_tasks,
+        "tune": tune_tasks,
     }
     return [task for part in bench.sizes.parts for task in makers[part](bench)]
 

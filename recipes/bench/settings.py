@@ -68,6 +68,8 @@ class Sizes:
     growth_rows: int
     centers: int
     """Centres of general kernel models."""
+    tune: int
+    """Rows that kernel, bandwidth and ridge are chosen on."""
     epochs: int
     """Epochs of every training run; the first is not counted."""
     repeats: int
@@ -100,6 +102,7 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
         features=(32, 128, 512, 784, 1536, 3072) if full else (32, 784),
         growth_rows=min(train, 10_000 if full else 2_500),
         centers=min(train, 10_000 if full else 1_000),
+        tune=min(train, 5_000 if full else 1_000),
         epochs=4 if full else 3,
         repeats=3 if full else 2,
         time_limit=options.time_limit or (900.0 if full else 60.0),

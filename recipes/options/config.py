@@ -65,9 +65,10 @@ def refuse_code(context: typer.Context, path: str | None, options: dict[str, Any
     Raises:
         BadParameter: a kernel or data module outside kl comes from the file alone.
     """
-    for name in ("kernel", "data"):
-        value, source = options.get(name), context.get_parameter_source(name)
-        if source is not None and source.name == "DEFAULT_MAP" and names_code(str(value)):
+    for name in ("kernel", "kernels", "data"):
+        value, source = str(options.get(name)), context.get_parameter_source(name)
+        each = value.split(",") if name == "kernels" else [value]
+        if source is not None and source.name == "DEFAULT_MAP" and any(names_code(part.strip()) for part in each):
             raise typer.BadParameter(
                 f"--config {path} names {value}, whose code would run: if you trust that class, add --{name} {value} "
                 "to the command"

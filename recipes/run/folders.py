@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,26 @@ from pathlib import Path
 from kl.errors import InputError
 from kl.system.files import hold, remove_leftovers
 from recipes.options.groups import TrainerOptions
+
+
+def check_name(name: str | None) -> None:
+    """Check what --name gives a run, whose folder has that name; None is a name of the command's own.
+
+    Raises:
+        InputError: a folder cannot have this name.
+    """
+    if name is not None and any("\udc80" <= each <= "\udcff" for each in name):  # bytes that are no characters
+        raise InputError(
+            f"name must be characters of the locale, whose encoding here is {sys.getfilesystemencoding()}; got "
+            f"{name!r}: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or give an ASCII name"
+        )
+    if name is not None and (name.strip() in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200):
+        raise InputError(f"name must be the name of a folder in --log-dir, of at most 200 bytes; got {name!r}")
+
+
+def folder_name(name: str) -> str:
+    """The name of a run without the characters that a folder's name cannot have."""
+    return name.replace(":", "-").replace(os.sep, "-")
 
 
 def find_checkpoint(options: TrainerOptions, name: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from kl.system.files import hold
 from recipes.options.config import dump_config
 from recipes.options.groups import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.options.solvers import check_solver_options
-from recipes.run.folders import find_checkpoint, run_folder
+from recipes.run.folders import check_name, find_checkpoint, folder_name, run_folder
 from recipes.run.processes import STRATEGY, Processes
 from recipes.run.quiet import quiet_lightning, silence
 from recipes.run.run import Run
@@ -40,14 +39,7 @@ def check_training(data: DataOptions, solver: SolverOptions, exact: ExactOptions
         )
     if trainer.resume is not None and trainer.fast_dev_run:
         raise InputError("resume and fast_dev_run exclude each other: --fast-dev-run writes no checkpoint; drop one")
-    name = trainer.name
-    if name is not None and any("\udc80" <= each <= "\udcff" for each in name):  # bytes that are no characters
-        raise InputError(
-            f"name must be characters of the locale, whose encoding here is {sys.getfilesystemencoding()}; got "
-            f"{name!r}: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or give an ASCII name"
-        )
-    if name is not None and (name.strip() in ("", ".", "..") or not name.isprintable() or len(name.encode()) > 200):
-        raise InputError(f"name must be the name of a folder in --log-dir, of at most 200 bytes; got {name!r}")
+    check_name(trainer.name)
     if solver.stop_mse is not None and not 0 < solver.stop_mse < math.inf:
         raise InputError(f"stop_mse must be a finite number above 0; got {solver.stop_mse}")
 
@@ -76,7 +68,7 @@ def new_run(
     quiet_lightning()
     if not processes.is_first:
         silence()
-    name = name.replace(":", "-").replace(os.sep, "-")
+    name = folder_name(name)
     resume = find_checkpoint(options, name)
     in_terminal = sys.stderr.isatty()
     observers: list[pl.Callback] = [

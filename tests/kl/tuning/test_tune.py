@@ -166,7 +166,6 @@ def test_one_standard_error_takes_the_largest_ridge_within():
 @pytest.fixture
 def few_rows(monkeypatch):
     """Sizes at which the second stage is there on small data."""
-    monkeypatch.setattr(search, "WHOLE_ROWS", 50)
     monkeypatch.setattr(search, "SUBSAMPLE_ROWS", 40)
 
 

@@ -11,7 +11,7 @@ from kl.rows.int8 import encode
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.options import BenchOptions
 from recipes.bench.output import TITLES
-from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, peer_script, peers
+from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, peer_script, peers, tune
 from recipes.bench.parts.limit import Limits, mm_limit
 from recipes.bench.parts.training import StopAtMse, budget_for, train
 from recipes.bench.record import PARTS, Measurement, Task, one_line
@@ -27,6 +27,7 @@ TINY = Sizes(
     features=(32,),
     growth_rows=80,
     centers=30,
+    tune=60,
     epochs=2,
     repeats=1,
     time_limit=60.0,
@@ -262,3 +263,34 @@ def test_sizes():
     quick = choose_sizes(BenchOptions(only="peers, limit"), 1437)
     assert quick.train == 1437
     assert quick.parts == ("limit", "peers")  # always in the same order
+
+
+def test_tune_beside_a_grid_search(bench, monkeypatch):
+    monkeypatch.setattr(tune, "KERNELS", ("gaussian", "matern32"))
+    monkeypatch.setattr(tune, "POWERS", range(-1, 1))
+    (task,) = tune.tune_tasks(bench)
+    ours, theirs = run_task(task)
+    assert (ours.error, theirs.error) == (None, None)
+    assert (ours.name, theirs.name) == ("kl.tune", "sklearn GridSearchCV")
+    assert ours.ratio == pytest.approx(ours.seconds / theirs.seconds)
+    assert ours.target is None  # too few rows
+    assert {"choice", "cv_mse"} <= set(ours.detail) & set(theirs.detail)
+
+
+def test_a_grid_search_that_is_too_long_is_scaled(bench, monkeypatch):
+    data = bench.data.first(60)
+    kernels = tune.candidates(data, 0)
+    assert len(kernels) == 24
+    found = tune.grid_search(data, kernels, 0, limit=0.0)
+    assert found.timed == 1
+    monkeypatch.setattr(tune, "grid_search", lambda *_: found)
+    theirs = tune.measure_tune(bench, 60)[1]
+    assert theirs.name.endswith("scaled from 1 of 24 kernels and bandwidths, drawn at random")
+    assert "choice" not in theirs.detail
+
+
+@pytest.mark.parametrize("name", tune.KERNELS)
+def test_gram_matrices_are_those_of_our_kernels(name):
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel = kl.build_kernel(name, bandwidth=1.5)
+    torch.testing.assert_close(torch.from_numpy(tune.gram_matrix(kernel, torch.cdist(x, x).numpy())), kernel(x))

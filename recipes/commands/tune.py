@@ -1,0 +1,279 @@
+"""`kl tune`: kernel, bandwidth and ridge, chosen without a validation set."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kl.errors import InputError
+from recipes.options.groups import (
+    KERNEL_HELP,
+    DataOptions,
+    OutputOptions,
+    RunOptions,
+    _in_kernel,
+    _in_output,
+    _in_solver,
+    takes,
+)
+
+if TYPE_CHECKING:
+    from datamodules import KernelDataModule
+    from kl.kernels.kernel import Kernel
+    from kl.tuning.progress import TuningProgress
+
+log = logging.getLogger(__name__)
+
+SAID_EVERY = 1.0  # seconds between two lines of progress, at least
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What is compared, and how it is scored."""
+
+    kernels: Annotated[str, _in_kernel(help=f"Kernels to compare: {KERNEL_HELP}", metavar="NAME,...")] = (
+        "laplacian,gaussian,matern32"
+    )
+    bandwidths: Annotated[
+        str, _in_kernel(help="Numbers, or auto: the median distance times 1/8 to 16.", metavar="FLOAT,...|auto")
+    ] = "auto"
+    depth: Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")] = None
+    bias: Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")] = None
+    power: Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")] = None
+    degree: Annotated[int | None, _in_kernel(help="Degree of polynomial.")] = None
+    ridges: Annotated[
+        str, _in_solver(help="Ridges to compare, added to the kernel matrix's diagonal.", metavar="FLOAT,...")
+    ] = "0,1e-6,1e-5,1e-4,1e-3,1e-2,0.1,1,10"
+    by: Annotated[
+        str,
+        _in_solver(
+            help="Rows that scores are taken on: loo leaves out one at a time, kfold a part; validation: those that "
+            "--validation holds out. auto: validation if there is one, else loo.",
+            metavar="auto|loo|kfold|validation",
+        ),
+    ] = "auto"
+    folds: Annotated[int, _in_solver(help="Parts of --by kfold.")] = 5
+    metric: Annotated[
+        str,
+        _in_solver(help="What decides; auto: error of classes, mse of numbers.", metavar="auto|mse|error|log_loss"),
+    ] = "auto"
+    subsample: Annotated[
+        str,
+        _in_solver(help="Rows that all candidates are scored on; auto: at most 1000.", metavar="INTEGER|auto"),
+    ] = "auto"
+    finalists: Annotated[int, _in_solver(help="Kernels and bandwidths that are scored again on all rows.")] = 3
+    one_standard_error: Annotated[
+        bool,
+        _in_solver(
+            "--one-standard-error", help="Choose the largest ridge within a standard error of the best, not the best."
+        ),
+    ] = False
+    log_dir: Annotated[str, _in_output(help="Where results are written.", metavar="DIR")] = "lightning_logs/tune"
+    name: Annotated[str | None, _in_output(help="Name of the folder of results; default: the data.")] = None
+
+
+@takes(DataOptions, TuneOptions, RunOptions, OutputOptions)
+def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: OutputOptions) -> None:
+    """Choose kernel, bandwidth and ridge by exact leave-one-out scores: no validation set, one decomposition a kernel.
+
+    The best is then solved on all training rows, and the test set is read once. The folder of results has tables, a
+    figure, and a config.yaml for kl fit and kl interpolate. The same command given again goes on after an interrupt.
+
+    For example: kl tune --data digits --kernels laplacian,gaussian
+    """
+    import kl
+    from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+    from kl.system.memory import peak_memory
+    from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
+    from recipes.output.report import print_json
+    from recipes.run.build import build_data, check_run, import_own_first
+    from recipes.run.folders import check_name, folder_name, require_writable
+    from recipes.run.processes import device_of
+
+    check_run(run)
+    if run.precision != "high":
+        raise InputError(f"precision must be high, since scores are computed in float64; got {run.precision!r}")
+    check_name(options.name)
+    import_own_first()
+    kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
+    by = choose_by(options.by, data.validation)
+    subsample = read_subsample(options.subsample)
+    folder = Path(options.log_dir, folder_name(options.name or data.data))
+    require_writable(str(folder))
+    datamodule = build_data(data, run.seed, shift=all(each.shift_invariant for each in kernels), memory=run.memory)
+    datamodule.prepare_data()
+    datamodule.setup()
+    start, device = time.perf_counter(), device_of(run)
+    x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
+    tuning = kl.tune(
+        x,
+        y,
+        kernels=kernels,
+        bandwidths=bandwidths,
+        ridges=ridges,
+        by=held_out(datamodule) if by == "validation" else by,
+        folds=options.folds,
+        metric=options.metric,
+        subsample=subsample,
+        finalists=options.finalists,
+        one_standard_error=options.one_standard_error,
+        seed=run.seed,
+        memory=run.memory,
+        task=datamodule.task,
+        progress=Speaker(),
+        folder=folder / "points",
+    )
+    seconds = time.perf_counter() - start
+    found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory)
+    if isinstance(found, NoLimit):
+        raise found.reason
+    test = evaluate_on(datamodule.test_set, found.solution, datamodule.task == "classification")
+    results = tuning_results(tuning, datamodule, by, vars(data) | vars(options) | vars(run)) | {
+        **{f"test_{name}": value for name, value in test.items()},
+        "rkhs_norm": found.solution.rkhs_norm,
+        "seconds_tuning": seconds,
+        "seconds_total": time.perf_counter() - start,
+        "peak_memory_bytes": peak_memory(device),
+        "log_dir": str(folder),
+    }
+    write_tuning(folder, tuning, results, vars(data) | {"seed": run.seed})
+    if output.json:
+        print_json(results)
+    else:
+        print_tuning(tuning, results)
+
+
+class Speaker:
+    """Logs progress: at most a line a second, and the end of each stage."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def __call__(self, progress: TuningProgress) -> None:
+        """Log a report, unless the last one was a moment ago."""
+        if progress.done == progress.total or time.monotonic() - self._said >= SAID_EVERY:
+            log.info("%s", progress)
+            self._said = time.monotonic()
+
+
+def build_kernels(options: TuneOptions) -> list[Kernel]:
+    """The kernels that --kernels names, each with those parameters that it has.
+
+    Raises:
+        InputError: a kernel is unknown, or none of them has a parameter that is given.
+    """
+    import inspect
+
+    import kl
+    from kl.kernels.registry import kernel_class
+
+    names = parts_of("kernels", options.kernels, "laplacian,gaussian")
+    accepted = {name: set(inspect.signature(kernel_class(name)).parameters) for name in names}
+    given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for parameter in given:
+        if not any(parameter in each for each in accepted.values()):
+            raise InputError(
+                f"{parameter} must be a parameter of one of the kernels; got kernels {', '.join(names)}: leave "
+                f"--{parameter} out, or add a kernel that has it"
+            )
+    return [
+        kl.build_kernel(name, **{key: value for key, value in given.items() if key in accepted[name]}) for name in names
+    ]
+
+
+def read_bandwidths(text: str) -> list[float] | str:
+    """The numbers of --bandwidths, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    from kl.checks import check_positive
+
+    if text.strip() == "auto":
+        return "auto"
+    return [check_positive("bandwidths", each) for each in numbers_of("bandwidths", text, "auto, or 1,2,4")]
+
+
+def read_ridges(options: TuneOptions) -> list[float]:
+    """The numbers of --ridges.
+
+    Raises:
+        InputError: the text holds something else, or a negative number.
+    """
+    from kl.tuning.tune import check_ridges
+
+    return check_ridges(numbers_of("ridges", options.ridges, "0,1e-6,1e-3,1"))
+
+
+def read_subsample(text: str) -> int | str:
+    """The number of --subsample, or "auto".
+
+    Raises:
+        InputError: the text is neither.
+    """
+    from recipes.run.build import parse_auto
+
+    return parse_auto("subsample", text, int)
+
+
+def choose_by(by: str, validation: float) -> str:
+    """What --by means: "loo", "kfold" or "validation".
+
+    Raises:
+        InputError: there is no such choice, or it does not go with --validation.
+    """
+    from kl.checks import check_one_of
+
+    check_one_of("by", by, ("auto", "loo", "kfold", "validation"))
+    if by == "auto":
+        return "validation" if validation else "loo"
+    if by == "validation" and not validation:
+        raise InputError("by validation needs rows to score on, and none are held out: give --validation 0.1 as well")
+    if by != "validation" and validation:
+        raise InputError(
+            f"by {by} leaves rows out of the training set, so those of validation {validation:g} would go unused: "
+            "leave --validation out, or give --by validation"
+        )
+    return by
+
+
+def parts_of(name: str, text: str, example: str) -> list[str]:
+    """The parts of a list that is separated by commas.
+
+    Raises:
+        InputError: a part is empty.
+    """
+    parts = [each.strip() for each in text.split(",")]
+    if not all(parts):
+        raise InputError(
+            f"{name} must be separated by commas, none of them empty; got {text!r}: try --{name} {example}"
+        )
+    return parts
+
+
+def numbers_of(name: str, text: str, example: str) -> list[float]:
+    """The numbers of a list that is separated by commas.
+
+    Raises:
+        InputError: a part is no number.
+    """
+    found = []
+    for part in parts_of(name, text, example):
+        try:
+            found.append(float(part))
+        except ValueError as error:
+            raise InputError(
+                f"{name} must be numbers separated by commas; got {part!r}: try --{name} {example}"
+            ) from error
+    return found
+
+
+def held_out(datamodule: KernelDataModule) -> Any:
+    """The rows that --validation holds out, with labels as noisy as those of the training set."""
+    rows = datamodule.validation_set
+    assert rows is not None
+    return rows.x, rows.y if rows.y_noisy is None else rows.y_noisy
