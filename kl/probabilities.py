@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_calibration_error
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
-LOWEST, HIGHEST = -8.0, 4.0  # of log T: beyond, probabilities are 0 and 1, or all equal
-BISECTIONS = 60  # which leave 12 / 2^60 of the range of log T, less than rounding
+STEPS = 100  # of the search for 1/T, which takes about ten
+STEEPEST = 1e4  # the largest 1/T, in units of one over the largest spread of a row's outputs
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 
 SCORES = ("balanced_accuracy", "roc_auc", "log_loss", "brier", "calibration_error", "rmse", "mae", "r2")
@@ -24,7 +24,7 @@ def fit_temperature(
 ) -> float:
     """T > 0 that minimises the weighted log loss -sum_i w_i log softmax(v_i / T)_{y_i}.
 
-    The log loss is convex in 1 / T, so its derivative has one zero at most, which bisection finds to rounding.
+    The log loss is convex in 1/T, which Newton steps find, with bisection where a step leaves the bracket.
 
     Args:
         outputs: v, of a function that has not seen its rows, such as leave-one-out outputs, shape (n, c).
@@ -32,29 +32,44 @@ def fit_temperature(
         weights: of the rows, not all 0, shape (n,); None is 1 for every row.
 
     Returns:
-        T, from e^-8, where every output is right, to e^4, where equal probabilities are best.
+        T; 1e-4 times the largest spread of a row's outputs if every row is right, because the loss then falls for ever,
+        and infinity, which makes all probabilities equal, if the outputs do not help at all.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
+
+    >>> outputs = torch.tensor([[1.0, 0.0]]).expand(4, 2)
+    >>> round(1 / fit_temperature(outputs, torch.tensor([0, 0, 0, 1])), 6)  # log 3, because three of four are right
+    1.098612
     """
-    v = outputs.double()
-    share = torch.ones(len(v), dtype=torch.float64, device=v.device) if weights is None else weights.double()
-    share = share / share.sum()
-    away = v - v.gather(1, labels[:, None])  # from the output of the true class
+    below = outputs.double()
+    below = below - below.amax(dim=1, keepdim=True)  # at most 0, so that exp(b below) cannot overflow
+    share = torch.ones(len(below), dtype=torch.float64, device=below.device) if weights is None else weights.double()
+    share, spread = share / share.sum(), -float(below.min())
+    if spread == 0:
+        return math.inf
+    right = float(share @ below.gather(1, labels[:, None]).squeeze(1))
 
-    def slope(log_temperature: float) -> float:
-        """The derivative of the log loss by 1 / T."""
-        probabilities = (v * math.exp(-log_temperature)).softmax(dim=1)
-        return float(share @ (probabilities * away).sum(dim=1))
+    def slopes(b: float) -> tuple[float, float]:  # the first and the second derivative of the loss by b = 1/T
+        odds = (below * b).exp_()
+        total = odds.sum(dim=1)
+        mean = (odds * below).sum(dim=1) / total
+        square = odds.mul_(below).mul_(below).sum(dim=1) / total
+        return float(share @ mean) - right, float(share @ (square - mean.square()))
 
-    low, high = LOWEST, HIGHEST
-    if slope(low) <= 0:
-        return math.exp(low)
-    if slope(high) >= 0:
-        return math.exp(high)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return math.exp((low + high) / 2)
+    low, high, b = 0.0, STEEPEST / spread, 1 / spread
+    if slopes(low)[0] >= 0:
+        return math.inf
+    if slopes(high)[0] <= 0:
+        return 1 / high
+    for _ in range(STEPS):
+        slope, curvature = slopes(b)
+        low, high = (b, high) if slope < 0 else (low, b)
+        step = b - slope / curvature if curvature > 0 else math.inf
+        new = min(step, 4 * b) if low < step < high else (low + high) / 2
+        if abs(new - b) <= 1e-12 * b:
+            return 1 / new
+        b = new
+    return 1 / b
 
 
 def classification_scores(
