@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import kl
-from kl.exact.cost import direct_memory, eigen_memory, least_pcg_memory, pcg_plan
+from kl.exact.cost import PROBES, direct_memory, eigen_memory, least_pcg_memory, pcg_plan
 from kl.kernels import Laplacian, Polynomial
 from kl.products.triangle import SIDE, LowerTriangle
 from kl.rows.rows import Rows
@@ -21,16 +21,16 @@ import kl
 from kl.system.memory import peak_memory
 torch.set_num_threads(1)
 n, d, c, memory = (int(word) for word in sys.argv[1:5])
-solver, kernel = sys.argv[5:]
+solver, kernel, left = sys.argv[5:]
 kernel = kl.Laplacian(d ** 0.5) if kernel == "laplacian" else kl.Polynomial(degree=1, bias=0.0)
 generator = torch.Generator().manual_seed(0)
 x, y = torch.randn(n, d, generator=generator), torch.randn(n, c, generator=generator)
 small = x[:60, :20].contiguous(), y[:60, :1].contiguous()
 for name in ("direct", "pcg"):
-    kl.interpolate(kl.Laplacian(3.0), *small, solver=name)
+    kl.interpolate(kl.Laplacian(3.0), *small, solver=name, leave_one_out=left == "left")
 kl.interpolate(kl.Polynomial(degree=1, bias=0.0), *small, solver="direct")
 before = peak_memory()
-solved = kl.interpolate(kernel, x, y, memory=memory, solver=solver, tolerance=1e-2)
+solved = kl.interpolate(kernel, x, y, memory=memory, solver=solver, tolerance=1e-2, leave_one_out=left == "left")
 print(json.dumps({"solver": solved.solver, "taken": peak_memory() - before}))
 """
 
@@ -50,11 +50,23 @@ print(json.dumps({"solver": solved.solver, "taken": peak_memory() - before}))
 def test_peak_is_within_the_least_budget(n, d, c, solver, kernel, found):
     need = eigen_memory if found == "eigen" else direct_memory if solver == "direct" else least_pcg_memory
     budget = need(n, d, c)
-    arguments = [str(value) for value in (n, d, c, budget, solver, kernel)]
+    arguments = [str(value) for value in (n, d, c, budget, solver, kernel, "alone")]
     child = subprocess.run([sys.executable, "-W", "ignore", "-c", CHILD, *arguments], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     result = json.loads(child.stdout)
     assert result["solver"] == found
+    assert result["taken"] <= budget + 16 * MB
+
+
+@pytest.mark.parametrize("n", [2000, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("solver", ["direct", "pcg"])
+def test_leave_one_out_is_within_its_budget(n, solver):
+    budget = direct_memory(n, 20, 1, None, True) if solver == "direct" else least_pcg_memory(n, 20, 1 + PROBES)
+    arguments = [str(value) for value in (n, 20, 1, budget, solver, "laplacian", "left")]
+    child = subprocess.run([sys.executable, "-W", "ignore", "-c", CHILD, *arguments], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    result = json.loads(child.stdout)
+    assert result["solver"] == solver
     assert result["taken"] <= budget + 16 * MB
 
 
