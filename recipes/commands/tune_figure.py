@@ -104,7 +104,7 @@ def _mark(axes: Axes, points: Sequence[TuningPoint], ridges: Sequence[float], tu
     widths, kernels = _widths(points), {each.kernel for each in points}
     again = [each for each in tuning.points if each.stage != tuning.points[0].stage and each.kernel in kernels]
     for each in again:
-        place = ridges.index(each.ridge) + 0.42, widths.index(each.bandwidth) + 0.3
+        place = ridges.index(each.ridge) + 0.36, widths.index(each.bandwidth) + 0.3
         axes.plot(*place, marker="o", markersize=2.5, color=ORANGE, clip_on=False)
     if tuning.kernel in kernels:
         corner = ridges.index(tuning.ridge) - 0.5, widths.index(tuning.best.bandwidth) - 0.5
