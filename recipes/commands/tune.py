@@ -58,7 +58,10 @@ class TuneOptions:
     folds: Annotated[int, _in_solver(help="Parts of --by kfold.")] = 5
     metric: Annotated[
         str,
-        _in_solver(help="What decides; auto: error of classes, mse of numbers.", metavar="auto|mse|error|log_loss"),
+        _in_solver(
+            help="What decides; auto: mse, which is less coarse than a count of errors.",
+            metavar="auto|mse|error|log_loss",
+        ),
     ] = "auto"
     subsample: Annotated[
         str,

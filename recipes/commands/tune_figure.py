@@ -1,4 +1,4 @@
-"""The candidates in one figure: for each kernel the loss over bandwidth and ridge, and the norm beside it."""
+"""The candidates in one figure: for each kernel the error over bandwidth and ridge, and the norm beside it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ def draw_tuning(tuning: Tuning, title: str) -> Figure:
     with figure_style():
         figure = new_figure(2 * (CELL[0] * max(len(ridges), 4) + LEFT), sum(heights) + 0.4)
         grid = figure.subplots(len(kernels), 2, squeeze=False, height_ratios=heights)
-        loss, norm = _colours([each.score for each in points]), _colours([each.rkhs_norm for each in points])
-        percent = tuning.metric == "error"
+        # Of classes the error, which people know how to read, also where the mse decides.
+        shown = "error" if tuning.metric == "mse" and points[0].error is not None else tuning.metric
+        percent = shown == "error"
+        loss, norm = _colours([getattr(each, shown) for each in points]), _colours([each.rkhs_norm for each in points])
         for (name, own), (left, right) in zip(kernels.items(), grid, strict=True):
-            of_metric = f"{name}: {tuning.metric.replace('_', ' ')}{' in %' if percent else ''}"
-            _map(left, own, ridges, lambda p: p.score, loss, of_metric, _percent if percent else _short)
+            of_metric = f"{name}: {shown.replace('_', ' ')}{' in %' if percent else ''}"
+            _map(left, own, ridges, lambda p: getattr(p, shown), loss, of_metric, _percent if percent else _short)
             _map(right, own, ridges, lambda p: p.rkhs_norm, norm, "RKHS norm", _short)
             right.set_ylabel("")
             for axes in (left, right):
@@ -62,8 +64,10 @@ def _name(point: TuningPoint) -> str:
 
 def _legend(tuning: Tuning) -> str:
     if tuning.points[0].stage == tuning.stage:
-        return "; frame: the choice"
-    return f"; dots: scored again on all {tuning.best.rows}; frame: the choice there"
+        return f"; frame: the choice by {tuning.metric.replace('_', ' ')}"
+    return (
+        f"; dots: scored again on all {tuning.best.rows}; frame: the choice there by {tuning.metric.replace('_', ' ')}"
+    )
 
 
 def _map(
@@ -100,7 +104,7 @@ def _mark(axes: Axes, points: Sequence[TuningPoint], ridges: Sequence[float], tu
     widths, kernels = _widths(points), {each.kernel for each in points}
     again = [each for each in tuning.points if each.stage != tuning.points[0].stage and each.kernel in kernels]
     for each in again:
-        place = ridges.index(each.ridge) + 0.42, widths.index(each.bandwidth) + 0.3
+        place = ridges.index(each.ridge) + 0.36, widths.index(each.bandwidth) + 0.3
         axes.plot(*place, marker="o", markersize=2.5, color=ORANGE, clip_on=False)
     if tuning.kernel in kernels:
         corner = ridges.index(tuning.ridge) - 0.5, widths.index(tuning.best.bandwidth) - 0.5

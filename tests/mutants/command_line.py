@@ -257,7 +257,7 @@ MUTANTS = [
     ),
     Mutant(
         "a name of lone bytes is too long",
-        "recipes/run/trainer.py",
+        "recipes/run/folders.py",
         'and any("\\udc80" <= each',
         'and any("\\udcf0" <= each',
         "tests/recipes/test_survival.py -k locale",

@@ -95,3 +95,7 @@ def test_there_is_no_factor_of_a_singular_matrix():
     assert Factor.of(K, Y, 0.0) is None
     assert Factor.of(K, Y, 1e-15) is None
     assert Factor.of(K, Y, 1e-3) is not None
+    last = torch.ones(N, dtype=torch.float64)
+    last[-1] = 1e-13  # LAPACK factorises it
+    assert Factor.of(torch.diag(last), Y, 0.0) is None
+    assert Factor.of(torch.diag(last), Y, 1e-6) is not None
