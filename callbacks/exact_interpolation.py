@@ -28,6 +28,8 @@ from kl.system.memory import parse_memory
 
 log = logging.getLogger(__name__)
 
+LEFT_OUT_ROWS = 5000  # n up to which leave-one-out predictions take a few seconds at most
+
 
 class ExactInterpolation(pl.Callback):
     """Solves for the limit f* of training, and logs it beside the run at every epoch.
@@ -65,8 +67,9 @@ class ExactInterpolation(pl.Callback):
             same options resumes from it. Least squares are not started if they are to take longer.
 
     Attributes:
-        results: exact_train_mse, exact_train_error, exact_val_mse, exact_val_error, exact_val_error_noisy (on the rows
-            of val/*), exact_test_mse, exact_test_error, exact_test_error_noisy (only after `trainer.test`, if a
+        results: exact_train_mse, exact_train_error, exact_loo_mse and exact_loo_error (leave-one-out, of a direct solve
+            of at most 5000 rows), exact_val_mse, exact_val_error, exact_val_error_noisy (on the rows of val/*),
+            exact_test_mse, exact_test_error, exact_test_error_noisy (only after `trainer.test`, if a
             validation part is held out), exact_rkhs_norm, distance_to_exact, solver, iterations, relative_residual,
             jitter, seconds (of the solve, even if it was read from disk), cached. A value is None if it does not apply,
             such as an error for regression. `results` is None if the solve was skipped.
@@ -185,15 +188,21 @@ class ExactInterpolation(pl.Callback):
             tolerance=self.tolerance,
             folder=self.cache_dir,
             patience=self.patience,
+            leave_one_out=None if centers is None and len(x) <= LEFT_OUT_ROWS else False,
         )
         if isinstance(found, NoLimit):  # for example over the budget; the run goes on without its limit
             return _Outcome(skipped=str(found.reason))
         solution = found.solution.to("cpu")
         train = evaluate_scores(solution.fitted, y, None, classifier, scale)
         validated = evaluate_on(facts.val_set, solution, classifier, scale)
+        left: dict[str, float | None] = {"mse": None, "error": None}
+        if solution.leave_one_out is not None:
+            left = evaluate_scores(solution.leave_one_out.predictions, y, None, classifier, scale)
         results = {
             "exact_train_mse": train["mse"],
             "exact_train_error": train["error"],
+            "exact_loo_mse": left["mse"],
+            "exact_loo_error": left["error"],
             **_named("val", validated),
             **_named("test", validated if facts.val_set is facts.test_set else evaluate_on(None, solution, classifier)),
             "exact_rkhs_norm": solution.rkhs_norm,

@@ -46,6 +46,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         "train error": ("train_error", "exact_train_error", "{:.2%}"),
         "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
         "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
+        "leave-one-out mse": ("loo_mse", "exact_loo_mse", "{:.3e}"),
+        "leave-one-out error": ("loo_error", "exact_loo_error", "{:.2%}"),
         "validation mse": ("val_mse", "exact_val_mse", "{:.3e}"),
         "validation error": ("val_error", "exact_val_error", "{:.2%}"),
         "validation error, noisy labels": ("val_error_noisy", "exact_val_error_noisy", "{:.2%}"),
@@ -79,7 +81,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     rows = [
         (label, *(_format(values.get(ours), form) for values in shown))
         for label, (ours, _, form) in table.items()
-        if results.get(ours) is not None
+        if any(values.get(ours) is not None for values in shown)
     ]
     held = f" ({results['validation_rows']} held out)" if best is not None else ""
     size = f"n={results['n']}{held} d={results['d']} c={results['c']}"
@@ -151,6 +153,8 @@ def fit_results(
         "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
         "exact_train_mse": exact.get("exact_train_mse"),
         "exact_train_error": exact.get("exact_train_error"),
+        "exact_loo_mse": exact.get("exact_loo_mse"),
+        "exact_loo_error": exact.get("exact_loo_error"),
         **{f"exact_{name}": exact.get(f"exact_{name}") if held_out is not None else None for name in VALIDATED},
         "exact_test_mse": exact.get("exact_test_mse"),
         "exact_test_error": exact.get("exact_test_error"),

@@ -44,6 +44,16 @@ def test_without_one_there_are_no_probabilities(kl):
     assert not (Path(found["log_dir"]) / "figures" / "test_reliability.png").exists()
 
 
+def test_the_limits_leave_one_out_predictions_give_the_temperature(kl):
+    limit = [option for option in DIGITS if option != "--no-exact"]
+    found = json.loads(kl(*limit).out)
+    solved = json.loads(kl("interpolate", *DIGITS[1:7], "--json").out)
+    assert found["exact_loo_error"] == solved["loo_error"]
+    assert found["exact_loo_mse"] == solved["loo_mse"]
+    assert found["test_log_loss"] == pytest.approx(solved["test_log_loss"], rel=0.1)  # two epochs are near the limit
+    assert "leave-one-out error" in kl(*limit[:-1]).out
+
+
 def test_regression_is_in_the_targets_unit(kl):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"a": rng.standard_normal(200)})
