@@ -82,7 +82,7 @@ class KernelMachine(InterpolatingMachine):
         (0.0, 2.9)
     """
 
-    method = "EigenPro"
+    method, shares_ranks = "EigenPro", True
 
     plan: EigenProPlan
     eigenvalues: Tensor

@@ -96,7 +96,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         (0.0, 2.97)
     """
 
-    method = "conjugate gradients"
+    method, shares_ranks = "conjugate gradients", True
 
     means: Tensor
     residual: Tensor

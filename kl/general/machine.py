@@ -100,7 +100,7 @@ class GeneralKernelMachine(TrainedExpansion):
         ((10, 1), 0.0)
     """
 
-    own_centers, norm_is_free = True, False
+    own_centers, shares_ranks, norm_is_free = True, True, False
     plan: EigenProPlan
     eigenvalues: Tensor
     vectors: Tensor  # E of the preconditioner, shape: (s, q)

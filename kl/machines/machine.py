@@ -75,6 +75,8 @@ class TrainedExpansion(StatefulExpansion):
     """Whether the machine has centres of its own; training rows may then be augmented or streamed."""
     ridge: float = 0.0
     """The number that training adds to the diagonal of K(X, X)."""
+    shares_ranks = False
+    """Whether several ranks can train the machine together; a solver says so once its steps use `ranks`."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
@@ -172,6 +174,11 @@ class TrainedExpansion(StatefulExpansion):
             raise InputError(
                 f"strategy must be kernel_parallel on {size} devices; got {name}: use "
                 'Trainer(strategy="kernel_parallel")'
+            )
+        if size > 1 and not self.shares_ranks:
+            raise InputError(
+                f"{type(self).__name__} trains on one device, because its steps do not know of others (shares_ranks is "
+                f"False); got {size} devices: use --devices 1"
             )
         if self.is_fitted and size != self.ranks.size:
             raise InputError(

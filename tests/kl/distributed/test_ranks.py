@@ -1,5 +1,7 @@
 """Several ranks: who owns which rows, the collectives, and that training gives what one rank gives."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -355,3 +357,13 @@ def test_ranks_in_one_memory_share_what_is_free(monkeypatch):
     monkeypatch.setattr("kl.system.memory.free_memory", lambda device: 8000)
     assert [parse_memory("auto", sharing=size) for size in (1, 4)] == [4000, 1000]
     assert parse_memory("1KB", sharing=4) == 1000
+
+
+def test_a_solver_that_knows_of_no_ranks_is_refused_on_several():
+    class Alone(kl.KernelMachine):
+        shares_ranks = False
+
+    machine = Alone()
+    machine._trainer = SimpleNamespace(strategy=kl.KernelParallelStrategy(), world_size=2)
+    with pytest.raises(kl.InputError, match=r"Alone trains on one device, .*shares_ranks is False.*use --devices 1"):
+        machine._join_ranks()
