@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kl.errors import InputError
 from recipes.options.groups import (
     KERNEL_HELP,
     DataOptions,
@@ -98,7 +97,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
 
     check_run(run)
     if run.precision != "high":
-        raise InputError(f"precision must be high, since scores are computed in float64; got {run.precision!r}")
+        raise kl.InputError(f"precision must be high, since scores are computed in float64; got {run.precision!r}")
     check_name(options.name)
     import_own_first()
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
@@ -179,7 +178,7 @@ def build_kernels(options: TuneOptions) -> list[Kernel]:
     given = {name: value for name, value in given.items() if value is not None}
     for parameter in given:
         if not any(parameter in each for each in accepted.values()):
-            raise InputError(
+            raise kl.InputError(
                 f"{parameter} must be a parameter of one of the kernels; got kernels {', '.join(names)}: leave "
                 f"--{parameter} out, or add a kernel that has it"
             )
@@ -229,15 +228,18 @@ def choose_by(by: str, validation: float) -> str:
     Raises:
         InputError: there is no such choice, or it does not go with --validation.
     """
+    import kl
     from kl.checks import check_one_of
 
     check_one_of("by", by, ("auto", "loo", "kfold", "validation"))
     if by == "auto":
         return "validation" if validation else "loo"
     if by == "validation" and not validation:
-        raise InputError("by validation needs rows to score on, and none are held out: give --validation 0.1 as well")
+        raise kl.InputError(
+            "by validation needs rows to score on, and none are held out: give --validation 0.1 as well"
+        )
     if by != "validation" and validation:
-        raise InputError(
+        raise kl.InputError(
             f"by {by} leaves rows out of the training set, so those of validation {validation:g} would go unused: "
             "leave --validation out, or give --by validation"
         )
@@ -250,9 +252,11 @@ def parts_of(name: str, text: str, example: str) -> list[str]:
     Raises:
         InputError: a part is empty.
     """
+    import kl
+
     parts = [each.strip() for each in text.split(",")]
     if not all(parts):
-        raise InputError(
+        raise kl.InputError(
             f"{name} must be separated by commas, none of them empty; got {text!r}: try --{name} {example}"
         )
     return parts
@@ -264,12 +268,14 @@ def numbers_of(name: str, text: str, example: str) -> list[float]:
     Raises:
         InputError: a part is no number.
     """
+    import kl
+
     found = []
     for part in parts_of(name, text, example):
         try:
             found.append(float(part))
         except ValueError as error:
-            raise InputError(
+            raise kl.InputError(
                 f"{name} must be numbers separated by commas; got {part!r}: try --{name} {example}"
             ) from error
     return found
