@@ -9,6 +9,8 @@ from sklearn import metrics
 
 from kl.probabilities import classification_scores, fit_temperature, regression_scores
 
+pytestmark = pytest.mark.numeric
+
 N, C = 200, 4
 
 

@@ -13,6 +13,8 @@ from sklearn.datasets import load_diabetes, load_iris
 import kl
 from kl import CheckpointError, InputError, KernelClassifier, KernelRegressor, Laplacian, load
 
+pytestmark = pytest.mark.numeric
+
 N, D = 40, 3
 SOLVERS = {"direct": {}, "pcg": {}, "eigenpro": {"epochs": 150}}
 
