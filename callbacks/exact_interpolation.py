@@ -22,6 +22,7 @@ from kl.exact.limit import NoLimit, evaluate_on, exact_limit
 from kl.exact.patience import MAX_ROWS, MAX_SECONDS, Patience
 from kl.machines.data_facts import DataFacts, facts_of
 from kl.metrics import evaluate_scores
+from kl.probabilities import fit_temperature
 from kl.rows.rows import RowDataset
 from kl.system.files import expand_home
 from kl.system.memory import parse_memory
@@ -51,6 +52,9 @@ class ExactInterpolation(pl.Callback):
     (alpha - alpha*)^T K(Z, Z) (alpha - alpha*). The distance has a floor: training uses float32 kernel values and the
     solve float64 ones, and their limits differ by about 3e-4 |f*| (same data). A smaller value means "at the limit of
     the float32 kernel".
+
+    Leave-one-out predictions of f* choose a temperature, which goes into the machine's `data_info`, and so into its
+    checkpoints: the machine comes close to f*, and `kl predict` then gives probabilities.
 
     The solution is kept on disk. Any run on the same data, targets, kernel and ridge reads it, and so does
     `kl interpolate`. The state of interrupted conjugate gradients is kept as well, and the next such run resumes from
@@ -129,6 +133,8 @@ class ExactInterpolation(pl.Callback):
         self._alpha, self._fitted = self.solution.alpha.to(device), self.solution.fitted.to(device)
         self._of_step = -1, math.nan
         self.results["distance_to_exact"] = self.distance(pl_module)
+        if pl_module.is_classifier and (left := self.solution.leave_one_out) is not None:
+            pl_module.data_info["temperature"] = fit_temperature(left.predictions, rows.y.argmax(dim=1))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Log the limit, the distance to it and the gaps."""

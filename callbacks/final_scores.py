@@ -6,8 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.common import Machine, find_callback
-from callbacks.exact_interpolation import ExactInterpolation
+from callbacks.common import Machine
 from callbacks.figures import log_figure
 from callbacks.reliability import reliability_figure
 from callbacks.scores import CHUNK
@@ -21,10 +20,9 @@ class FinalScores(pl.Callback):
 
     They are `kl.probabilities.classification_scores` and `regression_scores` on the clean test rows, in the target's
     own unit. Probabilities are softmax(f / T). With a validation part the scores wait for `trainer.test`, and T has the
-    least log loss on that part. Without one T has the least log loss of the leave-one-out predictions of the exact
-    limit, which f comes close to, if an `ExactInterpolation` among the callbacks has them; else there are no
-    probabilities, because nothing but the test set could choose T. Nothing is measured without test rows and under
-    fast_dev_run.
+    least log loss on that part. Without one T is that of the machine's `data_info`, which an `ExactInterpolation` may
+    have set; else there are no probabilities, because nothing but the test set could choose T. Nothing is measured
+    without test rows and under fast_dev_run.
 
     Attributes:
         results: the scores by name; empty before the end.
@@ -58,8 +56,8 @@ class FinalScores(pl.Callback):
             labels = rows.y.argmax(dim=1)
             if held is not None:
                 self.temperature = fit_temperature(outputs_of(machine, held), held.y.argmax(dim=1))
-            elif (left := left_out(trainer)) is not None and facts.train_set is not None:
-                self.temperature = fit_temperature(left, facts.train_set.y.argmax(dim=1))
+            else:
+                self.temperature = machine.data_info.get("temperature")
             self.results = classification_scores(outputs, labels, self.temperature)
             if self.temperature is not None:
                 probabilities = (outputs.double() / self.temperature).softmax(dim=1)
@@ -70,13 +68,6 @@ class FinalScores(pl.Callback):
         for logger in trainer.loggers:
             values = {f"final/test_{name}": value for name, value in self.results.items()}
             logger.log_metrics(values, trainer.global_step)
-
-
-def left_out(trainer: pl.Trainer) -> Tensor | None:
-    """The leave-one-out predictions of the exact limit on the training rows, shape (n, c); None if there are none."""
-    exact = find_callback(trainer, ExactInterpolation)
-    solution = None if exact is None else exact.solution
-    return None if solution is None or solution.leave_one_out is None else solution.leave_one_out.predictions
 
 
 @torch.no_grad()

@@ -124,13 +124,17 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
         return {"task": "classification", "class_names": self.classes_.tolist()}
 
     def _kept(self) -> dict[str, Any]:
-        return {**super()._kept(), "labels": kind_of(self.classes_), "temperature": self.temperature_ or 0.0}
+        return {**super()._kept(), "labels": kind_of(self.classes_)}
+
+    def _description(self) -> dict[str, Any]:
+        known = {} if self.temperature_ is None else {"temperature": self.temperature_}
+        return {**super()._description(), **known}
 
     def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
         super()._take_model(model, kept)
         names = model.data_info["class_names"] or [str(k) for k in range(model.data_info["num_outputs"])]
         self.classes_ = labels_of(names, kept.get("labels", "str"))
-        self.temperature_ = kept.get("temperature") or None
+        self.temperature_ = model.data_info.get("temperature")
         self.loo_predictions_ = self.loo_error_ = None
 
     def predict(self, X: Any) -> np.ndarray:

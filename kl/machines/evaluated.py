@@ -33,7 +33,8 @@ class EvaluatedModule(pl.LightningModule):
     A subclass defines `outputs`, and `_measure_training` if it trains.
 
     Attributes:
-        data_info: the description of the training data (`describe_data`); empty before there is data.
+        data_info: the description of the training data (`describe_data`); empty before there is data. A classifier's
+            may have a temperature (`kl.probabilities.fit_temperature`), by which `probabilities_of` goes.
         train_metrics: train/* of the last epoch, over all training rows with the weights at the end of the epoch. For a
             stream they are means over the epoch's batches, each before its step, and their names end in _running. They
             are set before validation and before the callbacks' epoch end, unless `max_steps` ended the epoch early.
@@ -78,6 +79,14 @@ class EvaluatedModule(pl.LightningModule):
             return scores
         scores = scores.double() if scale is None else scores.double() * scale.to(scores.device)
         return scores + torch.tensor(offset, dtype=torch.float64, device=scores.device)
+
+    def probabilities_of(
+        self,
+        scores: Tensor,  # shape: (m, c)
+    ) -> Tensor | None:
+        """softmax(f(x) / T), shape (m, c), float64, with the temperature T of `data_info`; None if it has none."""
+        temperature = self.data_info.get("temperature")
+        return None if temperature is None else (scores.double() / temperature).softmax(dim=1)
 
     # Training
 
@@ -232,6 +241,10 @@ def require_description(info: Any) -> None:
     if len(FeatureEncoding.from_dict(info["encoding"]).origin) not in (0, d):
         raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
     _require_table(info, d, c)
+    if "temperature" in info:
+        require_values("data_info", info, {"temperature": float})
+        if info["temperature"] <= 0:
+            raise CheckpointError(f"its data_info must have a temperature above 0; got {info['temperature']}")
     if names and len(names) != c:
         raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
 

@@ -53,7 +53,7 @@ def interpolate(
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.metrics import evaluate_scores
-    from kl.probabilities import SCORES
+    from kl.probabilities import SCORES, fit_temperature
     from kl.system.files import expand_home
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
@@ -91,8 +91,6 @@ def interpolate(
     solved, classifier = found.solution, datamodule.task == "classification"
     info = describe_data(datamodule)
     scale = scale_of(info)
-    if save is not None:
-        save_model("save", kl.KernelModel.from_interpolant(solved, info), save)
     train = evaluate_scores(solved.fitted, y, None, classifier, scale)
     validated = evaluate_on(datamodule.validation_set, solved, classifier, scale)
     tested = evaluate_on(datamodule.test_set, solved, classifier, scale)
@@ -100,7 +98,12 @@ def interpolate(
     without: dict[str, float | None] = {"mse": None, "error": None}
     if left is not None:
         without = evaluate_scores(left.predictions, y, None, classifier, scale)
-    scores = test_scores(datamodule, solved, left)
+    if left is not None and classifier:
+        info["temperature"] = fit_temperature(left.predictions.cpu(), datamodule.train_set.y.argmax(dim=1))
+    without["log_loss"] = None if left is None else log_loss_of(left, datamodule, info)
+    if save is not None:
+        save_model("save", kl.KernelModel.from_interpolant(solved, info), save)
+    scores = test_scores(datamodule, solved, info)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -114,6 +117,7 @@ def interpolate(
         "train_error": train["error"],
         "loo_mse": without["mse"],
         "loo_error": without["error"],
+        "loo_log_loss": without["log_loss"],
         "loo_standard_error": left and in_squared_unit(left.standard_error, scale),
         **{f"val_{name}": value for name, value in validated.items()},
         **{f"test_{name}": value for name, value in tested.items()},
@@ -153,23 +157,28 @@ def interpolate(
     )
 
 
-def test_scores(datamodule: KernelDataModule, solved: Interpolant, left: LeaveOneOut | None) -> dict[str, float]:
-    """Scores on the clean test rows beside mse and error, in the target's own unit; none without test rows.
+def log_loss_of(left: LeaveOneOut, datamodule: KernelDataModule, info: dict[str, Any]) -> float | None:
+    """The log loss of the leave-one-out predictions at their own temperature; None for regression."""
+    from kl.probabilities import classification_scores
 
-    Probabilities have the temperature of the least log loss of the leave-one-out predictions.
-    """
-    from kl.machines.evaluated import describe_data, scale_of
-    from kl.probabilities import classification_scores, fit_temperature, regression_scores
+    if "temperature" not in info:
+        return None
+    labels = datamodule.train_set.y.argmax(dim=1)
+    return classification_scores(left.predictions.cpu(), labels, info["temperature"])["log_loss"]
+
+
+def test_scores(datamodule: KernelDataModule, solved: Interpolant, info: dict[str, Any]) -> dict[str, float]:
+    """Scores on the clean test rows beside mse and error, in the target's own unit; none without test rows."""
+    from kl.machines.evaluated import scale_of
+    from kl.probabilities import classification_scores, regression_scores
 
     rows = datamodule.test_set
     if rows is None:
         return {}
     outputs = solved.predict(rows.x).cpu()
     if datamodule.task == "classification":
-        labels = datamodule.train_set.y.argmax(dim=1)
-        temperature = None if left is None else fit_temperature(left.predictions.cpu(), labels)
-        return classification_scores(outputs, rows.y.argmax(dim=1), temperature)
-    scale = scale_of(describe_data(datamodule))
+        return classification_scores(outputs, rows.y.argmax(dim=1), info.get("temperature"))
+    scale = scale_of(info)
     return regression_scores(*(each.double() if scale is None else each.double() * scale for each in (outputs, rows.y)))
 
 
@@ -189,6 +198,7 @@ SHOWN = (
     "loo_mse",
     "loo_standard_error",
     "loo_error",
+    "loo_log_loss",
     "val_mse",
     "val_error",
     "val_error_noisy",

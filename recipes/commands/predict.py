@@ -47,10 +47,11 @@ def predict(
     accelerator: Annotated[str, typer.Option(help="Hardware.", metavar="auto|cpu|gpu")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
-    """Write the class, its margin over the next and all scores of every input row.
+    """Write the class, its margin over the next and all scores of every input row, and probabilities.
 
     The margin is the largest score less the second largest. For regression there are only the outputs. A row is far
-    where no centre is near: its class means nothing.
+    where no centre is near: its class means nothing. Probabilities are there if leave-one-out predictions gave
+    the model a temperature: kl interpolate, the estimators, and kl fit of at most 5000 rows.
     """
     import torch
 
@@ -77,7 +78,8 @@ def predict(
     classes = None
     if machine.is_classifier:
         classes = machine.data_info.get("class_names") or [str(k) for k in range(scores.shape[1])]
-    predictions = Predictions(names, machine.in_target_units(scores), far, classes)
+    probabilities = None if classes is None else machine.probabilities_of(scores)
+    predictions = Predictions(names, machine.in_target_units(scores), far, classes, probabilities)
     if far.any():
         log.warning(
             "%d of %s: far from every centre, and what is predicted there means nothing (far: true): give rows in the "

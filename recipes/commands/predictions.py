@@ -31,19 +31,22 @@ class Predictions:
         scores: the scores, shape (m, c).
         far: whether a row is far from all centres, shape (m,), bool.
         classes: names of the outputs; None for regression.
+        probabilities: of the classes, shape (m, c); None if the file of the model holds no temperature.
     """
 
     names: list[str]
     scores: Tensor
     far: Tensor
     classes: list[str] | None
+    probabilities: Tensor | None = None
 
     @property
     def columns(self) -> list[str]:
         """The names of a table's columns."""
         if self.classes is None:
             return ["row", "far", *(f"output_{k}" for k in range(self.scores.shape[1]))]
-        return ["row", "class", "margin", "far", *(f"score_{name}" for name in self.classes)]
+        parts = ("score",) if self.probabilities is None else ("score", "probability")
+        return ["row", "class", "margin", "far", *(f"{part}_{name}" for part in parts for name in self.classes)]
 
     def rows(self) -> Iterator[list[Any]]:
         """The rows of the table: texts, numbers, and true or false."""
@@ -52,8 +55,9 @@ class Predictions:
             yield from ([n, f, *s] for n, f, s in zip(self.names, far, scores, strict=True))
             return
         best, margin = self._best()
-        for name, k, gap, f, s in zip(self.names, best.tolist(), margin.tolist(), far, scores, strict=True):
-            yield [name, self.classes[k], gap, f, *s]
+        p = [[]] * len(scores) if self.probabilities is None else self.probabilities.tolist()
+        for name, k, gap, f, s, q in zip(self.names, best.tolist(), margin.tolist(), far, scores, p, strict=True):
+            yield [name, self.classes[k], gap, f, *s, *q]
 
     def arrays(self) -> dict[str, Any]:
         """The predictions as NumPy arrays by name; the scores are one array, shape (m, c)."""
@@ -64,6 +68,8 @@ class Predictions:
             return arrays
         best, margin = self._best()
         classes = np.array(self.classes)
+        if self.probabilities is not None:
+            arrays["probabilities"] = self.probabilities.numpy()
         return {**arrays, "class": classes[best.numpy()], "margin": margin.numpy(), "class_names": classes}
 
     def _best(self) -> tuple[Tensor, Tensor]:

@@ -225,6 +225,15 @@ def test_a_checkpoint_of_kl_fit_is_an_estimator(kl, tmp_path):
     assert np.mean(model.predict(X / 16) == y.astype(str)) > 0.95
     with pytest.raises(InputError, match="predict_proba needs leave-one-out outputs"):
         model.predict_proba(X / 16)
+    assert kl("fit", "--data", "digits", "--epochs", 2, "--log-dir", tmp_path / "with").code == 0
+    (path,) = (tmp_path / "with").rglob("last.ckpt")
+    np.save("x.npy", X[:50] / 16)
+    assert kl("predict", path, "--input", "x.npy", "--output", "p.csv").code == 0
+    table, probabilities = pd.read_csv("p.csv"), load(path).predict_proba(X[:50] / 16)
+    names = [f"probability_{k}" for k in range(10)]
+    np.testing.assert_allclose(table[names], probabilities, atol=1e-4)
+    assert kl("predict", path, "--input", "x.npy", "--output", "p.npz").code == 0
+    np.testing.assert_allclose(np.load("p.npz")["probabilities"], probabilities, atol=1e-4)
 
 
 def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
