@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
@@ -53,7 +53,8 @@ class GeneralKernelMachine(TrainedExpansion):
             about p rows.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
             centres; "auto" is the factor if it fits the budget.
-        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
+        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows. At
+            most the rows of an epoch, if their number is known.
         step_size: eta, or "auto".
         decay: the last share of the run, in which the step size falls to 0 as the square of the remaining time; 0 keeps
             it constant. "auto" is 0.5 if p < n or the rows are augmented or streamed, and 0 otherwise, because the
@@ -260,12 +261,17 @@ class GeneralKernelMachine(TrainedExpansion):
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
+        epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
+        memory_batch, asked = room.batch_rows, self._options
+        if epoch_rows is not None:  # no batch has more rows, and the step size is chosen for the rows of a batch
+            m = at_most("batch_size", asked.batch_size, epoch_rows, "the rows of an epoch")
+            memory_batch, asked = min(memory_batch, epoch_rows), replace(asked, batch_size=m)
         self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,
             head[:s],
             Rows.of(rows, like=head),
-            room.batch_rows,
-            self._options,
+            memory_batch,
+            asked,
             p,
             c,
             ranks,
@@ -273,7 +279,7 @@ class GeneralKernelMachine(TrainedExpansion):
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         others = self._streamed or self._augmented  # epochs may have different rows
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
-        self.period = choose_period(self._period_asked, p, m, room.temporary_rows, self._epoch_rows or len(x))
+        self.period = choose_period(self._period_asked, p, m, room.temporary_rows, epoch_rows or len(x))
         temporary = (self.period - 1) * -(-m // ranks.size)
         self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
         self.vectors, self.weights = precond.vectors, precond.weights

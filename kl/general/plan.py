@@ -126,7 +126,7 @@ def plan_general(
         kernel: the kernel; its bandwidth must be resolved.
         subsample: the first s centres.
         data: rows of data, in random order.
-        memory_batch: m_G.
+        memory_batch: m_G, at most the rows of an epoch.
         options: the user's options.
         p: centres of all ranks.
         c: outputs.

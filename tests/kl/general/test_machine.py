@@ -286,8 +286,34 @@ def test_sizes_beyond_what_there_is_are_clipped(caplog):
     assert len(trained.vectors) == N
     assert "centers 500 is more than the training rows allow; using 60" in caplog.text
     assert "subsample 900 is more than the centres allow; using 60" in caplog.text
-    assert trained.batch_rows == 1000  # a stream's rows are not known; a smaller batch keeps its weight per row
+    assert "batch_size 1000 is more than the rows of an epoch allow; using 60" in caplog.text
+    assert trained.batch_rows == N
     assert np.isfinite(trained.train_metrics["train/mse"])
+
+
+def test_a_batch_that_is_clipped_takes_the_steps_of_one_that_is_asked_for():
+    clipped, asked = machine(batch_size=10**9), machine(batch_size=N)
+    for trained in (clipped, asked):
+        fit(trained, data(), 3)
+    assert clipped.plan == asked.plan
+    assert torch.equal(clipped.alpha, asked.alpha)
+    assert asked.train_metrics["train/mse"] < 0.5 * float(asked.trainer.datamodule.train_set.y.square().mean())
+
+
+def test_automatic_batches_have_at_most_the_rows_of_an_epoch():
+    centers = torch.randn(80, 4, generator=torch.Generator().manual_seed(3))
+    trained = machine(centers)
+    fit(trained, data(n=20), 1)
+    assert trained.batch_rows <= 20
+
+
+def test_the_rows_of_an_epoch_of_a_stream():
+    x, y = torch.randn(50, 4), torch.randn(50, 1)
+    for rows, expected in ((None, 100), (70, 70), (500, 100)):
+        trained = machine(batch_size=100)
+        trained._streamed, trained._epoch_rows = True, rows
+        trained.prepare(x, y)  # a sample of the stream
+        assert trained.batch_rows == expected
 
 
 @pytest.mark.parametrize("how", ["random", "kmeans", "rpcholesky"])
