@@ -279,9 +279,10 @@ class GeneralKernelMachine(TrainedExpansion):
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         others = self._streamed or self._augmented  # epochs may have different rows
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
-        self.period = choose_period(self._period_asked, p, m, room.temporary_rows, epoch_rows or len(x))
+        most = room.longest_period(m, ranks.size)
+        self.period = choose_period(self._period_asked, p, m, most, epoch_rows or len(x))
         temporary = (self.period - 1) * -(-m // ranks.size)
-        self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
+        self.memory = room.with_run(m, temporary)
         self.vectors, self.weights = precond.vectors, precond.weights
         projection = make_projection(self.kernel, self._center_rows, head, p, c, s, budget, room.keep_factor, ranks)
         self._run = ProjectedRun(

@@ -398,14 +398,35 @@ def test_memory_decides_the_projection():
 
 
 def test_periods():
-    assert choose_period(None, 1000, 100, 10**6, 10**6) == 10
-    assert choose_period(None, 1000, 100, 500, 10**6) == 5
-    assert choose_period(None, 50, 100, 10**6, 10**6) == 1
-    assert choose_period(None, 1000, 100, 10**6, 310) == 4  # an epoch has no more steps
-    assert choose_period(7, 1000, 100, 10**6, 10**6) == 7
-    assert choose_period(10**9, 1000, 100, 500, 310) == 4
+    assert choose_period(None, 1000, 100, 10**4, 10**6) == 10
+    assert choose_period(None, 1000, 100, 5, 10**6) == 5
+    assert choose_period(None, 50, 100, 10**4, 10**6) == 1
+    assert choose_period(None, 1000, 100, 10**4, 310) == 4  # an epoch has no more steps
+    assert choose_period(7, 1000, 100, 10**4, 10**6) == 7
+    assert choose_period(10**9, 1000, 100, 5, 310) == 4
     with pytest.raises(InputError, match="projection_period must be at most 5"):
-        choose_period(7, 1000, 100, 500, 10**6)
+        choose_period(7, 1000, 100, 5, 10**6)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_batch_and_its_temporary_centres_never_exceed_the_budget(ranks):
+    room = general_memory(3000, 100, 10, 500, 150_000_000, ranks=ranks)
+    largest = (room.budget - sum(room.items.values())) // room.batch_row
+    assert largest > room.batch_rows
+    for m in (1, 7, 32, 100, room.batch_rows, (room.batch_rows + largest) // 2, largest):
+        temporary = (room.longest_period(m, ranks) - 1) * -(-m // ranks)
+        assert room.with_run(m, temporary).total <= room.budget
+    with pytest.raises(MemoryBudgetError, match=f"batch_size={largest + 1} needs .* use a --batch-size of {largest} or"):
+        room.longest_period(largest + 1, ranks)
+
+
+def test_a_batch_that_does_not_fit_the_budget_is_refused():
+    rows = data(n=5000)
+    room = general_memory(20, 4, C, 20, 10**9)
+    least = sum(room.items.values()) - room.items["factor of K(Z, Z)"] + 10**5
+    fit(machine(memory=least), rows, 1)  # an automatic batch fits
+    with pytest.raises(MemoryBudgetError, match="training with batch_size=5000 needs"):
+        fit(machine(memory=least, batch_size=5000), rows, 1)
 
 
 def test_memory_of_a_run_is_that_of_its_plan():
