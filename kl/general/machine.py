@@ -106,7 +106,7 @@ class GeneralKernelMachine(TrainedExpansion):
     eigenvalues: Tensor
     vectors: Tensor  # E of the preconditioner, shape: (s, q)
     weights: Tensor  # D, shape: (q,)
-    sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
+    sq_norm: Tensor  # of the weights, unless `_norm_is_old`, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
     _shared_rows = ("alpha", "centers")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
@@ -171,7 +171,6 @@ class GeneralKernelMachine(TrainedExpansion):
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
         self._data_key = ""  # of the training rows, or of the sample of a stream
-        self._stepped = False  # whether a step was taken since `sq_norm` was computed
         self._running: EvaluationMetrics | None = None  # means over the epoch's batches, if `has_running_metrics`
 
     @property
@@ -285,9 +284,11 @@ class GeneralKernelMachine(TrainedExpansion):
         self.memory = room.with_run(m, temporary)
         self.vectors, self.weights = precond.vectors, precond.weights
         projection = make_projection(self.kernel, self._center_rows, head, p, c, s, budget, room.keep_factor, ranks)
+        norm_is_old = self._norm_is_old
         self._run = ProjectedRun(
             self.kernel, self._center_rows, self.alpha, self.plan, precond, projection, self.period, ranks
         )
+        self._run.changed = norm_is_old
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
 
     def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
@@ -379,7 +380,7 @@ class GeneralKernelMachine(TrainedExpansion):
         x, y, *index = batch
         rows, left = self.rows_of(x, *index), self._left_of_decay(batch_idx)
         values = self.run.step(rows, y, left, self.optimizers().step)  # type: ignore[union-attr]
-        self.step_size, self._stepped = self.run.step_size, True
+        self.step_size = self.run.step_size
         if self._running is not None:
             self._running.update(values, y)
 
@@ -395,8 +396,8 @@ class GeneralKernelMachine(TrainedExpansion):
     def _finish_epoch(self) -> None:
         run = self.run
         run.end_epoch()
-        self.step_size, self._stepped = run.step_size, False
-        self.sq_norm = self.sq_norm_of(self.alpha.detach())
+        self.step_size = run.step_size
+        self._settle()
         super()._finish_epoch()
         self.log("precond/step_size", run.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
 
@@ -428,7 +429,12 @@ class GeneralKernelMachine(TrainedExpansion):
     @property
     def sq_norm_per_class(self) -> Tensor:
         """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64, without the temporary centres."""
-        return self.sq_norm_of(self.alpha.detach()) if self._stepped else self.sq_norm
+        return self.sq_norm_of(self.alpha.detach()) if self._norm_is_old else self.sq_norm
+
+    @property
+    def _norm_is_old(self) -> bool:
+        """Whether the weights have changed since `sq_norm` was computed."""
+        return self._run is not None and self._run.changed
 
     def sq_norm_of(
         self,
@@ -474,7 +480,9 @@ class GeneralKernelMachine(TrainedExpansion):
         return {**own, "data_key": self._data_key, "centers_given": self._centers_given}
 
     def _settle(self) -> None:
-        self.sq_norm, self._stepped = self.sq_norm_per_class, False
+        self.sq_norm = self.sq_norm_per_class
+        if self._run is not None:
+            self._run.changed = False
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         if resuming:
@@ -494,5 +502,4 @@ class GeneralKernelMachine(TrainedExpansion):
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.all_reduce_count(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
-            self._stepped = False
         self.plan = plan

@@ -186,7 +186,8 @@ def choose_period(
 ) -> int:
     """T: the requested period; if it is None, the number of steps that take about p rows, and at most `most`.
 
-    `most` is what memory allows (`GeneralMemory.longest_period`). T is at most the number of steps of an epoch, because every epoch ends with a projection.
+    `most` is what memory allows (`GeneralMemory.longest_period`). T is at most the number of steps of an epoch, because
+    every epoch ends with a projection.
 
     A row costs p kernel values at the centres, about T m / 2 at the temporary centres, and a share of the projection
     that falls with T. At T m = p the three costs are of similar size.

@@ -103,6 +103,34 @@ def test_norm_and_metrics(projection):
     torch.testing.assert_close(predicted, trained(rows.test_set.x))
 
 
+def test_the_norm_is_that_of_the_weights_whoever_steps():
+    rows = data()
+    rows.setup()
+    x, y = rows.train_set.x, rows.train_set.y
+    trained = machine(batch_size=30, projection_period=2)
+
+    def norm():
+        return pytest.approx(kl.rkhs_norm(trained.kernel, trained.centers, trained.alpha.detach()), rel=1e-4)
+
+    trained.prepare(x, y)
+    assert trained.rkhs_norm == 0
+    trained.run.start_epoch()
+    trained.run.step(trained.rows_of(x[:30]), y[:30])
+    assert trained.rkhs_norm == norm()
+    assert float(trained.state_dict()["sq_norm"].sum().sqrt()) == norm()  # and it goes on from there
+    trained.run.step(trained.rows_of(x[30:]), y[30:])
+    trained.run.end_epoch()
+    assert trained.rkhs_norm == norm()
+    trained.prepare(x, y)
+    assert trained.rkhs_norm == norm()
+    trained.run.start_epoch()
+    trained.run.step(trained.rows_of(x[:30]), y[:30])
+    trained.state_dict()
+    trained.run.end_epoch()
+    assert trained.rkhs_norm == norm()
+    assert float(trained.state_dict()["sq_norm"].sum().sqrt()) == norm()
+
+
 def naive_epoch(trained, K_XZ, K_XX, y, batches, eta, m, period):
     """EigenPro 3 or 4 in dense float64 matrices: P on all that a period adds, then the projection."""
     p, s = K_XZ.shape[1], len(trained.vectors)
@@ -416,7 +444,7 @@ def test_a_batch_and_its_temporary_centres_never_exceed_the_budget(ranks):
     for m in (1, 7, 32, 100, room.batch_rows, (room.batch_rows + largest) // 2, largest):
         temporary = (room.longest_period(m, ranks) - 1) * -(-m // ranks)
         assert room.with_run(m, temporary).total <= room.budget
-    with pytest.raises(MemoryBudgetError, match=f"batch_size={largest + 1} needs .* use a --batch-size of {largest} or"):
+    with pytest.raises(MemoryBudgetError, match=f"batch_size={largest + 1} needs .*-size of {largest} or less"):
         room.longest_period(largest + 1, ranks)
 
 
