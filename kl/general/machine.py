@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
@@ -53,7 +53,8 @@ class GeneralKernelMachine(TrainedExpansion):
             about p rows.
         projection: "factor" keeps a factor of K(Z, Z), p^2 / 2 values; "eigenpro" is an epoch of EigenPro 2 on the
             centres; "auto" is the factor if it fits the budget.
-        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows.
+        batch_size: m, in rows, or "auto": the critical batch size m*, half of m* on a CPU, as far as memory allows. At
+            most the rows of an epoch, if their number is known.
         step_size: eta, or "auto".
         decay: the last share of the run, in which the step size falls to 0 as the square of the remaining time; 0 keeps
             it constant. "auto" is 0.5 if p < n or the rows are augmented or streamed, and 0 otherwise, because the
@@ -105,7 +106,7 @@ class GeneralKernelMachine(TrainedExpansion):
     eigenvalues: Tensor
     vectors: Tensor  # E of the preconditioner, shape: (s, q)
     weights: Tensor  # D, shape: (q,)
-    sq_norm: Tensor  # at the end of the last epoch, shape: (c,)
+    sq_norm: Tensor  # of the weights, unless `_norm_is_old`, shape: (c,)
     _kept_in_checkpoints = ("centers", "origin", "vectors", "weights")
     _shared_rows = ("alpha", "centers")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
@@ -170,7 +171,6 @@ class GeneralKernelMachine(TrainedExpansion):
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
         self._data_key = ""  # of the training rows, or of the sample of a stream
-        self._stepped = False  # whether a step was taken since `sq_norm` was computed
         self._running: EvaluationMetrics | None = None  # means over the epoch's batches, if `has_running_metrics`
 
     @property
@@ -260,12 +260,17 @@ class GeneralKernelMachine(TrainedExpansion):
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
         rows = sample.to(self.centers) - self.origin
+        epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
+        memory_batch, asked = room.batch_rows, self._options
+        if epoch_rows is not None:  # no batch has more rows, and the step size is chosen for the rows of a batch
+            m = at_most("batch_size", asked.batch_size, epoch_rows, "the rows of an epoch")
+            memory_batch, asked = min(memory_batch, epoch_rows), replace(asked, batch_size=m)
         self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,
             head[:s],
             Rows.of(rows, like=head),
-            room.batch_rows,
-            self._options,
+            memory_batch,
+            asked,
             p,
             c,
             ranks,
@@ -273,14 +278,17 @@ class GeneralKernelMachine(TrainedExpansion):
         m, self.step_size = self.plan.batch_size, self.plan.step_size
         others = self._streamed or self._augmented  # epochs may have different rows
         self.decay = (0.5 if p < len(x) or others else 0.0) if options["decay"] == "auto" else options["decay"]
-        self.period = choose_period(self._period_asked, p, m, room.temporary_rows, self._epoch_rows or len(x))
+        most = room.longest_period(m, ranks.size)
+        self.period = choose_period(self._period_asked, p, m, most, epoch_rows or len(x))
         temporary = (self.period - 1) * -(-m // ranks.size)
-        self.memory = room.with_run(-(-p // ranks.size), d, c, m, temporary, itemsize)
+        self.memory = room.with_run(m, temporary)
         self.vectors, self.weights = precond.vectors, precond.weights
         projection = make_projection(self.kernel, self._center_rows, head, p, c, s, budget, room.keep_factor, ranks)
+        norm_is_old = self._norm_is_old
         self._run = ProjectedRun(
             self.kernel, self._center_rows, self.alpha, self.plan, precond, projection, self.period, ranks
         )
+        self._run.changed = norm_is_old
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
 
     def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
@@ -372,7 +380,7 @@ class GeneralKernelMachine(TrainedExpansion):
         x, y, *index = batch
         rows, left = self.rows_of(x, *index), self._left_of_decay(batch_idx)
         values = self.run.step(rows, y, left, self.optimizers().step)  # type: ignore[union-attr]
-        self.step_size, self._stepped = self.run.step_size, True
+        self.step_size = self.run.step_size
         if self._running is not None:
             self._running.update(values, y)
 
@@ -388,8 +396,8 @@ class GeneralKernelMachine(TrainedExpansion):
     def _finish_epoch(self) -> None:
         run = self.run
         run.end_epoch()
-        self.step_size, self._stepped = run.step_size, False
-        self.sq_norm = self.sq_norm_of(self.alpha.detach())
+        self.step_size = run.step_size
+        self._settle()
         super()._finish_epoch()
         self.log("precond/step_size", run.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
 
@@ -421,7 +429,12 @@ class GeneralKernelMachine(TrainedExpansion):
     @property
     def sq_norm_per_class(self) -> Tensor:
         """alpha_k^T K(Z, Z) alpha_k, shape (c,), float64, without the temporary centres."""
-        return self.sq_norm_of(self.alpha.detach()) if self._stepped else self.sq_norm
+        return self.sq_norm_of(self.alpha.detach()) if self._norm_is_old else self.sq_norm
+
+    @property
+    def _norm_is_old(self) -> bool:
+        """Whether the weights have changed since `sq_norm` was computed."""
+        return self._run is not None and self._run.changed
 
     def sq_norm_of(
         self,
@@ -467,7 +480,9 @@ class GeneralKernelMachine(TrainedExpansion):
         return {**own, "data_key": self._data_key, "centers_given": self._centers_given}
 
     def _settle(self) -> None:
-        self.sq_norm, self._stepped = self.sq_norm_per_class, False
+        self.sq_norm = self.sq_norm_per_class
+        if self._run is not None:
+            self._run.changed = False
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         if resuming:
@@ -487,5 +502,4 @@ class GeneralKernelMachine(TrainedExpansion):
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.all_reduce_count(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
-            self._stepped = False
         self.plan = plan

@@ -38,11 +38,32 @@ class GeneralMemory:
     batch_rows: int
     """m_G: rows of the largest batch whose block K(X_B, Z) fits into memory."""
     temporary_rows: int
-    """Temporary centres that fit into the memory of all ranks together."""
+    """Temporary centres that fit into the memory of this rank beside a batch of `batch_rows`."""
 
-    def with_run(self, p: int, d: int, c: int, m: int, temporary: int, itemsize: int) -> TrainingMemory:
-        """The bytes by item once m and the temporary centres are known."""
-        steps = m * _batch_row(p, d, c, itemsize) + temporary * _temporary_row(d, c, itemsize)
+    batch_row: int
+    """Bytes of a row of a batch."""
+    temporary_row: int
+    """Bytes of a temporary centre."""
+
+    def longest_period(self, m: int, ranks: int = 1) -> int:
+        """The largest T whose temporary centres, shared among the ranks, fit beside batches of m rows.
+
+        Raises:
+            MemoryBudgetError: a batch of m rows does not fit.
+        """
+        held = sum(self.items.values())
+        left = self.budget - held - m * self.batch_row
+        if left < 0:
+            raise MemoryBudgetError(
+                f"training with batch_size={m} needs {format_memory(self.budget - left)}, more than the budget of "
+                f"{format_memory(self.budget)}: use a --batch-size of {(self.budget - held) // self.batch_row} or "
+                "less, or raise --memory"
+            )
+        return max(1, min(self.temporary_rows, left // self.temporary_row) // -(-m // ranks))
+
+    def with_run(self, m: int, temporary: int) -> TrainingMemory:
+        """The bytes by item once m and the temporary centres of this rank are known."""
+        steps = m * self.batch_row + temporary * self.temporary_row
         return TrainingMemory(self.budget, {**self.items, "a batch and temporary centres": steps}, False, 0)
 
 
@@ -85,7 +106,8 @@ def general_memory(
     }
     factor = triangle_bytes(p, 8 if p <= DOUBLE_CENTERS else itemsize)
     factor += p * (2 * d * itemsize + 32) + 8 * 3 * p * c if ranks > 1 else 0
-    smallest = SMALLEST_BATCH * (_batch_row(own, d, c, itemsize) + _temporary_row(d, c, itemsize))
+    batch_row, temporary_row = _batch_row(own, d, c, itemsize), _temporary_row(d, c, itemsize)
+    smallest = SMALLEST_BATCH * (batch_row + temporary_row)
     least = sum(items.values()) + smallest + (factor if projection == "factor" else 0)
     if least > budget:
         raise MemoryBudgetError(
@@ -102,8 +124,10 @@ def general_memory(
         budget,
         items,
         keep,
-        SMALLEST_BATCH + half // _batch_row(own, d, c, itemsize),
-        ranks * (SMALLEST_BATCH + half // _temporary_row(d, c, itemsize)),
+        SMALLEST_BATCH + half // batch_row,
+        SMALLEST_BATCH + half // temporary_row,
+        batch_row,
+        temporary_row,
     )
 
 
@@ -126,7 +150,7 @@ def plan_general(
         kernel: the kernel; its bandwidth must be resolved.
         subsample: the first s centres.
         data: rows of data, in random order.
-        memory_batch: m_G.
+        memory_batch: m_G, at most the rows of an epoch.
         options: the user's options.
         p: centres of all ranks.
         c: outputs.
@@ -157,12 +181,13 @@ def choose_period(
     asked: int | None,
     p: int,
     m: int,
-    temporary_rows: int,
+    most: int,
     epoch_rows: int,
 ) -> int:
-    """T: the requested period; if it is None, the number of steps that take about p rows, as far as memory allows.
+    """T: the requested period; if it is None, the number of steps that take about p rows, and at most `most`.
 
-    T is at most the number of steps of an epoch, because every epoch ends with a projection.
+    `most` is what memory allows (`GeneralMemory.longest_period`). T is at most the number of steps of an epoch, because
+    every epoch ends with a projection.
 
     A row costs p kernel values at the centres, about T m / 2 at the temporary centres, and a share of the projection
     that falls with T. At T m = p the three costs are of similar size.
@@ -170,7 +195,7 @@ def choose_period(
     Raises:
         InputError: the temporary centres of the requested period do not fit into memory.
     """
-    most, epoch = max(1, temporary_rows // m), math.ceil(epoch_rows / m)
+    epoch = math.ceil(epoch_rows / m)
     if asked is None:
         return max(1, min(most, epoch, math.ceil(p / m)))
     if min(asked, epoch) > most:

@@ -35,6 +35,7 @@ class ProjectedRun:
         step_size: eta after any cuts, without the decay.
         optimizer: the `ProjectedEigenPro`.
         guard: the `LossGuard`.
+        changed: whether the weights have changed since a reader of them, such as the machine's norm, set this to False.
         last_batch: f(X_B) before the last step and Y_B, each of shape (m, c); None before the first step.
 
     Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 and Abedsoltan, Ma, Pandit, Belkin 2024, arXiv:2411.16658.
@@ -54,7 +55,7 @@ class ProjectedRun:
         self.kernel, self.centers, self.alpha = kernel, centers, alpha
         self.projection, self.ranks = projection, ranks
         self.guard = LossGuard(alpha)
-        self.epoch = 0
+        self.epoch, self.changed = 0, False
         self.last_batch: tuple[Tensor, Tensor] | None = None
         self.go_on_with(plan, preconditioner, period, plan.step_size)
 
@@ -97,6 +98,7 @@ class ProjectedRun:
         Raises:
             DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
+        self.changed = True
         block = kernel_matrix(self.kernel, x, self.centers)
         values = self._values(x, block)
         if self.guard.loss_exploded(values - y, y):
@@ -121,6 +123,7 @@ class ProjectedRun:
         Raises:
             DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
         """
+        self.changed = True
         self.optimizer.project()
         if self.guard.epoch_diverged():
             self._recover()

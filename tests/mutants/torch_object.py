@@ -29,8 +29,8 @@ MUTANTS = [
     Mutant(
         "a copy from inside an epoch has the norm of the epoch before",
         "kl/general/machine.py",
-        "self.sq_norm, self._stepped = self.sq_norm_per_class, False",
-        "self._stepped = False",
+        "self.sq_norm = self.sq_norm_per_class",
+        "pass",
         OBJECT,
     ),
     Mutant(

@@ -103,6 +103,34 @@ def test_norm_and_metrics(projection):
     torch.testing.assert_close(predicted, trained(rows.test_set.x))
 
 
+def test_the_norm_is_that_of_the_weights_whoever_steps():
+    rows = data()
+    rows.setup()
+    x, y = rows.train_set.x, rows.train_set.y
+    trained = machine(batch_size=30, projection_period=2)
+
+    def norm():
+        return pytest.approx(kl.rkhs_norm(trained.kernel, trained.centers, trained.alpha.detach()), rel=1e-4)
+
+    trained.prepare(x, y)
+    assert trained.rkhs_norm == 0
+    trained.run.start_epoch()
+    trained.run.step(trained.rows_of(x[:30]), y[:30])
+    assert trained.rkhs_norm == norm()
+    assert float(trained.state_dict()["sq_norm"].sum().sqrt()) == norm()  # and it goes on from there
+    trained.run.step(trained.rows_of(x[30:]), y[30:])
+    trained.run.end_epoch()
+    assert trained.rkhs_norm == norm()
+    trained.prepare(x, y)
+    assert trained.rkhs_norm == norm()
+    trained.run.start_epoch()
+    trained.run.step(trained.rows_of(x[:30]), y[:30])
+    trained.state_dict()
+    trained.run.end_epoch()
+    assert trained.rkhs_norm == norm()
+    assert float(trained.state_dict()["sq_norm"].sum().sqrt()) == norm()
+
+
 def naive_epoch(trained, K_XZ, K_XX, y, batches, eta, m, period):
     """EigenPro 3 or 4 in dense float64 matrices: P on all that a period adds, then the projection."""
     p, s = K_XZ.shape[1], len(trained.vectors)
@@ -286,8 +314,34 @@ def test_sizes_beyond_what_there_is_are_clipped(caplog):
     assert len(trained.vectors) == N
     assert "centers 500 is more than the training rows allow; using 60" in caplog.text
     assert "subsample 900 is more than the centres allow; using 60" in caplog.text
-    assert trained.batch_rows == 1000  # a stream's rows are not known; a smaller batch keeps its weight per row
+    assert "batch_size 1000 is more than the rows of an epoch allow; using 60" in caplog.text
+    assert trained.batch_rows == N
     assert np.isfinite(trained.train_metrics["train/mse"])
+
+
+def test_a_batch_that_is_clipped_takes_the_steps_of_one_that_is_asked_for():
+    clipped, asked = machine(batch_size=10**9), machine(batch_size=N)
+    for trained in (clipped, asked):
+        fit(trained, data(), 3)
+    assert clipped.plan == asked.plan
+    assert torch.equal(clipped.alpha, asked.alpha)
+    assert asked.train_metrics["train/mse"] < 0.5 * float(asked.trainer.datamodule.train_set.y.square().mean())
+
+
+def test_automatic_batches_have_at_most_the_rows_of_an_epoch():
+    centers = torch.randn(80, 4, generator=torch.Generator().manual_seed(3))
+    trained = machine(centers)
+    fit(trained, data(n=20), 1)
+    assert trained.batch_rows <= 20
+
+
+def test_the_rows_of_an_epoch_of_a_stream():
+    x, y = torch.randn(50, 4), torch.randn(50, 1)
+    for rows, expected in ((None, 100), (70, 70), (500, 100)):
+        trained = machine(batch_size=100)
+        trained._streamed, trained._epoch_rows = True, rows
+        trained.prepare(x, y)  # a sample of the stream
+        assert trained.batch_rows == expected
 
 
 @pytest.mark.parametrize("how", ["random", "kmeans", "rpcholesky"])
@@ -372,14 +426,35 @@ def test_memory_decides_the_projection():
 
 
 def test_periods():
-    assert choose_period(None, 1000, 100, 10**6, 10**6) == 10
-    assert choose_period(None, 1000, 100, 500, 10**6) == 5
-    assert choose_period(None, 50, 100, 10**6, 10**6) == 1
-    assert choose_period(None, 1000, 100, 10**6, 310) == 4  # an epoch has no more steps
-    assert choose_period(7, 1000, 100, 10**6, 10**6) == 7
-    assert choose_period(10**9, 1000, 100, 500, 310) == 4
+    assert choose_period(None, 1000, 100, 10**4, 10**6) == 10
+    assert choose_period(None, 1000, 100, 5, 10**6) == 5
+    assert choose_period(None, 50, 100, 10**4, 10**6) == 1
+    assert choose_period(None, 1000, 100, 10**4, 310) == 4  # an epoch has no more steps
+    assert choose_period(7, 1000, 100, 10**4, 10**6) == 7
+    assert choose_period(10**9, 1000, 100, 5, 310) == 4
     with pytest.raises(InputError, match="projection_period must be at most 5"):
-        choose_period(7, 1000, 100, 500, 10**6)
+        choose_period(7, 1000, 100, 5, 10**6)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_batch_and_its_temporary_centres_never_exceed_the_budget(ranks):
+    room = general_memory(3000, 100, 10, 500, 150_000_000, ranks=ranks)
+    largest = (room.budget - sum(room.items.values())) // room.batch_row
+    assert largest > room.batch_rows
+    for m in (1, 7, 32, 100, room.batch_rows, (room.batch_rows + largest) // 2, largest):
+        temporary = (room.longest_period(m, ranks) - 1) * -(-m // ranks)
+        assert room.with_run(m, temporary).total <= room.budget
+    with pytest.raises(MemoryBudgetError, match=f"batch_size={largest + 1} needs .*-size of {largest} or less"):
+        room.longest_period(largest + 1, ranks)
+
+
+def test_a_batch_that_does_not_fit_the_budget_is_refused():
+    rows = data(n=5000)
+    room = general_memory(20, 4, C, 20, 10**9)
+    least = sum(room.items.values()) - room.items["factor of K(Z, Z)"] + 10**5
+    fit(machine(memory=least), rows, 1)  # an automatic batch fits
+    with pytest.raises(MemoryBudgetError, match="training with batch_size=5000 needs"):
+        fit(machine(memory=least, batch_size=5000), rows, 1)
 
 
 def test_memory_of_a_run_is_that_of_its_plan():

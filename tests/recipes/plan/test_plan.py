@@ -58,6 +58,12 @@ def test_conjugate_gradients(kl):
     assert "kept part of its lower triangle" in shown
 
 
+def test_a_batch_has_at_most_the_rows_of_an_epoch(kl):
+    found = plan_json(kl, *FAST, "--solver", "eigenpro4", "--centers", 50, "--batch-size", 10**9)
+    assert found["batch_size"] == 300
+    assert found["steps_per_epoch"] == 1
+
+
 def test_table(kl):
     result = kl("plan", *FAST, "--no-exact")
     assert result.code == 0, result.err
