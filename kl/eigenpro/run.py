@@ -15,7 +15,7 @@ from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.options import Auto, EigenProOptions
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
-from kl.eigenpro.run_state import load_state, state_of
+from kl.eigenpro.run_state import RunInputs, load_state, state_of
 from kl.errors import InputError
 from kl.exact.merged import check_weights
 from kl.kernels import Kernel, build_kernel
@@ -131,7 +131,7 @@ class EigenProRun(EigenProIteration):
         super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position, ridges)
         self.eigenvalues, self.memory = found.eigenvalues, found.memory
         key = y if weights is None else torch.cat([y.double(), weights.double()[:, None]], dim=1)
-        self.data_key, self._origin, self._seed = data_key(x, key), origin.to(device), seed
+        self._origin, self._inputs = origin.to(device), RunInputs(data_key(x, key), seed, precision)
         fitted.keep_rows(found.memory.kept_rows)
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
@@ -139,7 +139,7 @@ class EigenProRun(EigenProIteration):
 
         The order depends on the seed and the epoch alone; it is that of a Trainer whose data module has the same seed.
         """
-        sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._seed)
+        sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._inputs.seed)
         sampler.set_epoch(self.epoch if epoch is None else epoch)
         return iter(sampler)
 
@@ -179,15 +179,15 @@ class EigenProRun(EigenProIteration):
         A state taken between two epochs resumes to the bit. A state taken inside an epoch does not record which batches
         are left, and the run goes back to it if the rest of the epoch diverges. Each rank's state holds its own rows.
         """
-        return state_of(self, self.data_key)
+        return state_of(self, self._inputs)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the `state_dict` of another run.
 
         Raises:
-            CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
+            CheckpointError: the state is invalid, or of other data, kernel, seed, precision, subsample, ridge or ranks.
         """
-        load_state(self, self.data_key, state)
+        load_state(self, self._inputs, state)
 
 
 def ridge_of_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,28 +15,53 @@ from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError
 from kl.machines.checkpoints import require_values
 
-TYPES = {"kernel": dict, "data": str, "ranks": int, "plan": dict, "epoch": int, "step_size": float, "cuts": int}
-SAME = ("kernel", "data", "ranks")  # values in which a run must agree with the state that it resumes from
+TYPES = {
+    "kernel": dict,
+    "data": str,
+    "seed": int,
+    "precision": str,
+    "rank": int,
+    "ranks": int,
+    "plan": dict,
+    "epoch": int,
+    "step_size": float,
+    "cuts": int,
+}
+SAME = ("kernel", "seed", "precision", "rank", "ranks")  # of the state and of the run that resumes from it
 
 
-def state_of(run: EigenProIteration, data_key: str) -> dict[str, Any]:
-    """Copies of the run's tensors, and plain values; `data_key` identifies the data of the run."""
-    return {**_values(run, data_key), **{name: tensor.detach().clone() for name, tensor in _tensors(run).items()}}
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is made from, besides its kernel and plan; the seed draws the order of its weights."""
+
+    data: str  # the key of x, y and the weights
+    seed: int
+    precision: str
 
 
-def load_state(run: EigenProIteration, data_key: str, state: Mapping[str, Any]) -> None:
-    """Resume a run on the data of `data_key` from a state.
+def state_of(run: EigenProIteration, inputs: RunInputs) -> dict[str, Any]:
+    """Copies of the run's tensors, and plain values."""
+    return {**_values(run, inputs), **{name: tensor.detach().clone() for name, tensor in _tensors(run).items()}}
+
+
+def load_state(run: EigenProIteration, inputs: RunInputs, state: Mapping[str, Any]) -> None:
+    """Resume a run from a state.
 
     Raises:
-        CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
+        CheckpointError: the state is invalid, or of other data, kernel, seed, precision, subsample, ridge or ranks.
     """
     require_values("state", state, TYPES)
-    own = _values(run, data_key)
+    own = _values(run, inputs)
+    if state["data"] != own["data"]:
+        raise CheckpointError(
+            "the state must be of a run on this run's data; its x, y or weights were others: make the run on the rows "
+            "of the state's run, in the same order"
+        )
     for name in SAME:
         if state[name] != own[name]:
             raise CheckpointError(
-                f"the state's {name} must be that of this run, {own[name]}; got {state[name]}: make the run on the "
-                "same data, with the same options"
+                f"the state's {name} must be that of this run, {own[name]}; got {state[name]}: make the run with the "
+                f"state's {name}"
             )
     tensors = _tensors(run)
     for name in tensors:
@@ -62,10 +87,11 @@ def load_state(run: EigenProIteration, data_key: str, state: Mapping[str, Any]) 
         run.guard.cuts = state["cuts"]
 
 
-def _values(run: EigenProIteration, data_key: str) -> dict[str, Any]:
+def _values(run: EigenProIteration, inputs: RunInputs) -> dict[str, Any]:
     return {
         "kernel": run.kernel.config(),
-        "data": data_key,
+        **asdict(inputs),
+        "rank": run.ranks.rank,
         "ranks": run.ranks.size,
         "plan": asdict(run.plan),
         "epoch": run.epoch,

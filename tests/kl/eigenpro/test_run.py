@@ -127,7 +127,7 @@ def test_equal_weights_are_a_smaller_ridge():
 def test_a_state_of_other_weights_is_refused():
     x, y = draw()
     one, other = (EigenProRun(Laplacian(1.5), x, y, ridge=1.0, weights=torch.full((N,), w)) for w in (1.0, 1.5))
-    with pytest.raises(CheckpointError, match="the state's data must be that of this run"):
+    with pytest.raises(CheckpointError, match="the state must be of a run on this run's data"):
         other.load_state_dict(one.state_dict())
 
 
@@ -188,7 +188,9 @@ def test_states_that_do_not_fit():
             EigenProRun(Laplacian(2.0), x, y, **OPTIONS),
             "the state's kernel must be that of this run, .*2.0.*; got .*1.0",
         ),
-        (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state's data must be that of this run"),
+        (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state must be of a run on this run's data"),
+        (EigenProRun(Laplacian(1.0), x, y, seed=3, **OPTIONS), "seed must be that of this run, 3; got 0: make the run"),
+        (EigenProRun(Laplacian(1.0), x, y, precision="medium", **OPTIONS), "precision must be .*, medium; got high"),
         (EigenProRun(Laplacian(1.0), x, y, subsample=9), "with a subsample of 15 rows; got 9: resume with the same"),
         (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "with ridge 0; got 2: resume with the same --ridge"),
     ]
@@ -208,6 +210,7 @@ def test_states_that_do_not_fit():
         ({"vectors": state["vectors"][:, :2]}, r"its vectors must have shape \(15, 4\), as its plan says"),
         ({"weights": state["weights"][:2]}, r"the state's weights must have shape \(4,\)"),
         ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0"),
+        ({"rank": 1}, "the state's rank must be that of this run, 0; got 1"),
         ({"ranks": 2}, "the state's ranks must be that of this run, 1; got 2"),
         ({"alpha": None}, "the state has no tensor alpha: give what state_dict"),
         ({"step_size": "large"}, "its state must have step_size of type float"),
