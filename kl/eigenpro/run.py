@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -180,6 +180,17 @@ class EigenProRun(EigenProIteration):
         are left, and the run goes back to it if the rest of the epoch diverges. Each rank's state holds its own rows.
         """
         return state_of(self, self._inputs)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse pickle, joblib, torch.save and copy, because a run holds its kernel matrix.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "an EigenProRun cannot be pickled or copied, because it holds its kernel matrix: keep its state_dict(), "
+            "and load it into a run made with the same arguments"
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the `state_dict` of another run.

@@ -1,8 +1,10 @@
 """EigenPro 2 on plain tensors, against dense float64 steps, the machine under a Trainer, a resumed run and ranks."""
 
 import contextlib
+import copy
 import doctest
 import math
+import pickle
 import time
 
 import numpy as np
@@ -221,6 +223,13 @@ def test_states_that_do_not_fit():
     with pytest.raises(CheckpointError, match="its state has no plan"):
         run.load_state_dict({name: value for name, value in state.items() if name != "plan"})
     run.load_state_dict(state)
+
+
+@pytest.mark.parametrize("keep", [pickle.dumps, copy.deepcopy, copy.copy])
+def test_a_run_is_not_copied_without_its_matrix(keep):
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    with pytest.raises(InputError, match=r"an EigenProRun cannot be pickled or copied, .*: keep its state_dict\(\)"):
+        keep(run)
 
 
 # The guard
