@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kl.eigenpro.divergence import MAX_STEP_CUTS
 from kl.eigenpro.iteration import EigenProIteration
 from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.preconditioner import Preconditioner
@@ -27,7 +28,9 @@ TYPES = {
     "step_size": float,
     "cuts": int,
 }
-SAME = ("kernel", "seed", "precision", "rank", "ranks")  # of the state and of the run that resumes from it
+# Values of the state that must be those of the run that resumes from it.
+SAME = ("kernel", "seed", "precision", "rank", "ranks", "subsample", "ridge")
+REMEDY = "give what state_dict() of a run has returned"
 
 
 @dataclass(frozen=True)
@@ -50,34 +53,29 @@ def load_state(run: EigenProIteration, inputs: RunInputs, state: Mapping[str, An
     Raises:
         CheckpointError: the state is invalid, or of other data, kernel, seed, precision, subsample, ridge or ranks.
     """
-    require_values("state", state, TYPES)
-    own = _values(run, inputs)
+    require_values("state", state, TYPES, REMEDY)
+    own, tensors = _values(run, inputs), _tensors(run)
+    for name in tensors:
+        if not isinstance(state.get(name), Tensor):
+            raise CheckpointError(f"the state has no tensor {name}: {REMEDY}")
+    plan = EigenProPlan.restored(state["plan"], state["vectors"], REMEDY)
     if state["data"] != own["data"]:
         raise CheckpointError(
             "the state must be of a run on this run's data; its x, y or weights were others: make the run on the rows "
             "of the state's run, in the same order"
         )
+    ours, theirs = {**own, **asdict(run.plan)}, {**state, **asdict(plan)}
     for name in SAME:
-        if state[name] != own[name]:
+        if theirs[name] != ours[name]:
             raise CheckpointError(
-                f"the state's {name} must be that of this run, {own[name]}; got {state[name]}: make the run with the "
+                f"the state's {name} must be that of this run, {ours[name]}; got {theirs[name]}: make the run with the "
                 f"state's {name}"
             )
-    tensors = _tensors(run)
-    for name in tensors:
-        if not isinstance(state.get(name), Tensor):
-            raise CheckpointError(f"the state has no tensor {name}: give what state_dict() of a run has returned")
-    plan = EigenProPlan.restored(state["plan"], state["vectors"])
-    plan.require_same_run(run.plan)
+    _require_values(state)
     shapes: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
     shapes |= {"vectors": (plan.subsample, plan.top_q), "weights": (plan.top_q,)}
     for name, tensor in tensors.items():
-        got = state[name]
-        if got.shape != shapes[name] or got.dtype != tensor.dtype:
-            raise CheckpointError(
-                f"the state's {name} must have shape {tuple(shapes[name])} and type {tensor.dtype}; got "
-                f"{tuple(got.shape)} and {got.dtype}: make the run on the same data, with the same options"
-            )
+        _require_tensor(name, state[name], shapes[name], tensor.dtype)
     run.go_on_with(plan, Preconditioner(*(state[name].to(run.alpha.device) for name in ("vectors", "weights"))))
     with torch.no_grad():
         run.alpha.copy_(state["alpha"])
@@ -85,6 +83,25 @@ def load_state(run: EigenProIteration, inputs: RunInputs, state: Mapping[str, An
     run.step_size, run.epoch = state["step_size"], state["epoch"]
     if run.guard is not None:
         run.guard.cuts = state["cuts"]
+
+
+def _require_values(state: Mapping[str, Any]) -> None:
+    if not state["step_size"] > 0:
+        raise CheckpointError(f"the state's step_size must be above 0; got {state['step_size']}: {REMEDY}")
+    if state["epoch"] < 0:
+        raise CheckpointError(f"the state's epoch must be 0 or above; got {state['epoch']}: {REMEDY}")
+    if not 0 <= state["cuts"] <= MAX_STEP_CUTS:
+        raise CheckpointError(f"the state's cuts must be from 0 to {MAX_STEP_CUTS}; got {state['cuts']}: {REMEDY}")
+
+
+def _require_tensor(name: str, got: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if got.shape != shape or got.dtype != dtype:
+        raise CheckpointError(
+            f"the state's {name} must have shape {tuple(shape)} and type {dtype}; got {tuple(got.shape)} and "
+            f"{got.dtype}: {REMEDY}"
+        )
+    if not bool(torch.isfinite(got).all()):
+        raise CheckpointError(f"the state's {name} must be finite; it holds NaN or infinity: {REMEDY}")
 
 
 def _values(run: EigenProIteration, inputs: RunInputs) -> dict[str, Any]:

@@ -193,8 +193,8 @@ def test_states_that_do_not_fit():
         (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state must be of a run on this run's data"),
         (EigenProRun(Laplacian(1.0), x, y, seed=3, **OPTIONS), "seed must be that of this run, 3; got 0: make the run"),
         (EigenProRun(Laplacian(1.0), x, y, precision="medium", **OPTIONS), "precision must be .*, medium; got high"),
-        (EigenProRun(Laplacian(1.0), x, y, subsample=9), "with a subsample of 15 rows; got 9: resume with the same"),
-        (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "with ridge 0; got 2: resume with the same --ridge"),
+        (EigenProRun(Laplacian(1.0), x, y, subsample=9), "subsample must be that of this run, 9; got 15: make"),
+        (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "ridge must be that of this run, 2.0; got 0.0: make"),
     ]
     for other, match in others:
         with pytest.raises(CheckpointError, match=match) as caught:
@@ -211,17 +211,28 @@ def test_states_that_do_not_fit():
         ),
         ({"vectors": state["vectors"][:, :2]}, r"its vectors must have shape \(15, 4\), as its plan says"),
         ({"weights": state["weights"][:2]}, r"the state's weights must have shape \(4,\)"),
-        ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0"),
+        ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0: give what state_dict"),
+        ({"plan": {**state["plan"], "more": 1}}, "its plan must be among subsample, .*: give what state_dict"),
+        (
+            {"plan": {name: state["plan"][name] for name in state["plan"] if name != "beta"}},
+            "its plan has no beta: give",
+        ),
         ({"rank": 1}, "the state's rank must be that of this run, 0; got 1"),
         ({"ranks": 2}, "the state's ranks must be that of this run, 1; got 2"),
         ({"alpha": None}, "the state has no tensor alpha: give what state_dict"),
-        ({"step_size": "large"}, "its state must have step_size of type float"),
+        ({"step_size": "large"}, "its state must have step_size of type float; .*: give what state_dict"),
+        ({"step_size": -1.0}, "the state's step_size must be above 0; got -1.0: give"),
+        ({"epoch": -3}, "the state's epoch must be 0 or above; got -3: give"),
+        ({"cuts": 100}, "the state's cuts must be from 0 to 12; got 100: give"),
+        ({"alpha": state["alpha"] * torch.nan}, "the state's alpha must be finite; it holds NaN or infinity: give"),
     ]
     for change, match in changes:
         with pytest.raises(CheckpointError, match=match):
             run.load_state_dict({**state, **change})
-    with pytest.raises(CheckpointError, match="its state has no plan"):
+    with pytest.raises(CheckpointError, match="its state has no plan: give what state_dict"):
         run.load_state_dict({name: value for name, value in state.items() if name != "plan"})
+    assert run.step_size == state["step_size"]
+    assert not run.alpha.any()
     run.load_state_dict(state)
 
 
@@ -256,6 +267,8 @@ def test_a_hopeless_step_ends_in_an_error_with_finite_weights(monkeypatch):
     run = EigenProRun(Laplacian(1.0), x, y, step_size=1e300, batch_size=10)
     with pytest.raises(kl.DivergenceError, match="still diverges"):
         train(run, 50)
+    run.load_state_dict(run.state_dict())
+    assert run.cuts == 12
     assert not run.alpha.any()
     assert not run.fitted_values().any()
 
