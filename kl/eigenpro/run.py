@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from kl.checks import check_seed
 from kl.distributed.ranks import Ranks, encode_shared
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
+from kl.eigenpro.optimizer import Update
 from kl.eigenpro.options import Auto, EigenProOptions
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
@@ -134,13 +136,31 @@ class EigenProRun(EigenProIteration):
         self._origin, self._inputs = origin.to(device), RunInputs(data_key(x, key), seed, precision)
         fitted.keep_rows(found.memory.kept_rows)
 
+    def step(
+        self,
+        rows: Tensor,  # shape: (m,)
+        y: Tensor | None = None,  # shape: (m, c)
+        apply: Callable[..., Update] | None = None,
+    ) -> None:
+        """One step on a batch, as in `EigenProIteration`; before anything changes, rows and y are checked.
+
+        Raises:
+            InputError: rows are no distinct row numbers of x, or y is no finite float matrix of shape (m, c).
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
+        """
+        check_rows(rows, self.n)
+        super().step(rows, None if y is None else check_finite_matrix("y", y), apply)
+
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
         """The batches of an epoch (None: the current one): row numbers of x, shape (m,), fewer in the last batch.
 
         The order depends on the seed and the epoch alone; it is that of a Trainer whose data module has the same seed.
+
+        Raises:
+            InputError: epoch is no whole number, 0 or above.
         """
         sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._inputs.seed)
-        sampler.set_epoch(self.epoch if epoch is None else epoch)
+        sampler.set_epoch(self.epoch if epoch is None else check_seed("epoch", epoch))
         return iter(sampler)
 
     def fitted_values(self) -> Tensor:
@@ -199,6 +219,29 @@ class EigenProRun(EigenProIteration):
             CheckpointError: the state is invalid, or of other data, kernel, seed, precision, subsample, ridge or ranks.
         """
         load_state(self, self._inputs, state)
+
+
+def check_rows(
+    rows: Tensor,  # shape: (m,)
+    n: int,
+) -> None:
+    """Check the row numbers of a batch.
+
+    Raises:
+        InputError: they are no tensor of whole numbers from 0 to n - 1, at least one and each at most once.
+    """
+    if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.dtype not in (torch.int32, torch.int64):
+        received = f"{tuple(rows.shape)} {rows.dtype}" if isinstance(rows, Tensor) else type(rows).__name__
+        raise InputError(f"rows must be a tensor of row numbers, torch.int64, shape (m,); got {received}")
+    found = rows.unique()  # sorted
+    if len(rows) == 0 or found[0] < 0 or found[-1] >= n:
+        received = f"{int(found[0])} to {int(found[-1])}" if len(rows) else "none"
+        raise InputError(f"rows must be row numbers of x, from 0 to {n - 1}; got {received}")
+    if len(found) < len(rows):
+        raise InputError(
+            f"rows must have each row number at most once; got {len(rows)} numbers of {len(found)} rows: leave the "
+            "repeated ones out"
+        )
 
 
 def ridge_of_rows(

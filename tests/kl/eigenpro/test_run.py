@@ -288,6 +288,42 @@ def test_other_targets_for_a_step():
         run.step(torch.arange(3), y[:3, :1])
 
 
+@pytest.mark.parametrize(
+    ("rows", "y", "message"),
+    [
+        ([0, 1], [[math.nan, 0.0], [0.0, 0.0]], "y must be finite; row 0 holds NaN or infinity"),
+        ([0, N], None, "rows must be row numbers of x, from 0 to 39; got 0 to 40"),
+        ([-1, 5], None, "rows must be row numbers of x, from 0 to 39; got -1 to 5"),
+        ([], None, "rows must be a tensor of row numbers, torch.int64, .*; got .0,. torch.float32"),
+        ([[0, 1]], None, r"rows must be a tensor of row numbers, torch.int64, shape \(m,\); got \(1, 2\) torch.int64"),
+        (
+            [0.0, 1.0],
+            None,
+            r"rows must be a tensor of row numbers, torch.int64, shape \(m,\); got \(2,\) torch.float32",
+        ),
+        ([True] * N, None, "rows must be a tensor of row numbers, .* torch.bool"),
+        ([3, 5, 3], None, "rows must have each row number at most once; got 3 numbers of 2 rows: leave"),
+    ],
+)
+def test_a_step_on_no_batch_changes_nothing(rows, y, message):
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    step_size = run.step_size
+    with pytest.raises(InputError, match=message):
+        run.step(torch.tensor(rows), None if y is None else torch.tensor(y))
+    assert not run.alpha.any()
+    assert (run.step_size, run.last_batch) == (step_size, None)
+
+
+def test_more_steps_on_no_batch():
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    with pytest.raises(InputError, match="rows must be row numbers of x, from 0 to 39; got none"):
+        run.step(torch.arange(0))
+    with pytest.raises(InputError, match=r"rows must be a tensor of row numbers, .*; got list"):
+        run.step([0, 1])
+    with pytest.raises(InputError, match=r"epoch must be a whole number from 0 .*; got -1"):
+        run.batches(-1)
+
+
 def test_whoever_applies_the_step_gets_its_arguments():
     x, y = draw()
     run, other = (EigenProRun(Laplacian(1.0), x, y, **OPTIONS) for _ in range(2))
