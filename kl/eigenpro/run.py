@@ -109,10 +109,11 @@ class EigenProRun(EigenProIteration):
         ranks: Ranks | None = None,
     ) -> None:
         options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
-        ridges = None if weights is None else ridge_of_rows(options.ridge, weights, len(x))
+        seed, data = check_seed("seed", seed), RowDataset(x, y)
+        n, c, ranks = len(data), y.shape[1], ranks or Ranks()
+        ridges = None if weights is None else ridge_of_rows(options.ridge, weights, n)
         if ridges is not None:
             options = replace(options, ridge=float(ridges.max()))
-        n, c, ranks = len(RowDataset(x, y)), y.shape[1], ranks or Ranks()
         if n < ranks.size:
             raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
         s, budget = options.subsample_of(n), parse_memory(memory, device, ranks.sharing)

@@ -101,6 +101,13 @@ def test_a_run_equals_the_machine_under_a_trainer_to_the_bit(dtype, options):
     assert torch.equal(run.predict(x + 30), machine(x + 30).detach())
 
 
+def test_a_seed_of_numpy_is_the_same_seed():
+    one, other = (EigenProRun(Laplacian(1.5), *draw(), seed=seed, **OPTIONS) for seed in (3, np.int64(3)))
+    other.load_state_dict(one.state_dict())
+    assert type(other.state_dict()["seed"]) is int
+    assert [rows.tolist() for rows in other.batches()] == [rows.tolist() for rows in one.batches()]
+
+
 def test_a_ridge_leads_to_the_ridge_solution():
     x, y = draw()
     run = train(EigenProRun(Laplacian(1.5), x, y, ridge=1.0, batch_size=M), 60)
@@ -393,6 +400,9 @@ def test_ranks_find_what_one_finds(size):
         ({"kernel": "laplace"}, "laplacian"),
         ({"weights": torch.ones(39)}, r"weights must be a tensor of shape \(40,\), one number for each row of x"),
         ({"weights": torch.arange(40)}, "weights must be above 0; got 1 zeros: leave those rows out"),
+        ({"seed": 1.5}, "seed must be a whole number from 0 to .*; got 1.5"),
+        ({"seed": None}, "seed must be a whole number from 0 to .*; got None"),
+        ({"seed": 2**70}, "seed must be a whole number from 0 to .*; got 1180"),
         ({"ranks": Ranks(0, 50)}, "40 training rows are fewer than the 50 ranks"),
     ],
 )
