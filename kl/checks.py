@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 from kl.errors import InputError
 
 
@@ -90,6 +92,19 @@ def check_seed(name: str, value: Any) -> int:
     if not 0 <= seed < 2**63:
         raise InputError(f"{name} must be a whole number from 0 to 2^63 - 1; got {value!r}")
     return seed
+
+
+def check_device(name: str, value: Any) -> torch.device:
+    """`value` as a device, if torch can compute there in float64.
+
+    Raises:
+        InputError: the value names no device, or one that this computer does not have.
+    """
+    try:
+        return torch.empty(0, dtype=torch.float64, device=value).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: this torch was built without CUDA
+        found = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise InputError(f"{name} must be one that torch can use here, of {found}; got {value!r}") from error
 
 
 def plain(value: Any) -> Any:

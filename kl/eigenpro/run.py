@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from kl.checks import check_seed
+from kl.checks import check_device, check_seed
 from kl.distributed.ranks import Ranks, encode_shared
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
@@ -109,8 +109,9 @@ class EigenProRun(EigenProIteration):
         ranks: Ranks | None = None,
     ) -> None:
         options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
-        seed, data = check_seed("seed", seed), RowDataset(x, y)
-        n, c, ranks = len(data), y.shape[1], ranks or Ranks()
+        seed, data, device = check_seed("seed", seed), RowDataset(x, y), check_device("device", device)
+        x, y = data.x.detach(), data.y.detach()
+        n, c, ranks = len(x), y.shape[1], ranks or Ranks()
         ridges = None if weights is None else ridge_of_rows(options.ridge, weights, n)
         if ridges is not None:
             options = replace(options, ridge=float(ridges.max()))

@@ -108,6 +108,25 @@ def test_a_seed_of_numpy_is_the_same_seed():
     assert [rows.tolist() for rows in other.batches()] == [rows.tolist() for rows in one.batches()]
 
 
+def test_targets_in_bfloat16():
+    x, y = draw()
+    run, other = (EigenProRun(Laplacian(1.5), x, given, **OPTIONS) for given in (y.bfloat16(), y.bfloat16().double()))
+    for each in (run, other):
+        train(each, 2)
+    assert torch.equal(run.alpha, other.alpha)
+
+
+def test_gradients_of_the_data_are_left_aside():
+    x, y = draw()
+    weights = torch.ones(N, dtype=torch.float64)
+    options = {"ridge": 0.1, **OPTIONS}
+    run = train(EigenProRun("laplacian", x, y, weights=weights, **options), 2)
+    given = [each.clone().requires_grad_() for each in (x, y, weights)]
+    other = train(EigenProRun("laplacian", *given[:2], weights=given[2], **options), 2)
+    assert torch.equal(other.alpha, run.alpha)
+    assert not other.predict(given[0]).requires_grad
+
+
 def test_a_ridge_leads_to_the_ridge_solution():
     x, y = draw()
     run = train(EigenProRun(Laplacian(1.5), x, y, ridge=1.0, batch_size=M), 60)
@@ -403,6 +422,9 @@ def test_ranks_find_what_one_finds(size):
         ({"seed": 1.5}, "seed must be a whole number from 0 to .*; got 1.5"),
         ({"seed": None}, "seed must be a whole number from 0 to .*; got None"),
         ({"seed": 2**70}, "seed must be a whole number from 0 to .*; got 1180"),
+        ({"device": "abc"}, "device must be one that torch can use here, of cpu.*; got 'abc'$"),
+        ({"device": "cuda:99"}, "device must be one that torch can use here, of cpu.*; got 'cuda:99'$"),
+        ({"device": [1]}, r"device must be one that torch can use here, of cpu.*; got \[1\]$"),
         ({"ranks": Ranks(0, 50)}, "40 training rows are fewer than the 50 ranks"),
     ],
 )
