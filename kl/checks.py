@@ -108,8 +108,16 @@ def check_device(name: str, value: Any) -> torch.device:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a plain number, because checkpoints are loaded with weights_only=True."""
-    return value.item() if hasattr(value, "item") else value
+    """A NumPy or torch scalar as a plain number, because checkpoints are loaded with weights_only=True.
+
+    An array of more numbers becomes a list, which the checks above refuse.
+    """
+    if not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError):  # torch's and NumPy's answers to other than one number
+        return value.tolist()
 
 
 def _is_finite(value: Any) -> bool:
