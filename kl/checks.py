@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 from kl.errors import InputError
 
 
@@ -92,9 +94,30 @@ def check_seed(name: str, value: Any) -> int:
     return seed
 
 
+def check_device(name: str, value: Any) -> torch.device:
+    """`value` as a device, if torch can compute there in float64.
+
+    Raises:
+        InputError: the value names no device, or one that this computer does not have.
+    """
+    try:
+        return torch.empty(0, dtype=torch.float64, device=value).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: this torch was built without CUDA
+        found = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise InputError(f"{name} must be one that torch can use here, of {found}; got {value!r}") from error
+
+
 def plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a plain number, because checkpoints are loaded with weights_only=True."""
-    return value.item() if hasattr(value, "item") else value
+    """A NumPy or torch scalar as a plain number, because checkpoints are loaded with weights_only=True.
+
+    An array of more numbers becomes a list, which the checks above refuse.
+    """
+    if not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError):  # torch's and NumPy's answers to other than one number
+        return value.tolist()
 
 
 def _is_finite(value: Any) -> bool:

@@ -30,13 +30,13 @@ class StepCuts:
         Raises:
             DivergenceError: the step size was cut `MAX_STEP_CUTS` times before.
         """
-        smaller = min(step_size / 2, planned)
-        self.cuts += 1
-        if self.cuts > MAX_STEP_CUTS:
+        if self.cuts >= MAX_STEP_CUTS:
             raise DivergenceError(
                 f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use --step-size "
                 "auto and --batch-size auto, a larger --subsample, or look for extreme values in the features"
             )
+        smaller = min(step_size / 2, planned)
+        self.cuts += 1
         log.warning(
             "training diverged at step size %.4g; going back to the start of epoch %d with step size %.4g",
             step_size,

@@ -57,22 +57,23 @@ class EigenProPlan:
         cls,
         values: Any,
         vectors: Tensor,  # E of the checkpoint's preconditioner, shape: (s, q)
+        remedy: str = "",
     ) -> EigenProPlan:
-        """The plan that a checkpoint stores as a dict.
+        """The plan that a checkpoint stores as a dict; `remedy` is what messages say to do, "" what helps with a file.
 
         Raises:
             CheckpointError: the dict does not hold a plan's fields, a field is out of its range, or `vectors` does not
                 have the plan's s and q.
         """
-        require_arguments("plan", cls, values)
+        require_arguments("plan", cls, values, remedy)
         for name, value in values.items():
             if not (value >= 0 if name in ("top_q", "ridge") else value > 0):
-                raise CheckpointError(f"its plan must have {name} above 0; got {value}: train again")
+                raise CheckpointError(f"its plan must have {name} above 0; got {value}: {remedy or 'train again'}")
         plan = cls(**values)
         if vectors.shape != (plan.subsample, plan.top_q):
             raise CheckpointError(
                 f"its vectors must have shape {(plan.subsample, plan.top_q)}, as its plan says; got "
-                f"{tuple(vectors.shape)}: train again"
+                f"{tuple(vectors.shape)}: {remedy or 'train again'}"
             )
         return plan
 

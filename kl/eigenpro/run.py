@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from kl.checks import check_device, check_seed
 from kl.distributed.ranks import Ranks, encode_shared
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.iteration import EigenProIteration
+from kl.eigenpro.optimizer import Update
 from kl.eigenpro.options import Auto, EigenProOptions
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
-from kl.eigenpro.run_state import load_state, state_of
+from kl.eigenpro.run_state import RunInputs, load_state, state_of
 from kl.errors import InputError
 from kl.exact.merged import check_weights
 from kl.kernels import Kernel, build_kernel
@@ -107,10 +109,12 @@ class EigenProRun(EigenProIteration):
         ranks: Ranks | None = None,
     ) -> None:
         options = EigenProOptions.parse(batch_size, step_size, top_q, subsample, ridge)
-        ridges = None if weights is None else ridge_of_rows(options.ridge, weights, len(x))
+        seed, data, device = check_seed("seed", seed), RowDataset(x, y), check_device("device", device)
+        x, y = data.x.detach(), data.y.detach()
+        n, c, ranks = len(x), y.shape[1], ranks or Ranks()
+        ridges = None if weights is None else ridge_of_rows(options.ridge, weights, n)
         if ridges is not None:
             options = replace(options, ridge=float(ridges.max()))
-        n, c, ranks = len(RowDataset(x, y)), y.shape[1], ranks or Ranks()
         if n < ranks.size:
             raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
         s, budget = options.subsample_of(n), parse_memory(memory, device, ranks.sharing)
@@ -131,16 +135,34 @@ class EigenProRun(EigenProIteration):
         super().__init__(found.plan, found.preconditioner, fitted, alpha, targets, position, ridges)
         self.eigenvalues, self.memory = found.eigenvalues, found.memory
         key = y if weights is None else torch.cat([y.double(), weights.double()[:, None]], dim=1)
-        self.data_key, self._origin, self._seed = data_key(x, key), origin.to(device), seed
+        self._origin, self._inputs = origin.to(device), RunInputs(data_key(x, key), seed, precision)
         fitted.keep_rows(found.memory.kept_rows)
+
+    def step(
+        self,
+        rows: Tensor,  # shape: (m,)
+        y: Tensor | None = None,  # shape: (m, c)
+        apply: Callable[..., Update] | None = None,
+    ) -> None:
+        """One step on a batch, as in `EigenProIteration`; before anything changes, rows and y are checked.
+
+        Raises:
+            InputError: rows are no distinct row numbers of x, or y is no finite float matrix of shape (m, c).
+            DivergenceError: training still diverges after `MAX_STEP_CUTS` cuts of the step size.
+        """
+        check_rows(rows, self.n)
+        super().step(rows, None if y is None else check_finite_matrix("y", y), apply)
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
         """The batches of an epoch (None: the current one): row numbers of x, shape (m,), fewer in the last batch.
 
         The order depends on the seed and the epoch alone; it is that of a Trainer whose data module has the same seed.
+
+        Raises:
+            InputError: epoch is no whole number, 0 or above.
         """
-        sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._seed)
-        sampler.set_epoch(self.epoch if epoch is None else epoch)
+        sampler = BatchIndexSampler(self.n, self.plan.batch_size, self._inputs.seed)
+        sampler.set_epoch(self.epoch if epoch is None else check_seed("epoch", epoch))
         return iter(sampler)
 
     def fitted_values(self) -> Tensor:
@@ -179,15 +201,49 @@ class EigenProRun(EigenProIteration):
         A state taken between two epochs resumes to the bit. A state taken inside an epoch does not record which batches
         are left, and the run goes back to it if the rest of the epoch diverges. Each rank's state holds its own rows.
         """
-        return state_of(self, self.data_key)
+        return state_of(self, self._inputs)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse pickle, joblib, torch.save and copy, because a run holds its kernel matrix.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "an EigenProRun cannot be pickled or copied, because it holds its kernel matrix: keep its state_dict(), "
+            "and load it into a run made with the same arguments"
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the `state_dict` of another run.
 
         Raises:
-            CheckpointError: the state is invalid, or of other data, kernel, subsample, ridge or number of ranks.
+            CheckpointError: the state is invalid, or of other data, kernel, seed, precision, subsample, ridge or ranks.
         """
-        load_state(self, self.data_key, state)
+        load_state(self, self._inputs, state)
+
+
+def check_rows(
+    rows: Tensor,  # shape: (m,)
+    n: int,
+) -> None:
+    """Check the row numbers of a batch.
+
+    Raises:
+        InputError: they are no tensor of whole numbers from 0 to n - 1, at least one and each at most once.
+    """
+    if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.dtype not in (torch.int32, torch.int64):
+        received = f"{tuple(rows.shape)} {rows.dtype}" if isinstance(rows, Tensor) else type(rows).__name__
+        raise InputError(f"rows must be a tensor of row numbers, torch.int64, shape (m,); got {received}")
+    found = rows.unique()  # sorted
+    if len(rows) == 0 or found[0] < 0 or found[-1] >= n:
+        received = f"{int(found[0])} to {int(found[-1])}" if len(rows) else "none"
+        raise InputError(f"rows must be row numbers of x, from 0 to {n - 1}; got {received}")
+    if len(found) < len(rows):
+        raise InputError(
+            f"rows must have each row number at most once; got {len(rows)} numbers of {len(found)} rows: leave the "
+            "repeated ones out"
+        )
 
 
 def ridge_of_rows(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.checks import check_count, check_not_negative, check_one_of, plain
+from kl.checks import check_count, check_one_of, plain
 from kl.distributed.ranks import Share
 from kl.eigenpro.memory import EVALUATED_ROWS
 from kl.eigenpro.options import EigenProOptions, at_most, parse_size
@@ -149,8 +149,14 @@ class GeneralKernelMachine(TrainedExpansion):
             self._given, centers = check_finite_matrix("centers", centers), len(centers)
         self._options = EigenProOptions.parse(batch_size, step_size, top_q, subsample)
         self._period_asked = parse_size("projection_period", projection_period, 1)
-        centers = check_count("centers", plain(centers))
-        if decay != "auto" and not 0 <= check_not_negative("decay", decay) <= 1:
+        given, decay = plain(centers), plain(decay)
+        if hasattr(given, "__len__") and not isinstance(given, str):
+            raise InputError(
+                "centers must be a whole number, or the centres as a torch tensor of shape (p, d); got "
+                f"{type(centers).__name__}: use torch.as_tensor"
+            )
+        centers = check_count("centers", given)
+        if decay != "auto" and (not isinstance(decay, int | float) or isinstance(decay, bool) or not 0 <= decay <= 1):
             raise InputError(f"decay must be auto or a share of the run from 0 to 1; got {decay!r}")
         check_one_of("centers_from", centers_from, CENTERS_FROM)
         check_one_of("projection", projection, PROJECTIONS)

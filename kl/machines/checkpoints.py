@@ -85,31 +85,33 @@ def faults_in(what: str) -> Iterator[None]:
         raise CheckpointError(f"its {what}: {error}") from error
 
 
-def require_values(what: str, values: Any, types: Mapping[str, Any]) -> None:
+def require_values(what: str, values: Any, types: Mapping[str, Any], remedy: str = "") -> None:
     """Check that a part of a checkpoint holds values of these names and types; it may hold more.
 
     Args:
         what: the name of the part in messages.
         values: the part.
         types: names and type hints.
+        remedy: what messages say to do; "" is what helps with a file.
 
     Raises:
         CheckpointError: a value is missing or of another type.
     """
     if not isinstance(values, dict):
-        raise CheckpointError(f"its {what} must be a dict; got {_brief(values)}: {REMEDY}")
+        raise CheckpointError(f"its {what} must be a dict; got {_brief(values)}: {remedy or REMEDY}")
     for name, hint in types.items():
         if name not in values:
             raise CheckpointError(
-                f"its {what} has no {name}: another version of kl wrote it, or it was changed; train again"
+                f"its {what} has no {name}: "
+                + (remedy or "another version of kl wrote it, or it was changed; train again")
             )
         if not _fits(values[name], hint):
             raise CheckpointError(
-                f"its {what} must have {name} of type {_called(hint)}; got {_brief(values[name])}: {REMEDY}"
+                f"its {what} must have {name} of type {_called(hint)}; got {_brief(values[name])}: {remedy or REMEDY}"
             )
 
 
-def require_arguments(what: str, cls: type, values: Any) -> None:
+def require_arguments(what: str, cls: type, values: Any, remedy: str = "") -> None:
     """Check that a part of a checkpoint holds arguments of a class, of the types of its signature, and nothing else.
 
     Raises:
@@ -119,14 +121,14 @@ def require_arguments(what: str, cls: type, values: Any) -> None:
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     more = [name for name, each in parameters.items() if each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
     needed = [name for name, each in parameters.items() if each.default is each.empty and name not in more]
-    require_values(what, values, {name: hints.get(name, Any) for name in needed})
+    require_values(what, values, {name: hints.get(name, Any) for name in needed}, remedy)
     unknown = [str(name) for name in values if name not in parameters]
     if unknown and not more:
         raise CheckpointError(
-            f"its {what} must be among {', '.join(parameters)}; got {_brief(unknown[0])}: another version of kl wrote "
-            "it, or it was changed; train again"
+            f"its {what} must be among {', '.join(parameters)}; got {_brief(unknown[0])}: "
+            + (remedy or "another version of kl wrote it, or it was changed; train again")
         )
-    require_values(what, values, {name: hints.get(name, Any) for name in values})
+    require_values(what, values, {name: hints.get(name, Any) for name in values}, remedy)
 
 
 def require_like(what: str, found: Any, template: Any) -> None:

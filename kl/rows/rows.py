@@ -183,7 +183,7 @@ def data_key(
     """A digest of all targets and of a thousand rows of features, which tells training sets apart."""
     digest = hashlib.blake2b(f"{tuple(x.shape)} {tuple(y.shape)}".encode(), digest_size=16)
     for part in (y, x[:: max(1, len(x) // rows)]):
-        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return digest.hexdigest()
 
 

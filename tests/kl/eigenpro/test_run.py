@@ -1,8 +1,10 @@
 """EigenPro 2 on plain tensors, against dense float64 steps, the machine under a Trainer, a resumed run and ranks."""
 
 import contextlib
+import copy
 import doctest
 import math
+import pickle
 import time
 
 import numpy as np
@@ -99,6 +101,32 @@ def test_a_run_equals_the_machine_under_a_trainer_to_the_bit(dtype, options):
     assert torch.equal(run.predict(x + 30), machine(x + 30).detach())
 
 
+def test_a_seed_of_numpy_is_the_same_seed():
+    one, other = (EigenProRun(Laplacian(1.5), *draw(), seed=seed, **OPTIONS) for seed in (3, np.int64(3)))
+    other.load_state_dict(one.state_dict())
+    assert type(other.state_dict()["seed"]) is int
+    assert [rows.tolist() for rows in other.batches()] == [rows.tolist() for rows in one.batches()]
+
+
+def test_targets_in_bfloat16():
+    x, y = draw()
+    run, other = (EigenProRun(Laplacian(1.5), x, given, **OPTIONS) for given in (y.bfloat16(), y.bfloat16().double()))
+    for each in (run, other):
+        train(each, 2)
+    assert torch.equal(run.alpha, other.alpha)
+
+
+def test_gradients_of_the_data_are_left_aside():
+    x, y = draw()
+    weights = torch.ones(N, dtype=torch.float64)
+    options = {"ridge": 0.1, **OPTIONS}
+    run = train(EigenProRun("laplacian", x, y, weights=weights, **options), 2)
+    given = [each.clone().requires_grad_() for each in (x, y, weights)]
+    other = train(EigenProRun("laplacian", *given[:2], weights=given[2], **options), 2)
+    assert torch.equal(other.alpha, run.alpha)
+    assert not other.predict(given[0]).requires_grad
+
+
 def test_a_ridge_leads_to_the_ridge_solution():
     x, y = draw()
     run = train(EigenProRun(Laplacian(1.5), x, y, ridge=1.0, batch_size=M), 60)
@@ -127,7 +155,7 @@ def test_equal_weights_are_a_smaller_ridge():
 def test_a_state_of_other_weights_is_refused():
     x, y = draw()
     one, other = (EigenProRun(Laplacian(1.5), x, y, ridge=1.0, weights=torch.full((N,), w)) for w in (1.0, 1.5))
-    with pytest.raises(CheckpointError, match="the state's data must be that of this run"):
+    with pytest.raises(CheckpointError, match="the state must be of a run on this run's data"):
         other.load_state_dict(one.state_dict())
 
 
@@ -188,9 +216,11 @@ def test_states_that_do_not_fit():
             EigenProRun(Laplacian(2.0), x, y, **OPTIONS),
             "the state's kernel must be that of this run, .*2.0.*; got .*1.0",
         ),
-        (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state's data must be that of this run"),
-        (EigenProRun(Laplacian(1.0), x, y, subsample=9), "with a subsample of 15 rows; got 9: resume with the same"),
-        (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "with ridge 0; got 2: resume with the same --ridge"),
+        (EigenProRun(Laplacian(1.0), x, -y, **OPTIONS), "the state must be of a run on this run's data"),
+        (EigenProRun(Laplacian(1.0), x, y, seed=3, **OPTIONS), "seed must be that of this run, 3; got 0: make the run"),
+        (EigenProRun(Laplacian(1.0), x, y, precision="medium", **OPTIONS), "precision must be .*, medium; got high"),
+        (EigenProRun(Laplacian(1.0), x, y, subsample=9), "subsample must be that of this run, 9; got 15: make"),
+        (EigenProRun(Laplacian(1.0), x, y, ridge=2.0, **OPTIONS), "ridge must be that of this run, 2.0; got 0.0: make"),
     ]
     for other, match in others:
         with pytest.raises(CheckpointError, match=match) as caught:
@@ -207,17 +237,36 @@ def test_states_that_do_not_fit():
         ),
         ({"vectors": state["vectors"][:, :2]}, r"its vectors must have shape \(15, 4\), as its plan says"),
         ({"weights": state["weights"][:2]}, r"the state's weights must have shape \(4,\)"),
-        ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0"),
+        ({"plan": {**state["plan"], "beta": -1.0}}, "its plan must have beta above 0; got -1.0: give what state_dict"),
+        ({"plan": {**state["plan"], "more": 1}}, "its plan must be among subsample, .*: give what state_dict"),
+        (
+            {"plan": {name: state["plan"][name] for name in state["plan"] if name != "beta"}},
+            "its plan has no beta: give",
+        ),
+        ({"rank": 1}, "the state's rank must be that of this run, 0; got 1"),
         ({"ranks": 2}, "the state's ranks must be that of this run, 1; got 2"),
         ({"alpha": None}, "the state has no tensor alpha: give what state_dict"),
-        ({"step_size": "large"}, "its state must have step_size of type float"),
+        ({"step_size": "large"}, "its state must have step_size of type float; .*: give what state_dict"),
+        ({"step_size": -1.0}, "the state's step_size must be above 0; got -1.0: give"),
+        ({"epoch": -3}, "the state's epoch must be 0 or above; got -3: give"),
+        ({"cuts": 100}, "the state's cuts must be from 0 to 12; got 100: give"),
+        ({"alpha": state["alpha"] * torch.nan}, "the state's alpha must be finite; it holds NaN or infinity: give"),
     ]
     for change, match in changes:
         with pytest.raises(CheckpointError, match=match):
             run.load_state_dict({**state, **change})
-    with pytest.raises(CheckpointError, match="its state has no plan"):
+    with pytest.raises(CheckpointError, match="its state has no plan: give what state_dict"):
         run.load_state_dict({name: value for name, value in state.items() if name != "plan"})
+    assert run.step_size == state["step_size"]
+    assert not run.alpha.any()
     run.load_state_dict(state)
+
+
+@pytest.mark.parametrize("keep", [pickle.dumps, copy.deepcopy, copy.copy])
+def test_a_run_is_not_copied_without_its_matrix(keep):
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    with pytest.raises(InputError, match=r"an EigenProRun cannot be pickled or copied, .*: keep its state_dict\(\)"):
+        keep(run)
 
 
 # The guard
@@ -244,6 +293,8 @@ def test_a_hopeless_step_ends_in_an_error_with_finite_weights(monkeypatch):
     run = EigenProRun(Laplacian(1.0), x, y, step_size=1e300, batch_size=10)
     with pytest.raises(kl.DivergenceError, match="still diverges"):
         train(run, 50)
+    run.load_state_dict(run.state_dict())
+    assert run.cuts == 12
     assert not run.alpha.any()
     assert not run.fitted_values().any()
 
@@ -261,6 +312,42 @@ def test_other_targets_for_a_step():
     assert torch.equal(run.alpha, other.alpha)
     with pytest.raises(InputError, match=r"a row of targets for each row of the batch, shape \(3, 2\); got \(3, 1\)"):
         run.step(torch.arange(3), y[:3, :1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "y", "message"),
+    [
+        ([0, 1], [[math.nan, 0.0], [0.0, 0.0]], "y must be finite; row 0 holds NaN or infinity"),
+        ([0, N], None, "rows must be row numbers of x, from 0 to 39; got 0 to 40"),
+        ([-1, 5], None, "rows must be row numbers of x, from 0 to 39; got -1 to 5"),
+        ([], None, "rows must be a tensor of row numbers, torch.int64, .*; got .0,. torch.float32"),
+        ([[0, 1]], None, r"rows must be a tensor of row numbers, torch.int64, shape \(m,\); got \(1, 2\) torch.int64"),
+        (
+            [0.0, 1.0],
+            None,
+            r"rows must be a tensor of row numbers, torch.int64, shape \(m,\); got \(2,\) torch.float32",
+        ),
+        ([True] * N, None, "rows must be a tensor of row numbers, .* torch.bool"),
+        ([3, 5, 3], None, "rows must have each row number at most once; got 3 numbers of 2 rows: leave"),
+    ],
+)
+def test_a_step_on_no_batch_changes_nothing(rows, y, message):
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    step_size = run.step_size
+    with pytest.raises(InputError, match=message):
+        run.step(torch.tensor(rows), None if y is None else torch.tensor(y))
+    assert not run.alpha.any()
+    assert (run.step_size, run.last_batch) == (step_size, None)
+
+
+def test_more_steps_on_no_batch():
+    run = EigenProRun(Laplacian(1.0), *draw(), **OPTIONS)
+    with pytest.raises(InputError, match="rows must be row numbers of x, from 0 to 39; got none"):
+        run.step(torch.arange(0))
+    with pytest.raises(InputError, match=r"rows must be a tensor of row numbers, .*; got list"):
+        run.step([0, 1])
+    with pytest.raises(InputError, match=r"epoch must be a whole number from 0 .*; got -1"):
+        run.batches(-1)
 
 
 def test_whoever_applies_the_step_gets_its_arguments():
@@ -332,6 +419,12 @@ def test_ranks_find_what_one_finds(size):
         ({"kernel": "laplace"}, "laplacian"),
         ({"weights": torch.ones(39)}, r"weights must be a tensor of shape \(40,\), one number for each row of x"),
         ({"weights": torch.arange(40)}, "weights must be above 0; got 1 zeros: leave those rows out"),
+        ({"seed": 1.5}, "seed must be a whole number from 0 to .*; got 1.5"),
+        ({"seed": None}, "seed must be a whole number from 0 to .*; got None"),
+        ({"seed": 2**70}, "seed must be a whole number from 0 to .*; got 1180"),
+        ({"device": "abc"}, "device must be one that torch can use here, of cpu.*; got 'abc'$"),
+        ({"device": "cuda:99"}, "device must be one that torch can use here, of cpu.*; got 'cuda:99'$"),
+        ({"device": [1]}, r"device must be one that torch can use here, of cpu.*; got \[1\]$"),
         ({"ranks": Ranks(0, 50)}, "40 training rows are fewer than the 50 ranks"),
     ],
 )

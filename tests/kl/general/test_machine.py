@@ -1,6 +1,7 @@
 """GeneralKernelMachine: its limits against float64 least squares, every choice, checkpoints, edge cases."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -399,13 +400,24 @@ def test_an_epoch_with_a_loss_that_is_no_number_does_not_spoil_the_next():
         ({"projection_period": 0}, "projection_period must be auto or an integer of at least 1; got 0"),
         ({"projection": "lazy"}, "projection must be one of auto, factor, eigenpro; got 'lazy'"),
         ({"decay": 1.5}, "decay must be auto or a share of the run from 0 to 1; got 1.5"),
-        ({"decay": -1}, "decay must be a finite number, 0 or above"),
+        ({"decay": -1}, "decay must be auto or a share of the run from 0 to 1; got -1"),
+        ({"decay": math.nan}, "decay must be auto or a share of the run from 0 to 1; got nan"),
+        ({"decay": True}, "decay must be auto or a share of the run from 0 to 1; got True"),
+        ({"decay": "half"}, "decay must be auto or a share of the run from 0 to 1; got 'half'"),
+        ({"decay": torch.ones(2)}, r"decay must be auto or a share of the run from 0 to 1; got \[1.0, 1.0\]"),
+        ({"centers": np.ones((3, 2))}, r"a torch tensor of shape \(p, d\); got ndarray: use torch.as_tensor"),
+        ({"centers": [[1.0], [2.0]]}, r"a torch tensor of shape \(p, d\); got list: use torch.as_tensor"),
         ({"step_size": -1.0}, "step_size must be"),
     ],
 )
 def test_mistakes(options, message):
     with pytest.raises(InputError, match=message):
         GeneralKernelMachine("laplacian", **options)
+
+
+def test_a_decay_of_torch_is_a_plain_number():
+    assert GeneralKernelMachine("laplacian", decay=torch.tensor(0.5)).hparams["decay"] == 0.5
+    assert type(GeneralKernelMachine("laplacian", decay=np.float64(0.5)).hparams["decay"]) is float
 
 
 def test_centres_of_other_features_are_refused():
