@@ -24,7 +24,7 @@ from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_gen
 from kl.general.projection import EigenProProjection, make_projection
 from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
-from kl.machines.machine import TrainedExpansion, prepared
+from kl.machines.machine import TrainedExpansion, machine_part, prepared
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
@@ -461,13 +461,26 @@ class GeneralKernelMachine(TrainedExpansion):
 
     # Checkpoints
 
+    def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
+        super()._require_same_start(checkpoint)
+        # A period "auto" may be 1 and then more, because memory differs; that is the same solver.
+        asked = checkpoint["hyper_parameters"].get("projection_period"), self.hparams["projection_period"]
+        periods = machine_part(checkpoint)["period"], self.period
+        if (asked[0] == 1) != (asked[1] == 1) and (periods[0] == 1) != (periods[1] == 1):
+            theirs, own = (f"EigenPro {3 if T == 1 else 4} with projection_period {T}" for T in periods)
+            raise CheckpointError(
+                f"the checkpoint was trained by {theirs}, and this run is {own}: resume with the same --solver and "
+                "--projection-period"
+            )
+
     def _require_same_run(self, extra: dict[str, Any]) -> None:
         if not self._streamed and extra["data_key"] != self._data_key:
             raise CheckpointError(
                 "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
                 "--label-noise and --seed as the first run"
             )
-        warn_of_other_options({"projection_period": extra["period"]}, {"projection_period": self.period}, self.hparams)
+        own = {"projection_period": self.period}
+        warn_of_other_options({"projection_period": extra["period"]}, own, own)  # asked for or not
         if self._projection_name != extra["projection"]:
             raise CheckpointError(
                 f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "
