@@ -221,7 +221,7 @@ class GeneralKernelMachine(TrainedExpansion):
             if self._augmented:
                 draws = math.ceil(asked / len(x))
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
-            p = at_most("centers", asked, len(rows), "the training rows")
+            p = at_most("centers", asked, len(rows), "sampled row" if self._streamed else "training row")
             centers_from = self.hparams["centers_from"]
             centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
@@ -253,7 +253,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _plan(self, x: Tensor, budget: int) -> None:
         options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
         p = self._num_centers
-        at_most("subsample", self._options.subsample, p, "the centres")  # logs a message if it is clipped
+        at_most("subsample", self._options.subsample, p, "centre")  # logs a message if it is clipped
         s = self._options.subsample_of(p)
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
@@ -263,7 +263,7 @@ class GeneralKernelMachine(TrainedExpansion):
         epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
         memory_batch, asked = room.batch_rows, self._options
         if epoch_rows is not None:  # no batch has more rows, and the step size is chosen for the rows of a batch
-            m = at_most("batch_size", asked.batch_size, epoch_rows, "the rows of an epoch")
+            m = at_most("batch_size", asked.batch_size, epoch_rows, "training row")
             memory_batch, asked = min(memory_batch, epoch_rows), replace(asked, batch_size=m)
         self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,

@@ -334,9 +334,9 @@ def test_sizes_beyond_what_there_is_are_clipped(caplog):
     fit(trained, data(), 2)
     assert len(trained.centers) == N
     assert len(trained.vectors) == N
-    assert "centers 500 is more than the training rows allow; using 60" in caplog.text
-    assert "subsample 900 is more than the centres allow; using 60" in caplog.text
-    assert "batch_size 1000 is more than the rows of an epoch allow; using 60" in caplog.text
+    assert "centers 500 is more than the 60 training rows; using 60" in caplog.text
+    assert "subsample 900 is more than the 60 centres; using 60" in caplog.text
+    assert "batch_size 1000 is more than the 60 training rows; using 60" in caplog.text
     assert trained.batch_rows == N
     assert np.isfinite(trained.train_metrics["train/mse"])
 
