@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from kl.checks import check_not_negative, check_positive, plain
 from kl.errors import InputError
+from kl.system.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,16 @@ def parse_size(name: str, value: Any, low: int) -> int | None:
     return value
 
 
-def at_most(name: str, value: Size, high: int, limit: str) -> Size:
-    """`value`, clipped to `high` with a message that names the `limit`; None stays None."""
+def at_most(name: str, value: Size, high: int, row: str) -> Size:
+    """`value`, clipped to `high` with a message; None stays None.
+
+    Args:
+        name: what the message calls the value.
+        value: rows, or another number that is at most that of rows.
+        high: how many rows there are.
+        row: what the message calls one of them.
+    """
     if value is None or value <= high:
         return value
-    log.warning("%s %d is more than %s allow; using %d", name, value, limit, high)
+    log.warning("%s %d is more than the %s; using %d", name, value, counted(high, row), high)
     return high

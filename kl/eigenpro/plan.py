@@ -75,8 +75,8 @@ def plan_eigenpro(
         InputError: the kernel is zero or not finite on the rows.
     """
     ranks, d, ridge = ranks or Ranks(), head.data.shape[1], Ridge(options.ridge, n)
-    subsample = at_most("subsample", options.subsample, n, "the training rows")
-    m = at_most("batch_size", options.batch_size, n, "the training rows")
+    subsample = at_most("subsample", options.subsample, n, "training row")
+    m = at_most("batch_size", options.batch_size, n, "training row")
     options = replace(options, batch_size=m, subsample=subsample)
     s = options.subsample_of(n)
     itemsize = head.sq_norm.element_size()
@@ -157,7 +157,7 @@ def precondition(
         ridge: added to the diagonal of the kernel matrix.
     """
     s, batch_size = len(system.eigenvectors), options.batch_size
-    q = at_most("top_q", options.top_q, s, "the subsample")
+    q = at_most("top_q", options.top_q, s, "subsample row")
     if q is not None:
         return _with_rank(system, q, probe, ridge)
     wanted = _wanted(memory_batch, s)

@@ -24,7 +24,7 @@ from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_gen
 from kl.general.projection import EigenProProjection, make_projection
 from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
-from kl.machines.machine import TrainedExpansion, prepared
+from kl.machines.machine import TrainedExpansion, machine_part, prepared
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
@@ -227,7 +227,7 @@ class GeneralKernelMachine(TrainedExpansion):
             if self._augmented:
                 draws = math.ceil(asked / len(x))
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
-            p = at_most("centers", asked, len(rows), "the training rows")
+            p = at_most("centers", asked, len(rows), "sampled row" if self._streamed else "training row")
             centers_from = self.hparams["centers_from"]
             centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
         else:
@@ -259,7 +259,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _plan(self, x: Tensor, budget: int) -> None:
         options, ranks, d, c = self.hparams, self.ranks, self.centers.shape[1], self.alpha.shape[1]
         p = self._num_centers
-        at_most("subsample", self._options.subsample, p, "the centres")  # logs a message if it is clipped
+        at_most("subsample", self._options.subsample, p, "centre")  # logs a message if it is clipped
         s = self._options.subsample_of(p)
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
@@ -269,7 +269,7 @@ class GeneralKernelMachine(TrainedExpansion):
         epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
         memory_batch, asked = room.batch_rows, self._options
         if epoch_rows is not None:  # no batch has more rows, and the step size is chosen for the rows of a batch
-            m = at_most("batch_size", asked.batch_size, epoch_rows, "the rows of an epoch")
+            m = at_most("batch_size", asked.batch_size, epoch_rows, "training row")
             memory_batch, asked = min(memory_batch, epoch_rows), replace(asked, batch_size=m)
         self.plan, precond, self.eigenvalues = plan_general(
             self.kernel,
@@ -467,13 +467,26 @@ class GeneralKernelMachine(TrainedExpansion):
 
     # Checkpoints
 
+    def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
+        super()._require_same_start(checkpoint)
+        # A period "auto" may be 1 and then more, because memory differs; that is the same solver.
+        asked = checkpoint["hyper_parameters"].get("projection_period"), self.hparams["projection_period"]
+        periods = machine_part(checkpoint)["period"], self.period
+        if (asked[0] == 1) != (asked[1] == 1) and (periods[0] == 1) != (periods[1] == 1):
+            theirs, own = (f"EigenPro {3 if T == 1 else 4} with projection_period {T}" for T in periods)
+            raise CheckpointError(
+                f"the checkpoint was trained by {theirs}, and this run is {own}: resume with the same --solver and "
+                "--projection-period"
+            )
+
     def _require_same_run(self, extra: dict[str, Any]) -> None:
         if not self._streamed and extra["data_key"] != self._data_key:
             raise CheckpointError(
                 "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
                 "--label-noise and --seed as the first run"
             )
-        warn_of_other_options({"projection_period": extra["period"]}, {"projection_period": self.period}, self.hparams)
+        own = {"projection_period": self.period}
+        warn_of_other_options({"projection_period": extra["period"]}, own, own)  # asked for or not
         if self._projection_name != extra["projection"]:
             raise CheckpointError(
                 f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "

@@ -225,11 +225,11 @@ def check_run(options: RunOptions) -> None:
     """
     import torch
 
+    from kl.checks import check_seed
     from kl.system.memory import parse_memory
 
     parse_memory(options.memory)
-    if options.seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0; got {options.seed}")
+    check_seed("seed", options.seed)
     if options.precision not in ("high", "medium"):
         raise InputError(f"precision must be high or medium; got {options.precision!r}")
     if options.accelerator not in ("auto", "cpu", "gpu", "cuda"):

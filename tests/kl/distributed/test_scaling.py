@@ -62,7 +62,7 @@ def test_counted_bytes_are_those_of_the_formula():
         (["--ranks", "0"], ["ranks must be auto"]),
         (["--ranks", "100000"], ["ranks must be at most", "100000"]),
         (["--accelerator", "tpu"], ["accelerator must be auto, cpu or gpu"]),
-        (["--seed", "-1"], ["seed must be a whole number of at least 0; got -1"]),
+        (["--seed", "-1"], ["seed must be a whole number from 0 to 2^63 - 1; got -1"]),
         (["--data", "nosuch"], ["'nosuch'"]),
         (["--data", "digits", "--train-size", "0"], ["train_size", "got 0"]),
         (["--data", "digits", "--train-size", "2000"], ["train_size", "1437", "2000"]),

@@ -132,7 +132,7 @@ def test_more_than_there_is_is_clipped_with_a_message(caplog):
     machine = KernelMachine("gaussian", subsample=1000, batch_size=1000)
     fit(machine, regression(), 1)
     assert (machine.plan.subsample, machine.plan.batch_size) == (60, 60)
-    assert "subsample 1000 is more than the training rows allow; using 60" in caplog.text
+    assert "subsample 1000 is more than the 60 training rows; using 60" in caplog.text
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -8,7 +8,7 @@ import oracle
 import pytest
 import torch
 
-from kl.eigenpro.options import EigenProOptions, default_subsample
+from kl.eigenpro.options import EigenProOptions, at_most, default_subsample
 from kl.eigenpro.plan import memory_batch_size, plan_eigenpro
 from kl.eigenpro.preconditioner import damping_weights, make_preconditioner
 from kl.eigenpro.rules import STEP_MARGIN, critical_batch_size, default_batch_size, optimal_step_size
@@ -167,11 +167,16 @@ def test_explicit_values_are_kept(x):
 
 @pytest.mark.parametrize(("name", "limit"), [("top_q", S), ("batch_size", N)])
 def test_too_large_values_are_clipped_with_a_message(x, name, limit, caplog):
+    row = {"top_q": "subsample row", "batch_size": "training row"}[name]
     with caplog.at_level(logging.WARNING):
         chosen = plan(x, **{name: 1000})[0]
     assert getattr(chosen, name) == limit
-    assert f"{name} 1000 is more than" in caplog.text
-    assert f"using {limit}" in caplog.text
+    assert f"{name} 1000 is more than the {limit} {row}s; using {limit}" in caplog.text
+
+
+def test_a_message_of_one_row(caplog):
+    assert at_most("batch_size", 2, 1, "training row") == 1
+    assert "batch_size 2 is more than the 1 training row; using 1" in caplog.text
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "many"])

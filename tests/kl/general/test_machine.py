@@ -258,6 +258,28 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, options, rows, message
         fit(machine(centers, **{**own, **options}), data(**rows), 2, ckpt_path=tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, "auto"), (1, 3), ("auto", 1), (3, 1)])
+def test_a_checkpoint_of_the_other_solver_is_refused(tmp_path, first, second):
+    fit(machine(batch_size=5, projection_period=first), data(), 1).save_checkpoint(tmp_path / "a.ckpt")
+    T = {1: 1, 3: 3, "auto": 4}
+    numbers = [3 if T[each] == 1 else 4 for each in (first, second)]
+    message = (
+        f"trained by EigenPro {numbers[0]} with projection_period {T[first]}, and this run is EigenPro {numbers[1]} "
+        f"with projection_period {T[second]}: resume with the same --solver and --projection-period"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        fit(machine(batch_size=5, projection_period=second), data(), 2, ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_a_period_that_memory_has_changed_has_no_effect_on_a_resumed_run(tmp_path, caplog, monkeypatch):
+    fit(machine(batch_size=5), data(), 1).save_checkpoint(tmp_path / "a.ckpt")
+    monkeypatch.setattr("kl.general.plan.GeneralMemory.longest_period", lambda *_: 1)
+    other = machine(batch_size=5)
+    fit(other, data(), 2, ckpt_path=tmp_path / "a.ckpt")
+    assert other.period == 4
+    assert caplog.text.count("projection_period 1 has no effect: the run goes on with 4, the checkpoint's") == 1
+
+
 def test_options_that_have_no_effect_on_a_resumed_run(tmp_path, caplog):
     centers = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
     own = {"batch_size": 16, "top_q": 5, "projection_period": 2, "step_size": 0.5}
@@ -313,9 +335,9 @@ def test_sizes_beyond_what_there_is_are_clipped(caplog):
     fit(trained, data(), 2)
     assert len(trained.centers) == N
     assert len(trained.vectors) == N
-    assert "centers 500 is more than the training rows allow; using 60" in caplog.text
-    assert "subsample 900 is more than the centres allow; using 60" in caplog.text
-    assert "batch_size 1000 is more than the rows of an epoch allow; using 60" in caplog.text
+    assert "centers 500 is more than the 60 training rows; using 60" in caplog.text
+    assert "subsample 900 is more than the 60 centres; using 60" in caplog.text
+    assert "batch_size 1000 is more than the 60 training rows; using 60" in caplog.text
     assert trained.batch_rows == N
     assert np.isfinite(trained.train_metrics["train/mse"])
 
