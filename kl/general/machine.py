@@ -28,7 +28,7 @@ from kl.machines.machine import TrainedExpansion, machine_part, prepared
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
-from kl.rows.rows import Rows, check_finite_matrix, data_key
+from kl.rows.rows import RowDataset, Rows, check_finite_matrix, data_key
 from kl.rows.workspace import spans
 
 log = logging.getLogger(__name__)
@@ -198,9 +198,10 @@ class GeneralKernelMachine(TrainedExpansion):
         outputs; otherwise they are discarded.
 
         Raises:
-            InputError: an option does not fit the data.
+            InputError: an option does not fit the data, or `kl.RowDataset` refuses x and y.
             MemoryBudgetError: the budget does not hold the run.
         """
+        RowDataset(x, y)  # checks them
         key = data_key(x, y)
         if self.is_fitted:
             same_shape = (x.shape[1], y.shape[1]) == (self.centers.shape[1], self.alpha.shape[1])

@@ -13,7 +13,7 @@ from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import is_same
 from kl.machines.machine import TrainedExpansion
 from kl.metrics import error, mse
-from kl.rows.rows import Rows
+from kl.rows.rows import RowDataset, Rows
 
 
 class InterpolatingMachine(TrainedExpansion):
@@ -57,9 +57,10 @@ class InterpolatingMachine(TrainedExpansion):
         """Order the centres and plan the run; weights of the same data are kept, weights of other data are dropped.
 
         Raises:
-            InputError: an option does not fit the data.
+            InputError: an option does not fit the data, or `kl.RowDataset` refuses x and y.
             MemoryBudgetError: the budget does not hold the run.
         """
+        RowDataset(x, y)  # checks them
         if self.is_fitted and not self._has_same_data(x, y):
             self._start_anew()
         budget = self._budget(device)

@@ -217,7 +217,25 @@ class TrainedExpansion(StatefulExpansion):
         y: Tensor,  # shape: (n, c)
         device: torch.device | str = "cpu",
     ) -> None:
-        """Take the training data and plan the run."""
+        """Take the training data, which `kl.RowDataset` checks, and plan the run."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Torch's parameters and buffers; of a machine without weights, an error that says so.
+
+        Torch would say of a property that reads weights, such as `rkhs_norm`, that the machine has no such attribute.
+
+        Raises:
+            InputError: the machine has not been fitted, and the property needs its weights or its plan.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            reads_weights = isinstance(getattr(type(self), name, None), property) and name != "is_fitted"
+            if reads_weights and not self.is_fitted:
+                raise InputError(
+                    "this machine holds no weights: call fit or prepare(x, y), or load a checkpoint"
+                ) from None
+            raise
 
     @property
     @abstractmethod
