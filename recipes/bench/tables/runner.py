@@ -92,7 +92,7 @@ def measure_all(todo: list[Asked], folder: Path) -> list[Cell]:
         log.info("%d of %d fits are in %s", len(found), len(todo), folder)
     left = [asked for asked in todo if asked not in found]
     spent: dict[str, list[float]] = defaultdict(list)
-    with Worker() as worker:
+    with Worker(todo[0].protocol.threads) as worker:
         for i, asked in enumerate(left):
             seconds = sum(fmean(spent[each.method] or [each.protocol.seconds]) for each in left[i:])
             log.info(
