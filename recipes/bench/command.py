@@ -11,6 +11,7 @@ import typer
 
 from recipes.bench.distributed.command import distributed
 from recipes.bench.options import BenchOptions
+from recipes.bench.tables.command import tables
 from recipes.options.groups import OutputOptions, takes
 
 app = typer.Typer(help="Measure this machine: the limit, epochs, exact solves, other libraries, growth, memory.")
@@ -43,3 +44,4 @@ def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
 
 app.callback(invoke_without_command=True)(_unless_subcommand(bench))
 app.command("distributed")(distributed)
+app.command("tables")(tables)
