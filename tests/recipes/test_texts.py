@@ -30,6 +30,6 @@ def test_numbers_of_any_size_have_their_significant_digits(kl):
     assert result.code == 0, result.err
     assert "1 epoch  " in result.out
     numbers = re.findall(r"\d+\.\d+(?:e[+-]\d+)?", result.out.split("RKHS distance")[0].split("test mse")[1])
-    assert len(numbers) == 4  # test mse and RKHS norm, with those of the limit
+    assert len(numbers) == 7  # test mse and RKHS norm, with those of the limit; RMSE, MAE and R2
     assert all(len(number.split("e")[0]) <= 8 for number in numbers), numbers
     assert re.search(r"test mse +\d\.\d{3}e\+1\d", result.out)
