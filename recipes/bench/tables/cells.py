@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -118,9 +119,15 @@ def place(folder: Path, asked: Asked) -> Path:
 
 def keep(folder: Path, asked: Asked, cell: Cell) -> None:
     """Write a cell to its file, whole or not at all."""
-    content = {"asked": asked.key, "commit": commit(), "cell": asdict(cell)}
+    content = {"asked": asked.key, "commit": _commit(), "cell": asdict(cell)}
     with written_whole(place(folder, asked)) as file:
         file.write(json.dumps(plain_values(content), indent=1).encode() + b"\n")
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the code that this process has loaded."""
+    return commit()
 
 
 def kept(folder: Path, asked: Asked) -> Cell | None:

@@ -1,42 +1,9 @@
-"""The command `kl bench tables` and its options."""
+"""The command `kl bench tables`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from recipes.options.groups import DataDir, OutputOptions, _in_data, _in_output, _in_run, takes
-
-
-@dataclass(frozen=True)
-class TablesOptions:
-    """Which tables, which methods, and how much of each."""
-
-    data_dir: DataDir = None
-    sets: Annotated[
-        str | None,
-        _in_data(help="Sets by name; default: eight small ones, with --scale full all.", metavar="SET,..."),
-    ] = None
-    scale: Annotated[
-        str,
-        _in_run(
-            help="quick: 2 splits, 1000 training rows at most, about 10 minutes on two cores; full: all splits, 10,000 "
-            "training rows at most, days.",
-            metavar="quick|full",
-        ),
-    ] = "quick"
-    methods: Annotated[
-        str | None,
-        _in_run(help="Methods, of kl,svm,ridge,boosting,gp,xrfm; default: all.", metavar="METHOD,..."),
-    ] = None
-    seed: Annotated[int, _in_run(help="Seed of row limits, searches and folds.")] = 0
-    log_dir: Annotated[
-        str | None,
-        _in_output(
-            help="Folder of the results; the same command goes on there.  [default: lightning_logs/tables/SCALE]",
-            metavar="DIR",
-        ),
-    ] = None
+from recipes.bench.tables.options import TablesOptions
+from recipes.options.groups import OutputOptions, takes
 
 
 @takes(TablesOptions, OutputOptions)

@@ -14,8 +14,8 @@ from kl.checks import check_one_of, check_seed
 from kl.errors import InputError
 from recipes.bench.record import SCALES
 from recipes.bench.tables.cells import DONE, Asked, Cell, keep, kept
-from recipes.bench.tables.command import TablesOptions
 from recipes.bench.tables.methods import METHODS
+from recipes.bench.tables.options import TablesOptions
 from recipes.bench.tables.output import print_results, write_csv
 from recipes.bench.tables.plot import write_figure
 from recipes.bench.tables.protocol import Protocol
