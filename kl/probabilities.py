@@ -37,6 +37,7 @@ def fit_temperature(
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
 
+    >>> import torch
     >>> outputs = torch.tensor([[1.0, 0.0]]).expand(4, 2)
     >>> round(1 / fit_temperature(outputs, torch.tensor([0, 0, 0, 1])), 6)  # log 3, because three of four are right
     1.098612

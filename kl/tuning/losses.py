@@ -49,6 +49,7 @@ def mean_and_error(
 ) -> tuple[float, float]:
     """The mean, and its standard error s / sqrt(n); NaN for one row, of which nothing is known.
 
+    >>> import torch
     >>> mean_and_error(torch.tensor([0.0, 2.0], dtype=torch.float64))
     (1.0, 1.0)
     """

@@ -118,7 +118,7 @@ def fit_results(
     found: dict[type, Any] = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
     limit = found.get(callbacks.ExactInterpolation)
     exact = (limit.results if limit else None) or {}
-    timing, scores = found[callbacks.Timing], found[callbacks.FinalScores]
+    timing, scores = found[callbacks.Timing], found.get(callbacks.FinalScores)
     stop = found.get(callbacks.StopWhenInterpolated)
     chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
@@ -149,7 +149,7 @@ def fit_results(
         "test_mse": machine.eval_metrics.get(f"{test}/mse"),
         "test_error": machine.eval_metrics.get(f"{test}/error"),
         "test_error_noisy": machine.eval_metrics.get(f"{test}/error_noisy"),
-        **{f"test_{name}": scores.results.get(name) for name in SCORES},
+        **{f"test_{name}": scores.results.get(name) if scores else None for name in SCORES},
         "last": last and {"epoch": last["epoch"], **named_values(last, validated=True)},
         "exact_train_mse": exact.get("exact_train_mse"),
         "exact_train_error": exact.get("exact_train_error"),

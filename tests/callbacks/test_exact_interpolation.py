@@ -331,9 +331,9 @@ def test_a_kept_solution_serves_only_the_tolerance_it_was_asked_for(tmp_path, mo
 def test_the_machine_s_own_memory_is_left_to_it(tmp_path, monkeypatch):
     budgets = []
 
-    def solve(kernel, x, y, ridge, memory, *rest):
+    def solve(kernel, x, y, ridge, memory, *rest, **options):
         budgets.append(memory)
-        return kl.interpolate(kernel, x, y, ridge, memory, *rest)
+        return kl.interpolate(kernel, x, y, ridge, memory, *rest, **options)
 
     monkeypatch.setattr(module, "interpolate", solve)
     _, machine, _ = fit(ExactInterpolation(cache_dir=tmp_path, memory="1GB"))

@@ -147,7 +147,8 @@ def test_interpolate_reads_what_fit_has_kept(kl, solves, caplog):
     options = (*DIGITS, "--no-leave-one-out")
     fitted = json.loads(kl("fit", *DIGITS, "--epochs", 1, "--json").out)
     assert solves == ["auto"] * 2
-    missing = dict.fromkeys(("loo_mse", "loo_error"))
+    missing = dict.fromkeys(("loo_mse", "loo_error", "loo_log_loss"))
+    missing |= dict.fromkeys(f"test_{name}" for name in ("log_loss", "brier", "calibration_error"))
     assert results_of(kl("interpolate", *options, "--json")) == alone | missing
     assert fitted["exact_rkhs_norm"] == alone["rkhs_norm"]
     assert fitted["exact_test_error_noisy"] == alone["test_error_noisy"]
@@ -155,10 +156,18 @@ def test_interpolate_reads_what_fit_has_kept(kl, solves, caplog):
     assert f"read from {path}" in " ".join(text.out.split())
     assert f"exact interpolation: read from {path}" in caplog.text
     assert solves == ["auto"] * 2
+    assert results_of(kl("interpolate", *DIGITS, "--json")) == alone  # fit has kept leave-one-out predictions, too
+    assert solves == ["auto"] * 2
+
+
+def test_a_solution_that_was_kept_without_leave_one_out_is_solved_for_again(kl, solves, caplog):
+    options = (*DIGITS, "--no-leave-one-out", "--json")
+    assert json.loads(kl("interpolate", *options).out)["loo_mse"] is None
     again = [results_of(kl("interpolate", *DIGITS, "--json")) for _ in range(2)]
-    assert again == [alone, alone]  # fit keeps no leave-one-out predictions, so the first solves again
+    assert again[0] == again[1]
+    assert again[0]["loo_mse"] > 0
     assert "it has no leave-one-out predictions, which are asked for" in caplog.text
-    assert solves == ["auto"] * 3
+    assert solves == ["auto"] * 2
 
 
 def test_fit_reads_what_interpolate_has_kept(kl, solves):
