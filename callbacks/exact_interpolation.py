@@ -18,7 +18,7 @@ from kl import Interpolant
 from kl.exact.cache import solutions_folder
 from kl.exact.cost import check_solver, direct_memory
 from kl.exact.interpolate import RESIDUAL_ACCEPTED, check_tolerance
-from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+from kl.exact.limit import LimitForecast, NoLimit, evaluate_on, exact_limit, forecast_limit
 from kl.exact.patience import MAX_ROWS, MAX_SECONDS, Patience
 from kl.machines.data_facts import DataFacts, facts_of
 from kl.metrics import evaluate_scores
@@ -177,6 +177,27 @@ class ExactInterpolation(pl.Callback):
         values = machine.fitted_values() - machine.own_rows(self._fitted.to(device))
         return math.sqrt(max(float(machine.owners.all_reduce_sum((weights * values).sum())), 0.0))
 
+    def forecast(self, machine: Machine, rows: RowDataset, device: torch.device) -> LimitForecast:
+        """What `on_fit_start` would do for a machine whose centres are its training rows; a line says why nothing."""
+        device = self._solving_device(machine, rows.x, rows.y, device, None)
+        options = self._options(machine, len(rows), device, None)
+        found = forecast_limit(machine.kernel, rows.x.to(device), rows.y.to(device), **options)
+        if found.left_out is not None:
+            log.warning("exact interpolation: left out: %s", found.left_out)
+        return found
+
+    def _options(self, machine: Machine, n: int, device: torch.device, centers: Tensor | None) -> dict[str, Any]:
+        """What is asked of the limit."""
+        return {
+            "ridge": machine.ridge,
+            "memory": self._budget(machine, device),
+            "solver": self.solver,
+            "tolerance": self.tolerance,
+            "folder": self.cache_dir,
+            "patience": self.patience,
+            "leave_one_out": None if centers is None and n <= LEFT_OUT_ROWS else False,
+        }
+
     def _find(
         self, machine: Machine, rows: RowDataset, facts: DataFacts, device: torch.device, centers: Tensor | None
     ) -> _Outcome:
@@ -188,13 +209,7 @@ class ExactInterpolation(pl.Callback):
             x.to(device),
             y.to(device),
             centers=None if centers is None else centers.to(device),
-            ridge=machine.ridge,
-            memory=self._budget(machine, device),
-            solver=self.solver,
-            tolerance=self.tolerance,
-            folder=self.cache_dir,
-            patience=self.patience,
-            leave_one_out=None if centers is None and len(x) <= LEFT_OUT_ROWS else False,
+            **self._options(machine, len(x), device, centers),
         )
         if isinstance(found, NoLimit):  # for example over the budget; the run goes on without its limit
             return _Outcome(skipped=str(found.reason))

@@ -208,7 +208,7 @@ def interpolate(
     merged = MergedRows.of(x, w, origin)
     u = len(merged)
     chosen = choose_solver(solver, u, d, c, budget, x.device, leave_one_out)
-    _check_budget(chosen, u, d, c, budget, leave_one_out)
+    check_budget(chosen, u, d, c, budget, leave_one_out)
     kernel = kernel.resolve(x)
     means = merged.targets(y)
     _warn_of_equal_rows(merged, means, y)
@@ -262,7 +262,7 @@ def check_tolerance(value: float) -> float:
     return float(value)
 
 
-def _check_budget(solver: str, n: int, d: int, c: int, budget: int, leave_one_out: bool) -> None:
+def check_budget(solver: str, n: int, d: int, c: int, budget: int, leave_one_out: bool) -> None:
     """Refuse a solve that does not fit the budget, before the work; n counts equal rows once."""
 
     def memory(n: int, d: int, c: int) -> int:

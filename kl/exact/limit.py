@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kl.errors import KLError
+from kl.errors import KLError, MemoryBudgetError
 from kl.exact.cache import FAMILY, WITHOUT, load_solution, save_solution, say_unused, solutions_folder, unmet
 from kl.exact.checkpoint import solution_key
 from kl.exact.cholesky import RESIDUAL_ACCEPTED
-from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_plan
+from kl.exact.cost import check_solver, choose_solver, direct_memory, estimate_seconds, pcg_memory, pcg_plan
 from kl.exact.equations import duration
-from kl.exact.interpolate import Interpolant, check_tolerance, interpolate
+from kl.exact.interpolate import Interpolant, check_budget, check_tolerance, interpolate
 from kl.exact.least_squares import least_squares
 from kl.exact.patience import Patience
 from kl.kernels.kernel import Kernel
@@ -42,6 +42,22 @@ class NoLimit:
 
     reason: KLError
     """The error: the solve does not fit its budget or exceeds the patience, or the kernel matrix is singular."""
+
+
+@dataclass(frozen=True)
+class LimitForecast:
+    """What `exact_limit` would do."""
+
+    solver: str | None = None
+    """The solver of a new solve; None if there would be none."""
+    memory: int | None = None
+    """Bytes of a new solve."""
+    seconds: float = 0.0
+    """Seconds of a new solve, after which it may be stopped."""
+    read_from: Path | None = None
+    """The file that the solution would be read from."""
+    left_out: str | None = None
+    """Why there would be no limit; None if there would be one."""
 
 
 def exact_limit(
@@ -85,22 +101,17 @@ def exact_limit(
     Raises:
         InputError: solver, tolerance or memory is out of its range.
     """
-    check_solver(solver)
-    check_tolerance(tolerance)
-    key = solution_key(kernel, x, y, ridge, centers)
-    path = Path(solutions_folder() if folder is None else folder) / f"{key}.pt"
-    kept = load_solution(path, key, kernel, x, y, centers)
-    reason, budget = "", parse_memory(memory, x.device)
-    left = centers is None and (_costs_little(x, y, solver, budget) if leave_one_out is None else leave_one_out)
+    budget = parse_memory(memory, x.device)
+    found = _look_up(kernel, x, y, centers, ridge, budget, solver, tolerance, folder, leave_one_out)
+    path, key, kept, reason, left = found.path, found.key, found.solution, found.unmet, found.leave_one_out
     if kept is not None:
-        by_auto = leave_one_out is None and solver == "auto" and FAMILY.get(kept.solver, kept.solver) != "direct"
-        if not (reason := unmet(kept, tolerance, solver if centers is None else "auto", left and not by_auto)):
+        if not reason:
             log.info("exact interpolation: read from %s", path)
             return ExactLimit(kept.to(x.device), read_from=path)
         say_unused(path, reason)
     try:
         if patience is not None:
-            _announce(kernel, x, y, centers, budget, solver, patience)
+            _announce(kernel, x, y, centers, budget, solver, patience, left)
         listener = patience.listener() if patience is not None else None
         if centers is not None:
             solution = least_squares(kernel, centers, x, y, ridge, budget, listener)
@@ -121,6 +132,109 @@ def exact_limit(
     elif kept is None or solution.relative_residual < kept.relative_residual:
         save_solution(path, key, solution)
     return ExactLimit(solution, read_from=None)
+
+
+def forecast_limit(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    *,
+    ridge: float = 0.0,
+    memory: str | int = "auto",
+    solver: str = "auto",
+    tolerance: float = RESIDUAL_ACCEPTED,
+    folder: str | os.PathLike[str] | None = None,
+    patience: Patience | None = None,
+    leave_one_out: bool | None = False,
+) -> LimitForecast:
+    """What `exact_limit` would do with the same arguments, by the same rules; nothing is solved for.
+
+    The seconds are those of `estimate_seconds`, which measures its rates now. Rows that equal others are counted, so a
+    solve that only fits without them is forecast as left out.
+
+    Raises:
+        InputError: solver, tolerance or memory is out of its range.
+    """
+    budget = parse_memory(memory, x.device)
+    found = _look_up(kernel, x, y, None, ridge, budget, solver, tolerance, folder, leave_one_out)
+    if found.solution is not None and not found.unmet:
+        return LimitForecast(read_from=found.path)
+    try:
+        if patience is not None:
+            patience.require_rows(len(x))
+        solve = _forecast_solve(kernel, x, y, budget, solver, found.leave_one_out)
+    except KLError as error:
+        return LimitForecast(left_out=str(error))
+    if patience is None or solve.solver is None or not patience.ends(solve.solver, solve.seconds):
+        return solve
+    reason = (
+        f"{solve.solver} would take about {duration(solve.seconds)}, more than max_seconds={patience.max_seconds:g}"
+    )
+    return replace(solve, seconds=patience.max_seconds, left_out=reason)
+
+
+@dataclass(frozen=True)
+class _LookUp:
+    """What is kept of a limit, and what is asked for."""
+
+    path: Path
+    key: str
+    solution: Interpolant | None
+    unmet: str
+    """Why the solution does not meet the request; empty if it does."""
+    leave_one_out: bool
+
+
+def _look_up(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    centers: Tensor | None,  # shape: (p, d)
+    ridge: float,
+    budget: int,
+    solver: str,
+    tolerance: float,
+    folder: str | os.PathLike[str] | None,
+    leave_one_out: bool | None,
+) -> _LookUp:
+    """The kept solution, and whether it meets the request; the arguments are those of `exact_limit`.
+
+    Raises:
+        InputError: solver or tolerance is out of its range.
+    """
+    check_solver(solver)
+    check_tolerance(tolerance)
+    key = solution_key(kernel, x, y, ridge, centers)
+    path = Path(solutions_folder() if folder is None else folder) / f"{key}.pt"
+    kept, reason = load_solution(path, key, kernel, x, y, centers), ""
+    left = centers is None and (_costs_little(x, y, solver, budget) if leave_one_out is None else leave_one_out)
+    if kept is not None:
+        by_auto = leave_one_out is None and solver == "auto" and FAMILY.get(kept.solver, kept.solver) != "direct"
+        reason = unmet(kept, tolerance, solver if centers is None else "auto", left and not by_auto)
+    return _LookUp(path, key, kept, reason, left)
+
+
+def _forecast_solve(
+    kernel: Kernel,
+    x: Tensor,  # shape: (n, d)
+    y: Tensor,  # shape: (n, c)
+    budget: int,
+    solver: str,
+    leave_one_out: bool,
+) -> LimitForecast:
+    """The solver, bytes and seconds of a new solve.
+
+    Raises:
+        MemoryBudgetError: the solve does not fit the budget, if equal rows are not merged.
+    """
+    (n, d), c = x.shape, y.shape[1]
+    solver = choose_solver(solver, n, d, c, budget, x.device, leave_one_out)
+    check_budget(solver, n, d, c, budget, leave_one_out)
+    if solver == "direct":
+        needed = direct_memory(n, d, c, None, leave_one_out)
+    else:
+        needed = pcg_memory(n, d, c, *pcg_plan(n, d, c, budget))
+    return LimitForecast(solver, needed, estimate_seconds(kernel, x, solver, budget, c))
 
 
 def _costs_little(x: Tensor, y: Tensor, solver: str, budget: int) -> bool:
@@ -153,21 +267,23 @@ def _announce(
     budget: int,
     solver: str,
     patience: Patience,
+    leave_one_out: bool,
 ) -> None:
     """Log the coming solve and, if it fits the budget, its estimated time; if it does not, the solver raises an error.
 
     Raises:
         KLError: there are more rows than the patience allows.
     """
-    (n, d), c = x.shape, y.shape[1]
     if centers is not None:
-        log.info("exact limit: least squares of n=%d rows over the span of p=%d centres", n, len(centers))
+        log.info("exact limit: least squares of n=%d rows over the span of p=%d centres", len(x), len(centers))
         return
-    patience.require_rows(n)
-    solver = choose_solver(solver, n, d, c, budget, x.device)
-    if direct_memory(n, d, c) <= budget if solver == "direct" else pcg_plan(n, d, c, budget)[0]:
-        about = duration(estimate_seconds(kernel, x, solver, budget, c))
-        log.info("exact interpolation: solving n=%d rows on %s (%s), about %s", n, x.device, solver, about)
+    patience.require_rows(len(x))
+    try:
+        found = _forecast_solve(kernel, x, y, budget, solver, leave_one_out)
+    except MemoryBudgetError:  # the solver raises it, too, unless it fits once equal rows are merged
+        return
+    about = duration(found.seconds)
+    log.info("exact interpolation: solving n=%d rows on %s (%s), about %s", len(x), x.device, found.solver, about)
 
 
 def _say_solved(solution: Interpolant, centers: Tensor | None) -> None:

@@ -44,6 +44,10 @@ class Patience:
                 f"--train-size {self.max_rows} or less, or ExactInterpolation(max_rows={n}) from Python"
             )
 
+    def ends(self, solver: str, seconds: float) -> bool:
+        """Whether a solve is ended because it takes these seconds; a direct solve, once it has begun, is not."""
+        return solver == "pcg" and seconds > self.max_seconds
+
     def listener(self) -> Callable[[Progress], None]:
         """A listener of `Progress` that raises a KLError if the solve takes too long, counted from now."""
         start = time.monotonic()
@@ -54,7 +58,7 @@ class Patience:
                     f"least squares would take about {duration(progress.seconds_left)}, more than "
                     f"max_seconds={self.max_seconds:g}: use fewer --centers"
                 )
-            if progress.solver == "pcg" and time.monotonic() - start > self.max_seconds:
+            if self.ends(progress.solver, time.monotonic() - start):
                 raise KLError(
                     f"conjugate gradients took more than max_seconds={self.max_seconds:g} (relative residual "
                     f"{progress.relative_residual:.1e} after {counted(int(progress.done), 'iteration')}): go on with "

@@ -19,7 +19,7 @@ def plan_eigenpro(machine: KernelMachine, run: PreparedRun) -> RunForecast:
     found = estimate_training(machine, run.datamodule.train_set, None if evaluated is None else evaluated.x)
     setup = run.seconds_reading_data + run.seconds_planning + found["seconds_filling"]
     each = found["seconds_per_epoch"] + found["seconds_training_error"] + found["seconds_evaluation"]
-    exact_seconds = limit["seconds"] or 0.0 if limit else 0.0
+    exact_seconds = limit["seconds"] if limit else 0.0
     results = {
         "kept_rows": memory.kept_rows,
         "keeps_columns": memory.keep_columns,
@@ -34,31 +34,28 @@ def plan_eigenpro(machine: KernelMachine, run: PreparedRun) -> RunForecast:
 
 
 def plan_limit(machine: KernelMachine, run: PreparedRun, memory: str) -> dict[str, Any]:
-    """Solver, bytes and predicted seconds of the exact limit.
+    """Solver, bytes and predicted seconds of the exact limit, as the callback of `kl fit` will treat it.
 
-    Solver and seconds are None if the budget is too small for every solver.
+    Solver and bytes are None if nothing is solved for, because a kept solution is read ("cached") or the limit is left
+    out for the reason in "left_out". A solve that is to be stopped has a reason, too.
     """
     import torch
 
-    from kl.exact.cost import choose_solver, direct_memory, estimate_seconds, pcg_memory, pcg_plan
-    from kl.system.memory import parse_memory
+    from callbacks import ExactInterpolation
 
-    x = run.datamodule.train_set.x
-    (n, d), c = x.shape, machine.alpha.shape[1]
-    budget = max(1, parse_memory(memory, run.device) - machine.memory.before_training)  # as in the callback
-    solver = choose_solver("auto", n, d, c, budget, torch.device(run.device))
-    rank, panels = (0, 0) if solver == "direct" else pcg_plan(n, d, c, budget)
-    needed = direct_memory(n, d, c) if solver == "direct" else pcg_memory(n, d, c, rank, panels)
-    if needed > budget or (solver == "pcg" and rank == 0):
-        return {"solver": None, "memory": needed, "seconds": None}
-    seconds = estimate_seconds(machine.kernel, x.to(run.device), solver, budget, c)
-    return {"solver": solver, "memory": needed, "seconds": seconds}
+    exact = ExactInterpolation(memory=memory)
+    found = exact.forecast(machine, run.datamodule.train_set, torch.device(run.device))
+    return {
+        "solver": found.solver,
+        "memory": found.memory,
+        "seconds": found.seconds,
+        "cached": found.read_from is not None,
+        "left_out": found.left_out,
+    }
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
     """Two tables for people."""
-    from kl.system.memory import format_memory
-
     r, n = results, results["n"]
     kept = {0: "none", n: "all rows"}.get(r["kept_rows"], f"the first {r['kept_rows']} of {n} rows")
     columns = "part of K" if r["kept_rows"] == n else "kept" if r["keeps_columns"] else "computed in every step"
@@ -78,6 +75,15 @@ def tables(results: dict[str, Any]) -> list[Table]:
         ("an epoch's errors", r["seconds_training_error"] + r["seconds_evaluation"]),
     ]
     if r["exact"]:
-        solver, memory = r["exact"]["solver"] or "left out", format_memory(r["exact"]["memory"])
-        times.append((f"exact limit ({solver}, {memory})", r["exact"]["seconds"]))
+        times.append((f"exact limit ({_limit_text(r['exact'])})", r["exact"]["seconds"]))
     return [("training", ("", ""), rows), time_table(r, times)]
+
+
+def _limit_text(exact: dict[str, Any]) -> str:
+    """What becomes of the exact limit, in words."""
+    from kl.system.memory import format_memory
+
+    if exact["solver"] is None:
+        return "kept" if exact["cached"] else "left out"
+    stopped = ", then left out" if exact["left_out"] else ""
+    return f"{exact['solver']}, {format_memory(exact['memory'])}{stopped}"

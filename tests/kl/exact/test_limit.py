@@ -12,7 +12,7 @@ from kl.exact import limit as module
 from kl.exact.cache import load_solution, solutions_folder
 from kl.exact.checkpoint import solution_key
 from kl.exact.cost import direct_memory
-from kl.exact.limit import ExactLimit, NoLimit, exact_limit
+from kl.exact.limit import ExactLimit, LimitForecast, NoLimit, exact_limit, forecast_limit
 from kl.exact.patience import Patience
 
 KERNEL = kl.Laplacian(2.0)
@@ -126,6 +126,32 @@ def test_why_there_is_none(solves, options, kind, message):
     assert isinstance(found, NoLimit)
     assert type(found.reason) is kind
     assert message in str(found.reason)
+
+
+def test_a_forecast_is_what_comes(solves, monkeypatch):
+    assert forecast_limit(KERNEL, X, Y).solver == "direct"
+    assert forecast_limit(KERNEL, X, Y).memory == direct_memory(60, 3, 2)
+    assert forecast_limit(KERNEL, X, Y, leave_one_out=None).memory == direct_memory(60, 3, 2, None, True)
+    monkeypatch.setattr(module, "estimate_seconds", lambda *_: 5000.0)
+    patience = Patience(max_rows=60, max_seconds=1800)
+    found = forecast_limit(KERNEL, X, Y, patience=patience)
+    assert (found.seconds, found.left_out) == (5000, None)  # a factorisation is not stopped
+    found = forecast_limit(KERNEL, X, Y, solver="pcg", patience=patience)
+    assert (found.solver, found.seconds) == ("pcg", 1800)
+    assert "pcg would take about" in found.left_out
+    monkeypatch.setattr(module, "estimate_seconds", lambda *_: 1000.0)
+    found = forecast_limit(KERNEL, X, Y, solver="pcg", patience=patience)
+    assert (found.seconds, found.left_out) == (1000, None)
+    assert solves == []
+    path = solved().read_from or solved().read_from
+    assert forecast_limit(KERNEL, X, Y, patience=Patience(max_rows=1)) == LimitForecast(read_from=path)
+    assert forecast_limit(KERNEL, X, Y, leave_one_out=None).seconds == 1000  # it was kept without
+
+
+@pytest.mark.parametrize("options", [{"memory": "1KB"}, {"patience": Patience(max_rows=59)}])
+def test_a_forecast_says_why_there_would_be_no_limit(solves, options):
+    reason = exact_limit(KERNEL, X, Y, **options).reason
+    assert forecast_limit(KERNEL, X, Y, **options) == LimitForecast(left_out=str(reason))
 
 
 def test_arguments_are_checked_whatever_is_kept(solves):

@@ -10,8 +10,14 @@ from training import memory_for
 from datamodules import DigitsDataModule
 from kl import KernelMachine
 from kl.estimate import epoch_flops, estimate_training
+from kl.exact.patience import Patience
 
 FAST = ("--data", "digits", "--train-size", 300, "--test-size", 100)
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_solution(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def plan_json(kl, *arguments):
@@ -44,6 +50,25 @@ def test_all_seconds_are_in_the_total(kl):
     assert without["exact"] is None
     epoch = without["seconds_per_epoch"] + without["seconds_training_error"] + without["seconds_evaluation"]
     assert without["seconds_total"] == pytest.approx(without["seconds_setup"] + 7 * epoch, rel=1e-9)
+
+
+def test_an_exact_limit_that_is_kept_takes_no_time(kl):
+    assert kl("fit", *FAST, "--epochs", 1).code == 0
+    found = plan_json(kl, *FAST)
+    assert found["exact"] == {"solver": None, "memory": None, "seconds": 0, "cached": True, "left_out": None}
+    assert "exact limit (kept)" in kl("plan", *FAST).out
+
+
+def test_an_exact_limit_that_fit_leaves_out_takes_no_time(kl, monkeypatch, caplog):
+    monkeypatch.setattr("callbacks.exact_interpolation.Patience", lambda *_: Patience(max_rows=299))
+    found = plan_json(kl, *FAST)
+    assert (found["exact"]["solver"], found["exact"]["seconds"]) == (None, 0)
+    planned = [each for each in caplog.messages if "left out" in each]
+    assert "n=300 training rows are more than max_rows=299" in found["exact"]["left_out"]
+    caplog.clear()
+    assert kl("fit", *FAST, "--epochs", 1).code == 0
+    assert [each for each in caplog.messages if "exact interpolation: left out" in each] == planned
+    assert "exact limit (left out)" in kl("plan", *FAST).out
 
 
 def test_conjugate_gradients(kl):
