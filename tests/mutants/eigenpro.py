@@ -118,8 +118,8 @@ MUTANTS = [
     Mutant(
         "the limit beside a run with a ridge has none",
         "callbacks/exact_interpolation.py",
-        "            ridge=machine.ridge,\n",
-        "            ridge=0.0,\n",
+        '"ridge": machine.ridge,',
+        '"ridge": 0.0,',
         "tests/kl/eigenpro/test_ridge.py -k distance",
     ),
     Mutant(

@@ -135,8 +135,8 @@ MUTANTS = [
     Mutant(
         "an exact solve that does not fit is refused after the work",
         "kl/exact/interpolate.py",
-        "    _check_budget(chosen, u, d, c, budget, leave_one_out)\n    kernel = kernel.resolve(x)\n",
-        "    kernel = kernel.resolve(x)\n    _check_budget(chosen, u, d, c, budget, leave_one_out)\n",
+        "    check_budget(chosen, u, d, c, budget, leave_one_out)\n    kernel = kernel.resolve(x)\n",
+        "    kernel = kernel.resolve(x)\n    check_budget(chosen, u, d, c, budget, leave_one_out)\n",
         "tests/kl/exact/test_cost.py -k refused_before",
     ),
     Mutant(

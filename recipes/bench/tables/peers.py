@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -48,8 +48,10 @@ def timed_optimizer(seconds: float) -> Callable[..., tuple[np.ndarray, float]]:
                 raise _TimeUp
             return value, gradient
 
-        with suppress(_TimeUp):
+        try:
             minimize(watched, initial, method="L-BFGS-B", jac=True, bounds=bounds)
+        except _TimeUp:
+            warnings.warn(f"the search for the parameters ended after {seconds:.1f} s", stacklevel=2)
         return best, least
 
     return optimise

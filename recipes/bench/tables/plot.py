@@ -60,7 +60,7 @@ def draw(ranks: dict[str, Any]) -> Figure:
             height = 0.35 + 0.3 * i
             axes.plot([means[low] - 0.03, means[high] + 0.03], [height, height], color=BLACK, linewidth=3)
         axes.set_title(
-            f"Mean rank over {ranks['sets']} sets; a bar joins methods that do not differ "
+            f"Mean rank over {ranks['sets']} sets; bars join methods without a significant difference "
             f"(Nemenyi, {ranks['level']:.0%})",
             loc="left",
         )

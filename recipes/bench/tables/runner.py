@@ -35,6 +35,7 @@ def run_tables(options: TablesOptions, as_json: bool = False) -> dict[str, Any]:
         InputError: an option has an invalid value, the folder has no such set, or it cannot be written.
     """
     from recipes.bench.output import write_results
+    from recipes.output.hardware import origin
     from recipes.output.report import print_json
     from recipes.run.folders import require_writable
 
@@ -45,9 +46,9 @@ def run_tables(options: TablesOptions, as_json: bool = False) -> dict[str, Any]:
     folder = Path(options.log_dir or Path("lightning_logs", "tables", options.scale))
     require_writable(str(folder))
     cells_asked = asked_cells(sets, methods, protocol)
-    start = time.perf_counter()
+    start, code = time.perf_counter(), origin()  # before the hours in which files may change
     cells = measure_all(cells_asked, folder)
-    results = results_of(options, protocol, sets, cells, folder)
+    results = {**code, **results_of(options, protocol, sets, cells, folder)}
     results["seconds_total"] = time.perf_counter() - start
     write_results(folder, results)
     write_csv(folder / "results.csv", cells)
@@ -112,14 +113,13 @@ def measure_all(todo: list[Asked], folder: Path) -> list[Cell]:
 def results_of(
     options: TablesOptions, protocol: Protocol, sets: dict[str, Path], cells: list[Cell], folder: Path
 ) -> dict[str, Any]:
-    """All that results.json holds but the seconds."""
-    from recipes.output.hardware import machine, origin
+    """What results.json holds beside the command, the commit and the seconds."""
+    from recipes.output.hardware import machine
 
     summary = summarised(cells)
     rows = {name: [cell for cell in cells if cell.set == name and cell.train_rows] for name in sets}
     return {
         "schema": SCHEMA,
-        **origin(),
         "machine": machine("cpu"),
         "options": asdict(options),
         "protocol": asdict(protocol),

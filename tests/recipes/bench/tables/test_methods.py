@@ -13,9 +13,10 @@ from recipes.bench.tables.search import search
 from recipes.bench.tables.sets import read_split
 
 
+@pytest.mark.filterwarnings("ignore:the search for the parameters ended after")  # of gp, which has half a second
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "xrfm"])
 def test_methods_learn(folder, tiny, method):
-    tiny = replace(tiny, candidates=2, seconds=0.5 if method == "gp" else 5.0)
+    tiny = replace(tiny, candidates=2, seconds=0.5 if method == "gp" else 20.0)
     wave = read_split(folder / "uci/wave.npz", 0, replace(tiny, train_rows=100))
     error = np.abs(METHODS[method](wave, tiny).predict(wave.x_test) * wave.scale + wave.offset - wave.y_test).mean()
     assert error < (8 if method == "boosting" else 4)  # the targets' mean deviation is 6; 40 rows are few for trees
@@ -25,6 +26,9 @@ def test_methods_learn(folder, tiny, method):
     assert fitted.candidates in ({24} if method == "kl" else {None} if method == "gp" else {2})
 
 
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::SyntaxWarning"
+)  # of xrfm's docstrings, when Python first compiles them
 def test_xrfm_learns_or_says_that_it_is_missing(folder, tiny):
     wave = read_split(folder / "uci/wave.npz", 0, tiny)
     try:
@@ -70,7 +74,8 @@ def test_optimizer_gives_its_best_point_when_time_is_up():
         time.sleep(0.01)
         return float((theta**2).sum()), 2 * theta
 
-    best, least = peers.timed_optimizer(0.0)(objective, np.array([3.0]), np.array([[-5.0, 5.0]]))
+    with pytest.warns(UserWarning, match="search for the parameters ended after"):
+        best, least = peers.timed_optimizer(0.0)(objective, np.array([3.0]), np.array([[-5.0, 5.0]]))
     assert (best.tolist(), least) == ([3.0], 9.0)
     best, least = peers.timed_optimizer(10.0)(objective, np.array([3.0]), np.array([[-5.0, 5.0]]))
     assert abs(best[0]) < 1e-3
