@@ -11,6 +11,7 @@ from torchmetrics.functional.regression import mean_absolute_error, mean_squared
 
 STEPS = 100  # of the search for 1/T, which takes about ten
 STEEPEST = 1e4  # the largest 1/T, in units of one over the largest spread of a row's outputs
+FLATTEST = 1e8  # the largest T, in units of that spread
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 
 SCORES = ("balanced_accuracy", "roc_auc", "log_loss", "brier", "calibration_error", "rmse", "mae", "r2")
@@ -33,7 +34,7 @@ def fit_temperature(
 
     Returns:
         T; 1e-4 times the largest spread of a row's outputs if every row is right, because the loss then falls for ever,
-        and infinity, which makes all probabilities equal, if the outputs do not help at all.
+        and 1e8 times, which makes all probabilities equal, if the outputs do not help at all.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
 
@@ -46,8 +47,8 @@ def fit_temperature(
     below = below - below.amax(dim=1, keepdim=True)  # at most 0, so that exp(b below) cannot overflow
     share = torch.ones(len(below), dtype=torch.float64, device=below.device) if weights is None else weights.double()
     share, spread = share / share.sum(), -float(below.min())
-    if spread == 0:
-        return math.inf
+    if spread == 0:  # probabilities are equal, whatever T is
+        return 1.0
     right = float(share @ below.gather(1, labels[:, None]).squeeze(1))
 
     def slopes(b: float) -> tuple[float, float]:  # the first and the second derivative of the loss by b = 1/T
@@ -59,7 +60,7 @@ def fit_temperature(
 
     low, high, b = 0.0, STEEPEST / spread, 1 / spread
     if slopes(low)[0] >= 0:
-        return math.inf
+        return FLATTEST * spread
     if slopes(high)[0] <= 0:
         return 1 / high
     for _ in range(STEPS):

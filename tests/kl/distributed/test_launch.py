@@ -176,6 +176,7 @@ def test_other_processes_than_asked_for(tmp_path):
 # Mistakes and losses
 
 
+@pytest.mark.slow
 def test_wrong_input_is_reported_once(tmp_path):
     code, out = end(start([*FIT, "--data", "user_data:Wrong", "--devices", 2], tmp_path))
     assert (code, out, said(tmp_path)) == (2, "", ["error: data must be there"])

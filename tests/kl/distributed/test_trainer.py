@@ -72,6 +72,7 @@ def around(folder):
     }
 
 
+@pytest.mark.slow
 def test_stopping_sampling_and_noise_are_those_of_one_rank(tmp_path):
     alone = around(tmp_path / "alone")
     ranks = on_ranks(4, around, tmp_path / "shared")

@@ -41,7 +41,12 @@ def budgets():
 
 
 @pytest.mark.parametrize(
-    ("kept", "rows"), [("none", 0), pytest.param("some", 3000, marks=pytest.mark.slow), ("all", 6000)]
+    ("kept", "rows"),
+    [
+        pytest.param("none", 0, marks=pytest.mark.slow),
+        pytest.param("some", 3000, marks=pytest.mark.slow),
+        ("all", 6000),
+    ],
 )
 def test_peak_is_within_the_budget(kept, rows):
     budget = budgets()[kept]

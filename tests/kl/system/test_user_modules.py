@@ -56,6 +56,7 @@ def project(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_commands_find_mine_in_a_folder_with_packages_called_like_ours(project):
     """In a process of its own, where none of kl's packages has been imported."""
     command = [Path(sys.executable).with_name("kl"), "fit", "--kernel", "mine:K", "--bandwidth", 3, "--data", "mine:D"]

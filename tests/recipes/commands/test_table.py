@@ -82,7 +82,16 @@ def test_classes_of_a_table(kl, houses):
     result = kl("predict", found["checkpoint"], "--input", "test.csv", "--output", "out.csv", "--delimiter", "tab")
     assert result.code == 0, result.err
     rows = rows_of("out.csv")
-    assert list(rows[0]) == ["row", "class", "margin", "far", "score_no", "score_yes"]
+    assert list(rows[0]) == [
+        "row",
+        "class",
+        "margin",
+        "far",
+        "score_no",
+        "score_yes",
+        "probability_no",
+        "probability_yes",
+    ]
     wrong = np.mean([row["class"] != quick for row, quick in zip(rows, houses.quick[100:], strict=True)])
     assert wrong == pytest.approx(found["test_error"], abs=1e-9)
     assert wrong < 0.2

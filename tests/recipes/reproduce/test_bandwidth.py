@@ -57,6 +57,7 @@ def only(row):
     return found
 
 
+@pytest.mark.slow
 def test_tiny_scale(kl, tmp_path):
     result = kl("reproduce", "bandwidth", "--scale", "tiny", "--log-dir", "out", "--accelerator", "cpu")
     assert result.code == 0, result.err

@@ -43,6 +43,7 @@ def made(error=0.1, seconds=1.0, n=60_000):
     }
 
 
+@pytest.mark.slow
 def test_tiny_scale(kl, tmp_path):
     result = kl("reproduce", "general", "--scale", "tiny", "--log-dir", "out", "--accelerator", "cpu")
     assert result.code == 0, result.err

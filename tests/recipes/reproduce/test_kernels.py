@@ -56,6 +56,7 @@ def three(gaussian, laplacian, ntk):
     return stacked(made(kernel, *each) for kernel, each in zip(MAIN, (gaussian, laplacian, ntk), strict=True))
 
 
+@pytest.mark.slow
 def test_tiny_scale(kl, tmp_path):
     result = kl("reproduce", "kernels", "--scale", "tiny", "--log-dir", "out", "--accelerator", "cpu")
     assert result.code == 0, result.err

@@ -42,6 +42,7 @@ def test_random_labels(kl, tmp_path):
     assert all(75 < value < 98 for value in chance)  # nothing is learnt from random labels
 
 
+@pytest.mark.slow
 def test_networks(kl, tmp_path):
     result = kl("reproduce", "networks", "--scale", "tiny", "--log-dir", tmp_path)
     assert result.code == 0, result.err

@@ -254,7 +254,7 @@ def log_dir(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        ("noise", ["noise-n", "noise-sweep"]),
+        pytest.param("noise", ["noise-n", "noise-sweep"], marks=pytest.mark.slow),
         ("norm-growth", ["norm-growth", "norm-per-class", "norm-laws", "spectrum"]),
     ],
 )

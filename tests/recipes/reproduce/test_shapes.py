@@ -139,7 +139,11 @@ def test_claims_of_synthetic_2_and_of_runs_that_did_not_fit():
 
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("neighbours", ["neighbours"]), ("synthetic", ["synthetic1", "synthetic2"]), ("geometry", ["geometry"])],
+    [
+        ("neighbours", ["neighbours"]),
+        pytest.param("synthetic", ["synthetic1", "synthetic2"], marks=pytest.mark.slow),
+        ("geometry", ["geometry"]),
+    ],
 )
 def test_tiny_scale(kl, tmp_path, name, figures):
     result = kl("reproduce", name, "--scale", "tiny", "--log-dir", "out", "--accelerator", "cpu")

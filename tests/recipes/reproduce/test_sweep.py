@@ -287,6 +287,7 @@ def test_mistakes(kl, tmp_path, arguments, message):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_loses_one_point_at_most(tmp_path):
     command = [sys.executable, "-m", "recipes", "reproduce", "convergence", "--scale", "tiny", "--accelerator", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
