@@ -70,6 +70,9 @@ def end_with_parent() -> None:
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(INTERVAL)
+        if os.environ.get("LOCAL_RANK") != "0":
+            # The first rank speaks, and would meet a lost rank before it looks if the others ended earlier.
+            time.sleep(2 * INTERVAL)
         try:
             if os.environ.get("LOCAL_RANK") == "0":
                 os.write(2, f"error: the command that started the ranks was killed: {REMEDY}\n".encode())
