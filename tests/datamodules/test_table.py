@@ -378,13 +378,8 @@ def test_a_machine_reports_and_predicts_in_the_targets_unit(tmp_path):
     assert other.in_target_units(scores) is scores
 
 
-def test_german():
-    path = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tables" / "german.csv"
-    for folder in (path, Path("/work/shared/data/tables/german.csv")):
-        path = folder if folder.is_file() else path
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    data = set_up(path, "class")
+def test_german(data_dir):
+    data = set_up(Path(data_dir, "tables", "german.csv"), "class")
     assert (len(data.train_set), len(data.test_set), data.num_features) == (800, 200, 61)
     assert data.test_set.y.sum(0).tolist() == [140, 60]
     found = kl.interpolate(kl.Laplacian(5.0), data.train_set.x, data.train_set.y, ridge=1.0)
