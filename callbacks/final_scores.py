@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
 
 from callbacks.common import Machine
 from callbacks.figures import log_figure
 from callbacks.reliability import reliability_figure
-from callbacks.scores import CHUNK
+from callbacks.scores import outputs_of, val_scores
 from kl.machines.data_facts import facts_of
-from kl.probabilities import classification_scores, fit_temperature, regression_scores
-from kl.rows.rows import RowDataset
+from kl.probabilities import classification_scores, fit_temperature, probabilities, regression_scores
 
 
 class FinalScores(pl.Callback):
@@ -51,7 +48,9 @@ class FinalScores(pl.Callback):
         rows, held = facts.test_set, facts.val_set if facts.validation else None
         if rows is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        outputs = outputs_of(machine, rows)
+        # Without a validation part val/* is of these rows, and other callbacks have their scores already.
+        shared = val_scores(trainer, machine) if rows is facts.val_set else None
+        outputs = outputs_of(machine, rows) if shared is None else shared
         if machine.is_classifier:
             labels = rows.y.argmax(dim=1)
             if held is not None:
@@ -60,17 +59,11 @@ class FinalScores(pl.Callback):
                 self.temperature = machine.data_info.get("temperature")
             self.results = classification_scores(outputs, labels, self.temperature)
             if self.temperature is not None:
-                probabilities = (outputs.double() / self.temperature).softmax(dim=1)
-                log_figure(trainer, "test/reliability", reliability_figure(probabilities, labels))
+                found = probabilities(outputs, self.temperature)
+                log_figure(trainer, "test/reliability", reliability_figure(found, labels))
         else:
             scores = (machine.in_target_units(each).double() for each in (outputs, rows.y))
             self.results = regression_scores(*scores)
         for logger in trainer.loggers:
             values = {f"final/test_{name}": value for name, value in self.results.items()}
             logger.log_metrics(values, trainer.global_step)
-
-
-@torch.no_grad()
-def outputs_of(machine: Machine, rows: RowDataset) -> Tensor:
-    """f at the rows, shape (t, c), on the CPU; called on every rank, because a machine may need all to predict."""
-    return torch.cat([machine(x.to(machine.device)).cpu() for x in rows.x.split(CHUNK)])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from callbacks.common import Machine
 from kl.machines.data_facts import facts_of
+from kl.rows.rows import RowDataset
 
 CHUNK = 4096  # rows at a time
 
@@ -18,6 +19,11 @@ _kept: WeakKeyDictionary[pl.Trainer, tuple[int, ref, Tensor]] = WeakKeyDictionar
 
 
 @torch.no_grad()
+def outputs_of(machine: Machine, rows: RowDataset) -> Tensor:
+    """f at the rows, shape (t, c), on the CPU; called on every rank, because a machine may need all to predict."""
+    return torch.cat([machine(x.to(machine.device)).cpu() for x in rows.x.split(CHUNK)])
+
+
 def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
     """f(x) on the data module's val_set, shape (t, c), on the CPU.
 
@@ -31,7 +37,7 @@ def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
         step, owner, scores = _kept[trainer]
         if step == trainer.global_step and owner() is machine:
             return scores
-    scores = torch.cat([machine(x.to(machine.device)).cpu() for x in rows.x.split(CHUNK)])
+    scores = outputs_of(machine, rows)
     _kept[trainer] = (trainer.global_step, ref(machine), scores)
     return scores
 

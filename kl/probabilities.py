@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_calibration_error
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
@@ -74,6 +75,23 @@ def fit_temperature(
     return 1 / b
 
 
+def probabilities(
+    outputs: Tensor,  # shape: (n, c)
+    temperature: float,
+) -> Tensor:
+    """softmax(v / T), shape (n, c), float64."""
+    return (outputs.double() / temperature).softmax(dim=1)
+
+
+def log_losses(
+    outputs: Tensor,  # shape: (n, c)
+    labels: Tensor,  # shape: (n,)
+    temperature: float,
+) -> Tensor:
+    """-log softmax(v_i / T)_{y_i} of every row, in nats, shape (n,), float64."""
+    return cross_entropy(outputs.double() / temperature, labels, reduction="none")
+
+
 def classification_scores(
     outputs: Tensor,  # shape: (n, c)
     labels: Tensor,  # shape: (n,)
@@ -104,13 +122,13 @@ def classification_scores(
     }
     if temperature is None:
         return found
-    log_p = (v / temperature).log_softmax(dim=1)
-    one_hot = torch.nn.functional.one_hot(labels, c).double()
+    p = probabilities(outputs, temperature)
+    true = one_hot(labels, c).double()
     return {
         **found,
-        "log_loss": -float(log_p.gather(1, labels[:, None]).mean()),
-        "brier": float((log_p.exp() - one_hot).square().sum(dim=1).mean()),
-        "calibration_error": float(multiclass_calibration_error(log_p.exp(), labels, c, n_bins=BINS)),
+        "log_loss": float(log_losses(outputs, labels, temperature).mean()),
+        "brier": float((p - true).square().sum(dim=1).mean()),
+        "calibration_error": float(multiclass_calibration_error(p, labels, c, n_bins=BINS)),
     }
 
 

@@ -16,7 +16,7 @@ from kl.estimators.base import KernelEstimator
 from kl.estimators.labels import kind_of, labels_of
 from kl.kernels import Kernel
 from kl.model import KernelModel
-from kl.probabilities import fit_temperature
+from kl.probabilities import fit_temperature, probabilities
 
 
 class KernelClassifier(ClassifierMixin, KernelEstimator):
@@ -159,4 +159,4 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
                 f"predict_proba needs leave-one-out outputs, which solver={self.solver_!r} does not give: use "
                 "solver='direct' or 'pcg', or sklearn's CalibratedClassifierCV around this estimator"
             )
-        return torch.from_numpy(self._values(X) / self.temperature_).softmax(dim=1).numpy()
+        return probabilities(torch.from_numpy(self._values(X)), self.temperature_).numpy()

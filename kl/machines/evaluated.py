@@ -22,6 +22,7 @@ from kl.machines.checkpoints import (
 from kl.machines.data_facts import DataFacts, TrainingData, facts_of
 from kl.machines.loaders import label_rows
 from kl.metrics import EvaluationMetrics
+from kl.probabilities import probabilities
 from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import RowDataset
 from kl.rows.table import TableEncoding
@@ -86,7 +87,7 @@ class EvaluatedModule(pl.LightningModule):
     ) -> Tensor | None:
         """softmax(f(x) / T), shape (m, c), float64, with the temperature T of `data_info`; None if it has none."""
         temperature = self.data_info.get("temperature")
-        return None if temperature is None else (scores.double() / temperature).softmax(dim=1)
+        return None if temperature is None else probabilities(scores, temperature)
 
     # Training
 

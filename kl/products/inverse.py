@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kl.products.blocks import pad_columns
-from kl.products.triangle import SOLVED_ROWS, LowerTriangle
+from kl.products.triangle import SOLVED_ROWS, LowerTriangle, unit_columns
 
 
 class InverseTriangle:
@@ -66,9 +66,8 @@ class InverseTriangle:
 
         Columns of v are scaled to norm 1 and back, because float32 could not hold columns of every size.
         """
-        size = v.double().norm(dim=0)
-        size = torch.where(size > 0, size, 1.0)
-        width, v = v.shape[1], pad_columns((v / size).to(self._panels[0].dtype))
+        scaled, size = unit_columns(v, self._panels[0].dtype)
+        width, v = v.shape[1], pad_columns(scaled)
         middle = torch.zeros_like(v)
         for columns, panel in zip(self.columns, self._panels, strict=True):
             middle[columns.start :] += panel @ v[columns]

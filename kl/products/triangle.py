@@ -120,9 +120,7 @@ class LowerTriangle:
 
         Columns of rhs are scaled to norm 1 and back, because float32 could not hold columns of every size.
         """
-        size = rhs.double().norm(dim=0)
-        size = torch.where(size > 0, size, 1.0)
-        z = (rhs / size).to(self.rows.dtype)
+        z, size = unit_columns(rhs, self.rows.dtype)
         for columns, panel in zip(self.columns, self.panels, strict=True):
             corner, below = panel.split([columns.stop - columns.start, len(self) - columns.stop])
             z[columns] = torch.linalg.solve_triangular(corner, z[columns], upper=False)
@@ -153,6 +151,16 @@ class LowerTriangle:
         x, z = self.rows[rows], self.rows[columns]
         same = torch.arange(len(x), device=x.data.device) if rows.start == columns.start else None
         return self.kernel.block(x, z, same, self._workspace)
+
+
+def unit_columns(
+    v: Tensor,  # shape: (n, c)
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Columns of v scaled to norm 1, in the dtype; and their norms, 1 for a column of zeros, shape (c,), float64."""
+    size = v.double().norm(dim=0)
+    size = torch.where(size > 0, size, 1.0)
+    return (v / size).to(dtype), size
 
 
 def triangle_bytes(n: int, itemsize: int, side: int = SIDE) -> int:

@@ -6,9 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from kl.probabilities import fit_temperature
+from kl.probabilities import fit_temperature, log_losses
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Losses:
             return cls(*mean_and_error(squared))
         wrong = (scores.argmax(dim=1) != y.argmax(dim=1)).double()
         labels = y.argmax(dim=1)
-        logs = cross_entropy(scores / fit_temperature(scores, labels), labels, reduction="none")
+        logs = log_losses(scores, labels, fit_temperature(scores, labels))
         return cls(*mean_and_error(squared), *mean_and_error(wrong), *mean_and_error(logs))
 
     def by(self, metric: str) -> tuple[float, float]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from datamodules import KernelDataModule
     from kl import Interpolant
-    from kl.exact.leave_one_out import LeaveOneOut
 
 
 @takes(DataOptions, KernelOptions, ExactOptions, ExactSolverOptions, RunOptions, OutputOptions)
@@ -53,7 +52,7 @@ def interpolate(
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.metrics import evaluate_scores
-    from kl.probabilities import SCORES, fit_temperature
+    from kl.probabilities import SCORES, fit_temperature, log_losses
     from kl.system.files import expand_home
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
@@ -93,17 +92,17 @@ def interpolate(
     scale = scale_of(info)
     train = evaluate_scores(solved.fitted, y, None, classifier, scale)
     validated = evaluate_on(datamodule.validation_set, solved, classifier, scale)
-    tested = evaluate_on(datamodule.test_set, solved, classifier, scale)
     left = None if solver.leave_one_out is False else solved.leave_one_out  # a kept solution may have them
-    without: dict[str, float | None] = {"mse": None, "error": None}
+    without: dict[str, float | None] = dict.fromkeys(("mse", "error", "log_loss"))
     if left is not None:
-        without = evaluate_scores(left.predictions, y, None, classifier, scale)
+        without |= evaluate_scores(left.predictions, y, None, classifier, scale)
     if left is not None and classifier:
-        info["temperature"] = fit_temperature(left.predictions.cpu(), datamodule.train_set.y.argmax(dim=1))
-    without["log_loss"] = None if left is None else log_loss_of(left, datamodule, info)
+        predictions, labels = left.predictions.cpu(), datamodule.train_set.y.argmax(dim=1)
+        info["temperature"] = fit_temperature(predictions, labels)
+        without["log_loss"] = float(log_losses(predictions, labels, info["temperature"]).mean())
     if save is not None:
         save_model("save", kl.KernelModel.from_interpolant(solved, info), save)
-    scores = test_scores(datamodule, solved, info)
+    tested = scores_on_test(datamodule, solved, info)
     results: dict[str, Any] = {
         "data": datamodule.name,
         "data_source": datamodule.source,
@@ -120,8 +119,7 @@ def interpolate(
         "loo_log_loss": without["log_loss"],
         "loo_standard_error": left and in_squared_unit(left.standard_error, scale),
         **{f"val_{name}": value for name, value in validated.items()},
-        **{f"test_{name}": value for name, value in tested.items()},
-        **{f"test_{name}": scores.get(name) for name in SCORES},
+        **{f"test_{name}": tested.get(name) for name in ("mse", "error", "error_noisy", *SCORES)},
         "rkhs_norm": solved.rkhs_norm,
         "rkhs_norm_per_class": solved.rkhs_norm_per_class.tolist(),
         "solver": solved.solver,
@@ -139,8 +137,8 @@ def interpolate(
         print_json(results)
         return
     rows = [
-        (name.replace("_", " "), f"{results[name]:.2%}" if name in SHARES else f"{results[name]:.6g}")
-        for name in SHOWN
+        (name.replace("_", " "), form.format(results[name]))
+        for name, form in SHOWN.items()
         if results[name] is not None
     ]
     rows += [(name.replace("_", " "), f"{results[name]:.3g}") for name in ("relative_residual", "jitter", "ridge")]
@@ -157,29 +155,22 @@ def interpolate(
     )
 
 
-def log_loss_of(left: LeaveOneOut, datamodule: KernelDataModule, info: dict[str, Any]) -> float | None:
-    """The log loss of the leave-one-out predictions at their own temperature; None for regression."""
-    from kl.probabilities import classification_scores
-
-    if "temperature" not in info:
-        return None
-    labels = datamodule.train_set.y.argmax(dim=1)
-    return classification_scores(left.predictions.cpu(), labels, info["temperature"])["log_loss"]
-
-
-def test_scores(datamodule: KernelDataModule, solved: Interpolant, info: dict[str, Any]) -> dict[str, float]:
-    """Scores on the clean test rows beside mse and error, in the target's own unit; none without test rows."""
+def scores_on_test(
+    datamodule: KernelDataModule, solved: Interpolant, info: dict[str, Any]
+) -> dict[str, float | None] | dict[str, float]:
+    """All scores on the test rows, in the target's own unit, from one evaluation of f there; none without test rows."""
     from kl.machines.evaluated import scale_of
+    from kl.metrics import evaluate_scores
     from kl.probabilities import classification_scores, regression_scores
 
     rows = datamodule.test_set
     if rows is None:
         return {}
-    outputs = solved.predict(rows.x).cpu()
-    if datamodule.task == "classification":
-        return classification_scores(outputs, rows.y.argmax(dim=1), info.get("temperature"))
-    scale = scale_of(info)
-    return regression_scores(*(each.double() if scale is None else each.double() * scale for each in (outputs, rows.y)))
+    outputs, scale, classifier = solved.predict(rows.x).cpu(), scale_of(info), datamodule.task == "classification"
+    errors = evaluate_scores(outputs, rows.y, rows.y_noisy, classifier, scale)
+    if classifier:
+        return errors | classification_scores(outputs, rows.y.argmax(dim=1), info.get("temperature"))
+    return errors | regression_scores(*(each.double() * (1 if scale is None else scale) for each in (outputs, rows.y)))
 
 
 def in_squared_unit(standard_error: float | None, scale: Tensor | None) -> float | None:
@@ -192,28 +183,28 @@ def in_squared_unit(standard_error: float | None, scale: Tensor | None) -> float
     return standard_error * float(scale.square().mean())
 
 
-SHOWN = (
-    "train_mse",
-    "train_error",
-    "loo_mse",
-    "loo_standard_error",
-    "loo_error",
-    "loo_log_loss",
-    "val_mse",
-    "val_error",
-    "val_error_noisy",
-    "test_mse",
-    "test_error",
-    "test_error_noisy",
-    "test_balanced_accuracy",
-    "test_roc_auc",
-    "test_log_loss",
-    "test_brier",
-    "test_calibration_error",
-    "test_rmse",
-    "test_mae",
-    "test_r2",
-    "rkhs_norm",
-)
-SHARES = [name for name in SHOWN if name.endswith(("_error", "_error_noisy", "_accuracy"))]
-SHARES = [name for name in SHARES if name not in ("loo_standard_error", "test_calibration_error")]
+SHARE, NUMBER = "{:.2%}", "{:.6g}"
+SHOWN = {
+    "train_mse": NUMBER,
+    "train_error": SHARE,
+    "loo_mse": NUMBER,
+    "loo_standard_error": NUMBER,
+    "loo_error": SHARE,
+    "loo_log_loss": NUMBER,
+    "val_mse": NUMBER,
+    "val_error": SHARE,
+    "val_error_noisy": SHARE,
+    "test_mse": NUMBER,
+    "test_error": SHARE,
+    "test_error_noisy": SHARE,
+    "test_balanced_accuracy": SHARE,
+    "test_roc_auc": NUMBER,
+    "test_log_loss": NUMBER,
+    "test_brier": NUMBER,
+    "test_calibration_error": NUMBER,
+    "test_rmse": NUMBER,
+    "test_mae": NUMBER,
+    "test_r2": NUMBER,
+    "rkhs_norm": NUMBER,
+}
+"""The results that the table shows if they are known, and how."""

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from recipes.options.groups import (
     KERNEL_HELP,
+    Bias,
     DataOptions,
+    Degree,
+    Depth,
     OutputOptions,
+    Power,
     RunOptions,
     _in_kernel,
     _in_output,
@@ -39,10 +43,10 @@ class TuneOptions:
     bandwidths: Annotated[
         str, _in_kernel(help="Numbers, or auto: the median distance times 1/8 to 16.", metavar="FLOAT,...|auto")
     ] = "auto"
-    depth: Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")] = None
-    bias: Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")] = None
-    power: Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")] = None
-    degree: Annotated[int | None, _in_kernel(help="Degree of polynomial.")] = None
+    depth: Depth = None
+    bias: Bias = None
+    power: Power = None
+    degree: Degree = None
     ridges: Annotated[
         str, _in_solver(help="Ridges to compare, added to the kernel matrix's diagonal.", metavar="FLOAT,...")
     ] = "0,1e-6,1e-5,1e-4,1e-3,1e-2,0.1,1,10"

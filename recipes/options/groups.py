@@ -40,6 +40,10 @@ Data = Annotated[str, _in_data(help=DATA_HELP, metavar="NAME")]
 DataDir = Annotated[
     str | None, _in_data(help="Folder of downloaded sets; default: $KL_DATA_DIR, else data/.", metavar="DIR")
 ]
+Depth = Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")]
+Bias = Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")]
+Power = Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")]
+Degree = Annotated[int | None, _in_kernel(help="Degree of polynomial.")]
 Accelerator = Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")]
 
 
@@ -111,10 +115,10 @@ class KernelOptions:
     bandwidth: Annotated[
         str | None, _in_kernel(help="A number, or auto: the median distance.  [default: auto]", metavar="FLOAT|auto")
     ] = None
-    depth: Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")] = None
-    bias: Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")] = None
-    power: Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")] = None
-    degree: Annotated[int | None, _in_kernel(help="Degree of polynomial.")] = None
+    depth: Depth = None
+    bias: Bias = None
+    power: Power = None
+    degree: Degree = None
 
 
 @dataclass(frozen=True)

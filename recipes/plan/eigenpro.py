@@ -17,7 +17,7 @@ def plan_eigenpro(machine: KernelMachine, run: PreparedRun) -> RunForecast:
     limit = None if run.memory is None else plan_limit(machine, run, run.memory)
     evaluated, memory = run.datamodule.val_set, machine.memory
     found = estimate_training(machine, run.datamodule.train_set, None if evaluated is None else evaluated.x)
-    setup = run.seconds_reading_data + run.seconds_planning + found["seconds_filling"]
+    setup = run.seconds_spent + found["seconds_filling"]
     each = found["seconds_per_epoch"] + found["seconds_training_error"] + found["seconds_evaluation"]
     exact_seconds = limit["seconds"] if limit else 0.0
     results = {

@@ -14,10 +14,10 @@ def plan_general(machine: GeneralKernelMachine, run: PreparedRun) -> RunForecast
     """Seconds of a run with centres of its own."""
     from kl.estimate import estimate_general
 
-    spent = run.seconds_reading_data + run.seconds_planning
     found = estimate_general(machine, run.datamodule.train_set.x, run.datamodule.num_rows)
     each = found["seconds_per_epoch"] + found["seconds_norm"] + found["seconds_training_error"]
-    return RunForecast({"seconds_planning": spent, **found, "seconds_total": spent + run.epochs * each}, tables)
+    total = run.seconds_spent + run.epochs * each
+    return RunForecast({"seconds_planning": run.seconds_spent, **found, "seconds_total": total}, tables)
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

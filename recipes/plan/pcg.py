@@ -14,7 +14,7 @@ def plan_pcg(machine: ConjugateGradientMachine, run: PreparedRun) -> RunForecast
     """Seconds of a run of conjugate gradients."""
     from kl.exact.cost import pcg_seconds
 
-    memory, data, spent = machine.memory, run.datamodule, run.seconds_reading_data + run.seconds_planning
+    memory, data, spent = machine.memory, run.datamodule, run.seconds_spent
     solve = memory.budget - memory.items["training data, centres and state"]
     x = data.train_set.x.to(run.device)
     parts = pcg_seconds(machine.kernel, x, solve, data.num_outputs, machine.ranks.size)

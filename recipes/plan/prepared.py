@@ -25,6 +25,11 @@ class PreparedRun:
     seconds_reading_data: float
     seconds_planning: float
 
+    @property
+    def seconds_spent(self) -> float:
+        """Seconds until the machine had its parameters, with those of reading the data."""
+        return self.seconds_reading_data + self.seconds_planning
+
 
 @dataclass(frozen=True)
 class RunForecast:
@@ -40,14 +45,12 @@ def plan_memory(machine: TrainedExpansion, run: PreparedRun) -> RunForecast:
     """The plan of a solver without a forecast of its own: its parameters, and the seconds spent so far."""
     from recipes.output.report import readable_seconds
 
-    spent = run.seconds_reading_data + run.seconds_planning
-
     def tables(results: dict[str, Any]) -> list[Table]:
         chosen = [(name.replace("_", " "), f"{value}") for name, value in machine.parameters_chosen.items()]
-        times = [("data and plan", readable_seconds(spent)), ("an epoch", "not predicted for this solver")]
+        times = [("data and plan", readable_seconds(run.seconds_spent)), ("an epoch", "not predicted for this solver")]
         return [("training", ("", ""), [*chosen]), ("predicted time", ("", ""), [*times])]
 
-    return RunForecast({"seconds_planning": spent}, tables)
+    return RunForecast({"seconds_planning": run.seconds_spent}, tables)
 
 
 def described(machine: TrainedExpansion, run: PreparedRun) -> dict[str, Any]:

@@ -44,8 +44,8 @@ MUTANTS = [
     Mutant(
         "the temperature is 1",
         "kl/tuning/losses.py",
-        "scores / fit_temperature(scores, labels)",
-        "scores",
+        "fit_temperature(scores, labels))",
+        "1.0)",
         LOSSES,
     ),
     Mutant(
