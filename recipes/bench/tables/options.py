@@ -15,16 +15,19 @@ class TablesOptions:
     data_dir: DataDir = None
     sets: Annotated[
         str | None,
-        _in_data(help="Sets by name; default: eight small ones, with --scale full all.", metavar="SET,..."),
+        _in_data(help="Sets by name; default: of --scale quick eight small ones, else all.", metavar="SET,..."),
     ] = None
     scale: Annotated[
         str,
         _in_run(
-            help="quick: 2 splits, 1000 training rows at most, about 10 minutes on two cores; full: all splits, 10,000 "
-            "training rows at most, days.",
-            metavar="quick|full",
+            help="quick: 2 splits, 1000 training rows at most, about 10 minutes on two cores; medium: as quick, of all "
+            "sets, with more seconds and test rows, 1.5 hours; full: all splits, 10,000 training rows at most, days.",
+            metavar="quick|medium|full",
         ),
     ] = "quick"
+    splits: Annotated[
+        int | None, _in_run(help="The first so many splits of each set; default: those of --scale.")
+    ] = None
     methods: Annotated[
         str | None,
         _in_run(help="Methods, of kl,svm,ridge,boosting,gp,xrfm; default: all.", metavar="METHOD,..."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SCALES = ("quick", "medium", "full")
 FOLDS = 5
 GP_ROWS = 1000  # training rows beyond which a Gaussian process, of time n^3 a step, is not run
 QUICK_SETS = ("yacht", "autompg", "housing", "energy", "vehicle", "tic-tac-toe", "german", "contraceptive")
@@ -31,9 +32,11 @@ class Protocol:
 
     @classmethod
     def of(cls, scale: str, seed: int = 0) -> Protocol:
-        """The protocol of a scale, quick or full."""
+        """The protocol of a scale, one of `SCALES`."""
         if scale == "full":
             return cls(None, 10_000, None, 24, 600.0, 3600.0, None, seed)
+        if scale == "medium":
+            return cls(2, 1000, 2000, 24, 15.0, 120.0, 1, seed)
         return cls(2, 1000, 400, 24, 8.0, 60.0, 1, seed)
 
     @property

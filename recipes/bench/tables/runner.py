@@ -10,15 +10,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kl.checks import check_one_of, check_seed
+from kl.checks import check_count, check_one_of, check_seed
 from kl.errors import InputError
-from recipes.bench.record import SCALES
 from recipes.bench.tables.cells import DONE, Asked, Cell, keep, kept
 from recipes.bench.tables.methods import METHODS
 from recipes.bench.tables.options import TablesOptions
 from recipes.bench.tables.output import print_results, write_csv
 from recipes.bench.tables.plot import write_figure
-from recipes.bench.tables.protocol import Protocol
+from recipes.bench.tables.protocol import SCALES, Protocol
 from recipes.bench.tables.sets import choose_sets, count_splits, find_sets, task_of
 from recipes.bench.tables.summary import ranked, summarised
 from recipes.bench.tables.worker import Worker
@@ -41,11 +40,12 @@ def run_tables(options: TablesOptions, as_json: bool = False) -> dict[str, Any]:
 
     check_one_of("scale", options.scale, SCALES)
     protocol = Protocol.of(options.scale, check_seed("seed", options.seed))
+    splits = protocol.splits if options.splits is None else check_count("splits", options.splits)
     methods = choose_methods(options.methods)
     sets = choose_sets(find_sets(options.data_dir), options.sets, options.scale)
     folder = Path(options.log_dir or Path("lightning_logs", "tables", options.scale))
     require_writable(str(folder))
-    cells_asked = asked_cells(sets, methods, protocol)
+    cells_asked = asked_cells(sets, methods, protocol, splits)
     start, code = time.perf_counter(), origin()  # before the hours in which files may change
     cells = measure_all(cells_asked, folder)
     results = {**code, **results_of(options, protocol, sets, cells, folder)}
@@ -73,13 +73,13 @@ def choose_methods(asked: str | None) -> list[str]:
     return names
 
 
-def asked_cells(sets: dict[str, Path], methods: list[str], protocol: Protocol) -> list[Asked]:
-    """All cells, the methods of a split one after the other."""
-    splits = {name: min(count_splits(path), protocol.splits or count_splits(path)) for name, path in sets.items()}
+def asked_cells(sets: dict[str, Path], methods: list[str], protocol: Protocol, most: int | None) -> list[Asked]:
+    """The cells of the first `most` splits of each set, None of all: the methods of a split one after the other."""
+    counts = {name: count_splits(path) for name, path in sets.items()}
     return [
         Asked(name, str(path), split, method, protocol)
         for name, path in sets.items()
-        for split in range(splits[name])
+        for split in range(counts[name] if most is None else min(counts[name], most))
         for method in methods
     ]
 

@@ -46,6 +46,8 @@ def test_a_run_and_its_resumption(kl, folder, monkeypatch, caplog):
     assert again["summary"][-1]["failures"] == 1
     assert dict(zip(again["ranks"]["methods"], again["ranks"]["mean_ranks"], strict=True))["ridge"] >= 1.5
     assert "7 of 8 fits are in out" in caplog.text
+    first = json.loads(kl(*run, "--splits", "1", "--json").out)
+    assert [(cell["set"], cell["split"]) for cell in first["cells"]] == [*(("wave", 0),) * 2, *(("halves", 0),) * 2]
     said = kl(*run)
     assert said.code == 0
     assert len(asked) == 2  # what failed is tried again
@@ -65,7 +67,8 @@ def test_a_run_in_its_own_process(kl, folder):
         (["--sets", "wave,wine"], ["sets must be of wave, halves", "'wine'"]),
         ([], ["got 'yacht', which --scale quick takes"]),
         (["--sets", "wave", "--methods", "kl,forest"], ["methods must be of kl, svm, ridge", "'forest'"]),
-        (["--sets", "wave", "--scale", "huge"], ["scale must be one of quick, full", "'huge'"]),
+        (["--sets", "wave", "--scale", "huge"], ["scale must be one of quick, medium, full", "'huge'"]),
+        (["--sets", "wave", "--splits", "0"], ["splits must be", "got 0"]),
         (["--sets", "wave", "--seed", "-1"], ["seed"]),
         (["--sets", "wave", "--log-dir", "/proc/no"], ["log_dir must be a folder that can be written"]),
         (["--data-dir", "nowhere"], ["data_dir must be a folder with uci/NAME.npz", "nowhere", "give --data-dir"]),
