@@ -22,7 +22,7 @@ from kl.tuning.scoring import Scored
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the content of a file, and of how scores are computed
+VERSION = 2  # of the content of a file, and of how scores are computed
 
 
 class Kept:
@@ -91,7 +91,9 @@ def _read(values: dict[str, Any]) -> Scored:
     losses = values["losses"]
     if set(losses) != {each.name for each in fields(Losses)}:
         raise ValueError("it lacks losses")
-    numbers: dict[str, Any] = {name: None if value is None else float(value) for name, value in losses.items()}
+    outputs = tuple(float(value) for value in losses["output_mse"])
+    single = {name: value for name, value in losses.items() if name != "output_mse"}
+    numbers: dict[str, Any] = {name: None if value is None else float(value) for name, value in single.items()}
     if not math.isfinite(float(values["ridge"])) or not math.isfinite(float(losses["mse"])):
         raise ValueError("it holds a number that is not finite")
-    return Scored(float(values["ridge"]), Losses(**numbers), float(values["rkhs_norm"]))
+    return Scored(float(values["ridge"]), Losses(**numbers, output_mse=outputs), float(values["rkhs_norm"]))

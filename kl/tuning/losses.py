@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ class Losses:
 
     mse: float
     mse_standard_error: float
+    output_mse: tuple[float, ...]
+    """The mean squared error of each output; their mean is `mse`."""
     error: float | None = None
     error_standard_error: float | None = None
     log_loss: float | None = None
@@ -29,18 +31,18 @@ class Losses:
         classes: bool,
     ) -> Losses:
         """The losses of the outputs; `classes` says whether the targets are one-hot rows."""
-        squared = (scores - y).square().mean(dim=1)
+        squared = (scores - y).square()
+        mse = (*mean_and_error(squared.mean(dim=1)), tuple(squared.mean(dim=0).tolist()))
         if not classes:
-            return cls(*mean_and_error(squared))
+            return cls(*mse)
         wrong = (scores.argmax(dim=1) != y.argmax(dim=1)).double()
         labels = y.argmax(dim=1)
         logs = log_losses(scores, labels, fit_temperature(scores, labels))
-        return cls(*mean_and_error(squared), *mean_and_error(wrong), *mean_and_error(logs))
+        return cls(*mse, *mean_and_error(wrong), *mean_and_error(logs))
 
     def by(self, metric: str) -> tuple[float, float]:
         """The mean and the standard error of "mse", "error" or "log_loss"."""
-        values = asdict(self)
-        return values[metric], values[f"{metric}_standard_error"]
+        return getattr(self, metric), getattr(self, f"{metric}_standard_error")
 
 
 def mean_and_error(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
+from kl.checks import check_positive
+from kl.errors import InputError
 from kl.kernels.kernel import Kernel
 
 
@@ -19,6 +22,7 @@ class TuningPoint:
         score: the mean loss that candidates are ranked by.
         standard_error: of the score, over rows, as if rows were independent; NaN for one row.
         mse: mean squared error over rows and outputs, in the square of the targets' units.
+        output_mse: the mean squared error of each output, of which `mse` is the mean.
         error: the fraction of rows whose largest output is not at their class; None for regression.
         log_loss: mean of -log softmax(f(x) / T) at the class, T fitted to the same outputs; None for regression.
         rkhs_norm: |f|_H of the function on all rows of the stage, none left out.
@@ -38,6 +42,7 @@ class TuningPoint:
     score: float
     standard_error: float
     mse: float
+    output_mse: tuple[float, ...]
     error: float | None
     log_loss: float | None
     rkhs_norm: float
@@ -90,6 +95,34 @@ class Tuning:
     def ranked(self) -> list[TuningPoint]:
         """The points of the stage that decided, the best first."""
         return ranked([each for each in self.points if each.stage == self.stage])
+
+    def in_units(self, scale: Sequence[float]) -> Tuning:
+        """The same choice, with squared errors in the square of the units in which an output of 1 is `scale`.
+
+        The targets of output j were divided by scale_j for `kl.tune`, so that every output counts alike in the score.
+        Then mse = mean_j scale_j^2 output_mse_j; where the score is an mse, it is multiplied by mean_j scale_j^2, and so
+        is its standard error: of one output the score remains the mse. Norms are of the divided targets.
+
+        Args:
+            scale: positive numbers, one an output.
+
+        Raises:
+            InputError: there are fewer or more numbers than outputs, or one is not above 0.
+        """
+        outputs = len(self.best.output_mse)
+        if len(scale) != outputs:
+            raise InputError(f"scale must hold a number for each of {outputs} output(s); got {len(scale)}")
+        squares = [check_positive("scale", each) ** 2 for each in scale]
+        factor = fmean(squares) if self.metric == "mse" else 1.0
+
+        def converted(point: TuningPoint) -> TuningPoint:
+            output_mse = tuple(a * b for a, b in zip(point.output_mse, squares, strict=True))
+            score, standard_error = point.score * factor, point.standard_error * factor
+            return replace(
+                point, score=score, standard_error=standard_error, mse=fmean(output_mse), output_mse=output_mse
+            )
+
+        return replace(self, points=tuple(converted(each) for each in self.points), best=converted(self.best))
 
 
 def ranked(points: Sequence[TuningPoint]) -> list[TuningPoint]:

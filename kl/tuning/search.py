@@ -148,6 +148,7 @@ def points_of(found: Iterable[tuple[Kernel, list[Scored]]], metric: str, rows: i
             each.ridge,
             *each.losses.by(metric),
             each.losses.mse,
+            each.losses.output_mse,
             each.losses.error,
             each.losses.log_loss,
             each.rkhs_norm,

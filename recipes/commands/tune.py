@@ -92,6 +92,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     """
     import kl
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+    from kl.machines.evaluated import describe_data, scale_of
     from kl.system.memory import peak_memory
     from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
     from recipes.output.report import print_json
@@ -136,7 +137,10 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory)
     if isinstance(found, NoLimit):
         raise found.reason
-    test = evaluate_on(datamodule.test_set, found.solution, datamodule.task == "classification")
+    scale = scale_of(describe_data(datamodule))
+    if scale is not None:
+        tuning = tuning.in_units(scale.tolist())
+    test = evaluate_on(datamodule.test_set, found.solution, datamodule.task == "classification", scale)
     results = tuning_results(tuning, datamodule, by, vars(data) | vars(options) | vars(run)) | {
         **{f"test_{name}": value for name, value in test.items()},
         "rkhs_norm": found.solution.rkhs_norm,

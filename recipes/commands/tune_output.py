@@ -48,7 +48,7 @@ def tuning_results(tuning: Tuning, datamodule: KernelDataModule, by: str, option
 
 def point_values(point: TuningPoint) -> dict[str, Any]:
     """A candidate as plain values."""
-    names = ("ridge", "score", "standard_error", "mse", "error", "log_loss", "rkhs_norm", "rows", "stage")
+    names = ("ridge", "score", "standard_error", "mse", "output_mse", "error", "log_loss", "rkhs_norm", "rows", "stage")
     return {**kernel_results(point.kernel), **{name: getattr(point, name) for name in names}}
 
 
@@ -86,7 +86,7 @@ def fit_options(kernel: Kernel, ridge: float, data_options: dict[str, Any]) -> d
 def as_csv(points: list[dict[str, Any]]) -> str:
     """The candidates as CSV, one a line; what does not apply is empty."""
     text = io.StringIO()
-    fields = [name for name in points[0] if name != "kernel_parameters"]
+    fields = [name for name in points[0] if name not in ("kernel_parameters", "output_mse")]
     writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(points)

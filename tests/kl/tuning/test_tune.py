@@ -387,3 +387,30 @@ def test_a_budget_that_nothing_fits_is_refused():
     with pytest.raises(kl.MemoryBudgetError, match="of 30 rows needs"):
         kl.tune(x, y, subsample=30, memory=40000)
     assert kl.tune(ONE, ONE, by=(ONE, ONE), ridges=[0.0], bandwidths=[1.0]).best.mse == pytest.approx(0, abs=1e-20)
+
+
+def test_in_units_converts_squared_errors_alone():
+    x = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    y = torch.cat([x.sin(), x.square()], dim=1)
+    y = y / y.std(dim=0)
+    tuning = kl.tune(x, y, kernels="gaussian", bandwidths=[0.5, 2.0], ridges=[1e-3, 0.1])
+    own = tuning.in_units([10.0, 0.5])
+    for before, after in zip(tuning.points, own.points, strict=True):
+        assert after.output_mse == pytest.approx((100 * before.output_mse[0], 0.25 * before.output_mse[1]))
+        assert after.mse == pytest.approx(sum(after.output_mse) / 2)
+        assert after.score == pytest.approx(50.125 * before.score)
+        assert after.standard_error == pytest.approx(50.125 * before.standard_error)
+        assert (after.kernel, after.rkhs_norm) == (before.kernel, before.rkhs_norm)
+    assert own.points.index(own.best) == tuning.points.index(tuning.best)
+    assert tuning.best.mse == pytest.approx(sum(tuning.best.output_mse) / 2)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [([1.0], "scale must hold a number for each of 2 output"), ([1.0, 0.0], "scale must be")],
+)
+def test_in_units_of_wrong_scales(scale, message):
+    x = torch.linspace(0, 1, 10)[:, None]
+    tuning = kl.tune(x, torch.cat([x, -x], dim=1), kernels="gaussian", bandwidths=[1.0], ridges=[1e-3])
+    with pytest.raises(kl.InputError, match=message):
+        tuning.in_units(scale)

@@ -189,3 +189,23 @@ def test_a_model_from_before_tables_predicts(kl):
     results = [kl("predict", name, "--input", "x.npz", "--output", "-") for name in ("d.ckpt", "old.ckpt")]
     assert results[0].code == 0
     assert results[0].out == results[1].out
+
+
+@pytest.mark.parametrize("target", ["price", "price,tax"])
+def test_kl_tune_reports_squared_errors_in_the_targets_unit(kl, houses, target):
+    """As `kl interpolate` does with the same kernel, bandwidth and ridge."""
+    houses.assign(tax=houses.price / 7 + houses.area).to_csv("houses.csv", index=False)
+    data = ("--data", "csv:houses.csv", "--target", target, "--drop", "quick" + (",tax" if target == "price" else ""))
+    result = kl("tune", *data, "--kernels", "gaussian", "--bandwidths", "1,4", "--ridges", "1e-3,0.1", "--name", "t")
+    assert result.code == 0, result.err
+    found = json.loads(Path("lightning_logs/tune/t/results.json").read_text())
+    exact = json.loads(kl("interpolate", "--config", "lightning_logs/tune/t/config.yaml", "--json").out)
+    best = found["best"]
+    assert best["mse"] == pytest.approx(exact["loo_mse"], rel=1e-6)
+    assert 0 < best["standard_error"] < best["mse"]
+    assert found["test_mse"] == pytest.approx(exact["test_mse"], rel=1e-6)
+    assert f"mse {found['test_mse']:.3e}" in result.out
+    assert f"{best['mse']:.3e}" in result.out
+    assert [each["score"] for each in found["points"]].index(best["score"]) == found["points"].index(best)
+    if target == "price":
+        assert best["score"] == pytest.approx(best["mse"])
