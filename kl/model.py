@@ -18,6 +18,7 @@ from kl.machines.data_facts import DataFacts
 from kl.machines.evaluated import require_description
 from kl.machines.machine import machine_part
 from kl.machines.state import StatefulExpansion
+from kl.rows.root import require_root
 from kl.system.saved import save_values
 
 LEVELS = 256  # values of a byte
@@ -39,6 +40,7 @@ class KernelModel(StatefulExpansion):
         alpha: weights, shape (p, c), float64.
         centers: z_1..z_p less `origin`, shape (p, d).
         origin: what is subtracted from every x, shape (d,).
+        root: M^(1/2) of a learnt metric, or None; see `kl.machines.expansion.KernelExpansion`.
 
     Raises:
         InputError: precision is neither "high" nor "medium".
@@ -70,7 +72,7 @@ class KernelModel(StatefulExpansion):
             )
         machine._settle()
         model = cls(machine.kernel, machine.precision)
-        return model._take(machine.alpha.detach(), machine.centers, machine.origin, machine.data_info)
+        return model._take(machine.alpha.detach(), machine.centers, machine.origin, machine.data_info, machine.root)
 
     @classmethod
     def from_interpolant(cls, solution: Interpolant, data_info: dict[str, Any] | None = None) -> Self:
@@ -96,11 +98,12 @@ class KernelModel(StatefulExpansion):
         centers: Tensor,  # shape: (p, d)
         origin: Tensor,  # shape: (d,)
         data_info: dict[str, Any],
+        root: Tensor | None = None,  # shape: (d,) or (d, d)
     ) -> Self:
         self.alpha = torch.nn.Parameter(alpha, requires_grad=False)
         self.register_buffer("centers", centers)
         self.register_buffer("origin", origin)
-        self.data_info = data_info
+        self.data_info, self.root = data_info, root
         self._centers_changed()
         return self
 
@@ -127,6 +130,8 @@ class KernelModel(StatefulExpansion):
         if levels:
             extra["levels"], centers = levels, (centers * levels).round_().to(torch.uint8)
         state = {"alpha": self.alpha.detach().cpu(), "centers": centers, "origin": self.origin.cpu()}
+        if self.root is not None:
+            state["root"] = self.root.cpu()
         save_values(
             path, {"state_dict": {k: v.contiguous().clone() for k, v in state.items()}, "kernel_machine": extra}
         )
@@ -168,11 +173,14 @@ class KernelModel(StatefulExpansion):
         dtype = state["centers"].dtype
         shapes = {"alpha": ((p, c), torch.float64), "centers": ((p, d), dtype), "origin": ((d,), dtype)}
         expected = {name: torch.empty(shape, dtype=kind, device="meta") for name, (shape, kind) in shapes.items()}
+        if "root" in state:
+            require_root(state["root"], d)
+            expected["root"] = torch.empty(state["root"].shape, dtype=torch.float64, device="meta")
         require_state(state, expected)
         with faults_in("kernel or precision"):
             model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
         model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # a kernel that was given must be the file's
-        return model._take(state["alpha"], state["centers"], state["origin"], info)
+        return model._take(state["alpha"], state["centers"], state["origin"], info, state.get("root"))
 
 
 def levels_of(

@@ -73,6 +73,7 @@ FLOORS = {
         "testing",
         "estimators tuning estimate",
         "features",
+        "solve",
         "general",
         "eigenpro",
         "model",

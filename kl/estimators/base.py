@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
 from kl.errors import InputError
-from kl.estimators.solve import Problem, Solution, solve
+from kl.solve import Problem, Solution, solve
 from kl.kernels import Kernel, build_kernel
 from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel

@@ -16,6 +16,7 @@ from kl.products.blocks import kernel_matmul
 from kl.products.differentiable import ExportedMachine, differentiable_matmul, plain_rows
 from kl.rows.dense import require_dense
 from kl.rows.encoding import require_encoded
+from kl.rows.root import under_root
 from kl.rows.rows import PRECISIONS, Rows
 
 # Share of the largest score that the rounding of float32 kernel values may change; above it f(x) is taken in float64.
@@ -36,6 +37,8 @@ class KernelExpansion(EvaluatedModule):
         alpha: weights, shape (p, c), float64, in the order of `centers`; absent before training or loading.
         centers: z_1..z_p less `origin`, shape (p, d).
         origin: what is subtracted from every x, shape (d,); not 0 only for shift-invariant kernels.
+        root: M^(1/2) of a learnt metric M, float64, shape (d, d), or of a diagonal one shape (d,): the kernel is of
+            (x - origin) M^(1/2), and so are the centres. None where there is no metric.
         ranks: the ranks that share the centres, each with its rows of `alpha` and `centers`; one rank by default.
         data_info: the description of the training data (`kl.machines.evaluated.describe_data`).
         eval_metrics: val/* or test/* of the last pass over validation or test data.
@@ -44,6 +47,7 @@ class KernelExpansion(EvaluatedModule):
     alpha: torch.nn.Parameter
     centers: Tensor
     origin: Tensor
+    root: Tensor | None
     _rows: Rows | None = None  # the centres with their norms, made when they are needed
 
     def __init__(self, kernel: Kernel, precision: str = "high") -> None:
@@ -52,6 +56,14 @@ class KernelExpansion(EvaluatedModule):
             raise InputError(f"precision must be high or medium; got {precision!r}")
         self.kernel, self.precision = kernel, precision
         self.ranks = Ranks()
+        self.register_buffer("root", None)
+
+    def placed(
+        self,
+        x: Tensor,  # shape: (m, d)
+    ) -> Tensor:
+        """What the kernel is computed on, (x - origin) M^(1/2), in the dtype of the centres, shape (m, d)."""
+        return under_root(x.to(self.centers) - self.origin, self.root)
 
     def forward(
         self,
@@ -77,10 +89,14 @@ class KernelExpansion(EvaluatedModule):
             )
         require_encoded(x, self.data_info.get("encoding", {}).get("origin"))
         centers, weights = self._own_share()
-        x = x.to(self.centers) - self.origin
+        x = self.placed(x)
         if x.requires_grad and torch.is_grad_enabled():
             return self._differentiable(x, centers, weights)
-        rows = Rows.of(x, like=centers)
+        return self._values_at(Rows.of(x, like=centers))
+
+    def _values_at(self, rows: Rows) -> Tensor:
+        """f at rows that are placed as the centres are, shape (m, c)."""
+        centers, weights = self._own_share()
         scores = self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, weights))
         if self._is_coarse(scores, rows, centers, weights):
             exact = kernel_matmul(self.kernel, rows.double(), centers.double(), weights)
@@ -107,7 +123,7 @@ class KernelExpansion(EvaluatedModule):
         """sum_j K(x_i, z_j), shape (m,), small for an x far from all centres; call it on all ranks with the same x."""
         self._require_fitted()
         centers, weights = self._own_share()
-        rows = Rows.of(x.to(self.centers) - self.origin, like=centers)
+        rows = Rows.of(self.placed(x), like=centers)
         ones = weights.new_ones(len(weights), 1)
         return self.ranks.all_reduce_sum(kernel_matmul(self.kernel, rows, centers, ones))[:, 0]
 
@@ -142,13 +158,13 @@ class KernelExpansion(EvaluatedModule):
             )
         rows = self._center_rows
         probed = rows[:PROBED]
-        if self._is_coarse(self(probed.data + self.origin), probed, rows, self.alpha.detach()):
+        if self._is_coarse(self._values_at(probed), probed, rows, self.alpha.detach()):
             log.warning(
                 "the exported machine computes in %s, too coarse for these weights, which are large and cancel: its "
                 "values will differ from the machine's. Train with a ridge or a smaller bandwidth",
                 str(rows.data.dtype).removeprefix("torch."),
             )
-        return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded).eval()
+        return ExportedMachine(self.kernel, rows.data, self.origin, self.alpha, rows.rounded, self.root).eval()
 
     def _own_share(self) -> tuple[Rows, Tensor]:
         """The centres whose kernel values this rank sums, and their weights."""

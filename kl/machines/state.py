@@ -128,6 +128,7 @@ class StatefulExpansion(KernelExpansion):
         self._load_extra_state(extra, state, resuming=False)
         for name in self._kept_in_checkpoints:
             setattr(self, name, torch.empty_like(state[name], device="cpu"))  # the dtypes of the state
+        self.root = torch.empty_like(state["root"], device="cpu") if "root" in state else None
 
     def _kernel_of(self, config: dict[str, Any], resuming: bool) -> Kernel:
         """The kernel of a checkpoint or state; its classes are kl's or those of this machine's own kernel."""
@@ -143,7 +144,10 @@ class StatefulExpansion(KernelExpansion):
 
     def _has_same_meaning(self, state: dict[str, Tensor]) -> bool:
         """Whether this machine's tensors that say what the weights mean equal those of a state."""
-        return all(is_same(getattr(self, name), state[name]) for name in self._kept_in_checkpoints)
+        if (self.root is None) != ("root" not in state):
+            return False
+        names = self._kept_in_checkpoints if self.root is None else (*self._kept_in_checkpoints, "root")
+        return all(is_same(getattr(self, name), state[name]) for name in names)
 
     def _centers_changed(self) -> None:
         """Forget what is computed from the centres and therefore not part of a state."""

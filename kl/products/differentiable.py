@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from kl.errors import KLError
 from kl.kernels.kernel import Kernel
 from kl.rows.pair import Pair
+from kl.rows.root import under_root
 from kl.rows.rows import Rows
 
 # Methods that overwrite a tensor's shape or its place in the graph, not its values.
@@ -96,20 +97,31 @@ class ExportedMachine(nn.Module):
         origin: shape (d,).
         weights: alpha, shape (p, c).
         rounded: whether features are rounded to bfloat16 (precision "medium").
+        root: M^(1/2) of the machine's metric, see `kl.rows.root.under_root`; None if it has none.
     """
 
     centers: Tensor
     origin: Tensor
+    root: Tensor | None
     sq_norm: Tensor
     weights: Tensor
 
-    def __init__(self, kernel: Kernel, centers: Tensor, origin: Tensor, weights: Tensor, rounded: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        centers: Tensor,
+        origin: Tensor,
+        weights: Tensor,
+        rounded: bool = False,
+        root: Tensor | None = None,
+    ) -> None:
         super().__init__()
         rows = plain_rows(centers.detach().clone())
         self.kernel, self.rounded = kernel, rounded
         self.register_buffer("centers", rows.data)
         self.register_buffer("sq_norm", rows.sq_norm)
         self.register_buffer("origin", origin.detach().clone())
+        self.register_buffer("root", None if root is None else root.detach().clone())
         self.register_buffer("weights", weights.detach().to(centers.dtype, copy=True))
 
     def forward(
@@ -117,6 +129,6 @@ class ExportedMachine(nn.Module):
         x: Tensor,  # shape: (m, d), in the dtype of the centres
     ) -> Tensor:
         """f(x), shape (m, c)."""
-        x = x - self.origin
+        x = under_root(x - self.origin, self.root)
         x = x.bfloat16().to(x.dtype) if self.rounded else x
         return plain_matmul(self.kernel, plain_rows(x), Rows(self.centers, self.sq_norm), self.weights)

@@ -85,7 +85,7 @@ def _check_fit(machine: TrainedExpansion, trainer: pl.Trainer, y: Tensor) -> Non
 
 def _check_prediction(machine: TrainedExpansion, x: Tensor) -> None:
     centers, alpha = machine.centers.double(), machine.alpha.detach().double()
-    kernel_values = machine.kernel((x - machine.origin).double(), centers)
+    kernel_values = machine.kernel(machine.placed(x).double(), centers)
     wanted, got = kernel_values @ alpha, machine(x).double()
     rounding = 1e-4 * float(kernel_values.abs().max()) * float(alpha.abs().sum(dim=0).max())
     off = float((got - wanted).abs().max())

@@ -16,6 +16,7 @@ from user_kernels import Cauchy
 import kl as kernel_learning
 from datamodules import DigitsDataModule
 from kl import Gaussian, KernelMachine, KernelModel, Laplacian, Polynomial
+from kl.machines.data_facts import DataFacts
 from kl.machines.evaluated import describe_data
 from kl.model import levels_of
 
@@ -49,6 +50,35 @@ def test_an_interpolant_predicts(ridge, away, tmp_path):
         solution.predict(z[:, :2])
     with pytest.raises(kernel_learning.InputError, match="finite"):
         solution.predict(z * float("nan"))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3)])
+def test_a_metric_goes_with_the_function(shape, tmp_path):
+    """f(x) = sum_i alpha_i K(x M^(1/2), x_i M^(1/2)), in every form of the model."""
+    x, y, z = draw(60, 3), draw(60, 2, seed=1).double(), draw(20, 3, seed=2)
+    root = draw(*shape, seed=3).double()
+    root = root.abs() if len(shape) == 1 else root @ root.T
+    dense = torch.diag(root) if len(shape) == 1 else root
+    placed = (x.double() @ dense).float()
+    solution = kernel_learning.interpolate(Laplacian(2.0), placed, y)
+    expected = exact_values(placed, y, (z.double() @ dense).float())
+    info = DataFacts(name="arrays", task="regression").description(x, y)
+    model = KernelModel(Laplacian(2.0))._take(solution.alpha, placed, torch.zeros(3), info, root)
+    model.save(tmp_path / "model.ckpt")
+    loaded = kernel_learning.load_machine(tmp_path / "model.ckpt")
+    fresh = KernelModel(Laplacian(2.0))
+    fresh.load_state_dict(model.state_dict())
+    for each in (model, loaded, fresh, pickle.loads(pickle.dumps(model)), KernelModel.from_machine(loaded)):
+        assert torch.equal(each.root, root)
+        np.testing.assert_allclose(each(z), expected, atol=1e-4)
+    np.testing.assert_allclose(model.export_module()(z), expected, atol=1e-4)
+    step = 1e-3 * draw(20, 3, seed=4)
+    moving = z.clone().requires_grad_()
+    model(moving).sum().backward()
+    change = exact_values(placed, y, ((z + step).double() @ dense).float()) - expected
+    assert float((moving.grad * step).sum()) == pytest.approx(change.sum(), rel=0.05, abs=1e-5)
+    fresh.load_state_dict(KernelModel.from_interpolant(solution).state_dict())
+    assert fresh.root is None
 
 
 @pytest.mark.parametrize("kernel", [Gaussian(5.0), Gaussian(100.0), Polynomial(degree=4, bias=1.0)])
@@ -160,6 +190,9 @@ CHANGES = {
     "an unknown tensor": (lambda state, extra: state.update(more=state["alpha"]), "it has the unknown more"),
     "no levels": (lambda state, extra: extra.pop("levels"), "its kernel_machine has no levels"),
     "levels of 0": (lambda state, extra: extra.update(levels=0.0), r"its centers must|dtype|dense tensor"),
+    "a root of others": (lambda state, extra: state.update(root=torch.ones(3).double()), "its root of a metric must"),
+    "a root that is no number": (lambda state, extra: state.update(root=torch.tensor(2.0)), r"got shape \(\)"),
+    "a single root": (lambda state, extra: state.update(root=torch.ones(64)), "its root must have"),
     "levels below 0": (lambda state, extra: extra.update(levels=-1.0), "its levels must be 0, or above 0"),
     "a foreign kernel": (lambda state, extra: extra.update(kernel={"kernel": "os:system"}), "its kernel or precision"),
     "a foreign kind": (lambda state, extra: extra.update(kind="interpolate"), "must hold one of .*KernelMachine"),

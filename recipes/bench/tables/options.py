@@ -25,9 +25,9 @@ class TablesOptions:
             metavar="quick|medium|full",
         ),
     ] = "quick"
-    splits: Annotated[
-        int | None, _in_run(help="The first so many splits of each set; default: those of --scale.")
-    ] = None
+    splits: Annotated[int | None, _in_run(help="The first so many splits of each set; default: those of --scale.")] = (
+        None
+    )
     methods: Annotated[
         str | None,
         _in_run(help="Methods, of kl,svm,ridge,boosting,gp,xrfm; default: all.", metavar="METHOD,..."),

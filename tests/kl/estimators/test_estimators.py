@@ -328,10 +328,10 @@ def test_wrong_rows():
 
 
 def test_auto_takes_eigenpro_beyond_the_rows_of_exact_solvers(monkeypatch):
-    import kl.estimators.solve
+    import kl.solve
 
-    monkeypatch.setattr(kl.estimators.solve, "choose_solver", lambda *_: "pcg")
+    monkeypatch.setattr(kl.solve, "choose_solver", lambda *_: "pcg")
     X, y = draw()
     assert KernelRegressor().fit(X, y).solver_ == "pcg"
-    monkeypatch.setattr(kl.estimators.solve, "PCG_ROWS", 10)
+    monkeypatch.setattr(kl.solve, "PCG_ROWS", 10)
     assert KernelRegressor().fit(X, y).solver_ == "eigenpro"
