@@ -15,13 +15,13 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
 from kl.errors import InputError
-from kl.solve import Problem, Solution, solve
 from kl.kernels import Kernel, build_kernel
 from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel
 from kl.rkhs import evaluate
 from kl.rows.encoding import FeatureEncoding
 from kl.rows.table import TableEncoding
+from kl.solve import Problem, Solution, solve
 
 
 class KernelEstimator(BaseEstimator):

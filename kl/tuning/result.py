@@ -100,8 +100,9 @@ class Tuning:
         """The same choice, with squared errors in the square of the units in which an output of 1 is `scale`.
 
         The targets of output j were divided by scale_j for `kl.tune`, so that every output counts alike in the score.
-        Then mse = mean_j scale_j^2 output_mse_j; where the score is an mse, it is multiplied by mean_j scale_j^2, and so
-        is its standard error: of one output the score remains the mse. Norms are of the divided targets.
+        Then mse = mean_j scale_j^2 output_mse_j. Where the score is an mse, the score and its standard error are
+        multiplied by mean_j scale_j^2, so that of one output the score remains the mse. Norms are of the divided
+        targets.
 
         Args:
             scale: positive numbers, one an output.
