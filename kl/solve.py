@@ -54,7 +54,7 @@ class Solution:
     """A fitted function and how it was found."""
 
     kernel: Kernel
-    centers: Tensor  # shape: (u, d)
+    centers: Tensor  # the rows, not placed by the root, shape: (u, d)
     alpha: Tensor  # float64, shape: (u, c)
     rkhs_norm: float
     relative_residual: float
@@ -62,6 +62,8 @@ class Solution:
     solver: str
     left_out: Tensor | None
     """f at each distinct row, fitted without that row, shape (u, c); None where the solver does not give it."""
+    root: Tensor | None = None
+    """M^(1/2) of a learnt metric (`kl.rows.root`), by which centres and rows are placed; None where there is none."""
 
 
 def solve(
@@ -93,12 +95,7 @@ def solve(
         MemoryBudgetError: the solver does not fit the memory.
         DivergenceError: EigenPro diverges.
     """
-    check_one_of("solver", solver, SOLVERS)
-    (u, d), c = problem.x.shape, problem.y.shape[1]
-    if solver == "auto":
-        budget = parse_memory(memory, problem.x.device)
-        solver = choose_solver("auto", u, d, c, budget, problem.x.device)
-        solver = "eigenpro" if solver == "pcg" and u > PCG_ROWS else solver
+    solver = chosen_solver(problem, solver, memory)
     if solver == "eigenpro":
         return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)
     last = time.monotonic()
@@ -121,6 +118,20 @@ def solve(
         progress=progress,
     )
     return _of_interpolant(found)
+
+
+def chosen_solver(problem: Problem, solver: str, memory: int | str) -> str:
+    """What solves: "direct", "pcg" or "eigenpro"; "auto" goes by the rows and the memory.
+
+    Raises:
+        InputError: there is no such solver, or memory is no budget.
+    """
+    check_one_of("solver", solver, SOLVERS)
+    if solver != "auto":
+        return solver
+    (u, d), c, device = problem.x.shape, problem.y.shape[1], problem.x.device
+    found = choose_solver("auto", u, d, c, parse_memory(memory, device), device)
+    return "eigenpro" if found == "pcg" and u > PCG_ROWS else found
 
 
 def _of_interpolant(found: Interpolant) -> Solution:

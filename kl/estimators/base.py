@@ -20,8 +20,9 @@ from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel
 from kl.rkhs import evaluate
 from kl.rows.encoding import FeatureEncoding
+from kl.rows.root import under_root
 from kl.rows.table import TableEncoding
-from kl.solve import Problem, Solution, solve
+from kl.solve import Problem, Say, Solution, solve
 
 
 class KernelEstimator(BaseEstimator):
@@ -31,6 +32,10 @@ class KernelEstimator(BaseEstimator):
     """
 
     kernel_: Kernel
+    _centers: Tensor
+    """What the kernel is computed on at the centres: rows less `_origin`, placed by `_root`, shape (p, d)."""
+    _origin: Tensor
+    _root: Tensor | None
     _encoding: FeatureEncoding | None
     _table: TableEncoding | None
     """What makes features of the rows of a function that `kl.load` has read; None after fit."""
@@ -72,7 +77,6 @@ class KernelEstimator(BaseEstimator):
         X: np.ndarray,  # shape: (n, d)
         targets: np.ndarray,  # shape: (n, c)
         weights: np.ndarray,  # shape: (n,)
-        leave_one_out: bool = True,
     ) -> np.ndarray | None:
         """Fit f to the rows whose weight is above 0.
 
@@ -87,15 +91,19 @@ class KernelEstimator(BaseEstimator):
         kept = weights > 0
         x = self._features(X[kept])
         problem = Problem.of(x, torch.from_numpy(targets[kept]), torch.from_numpy(weights[kept]))
-        kernel = self._given_kernel().resolve(problem.x, seed=seed)
-        say = print if self.verbose else None
-        found = solve(problem, kernel, ridge, self.solver, epochs, self.memory, seed, leave_one_out, say)
+        found = self._solve(problem, ridge, epochs, seed, print if self.verbose else None)
         self._take(found)
         return None if found.left_out is None else found.left_out[problem.group].numpy()
 
+    def _solve(self, problem: Problem, ridge: float, epochs: int, seed: int, say: Say | None) -> Solution:
+        """The solution for checked parameters."""
+        kernel = self._given_kernel().resolve(problem.x, seed=seed)
+        return solve(problem, kernel, ridge, self.solver, epochs, self.memory, seed, True, say)
+
     def _take(self, found: Solution) -> None:
-        self._centers, self._alpha, self.kernel_ = found.centers, found.alpha, found.kernel
+        self._alpha, self.kernel_, self._root = found.alpha, found.kernel, found.root
         self._origin = found.kernel.origin_of(found.centers)
+        self._centers = under_root(found.centers - self._origin, found.root)
         self.n_iter_, self.solver_ = found.iterations, found.solver
         self.rkhs_norm_, self.relative_residual_ = found.rkhs_norm, found.relative_residual
 
@@ -128,7 +136,7 @@ class KernelEstimator(BaseEstimator):
         """The function as a `kl.KernelModel`, a LightningModule; its tensors are shared with the estimator."""
         check_is_fitted(self, "kernel_")
         model = KernelModel(self.kernel_)
-        return model._take(self._alpha, self._centers - self._origin, self._origin, self._description())
+        return model._take(self._alpha, self._centers, self._origin, self._description(), self._root)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.
@@ -160,7 +168,8 @@ class KernelEstimator(BaseEstimator):
 
     def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
         """Become the estimator whose function is the model's."""
-        self._centers, self._alpha, self._origin = model.centers + model.origin, model.alpha.detach(), model.origin
+        self._alpha, self._centers, self._origin = model.alpha.detach(), model.centers, model.origin
+        self._root = model.root
         self.kernel_, info = model.kernel, model.data_info
         self._encoding = FeatureEncoding.from_dict(info["encoding"])
         self._table = TableEncoding.from_dict(info["table"]) if info.get("table") else None
@@ -199,7 +208,8 @@ class KernelEstimator(BaseEstimator):
             raise InputError(f"X must be a data frame, because the model was fitted on a table; got {type(X).__name__}")
         x = self._features(self._rows(X)) if self._table is None else self._table.encode(X, "X")
         x = x.to(self._centers.dtype)
-        return evaluate(self.kernel_, self._centers - self._origin, self._alpha, x - self._origin).numpy()
+        placed = under_root(x - self._origin, self._root)
+        return evaluate(self.kernel_, self._centers, self._alpha, placed).numpy()
 
 
 def standardisation(
