@@ -48,9 +48,9 @@ from kl.tuning.result import Tuning, TuningPoint
 from kl.tuning.tune import tune
 
 if TYPE_CHECKING:
-    from kl.estimators import KernelClassifier, KernelRegressor, load
+    from kl.estimators import KernelClassifier, KernelRegressor, RFMClassifier, RFMRegressor, load
 
-_ESTIMATORS = ("KernelClassifier", "KernelRegressor", "load")
+_ESTIMATORS = ("KernelClassifier", "KernelRegressor", "RFMClassifier", "RFMRegressor", "load")
 
 
 def __getattr__(name: str) -> Any:
@@ -84,6 +84,8 @@ __all__ = [
     "LeaveOneOut",
     "KernelParallelStrategy",
     "MemoryBudgetError",
+    "RFMClassifier",
+    "RFMRegressor",
     "ReluNetwork",
     "RowDataset",
     "Rows",

@@ -3,5 +3,6 @@
 from kl.estimators.classifier import KernelClassifier
 from kl.estimators.files import load
 from kl.estimators.regressor import KernelRegressor
+from kl.estimators.rfm import RFMClassifier, RFMRegressor
 
-__all__ = ["KernelClassifier", "KernelRegressor", "load"]
+__all__ = ["KernelClassifier", "KernelRegressor", "RFMClassifier", "RFMRegressor", "load"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kl.estimators.classifier import KernelClassifier
 from kl.estimators.regressor import KernelRegressor
+from kl.estimators.rfm import RFMClassifier, RFMRegressor
 from kl.kernels.registry import GivenKernel
 from kl.machines.checkpoints import errors_name, require_values
 from kl.machines.loading import load_machine
@@ -27,7 +28,8 @@ def load(
         kernel: as of `kl.load_machine`.
 
     Returns:
-        A `KernelClassifier` or a `KernelRegressor`, by the task that the file names. Labels of `kl fit` are texts.
+        A `KernelClassifier` or a `KernelRegressor`, by the task that the file names; with a learnt metric an
+        `RFMClassifier` or an `RFMRegressor`. Labels of `kl fit` are texts.
         `loo_error_` and, but for files of `save`, the temperature are not in a file, and are None.
 
     Raises:
@@ -49,6 +51,7 @@ def load(
     with errors_name(path):
         kept = model.data_info.get("estimator", {})
         require_values("estimator", kept, {name: hint for name, hint in KEPT.items() if name in kept})
-        found = KernelClassifier(model.kernel) if model.is_classifier else KernelRegressor(model.kernel)
+        plain, learning = (KernelClassifier, RFMClassifier) if model.is_classifier else (KernelRegressor, RFMRegressor)
+        found = (plain if model.root is None else learning)(model.kernel)
         found._take_model(model, kept)
     return found

@@ -209,7 +209,7 @@ class FeatureLearning:
             seed=self._seed + last.number,
         )
         if last.metric is not None:
-            found = last.metric.pulled_back(found)
+            found = last.metric.pull_back(found)
         return None if found.is_zero else Metric.of(found, options.power, options.scale)
 
     def _solve(self, problem: Problem, metric: Metric | None) -> Solution:

@@ -16,9 +16,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from kl import KernelClassifier, KernelRegressor, Laplacian
+from kl import KernelClassifier, KernelRegressor, Laplacian, RFMClassifier, RFMRegressor
 
-ESTIMATORS = [KernelRegressor(), KernelClassifier(), KernelRegressor(ridge=0), KernelRegressor(standardize=False)]
+ESTIMATORS = [
+    KernelRegressor(),
+    KernelClassifier(),
+    KernelRegressor(ridge=0),
+    KernelRegressor(standardize=False),
+    RFMRegressor(rounds=1),
+    RFMClassifier(rounds=1),
+]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
