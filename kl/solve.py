@@ -48,6 +48,13 @@ class Problem:
         merged = MergedRows.of(x, weights)
         return cls(x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group)
 
+    def rows(self, which: Tensor) -> Problem:
+        """The problem of some of the distinct rows, chosen by a mask of shape (u,)."""
+        which = which.to(self.x.device)
+        count = int(which.sum())
+        group = torch.arange(count, device=self.x.device)
+        return Problem(self.x[which], self.y[which], self.weights[which], group)
+
 
 @dataclass(frozen=True)
 class Solution:

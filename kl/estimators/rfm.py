@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from kl.estimators.base import KernelEstimator
 from kl.estimators.classifier import KernelClassifier
 from kl.estimators.regressor import KernelRegressor
-from kl.features.learning import SAMPLE, FeatureLearning, FeatureOptions
+from kl.features.chain import SAMPLE, MetricOptions
+from kl.features.learning import Choice, FeatureLearning
 from kl.kernels import Kernel
 from kl.solve import Problem, Say, Solution
 
@@ -19,6 +20,7 @@ class _LearnsFeatures(KernelEstimator):
     """What both machines add to their estimator: the rounds, and the metric of the best one."""
 
     rounds: int
+    by: str
     metric: Any
     power: float
     centered: bool
@@ -28,7 +30,7 @@ class _LearnsFeatures(KernelEstimator):
     best_round_: int
 
     def _solve(self, problem: Problem, ridge: float, epochs: int, seed: int, say: Say | None) -> Solution:
-        metric = self.metric if isinstance(self.metric, str) else tuple(tuple(group) for group in self.metric)
+        metric = self.metric if isinstance(self.metric, str) else tuple(map(tuple, self.metric))
         learning = FeatureLearning(
             problem,
             self._given_kernel(),
@@ -37,7 +39,8 @@ class _LearnsFeatures(KernelEstimator):
             epochs=epochs,
             memory=self.memory,
             seed=seed,
-            options=FeatureOptions(self.rounds, metric, self.power, centered=self.centered, sample=self.sample),
+            metric=MetricOptions(metric, self.power, centered=self.centered, sample=self.sample),
+            choice=Choice(self.rounds, self.by),
             say=say,
         )
         best = learning.run()
@@ -66,29 +69,31 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
 
         M = G^power / max entry,    G = mean_i sum_o grad f_o(x_i) grad f_o(x_i)^T
 
-    The round of the least leave-one-out error is kept. Rounds stop when two in a row are no better.
+    The round of the least error on rows held out of it is kept. Rounds stop when two in a row are no better.
 
     Args:
         kernel: a name (`kl.kernel_names()`), "package.module:Class", or a `kl.Kernel`; it must define its gradient.
         bandwidth: a number in units of x M^(1/2), or "auto": the median distance between rows, anew in each round.
         ridge: lambda >= 0, added to the diagonal of K, not multiplied by n; 0 is the minimum-norm interpolant.
         rounds: metrics that are learnt at most; 0 is `KernelRegressor`.
+        by: what chooses the round: "kfold", 5 parts of the rows by rounds on the others, six times the work; "holdout",
+            a fifth of the rows, 5000 at most, by rounds on the others, of which the best is solved again on all rows;
+            "loo", leave-one-out under a metric that was learnt with the row, and so too optimistic for many columns
+            (`kl.features.learning.FeatureLearning` has figures). "auto" is "kfold" up to 3000 rows, "holdout" beyond.
         metric: "full", "diagonal", or groups of columns, such as [[0, 1], [2]], each of which has a block of M.
         power: exponent of G; below 1, directions that f follows little count more.
         centered: whether each output's mean gradient is subtracted first.
         sample: rows, drawn at random, whose gradients are averaged; None takes all.
-        solver, epochs, memory, standardize, verbose: see `KernelRegressor`. Solver "eigenpro", which "auto" takes beyond
-            50,000 rows, gives no leave-one-out residuals: a tenth of the rows then chooses the round, and the best is
-            solved again on all rows.
+        solver, epochs, memory, standardize, verbose: see `KernelRegressor`.
         random_state: of all that is drawn.
 
     Attributes:
-        scores_: the mean squared error of each round, of targets less their mean, on rows left out or held out.
+        scores_: the mean squared error of each round on the rows that choose.
         best_round_: the round that is kept; 0 is the plain kernel.
         metric_: M, shape (d, d), or (d,) where it is diagonal; ones for the plain kernel.
         feature_importances_: the diagonal of M divided by its sum, shape (d,).
 
-        The others are those of `KernelRegressor`.
+        The others are those of `KernelRegressor`; loo_error_ is under a metric that was learnt with the row.
 
     Raises:
         InputError: (at fit) a parameter is out of its range, or the kernel defines no gradient.
@@ -114,6 +119,7 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
         bandwidth: float | str = "auto",
         ridge: float = 1e-3,
         rounds: int = 5,
+        by: str = "auto",
         metric: Any = "full",
         power: float = 1.0,
         centered: bool = False,
@@ -136,17 +142,18 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
             random_state=random_state,
             verbose=verbose,
         )
-        self.rounds, self.metric, self.power, self.centered, self.sample = rounds, metric, power, centered, sample
+        self.rounds, self.by = rounds, by
+        self.metric, self.power, self.centered, self.sample = metric, power, centered, sample
 
 
 class RFMClassifier(_LearnsFeatures, KernelClassifier):
     """Kernel least squares on one-hot rows whose kernel learns its metric: a recursive feature machine.
 
-    See `RFMRegressor` for the rounds, and `KernelClassifier` for labels and probabilities. The least mean squared
-    leave-one-out residual of the one-hot rows chooses the round.
+    See `RFMRegressor` for the rounds, and `KernelClassifier` for labels and probabilities. The mean squared error of the
+    one-hot rows chooses the round.
 
     Args:
-        kernel, bandwidth, ridge, rounds, metric, power, centered, sample, solver, epochs, memory, standardize,
+        kernel, bandwidth, ridge, rounds, by, metric, power, centered, sample, solver, epochs, memory, standardize,
             random_state, verbose: see `RFMRegressor`.
         class_weight: see `KernelClassifier`.
 
@@ -177,6 +184,7 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
         bandwidth: float | str = "auto",
         ridge: float = 1e-3,
         rounds: int = 5,
+        by: str = "auto",
         metric: Any = "full",
         power: float = 1.0,
         centered: bool = False,
@@ -201,4 +209,5 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
             random_state=random_state,
             verbose=verbose,
         )
-        self.rounds, self.metric, self.power, self.centered, self.sample = rounds, metric, power, centered, sample
+        self.rounds, self.by = rounds, by
+        self.metric, self.power, self.centered, self.sample = metric, power, centered, sample

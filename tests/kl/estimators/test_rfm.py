@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV
 
 import kl
 from kl import InputError, KernelClassifier, KernelRegressor, RFMClassifier, RFMRegressor
-from kl.features.learning import FeatureLearning, FeatureOptions
+from kl.features.chain import MetricOptions
+from kl.features.learning import Choice, FeatureLearning
 from kl.solve import Problem
 
 pytestmark = pytest.mark.numeric
@@ -34,7 +35,8 @@ def test_it_learns_which_columns_count(metric):
     assert model.feature_importances_.sum() == pytest.approx(1)
     assert model.metric_.shape == ((8,) if metric == "diagonal" else (8, 8))
     assert model.scores_[model.best_round_] == model.scores_.min() < 0.5 * model.scores_[0]
-    assert model.loo_error_ == pytest.approx(model.scores_.min(), rel=1e-6)
+    by_loo = RFMRegressor(metric=metric, by="loo").fit(X, y)
+    assert by_loo.loo_error_ == pytest.approx(by_loo.scores_.min(), rel=1e-6)
     assert model.score(Z, truth) > KernelRegressor().fit(X, y).score(Z, truth) + 0.2
     classes = RFMClassifier(metric=metric).fit(X, labels)
     assert classes.score(Z, signs) > KernelClassifier().fit(X, labels).score(Z, signs) + 0.1
@@ -45,10 +47,11 @@ def test_the_rounds_are_those_of_the_plain_run():
     X, y, _ = draw()
     x = torch.from_numpy((X - X.mean(axis=0)) / X.std(axis=0))
     targets = torch.from_numpy(y - y.mean())[:, None]
-    options = FeatureOptions(3, power=0.5, centered=True, sample=100)
+    metric, choice = MetricOptions(power=0.5, centered=True, sample=100), Choice(3, "holdout")
     problem = Problem.of(x, targets, torch.ones(len(x), dtype=torch.float64))
-    best = FeatureLearning(problem, kl.Laplacian(), ridge=0.01, seed=3, options=options).run()
-    model = RFMRegressor(ridge=0.01, rounds=3, power=0.5, centered=True, sample=100, random_state=3).fit(X, y)
+    best = FeatureLearning(problem, kl.Laplacian(), ridge=0.01, seed=3, metric=metric, choice=choice).run()
+    model = RFMRegressor(ridge=0.01, rounds=3, by="holdout", power=0.5, centered=True, sample=100, random_state=3)
+    model.fit(X, y)
     np.testing.assert_allclose(model.metric_, best.metric.dense(), atol=1e-6)
     assert model.best_round_ == best.number
 
@@ -106,8 +109,8 @@ def test_progress_is_printed(capsys):
     X, y, _ = draw(60, 4)
     RFMRegressor(rounds=1, verbose=True).fit(X, y)
     said = capsys.readouterr().out
-    assert "round 0: mse" in said
-    assert "round 1: mse" in said
+    assert "round 0: Laplacian(bandwidth=" in said
+    assert ", mse" in said
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,7 @@ def test_progress_is_printed(capsys):
     [
         ({"rounds": -1}, "rounds must be"),
         ({"rounds": 1.5}, "rounds must be"),
+        ({"by": "half"}, "by must be one of"),
         ({"metric": "half"}, "metric must be"),
         ({"metric": [[0, 1]]}, "metric must have groups of all columns"),
         ({"power": 0}, "power must be"),

@@ -5,9 +5,11 @@ import logging
 import numpy as np
 import pytest
 import torch
+from user_kernels import Cauchy
 
 import kl
-from kl.features.learning import FeatureLearning, FeatureOptions, evaluate_solution, split
+from kl.features.chain import Chain, MetricOptions, evaluate_solution
+from kl.features.learning import Choice, FeatureLearning, held_out_parts
 from kl.solve import Problem
 
 pytestmark = pytest.mark.numeric
@@ -27,7 +29,7 @@ def problem_of(x, y, weights=None):
 
 def naive_rounds(x, y, w, bandwidth, ridge, rounds, diagonal):
     """Gaussian kernel: (M, leave-one-out mse) of each round, by loops and autograd."""
-    n, d = x.shape
+    _n, d = x.shape
     m, found = torch.eye(d, dtype=torch.float64), []
 
     def kernel(a, b):
@@ -51,36 +53,93 @@ def naive_rounds(x, y, w, bandwidth, ridge, rounds, diagonal):
 def test_rounds_against_loops(metric, weighted):
     x, y = two_directions(40, 4)
     w = torch.linspace(0.5, 2, 40, dtype=torch.float64) if weighted else torch.ones(40, dtype=torch.float64)
-    options = FeatureOptions(3, metric, patience=9)
-    learning = FeatureLearning(problem_of(x, y, w), kl.Gaussian(1.5), ridge=0.05, solver="direct", options=options)
+    learning = learn(x, y, w, kl.Gaussian(1.5), 0.05, Choice(3, "loo", 9), MetricOptions(metric), solver="direct")
     for number, (m, score) in enumerate(naive_rounds(x, y, w, 1.5, 0.05, 3, metric == "diagonal")):
         found = learning.step()
         got = torch.eye(4, dtype=torch.float64) if found.metric is None else found.metric.dense()
         torch.testing.assert_close(got, m, atol=1e-5, rtol=1e-4)
-        assert (found.number, found.score) == (number, pytest.approx(score, rel=1e-4))
+        assert (found.number, learning.scores[-1]) == (number, pytest.approx(score, rel=1e-4))
     assert learning.is_finished
-    assert learning.best.score == min(learning.scores)
+    assert learning.scores[learning.best.number] == min(learning.scores)
+
+
+def learn(x, y, w=None, kernel=None, ridge=1e-3, choice=None, metric=None, **more):
+    return FeatureLearning(
+        problem_of(x, y, w), kernel or kl.Laplacian(), ridge=ridge, choice=choice, metric=metric, **more
+    )
+
+
+def test_folds_and_a_held_out_part_are_scored_by_rounds_without_them():
+    x, y = two_directions(60, 4)
+    w = torch.linspace(0.5, 2, 60, dtype=torch.float64)
+    problem = problem_of(x, y, w)
+    for by, parts in (("kfold", 5), ("holdout", 1)):
+        found = held_out_parts(problem, by, 3)
+        assert len(found) == parts
+        total = weight = 0.0
+        for rest, held in found:
+            chain = Chain(
+                rest,
+                kl.Gaussian(1.5),
+                MetricOptions(),
+                {"ridge": 0.05, "solver": "direct", "epochs": 1, "memory": "auto"},
+                seed=3,
+                leave_one_out=False,
+            )
+            chain.step(), chain.step()
+            squares = (evaluate_solution(chain.last.solution, held.x) - held.y).square().mean(dim=1)
+            total, weight = total + float(held.weights @ squares), weight + float(held.weights.sum())
+        learning = learn(x, y, w, kl.Gaussian(1.5), 0.05, Choice(1, by), seed=3)
+        learning.step(), learning.step()
+        assert learning.scores[1] == pytest.approx(total / weight)
+    held = torch.cat([held.x for _, held in held_out_parts(problem, "kfold", 3)])
+    assert torch.equal(held[held[:, 0].argsort()], x[x[:, 0].argsort()])
+    assert [len(held.x) for _, held in held_out_parts(problem, "holdout", 3)] == [12]
+
+
+def test_the_best_round_is_solved_on_all_rows():
+    """By folds the metric of the best round is learnt on all rows; by a held-out fifth on the others."""
+    x, y = two_directions(100, 5)
+    for by in ("kfold", "holdout"):
+        said = []
+        learning = learn(x, y, choice=Choice(3, by), say=said.append)
+        best = learning.run()
+        assert len(best.solution.centers) == len(best.solution.left_out) == 100
+        assert f"round {best.number} is the best: solving on all 100 rows" in said
+        rows = problem_of(x, y) if by == "kfold" else held_out_parts(problem_of(x, y), by, 0)[0][0]
+        options = {"ridge": 1e-3, "solver": "auto", "epochs": 10, "memory": "auto"}
+        chain = Chain(rows, kl.Laplacian(), MetricOptions(), options, seed=0, leave_one_out=False)
+        for _ in range(best.number + 1):
+            fit = chain.step()
+        torch.testing.assert_close(best.metric.dense(), fit.metric.dense())
+
+
+def test_what_auto_chooses_by():
+    x, y = two_directions(3100, 2)
+    assert learn(x, y).by == "holdout"
+    assert learn(x[:3000], y[:3000]).by == "kfold"
+    assert learn(x[:19], y[:19]).by == "loo"
+    assert learn(x[:30], y[:30], held_out=(x[30:40], y[30:40])).by == "given"
 
 
 def test_the_bandwidth_is_the_factor_times_the_median_distance_under_the_metric():
     x, y = two_directions()
-    options = FeatureOptions(1, bandwidth_factor=2.0)
-    learning = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3, options=options)
+    learning = learn(x, y, choice=Choice(1, "loo"), metric=MetricOptions(bandwidth_factor=2.0))
     for _ in range(2):
         found = learning.step()
         rows = x if found.metric is None else found.metric.transform(x)
         assert found.solution.kernel.bandwidth == pytest.approx(2 * kl.median_distance(rows), rel=1e-6)
 
 
-def test_what_is_learnt_and_kept():
+@pytest.mark.parametrize("by", ["kfold", "holdout", "loo"])
+def test_what_is_learnt_and_kept(by):
     """The other columns count little, and leaving them out makes the function better than the plain kernel's."""
     x, y = two_directions(300, 10)
     z, truth = two_directions(200, 10, seed=1, noise=0)
-    learning = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3)
-    best = learning.run()
+    best = learn(x, y, choice=Choice(5, by)).run()
     importances = best.metric.importances
     assert importances[:2].sum() > 0.9 * importances.sum()
-    plain = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3, options=FeatureOptions(0)).run()
+    plain = learn(x, y, choice=Choice(0, by)).run()
     errors = [float((evaluate_solution(each.solution, z) - truth).square().mean()) for each in (plain, best)]
     assert errors[1] < 0.5 * errors[0]
     assert plain.metric is None
@@ -90,40 +149,36 @@ def test_rounds_stop_when_they_are_no_better():
     """Of noise alone no round is better than the one before for long."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 5, generator=generator).double(), torch.randn(60, 1, generator=generator).double()
-    learning = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3, options=FeatureOptions(50, patience=2))
+    learning = learn(x, y, choice=Choice(50, patience=2))
     best = learning.run()
     assert len(learning.scores) == best.number + 3 < 20
     assert learning.is_finished
 
 
-def test_rows_are_held_out_where_the_solver_leaves_out_none(caplog):
+def test_rounds_by_eigenpro():
     x, y = two_directions(200, 5)
-    said = []
-    learning = FeatureLearning(
-        problem_of(x, y), kl.Laplacian(), ridge=0.0, solver="eigenpro", epochs=5, say=said.append, options=FeatureOptions(2)
-    )
+    learning = learn(x, y, ridge=0.0, solver="eigenpro", epochs=5, choice=Choice(2, "holdout"))
     best = learning.run()
-    assert len(learning.problem.x) == 180
-    assert "on 20 rows held out" in " ".join(said)
-    assert f"round {best.number} is the best: solving on all 200 rows" in said
     assert len(best.solution.centers) == 200
-    again = split(problem_of(x, y), 0)
-    assert torch.equal(again[0].x, learning.problem.x)
-    together = torch.cat([again[0].x, again[1][0]])
-    assert torch.equal(together[together[:, 0].argsort()], x[x[:, 0].argsort()])
-    given = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3, held_out=(x[:30] + 0.1, y[:30]))
-    round_ = given.step()
-    expected = (evaluate_solution(round_.solution, x[:30] + 0.1) - y[:30]).square().mean()
-    assert round_.score == pytest.approx(float(expected))
+    assert learning.scores[1] < learning.scores[0]
+    assert best.solution.left_out is None
+
+
+def test_rows_that_choose_may_be_given():
+    x, y = two_directions(100, 5)
+    given = learn(x, y, held_out=(x[:30] + 0.1, y[:30]))
+    found = given.step()
+    expected = (evaluate_solution(found.solution, x[:30] + 0.1) - y[:30]).square().mean()
+    assert given.scores == [pytest.approx(float(expected))]
 
 
 def test_a_constant_function_has_no_features(caplog):
     x, _ = two_directions(30, 3)
     with caplog.at_level(logging.INFO):
-        learning = FeatureLearning(problem_of(x, torch.zeros(30, 1).double()), kl.Gaussian(1.0), ridge=1.0)
+        learning = learn(x, torch.zeros(30, 1).double(), kernel=kl.Gaussian(1.0), ridge=1.0)
         best = learning.run()
     assert (best.number, len(learning.scores)) == (0, 1)
-    assert "the function of round 0 is constant on all rows, so it has no features" in caplog.text
+    assert "the function of round 0 is constant on its rows, so it has no features" in caplog.text
 
 
 def test_edges():
@@ -131,41 +186,45 @@ def test_edges():
     x, y = two_directions(50, 4)
     x[:, 3] = 7.0
     x[:, 2] = x[:, 0]
-    best = FeatureLearning(problem_of(x, y), kl.Laplacian(), ridge=1e-3, options=FeatureOptions(2, patience=9))
-    best.step()
-    second = best.step()
-    dense = second.metric.dense()
+    learning = learn(x, y, choice=Choice(2, "loo", 9))
+    learning.step()
+    dense = learning.step().metric.dense()
     assert float(dense[3].abs().max()) == 0
     torch.testing.assert_close(dense[0], dense[2], atol=1e-6, rtol=1e-5)
     wide, _ = two_directions(20, 60)
     for rows, targets in ((wide, wide[:, :1]), (x[:, :1], y), (x, torch.randn(50, 100).double())):
-        found = FeatureLearning(problem_of(rows, targets), kl.Laplacian(), ridge=1e-3, options=FeatureOptions(1)).run()
+        found = learn(rows, targets, choice=Choice(1)).run()
         assert bool(found.solution.alpha.isfinite().all())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("form", "options", "message"),
     [
-        ({"rounds": -1}, "rounds must be"),
-        ({"metric": "block"}, "metric must be one of full, diagonal"),
-        ({"power": 0.0}, "power must be"),
-        ({"scale": "sum"}, "scale must be one of max, trace"),
-        ({"sample": 0}, "sample must be"),
-        ({"sketch": 0}, "sketch must be"),
-        ({"bandwidth_factor": -1.0}, "bandwidth_factor must be"),
-        ({"patience": 0}, "patience must be"),
+        (Choice, {"rounds": -1}, "rounds must be"),
+        (Choice, {"by": "cv"}, "by must be one of auto, kfold, holdout, loo"),
+        (Choice, {"patience": 0}, "patience must be"),
+        (MetricOptions, {"metric": "block"}, "metric must be one of full, diagonal"),
+        (MetricOptions, {"power": 0.0}, "power must be"),
+        (MetricOptions, {"scale": "sum"}, "scale must be one of max, trace"),
+        (MetricOptions, {"sample": 0}, "sample must be"),
+        (MetricOptions, {"sketch": 0}, "sketch must be"),
+        (MetricOptions, {"bandwidth_factor": -1.0}, "bandwidth_factor must be"),
     ],
 )
-def test_options_out_of_range(options, message):
+def test_options_out_of_range(form, options, message):
     with pytest.raises(kl.InputError, match=message):
-        FeatureOptions(**options)
+        form(**options)
 
 
 def test_what_cannot_be_learnt_from():
     x, y = two_directions(30, 3)
     with pytest.raises(kl.InputError, match=r'bandwidth_factor multiplies a bandwidth "auto"; got 2 with Gaussian'):
-        FeatureLearning(problem_of(x, y), kl.Gaussian(1.0), ridge=0.1, options=FeatureOptions(bandwidth_factor=2.0))
+        learn(x, y, kernel=kl.Gaussian(1.0), metric=MetricOptions(bandwidth_factor=2.0))
     with pytest.raises(kl.InputError, match="2 is missing"):
-        FeatureLearning(problem_of(x, y), kl.Gaussian(1.0), ridge=0.1, options=FeatureOptions(metric=((0, 1),)))
+        learn(x, y, metric=MetricOptions(((0, 1),)))
     with pytest.raises(kl.InputError, match="x must have at least 20 rows that differ"):
-        FeatureLearning(problem_of(x[:15], y[:15]), kl.Gaussian(1.0), ridge=0.1, solver="eigenpro")
+        learn(x[:15], y[:15], solver="eigenpro")
+    with pytest.raises(kl.InputError, match='by must be "holdout" with solver eigenpro'):
+        learn(x, y, solver="eigenpro", choice=Choice(by="loo"))
+    with pytest.raises(kl.InputError, match="Cauchy must define _slope"):
+        learn(x, y, kernel=Cauchy(1.0))

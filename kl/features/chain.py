@@ -1,0 +1,187 @@
+"""Fits of one set of rows under one metric after the other, each learnt from the fit before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_count_or_none, check_one_of, check_positive
+from kl.errors import InputError
+from kl.features.agop import agop
+from kl.features.metric import Metric
+from kl.features.structure import Structure
+from kl.kernels.kernel import Kernel
+from kl.rkhs import evaluate
+from kl.rows.root import under_root
+from kl.rows.rows import Rows
+from kl.solve import Problem, Solution, solve
+
+SAMPLE = 10_000  # rows whose gradients are averaged
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """How a metric is made of gradients.
+
+    Args:
+        metric: "full", "diagonal", or groups of columns, each of which has a block.
+        power: exponent of the gradients' outer product.
+        scale: "max": the largest entry of M is 1; "trace": its trace is d.
+        centered: whether each output's mean gradient is subtracted.
+        sample: rows whose gradients are averaged; None takes all.
+        sketch: random combinations of outputs at each row; None takes all outputs.
+        bandwidth_factor: a bandwidth "auto" is this times the median distance under the metric.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    metric: str | tuple[tuple[int, ...], ...] = "full"
+    power: float = 1.0
+    scale: str = "max"
+    centered: bool = False
+    sample: int | None = SAMPLE
+    sketch: int | None = None
+    bandwidth_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.metric, str):
+            check_one_of("metric", self.metric, ("full", "diagonal"))
+        check_positive("power", self.power)
+        check_one_of("scale", self.scale, ("max", "trace"))
+        check_count_or_none("sample", self.sample, "all rows")
+        check_count_or_none("sketch", self.sketch, "all outputs")
+        check_positive("bandwidth_factor", self.bandwidth_factor)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fit under one metric."""
+
+    number: int
+    """Metrics learnt before; 0 is the plain kernel."""
+    metric: Metric | None
+    """None is the identity."""
+    solution: Solution
+
+
+class Chain:
+    """f_0, f_1, ... where f_t is solved with the kernel K(x M_t^(1/2), z M_t^(1/2)), M_0 is the identity, and
+
+        M_{t+1} = G_t^power / max entry,    G_t = mean_i sum_o grad f_to(x_i) grad f_to(x_i)^T
+
+    Args:
+        problem: rows, targets and weights; the rows are not placed by a metric.
+        kernel: the kernel; a bandwidth "auto" is chosen anew for every fit.
+        options: how a metric is made of gradients.
+        solving: ridge, solver, epochs and memory of `kl.solve.solve`.
+        seed: of all that is drawn.
+        leave_one_out: whether each fit has leave-one-out outputs.
+        say: is told of the progress of a solve; None is silent.
+
+    Attributes:
+        last: the last fit; None before the first.
+
+    Raises:
+        InputError: the kernel defines no gradient, or an option does not fit it or the rows.
+
+    Source: Radhakrishnan, Beaglehole, Pandit and Belkin 2024, arXiv:2212.13881, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        kernel: Kernel,
+        options: MetricOptions,
+        solving: dict[str, Any],
+        *,
+        seed: int,
+        leave_one_out: bool,
+        say: Say | None = None,
+    ) -> None:
+        if not kernel.has_gradients:
+            kernel.gradients(Rows.of(problem.x[:1]), Rows.of(problem.x[:1]))  # raises, and says what is missing
+        if options.bandwidth_factor != 1 and getattr(kernel, "bandwidth", None) != "auto":
+            raise InputError(
+                f'bandwidth_factor multiplies a bandwidth "auto"; got {options.bandwidth_factor:g} with {kernel}'
+            )
+        self.structure = Structure.of(options.metric, problem.x.shape[1])
+        self.problem, self.kernel, self.options, self.solving = problem, kernel, options, solving
+        self._seed, self._leave_one_out, self._say = seed, leave_one_out, say
+        self.last: Fit | None = None
+
+    def step(self) -> Fit | None:
+        """The next fit; None if the last f is constant on all rows, so that there is no metric to learn."""
+        metric = None
+        if self.last is not None:
+            metric = self.learn(self.last)
+            if metric is None:
+                return None
+        number = 0 if self.last is None else self.last.number + 1
+        self.last = Fit(number, metric, self.solve(self.problem, metric, self._leave_one_out))
+        return self.last
+
+    def learn(self, fit: Fit) -> Metric | None:
+        """The metric that the gradients of a fit's f give; None if they are 0 at all rows."""
+        solution, options = fit.solution, self.options
+        rows = Rows.of(placed(self.problem.x, solution))
+        found = agop(
+            solution.kernel,
+            rows,
+            rows,
+            solution.alpha,
+            metric=self.structure,
+            sample=options.sample,
+            weights=self.problem.weights,
+            same=torch.arange(len(rows), device=rows.data.device),
+            centered=options.centered,
+            sketch=options.sketch,
+            seed=self._seed + fit.number,
+        )
+        if fit.metric is not None:
+            found = fit.metric.pull_back(found)
+        return None if found.is_zero else Metric.of(found, options.power, options.scale)
+
+    def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool) -> Solution:
+        """The solution of a problem under a metric; its centres are the rows, not placed."""
+        root = None if metric is None else metric.root
+        rows = under_root(problem.x - self.kernel.origin_of(problem.x), root)
+        found = solve(
+            replace(problem, x=rows),
+            self._resolved(rows),
+            seed=self._seed,
+            leave_one_out=leave_one_out,
+            say=self._say,
+            **self.solving,
+        )
+        return replace(found, centers=problem.x, root=root)
+
+    def _resolved(self, rows: Tensor) -> Kernel:
+        kernel = self.kernel.resolve(rows, seed=self._seed)
+        if self.options.bandwidth_factor == 1:
+            return kernel
+        bandwidth = self.options.bandwidth_factor * kernel.bandwidth  # type: ignore[attr-defined]
+        return replace(kernel, bandwidth=bandwidth)  # type: ignore[type-var]
+
+
+def placed(
+    x: Tensor,  # shape: (m, d)
+    solution: Solution,
+) -> Tensor:
+    """What the kernel of a solution under a metric is computed on, shape (m, d)."""
+    return under_root(x - solution.kernel.origin_of(solution.centers), solution.root)
+
+
+def evaluate_solution(
+    solution: Solution,
+    x: Tensor,  # shape: (m, d)
+) -> Tensor:
+    """f(x), float64, shape (m, c)."""
+    centers = placed(solution.centers, solution)
+    return evaluate(solution.kernel, centers, solution.alpha, placed(x.to(solution.centers), solution))
