@@ -15,8 +15,9 @@ from kl.kernels.radial import (
 # isort: split
 from kl.kernels.bandwidth import median_distance
 from kl.kernels.configured import kernel_from_config
+from kl.kernels.gram import GramKernel
 from kl.kernels.inner_product import Polynomial
-from kl.kernels.kernel import GramKernel, Kernel, Product, Scaled, Sum
+from kl.kernels.kernel import Kernel, Product, Scaled, Sum
 from kl.kernels.names import kernel_names
 from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK

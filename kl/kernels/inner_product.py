@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kl.checks import check_count, check_not_negative, check_positive
-from kl.kernels.kernel import GramKernel
+from kl.kernels.gram import GramKernel
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,7 @@ class Polynomial(GramKernel):
 
     def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
         return gram.mul_(self.scale).add_(self.bias).pow_(self.degree)
+
+    def _slopes(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> tuple[Tensor, Tensor | None]:
+        base = gram.mul_(self.scale).add_(self.bias)
+        return base.pow_(self.degree - 1).mul_(self.degree * self.scale), None

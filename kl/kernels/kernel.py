@@ -1,10 +1,12 @@
-"""The class that every kernel extends, kernels of inner products, and sums, products and multiples of kernels.
+"""The class that every kernel extends, and sums, products and multiples of kernels.
 
 Source of the combinations: Schoelkopf and Smola 2002, Learning with Kernels, Propositions 13.1 and 13.2.
 """
 
 from __future__ import annotations
 
+import operator
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import reduce
@@ -17,6 +19,7 @@ from torch import Tensor
 from kl.checks import check_positive
 from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
+from kl.kernels.gradients import Gradients
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows, check_finite_matrix, far_origin
 from kl.rows.workspace import Workspace
@@ -100,6 +103,26 @@ class Kernel(ABC):
         self._require_resolved()
         return self._values(Pair(x, z, same, self.uses_products(x.data.shape[1]), workspace))
 
+    def gradients(self, x: Rows, z: Rows, same: Tensor | None = None, workspace: Workspace | None = None) -> Gradients:
+        """grad_x K(x_i, z_j) for all pairs of a tile; the arguments are those of `block`.
+
+        `kl.products.gradients` multiplies with it. A radial kernel adds exactly 0 where x_i = z_j. For a kernel that is
+        not smooth there, such as the Laplacian, that is a convention: the mean over the directions from which x comes.
+
+        Raises:
+            InputError: the class does not define its gradient; the message names the method to define.
+        """
+        self._require_resolved()
+        if not self.has_gradients:
+            raise InputError(self._without_gradients())
+        uses = sys.maxsize if self.is_combination else self.uses_products(x.data.shape[1])
+        return self._gradients(Pair(x, z, same, uses, workspace))
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the class defines its gradient in x, which learning features needs."""
+        return defined_with(type(self), "_gradients", "_values", "_block")
+
     def uses_products(self, d: int) -> int:
         """How many times the values for d features need the inner products or distances of a `Pair`; 0 for none."""
         return 0
@@ -147,47 +170,25 @@ class Kernel(ABC):
         """K(x, z), a new tensor of shape (m, p), from feature matrices of shapes (m, d) and (p, d)."""
         raise TypeError(f"{type(self).__name__} must define _block (or extend GramKernel or RadialKernel)")
 
+    def _gradients(self, pair: Pair) -> Gradients:
+        """grad_x K(x_i, z_j), new tensors; on equal rows the limit or, where there is none, 0."""
+        raise InputError(self._without_gradients())
+
+    def _without_gradients(self, method: str = "_gradients(self, pair)", formula: str = "its values") -> str:
+        name = type(self).__name__
+        return f"{name} must define {method}, the derivative of {formula}, to learn features; or choose another kernel"
+
     @abstractmethod
     def _diag(self, x: Rows) -> Tensor:
         """K(x_i, x_i), shape (m,)."""
 
 
-class GramKernel(Kernel):
-    """A kernel that is a function of <x, z>, |x|^2 and |z|^2. A subclass defines `_evaluate`.
-
-    Example:
-        >>> import dataclasses, torch, kl
-        >>> @dataclasses.dataclass(frozen=True)
-        ... class Cosine(kl.GramKernel):  # K(x, z) = <x, z> / (|x||z|)
-        ...     def _evaluate(self, gram, x_sq, z_sq):
-        ...         return gram.div_((x_sq * z_sq).sqrt_())
-        >>> Cosine()(torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).flatten()
-        tensor([1.0000, 0.6000])
-    """
-
-    def uses_products(self, d: int) -> int:
-        """1: the formula takes the inner products once."""
-        return 1
-
-    @abstractmethod
-    def _evaluate(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> Tensor:
-        """Kernel values from inner products.
-
-        Args:
-            gram: <x_i, z_j>, shape (m, p); may be overwritten, and should be, because the tile is in cache.
-            x_sq: |x_i|^2, shape (m, 1).
-            z_sq: |z_j|^2, shape (1, p).
-
-        Returns:
-            Tensor of shape (m, p); the caller may overwrite both this tensor and `gram`.
-        """
-
-    def _values(self, pair: Pair) -> Tensor:
-        return self._evaluate(pair.inner(), pair.x.sq_norm[:, None], pair.z.sq_norm[None, :])
-
-    def _diag(self, x: Rows) -> Tensor:
-        sq = x.sq_norm[:, None]
-        return self._evaluate(sq.clone(), sq, sq).squeeze(1)
+def defined_with(cls: type[Kernel], method: str, *formulas: str) -> bool:
+    """Whether a class has this derivative of its formulas, and not only the derivative of the formula of a parent."""
+    first, *others = (
+        next(i for i, each in enumerate(cls.__mro__) if name in vars(each)) for name in (method, *formulas)
+    )
+    return all(first <= other for other in others)
 
 
 def is_ours(cls: type[Kernel]) -> bool:
@@ -240,6 +241,14 @@ class _Combination(Kernel):
         """The kernel whose parts have their "auto" bandwidths resolved on x, see `Kernel.resolve`."""
         return replace(self, parts=tuple(part.resolve(x, seed) for part in self.parts))
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether all parts have gradients."""
+        return all(part.has_gradients for part in self.parts)
+
+    def _without_gradients(self, method: str = "", formula: str = "") -> str:
+        return next(part._without_gradients() for part in self.parts if not part.has_gradients)
+
     def _require_resolved(self) -> None:
         for part in self.parts:
             part._require_resolved()
@@ -268,6 +277,9 @@ class Sum(_Combination):
     def _values(self, pair: Pair) -> Tensor:
         return reduce(torch.Tensor.add_, (part._values(pair) for part in self.parts))
 
+    def _gradients(self, pair: Pair) -> Gradients:
+        return reduce(operator.add, (part._gradients(pair) for part in self.parts))
+
     def _diag(self, x: Rows) -> Tensor:
         return reduce(torch.add, (part._diag(x) for part in self.parts))
 
@@ -294,6 +306,16 @@ class Product(_Combination):
 
     def _values(self, pair: Pair) -> Tensor:
         return reduce(torch.Tensor.mul_, (part._values(pair) for part in self.parts))
+
+    def _gradients(self, pair: Pair) -> Gradients:
+        values = [part._values(pair) for part in self.parts]
+        found = []
+        for i, part in enumerate(self.parts):
+            gradients = part._gradients(pair)
+            for other in (*values[:i], *values[i + 1 :]):
+                gradients.multiply_(other)
+            found.append(gradients)
+        return reduce(operator.add, found)
 
     def _diag(self, x: Rows) -> Tensor:
         return reduce(torch.mul, (part._diag(x) for part in self.parts))
@@ -341,11 +363,22 @@ class Scaled(Kernel):
         """The kernel whose part has its "auto" bandwidth resolved on x, see `Kernel.resolve`."""
         return replace(self, part=self.part.resolve(x, seed))
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the part has gradients."""
+        return self.part.has_gradients
+
+    def _without_gradients(self, method: str = "", formula: str = "") -> str:
+        return self.part._without_gradients()
+
     def _require_resolved(self) -> None:
         self.part._require_resolved()
 
     def _values(self, pair: Pair) -> Tensor:
         return self.part._values(pair).mul_(self.scale)
+
+    def _gradients(self, pair: Pair) -> Gradients:
+        return self.part._gradients(pair).multiply_(self.scale)
 
     def _diag(self, x: Rows) -> Tensor:
         return self.part._diag(x) * self.scale

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from kl.checks import check_positive
 from kl.errors import InputError
-from kl.kernels.kernel import GramKernel
+from kl.kernels.gradients import Gradients, Spanned
+from kl.kernels.gram import GramKernel
+from kl.kernels.kernel import defined_with
 from kl.rows.pair import Pair
 
 Bandwidth = float | Literal["auto"]
@@ -28,7 +30,9 @@ DIRECT_FEATURES = 16
 
 @dataclass(frozen=True)
 class RadialKernel(GramKernel):
-    """A kernel that is a function of the squared Euclidean distance |x - z|^2. A subclass defines `_profile`.
+    """A kernel phi(|x - z|^2) of the squared Euclidean distance. A subclass defines `_profile`, which is phi.
+
+    A kernel that learns features also defines `_slope`, the derivative phi'. The gradient is 2 phi'(|x - z|^2) (x - z).
 
     Args:
         bandwidth: length scale in the units of the features; "auto" is the median pairwise distance of the data.
@@ -42,6 +46,8 @@ class RadialKernel(GramKernel):
         ... class Cauchy(kl.RadialKernel):  # K(x, z) = 1 / (1 + |x - z|^2 / bandwidth^2)
         ...     def _profile(self, sq_dist):
         ...         return sq_dist.div_(self.bandwidth**2).add_(1).reciprocal_()
+        ...     def _slope(self, sq_dist):
+        ...         return self._profile(sq_dist).square_().div_(-self.bandwidth**2)
         >>> Cauchy(bandwidth=2.0)(torch.tensor([[0.0], [2.0]])).tolist()
         [[1.0, 0.5], [0.5, 1.0]]
     """
@@ -70,18 +76,55 @@ class RadialKernel(GramKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         """Kernel values from squared distances of shape (m, p), which may be overwritten."""
 
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        """phi', the derivative of `_profile` in the squared distance; `sq_dist`, shape (m, p), may be overwritten.
+
+        The result may be infinite at 0, as the Laplacian's; it is not used there.
+        """
+        raise InputError(self._without_gradients())
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the class defines `_slope`."""
+        return defined_with(type(self), "_slope", "_profile")
+
+    def _without_gradients(self, method: str = "_slope(self, sq_dist)", formula: str = "_profile") -> str:
+        return super()._without_gradients(method, formula)
+
     def uses_products(self, d: int) -> int:
         """1, or 0 for few features, whose distances are summed coordinate by coordinate."""
         return int(d > DIRECT_FEATURES)
 
     def _values(self, pair: Pair) -> Tensor:
-        x, z = pair.x, pair.z
         if pair.plain:
             return self._plain_values(pair)
+        return self._profile(self._sq_dist(pair))
+
+    def _sq_dist(self, pair: Pair) -> Tensor:
+        x, z = pair.x, pair.z
         if self.uses_products(x.data.shape[1]):
-            return self._profile(pair.sq_dist())
+            return pair.sq_dist()
         distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
-        return self._profile(distance.square_())
+        return distance.square_()
+
+    def _gradients(self, pair: Pair) -> Gradients:
+        x, z = pair.x, pair.z
+        sq_dist = self._sq_dist(pair)
+        near = sq_dist <= self._undetermined(pair)
+        a = self._slope(sq_dist).mul_(-2).masked_fill_(near, 0)
+        return Spanned(x.data.to(x.dtype), z.data.to(x.dtype), a)
+
+    def _undetermined(self, pair: Pair) -> Tensor | float:
+        """The squared distance up to which rows count as equal: 0 if phi' is bounded, else where rounding hides z - x.
+
+        An unbounded phi' would turn the rounding error of equal rows, which no caller named as `same`, into a gradient.
+        """
+        if bool(self._slope(torch.zeros(1, 1, dtype=torch.float64)).isfinite()):
+            return 0.0
+        eps = torch.finfo(pair.x.dtype).eps
+        by_products = self.uses_products(pair.x.data.shape[1]) and not pair.has_exact_distances
+        share = 16 * eps if by_products else (16 * eps) ** 2
+        return share * (pair.x.sq_norm[:, None] + pair.z.sq_norm[None, :])
 
     def _plain_values(self, pair: Pair) -> Tensor:
         if self.uses_products(pair.x.data.shape[1]):
@@ -122,6 +165,9 @@ class Gaussian(RadialKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.mul_(-0.5 / self._bandwidth**2).exp_()
 
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        return self._profile(sq_dist).mul_(-0.5 / self._bandwidth**2)
+
 
 @dataclass(frozen=True)
 class Laplacian(RadialKernel):
@@ -146,6 +192,10 @@ class Laplacian(RadialKernel):
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.sqrt_().mul_(-1 / self._bandwidth).exp_()
+
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        r = sq_dist.sqrt_()
+        return r.mul(-1 / self._bandwidth).exp_().div_(r).mul_(-0.5 / self._bandwidth)
 
 
 @dataclass(frozen=True)
@@ -186,6 +236,11 @@ class ExponentialPower(RadialKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.mul_(self._bandwidth**-2).pow_(self.power / 2).neg_().exp_()
 
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        t = sq_dist.mul_(self._bandwidth**-2)  # phi = exp(-t^(power / 2))
+        decay = t.pow(self.power / 2).neg_().exp_()
+        return t.pow_(self.power / 2 - 1).mul_(decay).mul_(-self.power / 2 * self._bandwidth**-2)
+
 
 @dataclass(frozen=True)
 class Matern32(RadialKernel):
@@ -212,6 +267,9 @@ class Matern32(RadialKernel):
         t = sq_dist.sqrt_().mul_(math.sqrt(3) / self._bandwidth)
         decay = t.neg().exp_()
         return t.add_(1).mul_(decay)
+
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        return sq_dist.sqrt_().mul_(-math.sqrt(3) / self._bandwidth).exp_().mul_(-1.5 * self._bandwidth**-2)
 
 
 @dataclass(frozen=True)
@@ -241,6 +299,11 @@ class Matern52(RadialKernel):
         # 1 + t + t^2/3 = (t + 3/2)^2 / 3 + 1/4 needs no second temporary, and is exactly 1 at t = 0.
         return t.add_(1.5).square_().div_(3).add_(0.25).mul_(decay)
 
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        t = sq_dist.sqrt_().mul_(math.sqrt(5) / self._bandwidth)
+        decay = t.neg().exp_()
+        return t.add_(1).mul_(decay).mul_(-5 / 6 * self._bandwidth**-2)
+
 
 @dataclass(frozen=True)
 class InverseMultiquadric(RadialKernel):
@@ -266,3 +329,6 @@ class InverseMultiquadric(RadialKernel):
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.mul_(self._bandwidth**-2).add_(1).rsqrt_()
+
+    def _slope(self, sq_dist: Tensor) -> Tensor:
+        return sq_dist.mul_(self._bandwidth**-2).add_(1).pow_(-1.5).mul_(-0.5 * self._bandwidth**-2)

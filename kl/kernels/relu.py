@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
-from kl.kernels.kernel import GramKernel
+from kl.kernels.gram import GramKernel
 from kl.rows.pair import Pair
 
 # Kernel values computed at a time on a CPU, so that the five temporaries of this size stay in the cache. For a tile of
@@ -57,6 +57,31 @@ class _ReluNetwork(GramKernel):
             # row with itself is exactly 1. A cosine that is off by a rounding error e puts an error of sqrt(e) into k0.
             self._recur(part, (part_x_sq * part_z_sq).sqrt_())
         return gram
+
+    def _slopes(self, gram: Tensor, x_sq: Tensor, z_sq: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of K = g(u, w) with u = <x, z> / w and w = |x||z|: g_1 / w, and (w g_2 - u g_1) / (2 |x|^2).
+
+        Parallel and opposite rows have no derivative of k0, which is taken as 0. At a zero row relu'(0) is 1/2.
+        """
+        rows = max(1, _CACHED // gram.shape[1]) if gram.device.type == "cpu" else len(gram)
+        by_x_sq, x_sq, z_sq = torch.empty_like(gram), x_sq.expand_as(gram), z_sq.expand_as(gram)
+        for inner, out, x_part, z_part in zip(*(each.split(rows) for each in (gram, by_x_sq, x_sq, z_sq)), strict=True):
+            w = (x_part * z_part).sqrt_()
+            is_zero, safe = w == 0, w.clamp(min=torch.finfo(w.dtype).tiny)
+            u = inner.div_(safe).clamp_(-1, 1)
+            by_u, by_w = self._derivatives(u, safe)
+            torch.addcmul(by_w, by_u, u, value=-1, out=out).mul_(w).div_(2 * x_part).masked_fill_(is_zero, 0)
+            inner.copy_(by_u).masked_fill_(is_zero, self._slope_at_zero)
+        return gram, by_x_sq
+
+    @property
+    @abstractmethod
+    def _slope_at_zero(self) -> float:
+        """The derivative in <x, z> at zero rows."""
+
+    @abstractmethod
+    def _derivatives(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """(dg/du / w, dg/dw) of K = g(u, w), where u is the cosine and w = |x||z|, each of shape (m, p)."""
 
     @abstractmethod
     def _recur(self, gram: Tensor, norms: Tensor) -> None:
@@ -104,6 +129,19 @@ class ReluNTK(_ReluNetwork):
             # every layer. With a cosine of 0 in every layer k0 is 1/2, and the recursion is N_{k+1} = N_k / 2 + bias^2.
             gram.masked_fill_(norms == 0, self.bias**2 * (2 - 2.0 ** (1 - self.depth)))
 
+    @property
+    def _slope_at_zero(self) -> float:
+        return self.depth * 2.0 ** (1 - self.depth)
+
+    def _derivatives(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        bias = self.bias**2 / w
+        by_u, by_w, value = torch.ones_like(u), u.clone(), u + bias  # value is N_k / w
+        for k0, k0_slope, path, cosine in _sloped_layers(u, self.depth):
+            by_u.mul_(k0).addcmul_(value, k0_slope.mul_(path)).addcmul_(k0, path)
+            by_w.mul_(k0).add_(cosine)
+            value.mul_(k0).add_(cosine).add_(bias)
+        return by_u, by_w
+
 
 @dataclass(frozen=True)
 class ReluNNGP(_ReluNetwork):
@@ -137,6 +175,16 @@ class ReluNNGP(_ReluNetwork):
         for _, cosine in _layers(gram, norms, self.depth):
             torch.mul(norms, cosine, out=gram)
 
+    @property
+    def _slope_at_zero(self) -> float:
+        return 2.0 ** (1 - self.depth)
+
+    def _derivatives(self, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        by_u, by_w = torch.ones_like(u), u
+        for k0, _, path, cosine in _sloped_layers(u, self.depth):
+            by_u, by_w = k0 * path, cosine
+        return by_u, by_w
+
 
 def _layers(gram: Tensor, norms: Tensor, depth: int) -> Iterable[tuple[Tensor, Tensor]]:
     """(k0(u_k), u_{k+1}) for k = 1..depth-1. The next step overwrites both tensors, and no step reads `gram` again.
@@ -159,3 +207,17 @@ def _iterate(v: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor]]:
         torch.atan2(sine, cosine, out=theta)
         v.sub_(sine.addcmul_(theta, cosine, value=-1), alpha=1 / math.pi)
         yield theta.mul_(-1 / math.pi).add_(1), torch.sub(1, v, out=cosine)
+
+
+def _sloped_layers(u: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """(k0(u_k), k0'(u_k), du_k/du_1, u_{k+1}) for k = 1..depth-1, where k1' = k0; the recursion of `_iterate`."""
+    v, path = 1 - u, torch.ones_like(u)
+    least = 32 * torch.finfo(u.dtype).eps  # of sin^2(theta); below it rounding hides the direction of z from x
+    for _ in range(depth - 1):
+        sine_sq, cosine = v * (2 - v), 1 - v
+        sine = sine_sq.sqrt()
+        theta = torch.atan2(sine, cosine)
+        v = v - (sine - theta * cosine) / math.pi
+        k0 = 1 - theta / math.pi
+        yield k0, torch.where(sine_sq > least, 1 / (math.pi * sine), 0.0), path, 1 - v
+        path = path * k0

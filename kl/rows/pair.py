@@ -40,6 +40,13 @@ class Pair:
         self._product: Tensor | None = None
         self._codes = (x.codes, z.codes) if x.codes is not None and z.codes is not None else None
 
+    @property
+    def has_exact_distances(self) -> bool:
+        """Whether `sq_dist` has no rounding error, because both sets are 8-bit integers on one grid."""
+        return (
+            self._codes is not None and self._codes[0].grid is not None and self._codes[0].grid == self._codes[1].grid
+        )
+
     def inner(self) -> Tensor:
         """<x_i, z_j>, shape (m, p), which the caller may overwrite."""
         product, out = self._next()
@@ -51,10 +58,9 @@ class Pair:
     def sq_dist(self) -> Tensor:
         """|x_i - z_j|^2, shape (m, p), which the caller may overwrite."""
         x, z = self.x, self.z
-        if self._codes is not None:
+        if self._codes is not None and self.has_exact_distances:
             ours, others = self._codes
-            if ours.grid is not None and ours.grid == others.grid:
-                return ours.sq_dist(others, *self._next())
+            return ours.sq_dist(others, *self._next())
         distances = self.inner().mul_(-2).add_(x.sq_norm[:, None]).add_(z.sq_norm[None, :])
         return distances.clamp_(min=0)
 

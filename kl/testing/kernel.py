@@ -13,6 +13,7 @@ from torch import Tensor
 from kl.errors import InputError
 from kl.kernels.configured import kernel_from_config, own_classes
 from kl.kernels.kernel import Kernel, kernel_name
+from kl.products.gradients import gradient_matmul, gradient_row_matmul, gradient_sum
 from kl.rows.rows import Rows
 
 
@@ -34,6 +35,9 @@ TOLERANCES = {
     torch.float64: Tolerance(blocks=1e-12, float64=1e-12, definite=1e-12),
 }
 
+GRADIENTS = 2e-4
+"""What rounding in float32, or of the differences, may change in a gradient, relative to the largest."""
+
 
 def check_kernel(kernel: Kernel, x: Tensor | None = None, z: Tensor | None = None) -> None:
     """Assert the contract of `kl.Kernel`, in float32 and in float64.
@@ -41,7 +45,8 @@ def check_kernel(kernel: Kernel, x: Tensor | None = None, z: Tensor | None = Non
     The kernel is symmetric and positive semi-definite; its diagonal equals the full matrix's and is exact for
     equal rows; blocks and slices agree with the whole; dtype and device are kept; inputs are not changed and
     results not shared; zero rows, equal rows and strided memory do no harm; `config()` is plain and builds an
-    equal kernel; and `resolve` replaces "auto" deterministically.
+    equal kernel; and `resolve` replaces "auto" deterministically. If the class defines its gradient in x, that is the
+    limit of differences, and finite on zero, equal and parallel rows.
 
     Args:
         kernel: the kernel; it may hold "auto" parameters.
@@ -69,6 +74,8 @@ def check_kernel(kernel: Kernel, x: Tensor | None = None, z: Tensor | None = Non
         _check_blocks(kernel, x.to(dtype), z.to(dtype))
         _check_degenerate_rows(kernel, x.to(dtype))
         _check_precision(kernel, x.to(dtype), z.to(dtype))
+        if kernel.has_gradients:
+            _check_gradients(kernel, x.to(dtype), z.to(dtype))
 
 
 def _check_config(kernel: Kernel) -> None:
@@ -198,6 +205,42 @@ def _check_precision(kernel: Kernel, x: Tensor, z: Tensor) -> None:
     error = float((kernel(x, z).double() - exact).abs().max())
     allowed = TOLERANCES[x.dtype].float64 * _scale(kernel, x, z)
     _require(error <= allowed, kernel, f"{x.dtype} differs from float64 by {error:.3g}, allowed {allowed:.3g}")
+
+
+def _check_gradients(kernel: Kernel, x: Tensor, z: Tensor) -> None:
+    generator = torch.Generator().manual_seed(1)
+    v = torch.randn(len(z), 2, generator=generator).to(x)
+    wanted, rows, centres = _differences(kernel, x.double(), z.double(), v.double()), Rows.of(x), Rows.of(z)
+    allowed = GRADIENTS * float(wanted.abs().max())
+
+    def close(failure: str, got: Tensor, wanted: Tensor) -> None:
+        error = float((got.double() - wanted).abs().max())
+        _require(error <= allowed, kernel, f"{failure}: off by {error:.3g}, allowed {allowed:.3g} ({x.dtype})")
+
+    close("gradients are not the limit of differences", gradient_matmul(kernel, rows, centres, v), wanted)
+    signs = torch.randint(0, 2, (len(x), 3, 2), generator=generator).to(x) * 2 - 1
+    found = gradient_row_matmul(kernel, rows, centres, v, signs)
+    close("gradients of combinations at each row differ", found, torch.einsum("iko,iod->ikd", signs.double(), wanted))
+    u = torch.rand(len(x), generator=generator).to(x) / len(x)
+    close(
+        "sums of gradients over rows differ",
+        gradient_sum(kernel, rows, centres, v, u),
+        torch.tensordot(u.double(), wanted, 1),
+    )
+    hard = torch.cat([x[:3], x[:3], torch.zeros_like(x[:2]), -x[:1], 2 * x[:1]])
+    found = gradient_matmul(kernel, Rows.of(hard), Rows.of(hard), torch.ones_like(hard[:, :1]))
+    _require(bool(found.isfinite().all()), kernel, f"gradients not finite on zero, equal or parallel rows ({x.dtype})")
+    if kernel.shift_invariant:
+        same = torch.arange(len(x), device=x.device)
+        at_itself = gradient_matmul(kernel, rows[:1], rows[:1], torch.ones_like(x[:1, :1]), same[:1])
+        _require(not bool(at_itself.any()), kernel, f"a row must add exactly 0 to the gradient at itself ({x.dtype})")
+
+
+def _differences(kernel: Kernel, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+    """The gradients of K(x, z) v by central differences, shape (m, c, d)."""
+    step = 1e-5 * float(x.abs().max().clamp(min=1e-30))
+    steps = step * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.stack([(kernel(x + each, z) - kernel(x - each, z)) @ v / (2 * step) for each in steps], dim=2)
 
 
 def _check_close(kernel: Kernel, failure: str, got: Tensor, wanted: Tensor, x: Tensor, z: Tensor) -> None:
