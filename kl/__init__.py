@@ -36,6 +36,8 @@ from kl.exact.interpolate import Interpolant, interpolate
 from kl.exact.least_squares import least_squares
 from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.machine import ConjugateGradientMachine
+from kl.features.agop import Agop, agop
+from kl.features.metric import Metric
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
@@ -66,6 +68,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "Agop",
     "CheckpointError",
     "ConjugateGradientMachine",
     "DataNotFoundError",
@@ -84,14 +87,14 @@ __all__ = [
     "LeaveOneOut",
     "KernelParallelStrategy",
     "MemoryBudgetError",
-    "RFMClassifier",
-    "RFMRegressor",
+    "Metric",
     "ReluNetwork",
     "RowDataset",
     "Rows",
     "SingularKernelError",
     "Tuning",
     "TuningPoint",
+    "agop",
     "inner_product",
     "interpolate",
     "leave_out",

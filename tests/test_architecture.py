@@ -67,7 +67,7 @@ def test_imports_point_one_way(path):
 
 
 # From top to bottom: what stands in a line imports from lines below it, and from its own folder. Names without a slash
-# after them are single files; estimators, tuning and features do not exist yet and have their place.
+# after them are single files.
 FLOORS = {
     "kl": (
         "testing",

@@ -63,7 +63,11 @@ class Structure:
             wrong = sorted({each for each in named if named.count(each) > 1 or not 0 <= each < d})
             missing = sorted(set(range(d)) - set(named))
             which = (
-                f"{wrong[0]} is none or there twice" if wrong else f"{missing[0]} is missing" if missing else "empty"
+                f"{wrong[0]} is none or there twice"
+                if wrong
+                else f"{missing[0]} is missing"
+                if missing
+                else "one is empty"
             )
             raise InputError(f"metric must have groups of all columns 0..{d - 1}, each once; got groups where {which}")
         return cls("blocks", d, groups)
