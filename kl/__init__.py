@@ -88,6 +88,8 @@ __all__ = [
     "KernelParallelStrategy",
     "MemoryBudgetError",
     "Metric",
+    "RFMClassifier",
+    "RFMRegressor",
     "ReluNetwork",
     "RowDataset",
     "Rows",

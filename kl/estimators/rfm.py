@@ -65,7 +65,7 @@ class _LearnsFeatures(KernelEstimator):
 class RFMRegressor(_LearnsFeatures, KernelRegressor):
     """Kernel ridge regression whose kernel K(x M^(1/2), z M^(1/2)) learns its metric M: a recursive feature machine.
 
-    Round 0 is the plain kernel. Each of the following rounds takes M from the gradients of the last f, and solves again:
+    Round 0 is the plain kernel. Each following round takes M from the gradients of the last f, and solves again:
 
         M = G^power / max entry,    G = mean_i sum_o grad f_o(x_i) grad f_o(x_i)^T
 
@@ -106,9 +106,10 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
         >>> X = np.random.default_rng(0).normal(size=(300, 10))
         >>> y = np.sin(2 * X[:, 0]) * X[:, 1]  # the other 8 columns have no effect
         >>> model = kl.RFMRegressor().fit(X[:200], y[:200])
-        >>> model.feature_importances_[:2].sum() > 0.9, model.best_round_ > 0
+        >>> bool(model.feature_importances_[:2].sum() > 0.9), model.best_round_ > 0
         (True, True)
-        >>> model.score(X[200:], y[200:]) > kl.KernelRegressor().fit(X[:200], y[:200]).score(X[200:], y[200:]) + 0.3
+        >>> plain = kl.KernelRegressor().fit(X[:200], y[:200])
+        >>> bool(model.score(X[200:], y[200:]) > plain.score(X[200:], y[200:]) + 0.3)
         True
     """
 
@@ -149,8 +150,8 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
 class RFMClassifier(_LearnsFeatures, KernelClassifier):
     """Kernel least squares on one-hot rows whose kernel learns its metric: a recursive feature machine.
 
-    See `RFMRegressor` for the rounds, and `KernelClassifier` for labels and probabilities. The mean squared error of the
-    one-hot rows chooses the round.
+    See `RFMRegressor` for the rounds, and `KernelClassifier` for labels and probabilities. The mean squared error of
+    the one-hot rows chooses the round.
 
     Args:
         kernel, bandwidth, ridge, rounds, by, metric, power, centered, sample, solver, epochs, memory, standardize,

@@ -132,6 +132,11 @@ class Metric:
             out[:, group] = x[:, group] @ root
         return out
 
+    @property
+    def root(self) -> Tensor:
+        """R = M^(1/2), float64, shape (d, d), or its diagonal, shape (d,): see `kl.rows.root`."""
+        return self.roots[0] if self.structure.kind == "diagonal" else self.structure.dense(self.roots)
+
     def pull_back(self, found: Agop) -> Agop:
         """R G R: the outer product in the features x, from that in the features x R on which a function was fitted.
 
