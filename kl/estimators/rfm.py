@@ -84,8 +84,12 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
         power: exponent of G; below 1, directions that f follows little count more.
         centered: whether each output's mean gradient is subtracted first.
         sample: rows, drawn at random, whose gradients are averaged; None takes all.
-        solver, epochs, memory, standardize, verbose: see `KernelRegressor`.
+        solver: "auto", "direct", "pcg" or "eigenpro", as of `KernelRegressor`.
+        epochs: of EigenPro, in each round.
+        memory: bytes, "8GB", or "auto" (half of what is free).
+        standardize: whether columns are moved to mean 0 and divided by their standard deviation, both weighted.
         random_state: of all that is drawn.
+        verbose: whether progress is printed.
 
     Attributes:
         scores_: the mean squared error of each round on the rows that choose.
@@ -154,9 +158,22 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
     the one-hot rows chooses the round.
 
     Args:
-        kernel, bandwidth, ridge, rounds, by, metric, power, centered, sample, solver, epochs, memory, standardize,
-            random_state, verbose: see `RFMRegressor`.
+        kernel: a name, "package.module:Class", or a `kl.Kernel`.
+        bandwidth: a number in units of x M^(1/2), or "auto".
+        ridge: lambda >= 0.
+        rounds: metrics that are learnt at most.
+        by: what chooses the round: "kfold", "holdout", "loo" or "auto".
+        metric: "full", "diagonal", or groups of columns.
+        power: exponent of G.
+        centered: whether each output's mean gradient is subtracted first.
+        sample: rows whose gradients are averaged; None takes all.
+        solver: "auto", "direct", "pcg" or "eigenpro".
+        epochs: of EigenPro, in each round.
+        memory: bytes, "8GB", or "auto".
+        standardize: whether columns are standardised.
         class_weight: see `KernelClassifier`.
+        random_state: of all that is drawn.
+        verbose: whether progress is printed.
 
     Attributes:
         scores_, best_round_, metric_, feature_importances_: see `RFMRegressor`.
