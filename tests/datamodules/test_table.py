@@ -3,6 +3,7 @@
 import gzip
 import logging
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,49 @@ def test_kinds_of_targets(tmp_path, values, options, task, names):
     lines = "".join(f"{i},{values[i % len(values)]}\n" for i in range(90))
     data = set_up(written(tmp_path, "a,y\n" + lines), **options)
     assert (data.task, data.class_names) == (task, names)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "names"),
+    [
+        (pd.Series(["3", "10", "2"] * 20), {}, ["2", "3", "10"]),
+        (pd.Series(pd.Categorical([3, 10, 2] * 20)), {}, ["2", "3", "10"]),
+        (pd.Series([3, 10, 2] * 20, dtype="UInt8"), {}, ["2", "3", "10"]),
+        (pd.Series([3, 10, 2] * 20, dtype=np.uint64), {}, ["2", "3", "10"]),
+        (pd.Series([3.5, 10, 2] * 20), {"categorical": "y"}, ["10", "2", "3.5"]),
+    ],
+)
+def test_labels_of_other_dtypes_keep_their_names(values, options, names):
+    frame = pd.DataFrame({"a": range(60), "y": values})
+    data = TableDataModule.from_dataframe(frame, "y", test=frame, **options)
+    data.setup()
+    assert data.class_names == names
+    assert [names[k] for k in data.test_set.y[:3].argmax(1)] == [f"{value:g}" for value in map(float, values[:3])]
+
+
+@pytest.mark.parametrize("kind", ["decimal", "object", "category", "str"])
+def test_numbers_of_other_dtypes_keep_their_values(kind):
+    values = np.random.default_rng(0).normal(size=60).round(3)
+    column = [Decimal(str(value)) for value in values] if kind == "decimal" else pd.Series(values).astype(kind)
+    data = TableDataModule.from_dataframe(pd.DataFrame({"a": range(60), "y": column}), "y", test_share=0)
+    data.setup()
+    found = data.train_set.y.double()[:, 0] * data.target_scale[0] + data.target_offset[0]
+    np.testing.assert_allclose(found, values, atol=1e-6)
+
+
+def test_numbers_for_names_of_columns():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)))
+    for target, used in ((0, ["1", "2"]), ([0, 2], ["1"])):
+        data = TableDataModule.from_dataframe(frame, target)
+        data.setup()
+        assert data.table.feature_names == used
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_targets_whose_squares_are_no_numbers_are_refused(scale):
+    frame = pd.DataFrame({"a": range(60), "y": scale * np.random.default_rng(0).normal(size=60)})
+    with pytest.raises(InputError, match=r"target y must hold numbers whose squares float64 can hold; it goes from -"):
+        TableDataModule.from_dataframe(frame, "y").setup()
 
 
 def test_several_targets_and_their_scales(file):
