@@ -209,7 +209,10 @@ def standardisation(
     """The weighted mean and standard deviation of every column, shapes (d,), float64; 1 for a constant column."""
     X = X.astype(np.float64, copy=False)
     mean = np.average(X, axis=0, weights=weights)
-    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    gaps = (X - mean)[weights > 0]
+    largest = np.abs(gaps).max(axis=0)  # squares of values from 1e154, or up to 1e-162, are beyond float64
+    largest[largest == 0] = 1.0
+    scale = largest * np.sqrt(np.average((gaps / largest) ** 2, axis=0, weights=weights[weights > 0]))
     # Rounding of the mean alone is no spread.
     scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
     return mean, scale

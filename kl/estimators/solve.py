@@ -97,7 +97,7 @@ def solve(
     (u, d), c = problem.x.shape, problem.y.shape[1]
     if solver == "auto":
         budget = parse_memory(memory, problem.x.device)
-        solver = choose_solver("auto", u, d, c, budget, problem.x.device)
+        solver = choose_solver("auto", u, d, c, budget, problem.x.device, leave_one_out)
         solver = "eigenpro" if solver == "pcg" and u > PCG_ROWS else solver
     if solver == "eigenpro":
         return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)

@@ -81,6 +81,8 @@ def test_standardised_columns_of_any_unit():
     units = np.array([1e6, 1e-6, 1.0])
     plain = KernelRegressor().fit(X, y)
     np.testing.assert_allclose(KernelRegressor().fit(X * units + units, y).predict(X * units + units), plain.predict(X))
+    for unit in (1e200, 1e-200):  # whose squares float64 does not hold
+        np.testing.assert_allclose(KernelRegressor().fit(X * unit, y).predict(X * unit), plain.predict(X))
     constant = np.hstack([X, np.full((N, 1), 0.1)])
     np.testing.assert_allclose(KernelRegressor().fit(constant, y).predict(constant), plain.predict(X))
 
@@ -317,6 +319,12 @@ def test_wrong_rows():
         KernelRegressor().fit(X, y, sample_weight=-np.ones(N))
     with pytest.raises(InputError, match="y must hold at least two classes among rows of weight above 0; got 1 class"):
         KernelClassifier().fit(X, np.ones(N, dtype=int))
+    with pytest.raises(InputError, match=r"of weight above 0; got 1 class, True"):
+        KernelClassifier().fit(X, np.ones(N, dtype=bool))
+    with pytest.raises(InputError, match=r"class_weight must hold numbers, 0 or above; got \{False: -1"):
+        KernelClassifier(class_weight={False: -1, True: 1}).fit(X, y > 0)
+    with pytest.raises(InputError, match="y must hold at least two classes among rows of weight above 0; got none"):
+        KernelClassifier(class_weight={False: 0, True: 0}).fit(X, y > 0)
     with pytest.raises(ValueError, match="contains NaN"):
         KernelRegressor().fit(np.where(X > 2, np.nan, X * 0 + np.nan), y)
     with pytest.raises(ValueError, match="X has 2 features, but KernelRegressor is expecting 3"):
@@ -335,3 +343,13 @@ def test_auto_takes_eigenpro_beyond_the_rows_of_exact_solvers(monkeypatch):
     assert KernelRegressor().fit(X, y).solver_ == "pcg"
     monkeypatch.setattr(kl.estimators.solve, "PCG_ROWS", 10)
     assert KernelRegressor().fit(X, y).solver_ == "eigenpro"
+
+
+def test_auto_counts_the_memory_of_leave_one_out():
+    from kl.exact.cost import direct_memory
+
+    X, y = draw(600)
+    enough = direct_memory(600, D, 1, 8, True)
+    assert KernelRegressor(memory=enough).fit(X, y).solver_ == "direct"
+    assert direct_memory(600, D, 1, 8) < enough - 1
+    assert KernelRegressor(memory=enough - 1).fit(X, y).solver_ == "pcg"
