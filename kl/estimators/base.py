@@ -20,7 +20,7 @@ from kl.kernels import Kernel, build_kernel
 from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel
 from kl.rkhs import evaluate
-from kl.rows.encoding import FeatureEncoding
+from kl.rows.encoding import FeatureEncoding, far_columns
 from kl.rows.table import TableEncoding
 
 
@@ -125,10 +125,11 @@ class KernelEstimator(BaseEstimator):
 
     @property
     def machine_(self) -> KernelModel:
-        """The function as a `kl.KernelModel`, a LightningModule; its tensors are shared with the estimator."""
+        """The function as a `kl.KernelModel`, a LightningModule, of the features that `data_info["encoding"]` makes."""
         check_is_fitted(self, "kernel_")
-        model = KernelModel(self.kernel_)
-        return model._take(self._alpha, self._centers - self._origin, self._origin, self._description())
+        centers, encoding = self._centers_of_a_file()
+        origin = self.kernel_.origin_of(centers)
+        return KernelModel(self.kernel_)._take(self._alpha, centers - origin, origin, self._description(encoding))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.
@@ -138,11 +139,21 @@ class KernelEstimator(BaseEstimator):
         """
         self.machine_.save(path)
 
-    def _description(self) -> dict[str, Any]:
+    def _centers_of_a_file(self) -> tuple[Tensor, FeatureEncoding | None]:
+        """The centres, shape (u, d), near 0, and what makes such features of rows, in float32."""
+        if self._encoding is not None:
+            return self._centers, self._encoding
+        if self._standard is not None:
+            return self._centers, FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
+        far = (
+            far_columns(self._centers) if self._centers.dtype == torch.float64 and self.kernel_.shift_invariant else []
+        )
+        if not any(far):
+            return self._centers, None
+        return self._centers - torch.tensor(far, dtype=torch.float64), FeatureEncoding(origin=tuple(far))
+
+    def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         """What a file says of the data, as `kl.machines.data_facts.DataFacts.description`."""
-        encoding = self._encoding
-        if encoding is None and self._standard is not None:
-            encoding = FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
         facts = DataFacts(name=type(self).__name__, encoding=encoding, table=self._table, **self._facts())
         return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
 

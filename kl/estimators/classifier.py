@@ -17,6 +17,7 @@ from kl.estimators.labels import kind_of, labels_of
 from kl.kernels import Kernel
 from kl.model import KernelModel
 from kl.probabilities import fit_temperature, probabilities
+from kl.rows.encoding import FeatureEncoding
 
 
 class KernelClassifier(ClassifierMixin, KernelEstimator):
@@ -127,9 +128,9 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
     def _kept(self) -> dict[str, Any]:
         return {**super()._kept(), "labels": kind_of(self.classes_)}
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         known = {} if self.temperature_ is None else {"temperature": self.temperature_}
-        return {**super()._description(), **known}
+        return {**super()._description(encoding), **known}
 
     def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
         super()._take_model(model, kept)

@@ -217,6 +217,16 @@ def test_a_regressor_comes_back(tmp_path):
     np.testing.assert_allclose(kl.load(tmp_path / "two.pt").predict(X), two.predict(X), rtol=1e-4)
 
 
+def test_rows_far_from_0_come_back_without_standardisation(tmp_path):
+    X, y = draw()
+    X, fresh = X + np.array([1e8, -1e6, 0.0]), draw(9, seed=2)[0] + np.array([1e8, -1e6, 0.0])
+    model = KernelRegressor("gaussian", standardize=False).fit(X, y)
+    model.save(tmp_path / "model.pt")
+    np.testing.assert_allclose(kl.load(tmp_path / "model.pt").predict(fresh), model.predict(fresh), atol=1e-4)
+    kl.load(tmp_path / "model.pt").save(tmp_path / "again.pt")
+    np.testing.assert_allclose(kl.load(tmp_path / "again.pt").predict(fresh), model.predict(fresh), atol=1e-4)
+
+
 def test_a_checkpoint_of_kl_fit_is_an_estimator(kl, tmp_path):
     assert kl("fit", "--data", "digits", "--epochs", 2, "--no-exact", "--log-dir", tmp_path).code == 0
     (path,) = tmp_path.rglob("last.ckpt")
