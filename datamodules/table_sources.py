@@ -72,13 +72,16 @@ def rows_of_a_chunk(columns: int) -> int:
 
 def require_file(path: str) -> None:
     """Raise InputError unless there is such a file."""
+    remedy = "correct its path" if Path(path).is_absolute() else f"give its path as seen from {Path.cwd()}"
     try:
-        there = Path(path).is_file()
-        what = "it is a folder" if Path(path).is_dir() else "there is no such file"
+        if Path(path).is_file():
+            return
+        what = "there is no such file"
+        if Path(path).is_dir():
+            what, remedy = "it is a folder", "give a file in it"
     except (OSError, ValueError) as error:
-        there, what = False, str(error)
-    if not there:
-        raise InputError(f"{path} must be a CSV or Parquet file; {what}")
+        what = str(error)
+    raise InputError(f"{path} must be a CSV or Parquet file; {what}: {remedy}")
 
 
 def short_name(name: str) -> str:
