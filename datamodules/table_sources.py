@@ -55,7 +55,10 @@ def check_names(where: str, names: list[str]) -> list[str]:
     """Return the names of columns, else raise InputError if one is empty or there twice."""
     for number, name in enumerate(names, 1):
         if not name:
-            raise InputError(f"{where} must have a name for each column; column {number} of {len(names)} has none")
+            raise InputError(
+                f"{where} must have a name for each column; column {number} of {len(names)} has none: name it, or "
+                "remove its delimiter"
+            )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(

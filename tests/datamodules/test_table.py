@@ -262,7 +262,7 @@ BAD = {
         "may name several columns of numbers for regression; y holds texts",
     ),
     "doubled": ("a,a,y\n1,2,3\n", {}, "must name each column once; 'a' is there 2 times: rename one of them"),
-    "no name": ("a,,y\n1,2,3\n", {}, "must have a name for each column; column 2 of 3 has none"),
+    "no name": ("a,,y\n1,2,3\n", {}, "must have a name for each column; column 2 of 3 has none: name it"),
     "mixed": (
         "a,y\n1,u\nold,v\n3,u\n",
         {},
