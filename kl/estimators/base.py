@@ -208,6 +208,8 @@ class KernelEstimator(BaseEstimator):
         check_is_fitted(self, "kernel_")
         if self._table is not None and not hasattr(X, "columns"):
             raise InputError(f"X must be a data frame, because the model was fitted on a table; got {type(X).__name__}")
+        if self._table is not None and not len(X):
+            raise InputError("X must have at least one row; got a data frame without rows")
         x = self._features(self._rows(X)) if self._table is None else self._table.encode(X, "X")
         x = x.to(self._centers.dtype)
         return evaluate(self.kernel_, self._centers - self._origin, self._alpha, x - self._origin).numpy()

@@ -264,6 +264,8 @@ def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
         InputError, match="X must be a data frame, because the model was fitted on a table; got ndarray"
     ):
         model.predict(table[["a"]].to_numpy())
+    with pytest.raises(InputError, match="X must have at least one row; got a data frame without rows"):
+        model.predict(table[:0])
     with pytest.raises(InputError, match=r"it lacks .*town"):
         model.predict(table[["a"]])
     model.save("again.pt")

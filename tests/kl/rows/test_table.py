@@ -187,6 +187,8 @@ def test_columns_in_any_order_new_ones_ignored_missing_ones_named(caplog):
         InputError, match=r"in.csv must have the columns .* lacks town \(is it 'twon'\?\): add them; the"
     ):
         encoding.encode(frame.rename(columns={"town": "twon"}), "in.csv")
+    with pytest.raises(InputError, match=r"in.csv must name each column once; 'town' is there more often: rename one"):
+        encoding.encode(pd.concat([frame, frame["town"]], axis=1), "in.csv")
 
 
 @pytest.mark.parametrize(
