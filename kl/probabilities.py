@@ -142,7 +142,9 @@ def regression_scores(
         rmse and mae, in the target's unit, over rows and outputs; r2, the mean over outputs of 1 - squared error over
         the targets' variance, NaN of fewer than two rows.
     """
-    p, y = predictions.double(), y.double()
+    y = y.double()
+    mean = y.mean(dim=0)
+    p, y = predictions.double() - mean, y - mean  # r2_score subtracts squares, which lose all digits far from 0
     return {
         "rmse": math.sqrt(float(mean_squared_error(p.flatten(), y.flatten()))),
         "mae": float(mean_absolute_error(p.flatten(), y.flatten())),

@@ -102,7 +102,7 @@ def solve(
         MemoryBudgetError: the solver does not fit the memory.
         DivergenceError: EigenPro diverges.
     """
-    solver = chosen_solver(problem, solver, memory)
+    solver = chosen_solver(problem, solver, memory, leave_one_out)
     if solver == "eigenpro":
         return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)
     last = time.monotonic()
@@ -127,8 +127,8 @@ def solve(
     return _of_interpolant(found)
 
 
-def chosen_solver(problem: Problem, solver: str, memory: int | str) -> str:
-    """What solves: "direct", "pcg" or "eigenpro"; "auto" goes by the rows and the memory.
+def chosen_solver(problem: Problem, solver: str, memory: int | str, leave_one_out: bool) -> str:
+    """What solves: "direct", "pcg" or "eigenpro"; "auto" goes by the rows, the memory and what is wanted.
 
     Raises:
         InputError: there is no such solver, or memory is no budget.
@@ -137,7 +137,7 @@ def chosen_solver(problem: Problem, solver: str, memory: int | str) -> str:
     if solver != "auto":
         return solver
     (u, d), c, device = problem.x.shape, problem.y.shape[1], problem.x.device
-    found = choose_solver("auto", u, d, c, parse_memory(memory, device), device)
+    found = choose_solver("auto", u, d, c, parse_memory(memory, device), device, leave_one_out)
     return "eigenpro" if found == "pcg" and u > PCG_ROWS else found
 
 

@@ -133,10 +133,11 @@ class KernelEstimator(BaseEstimator):
 
     @property
     def machine_(self) -> KernelModel:
-        """The function as a `kl.KernelModel`, a LightningModule; its tensors are shared with the estimator."""
+        """The function as a `kl.KernelModel`, a LightningModule, of the features that `data_info["encoding"]` makes."""
         check_is_fitted(self, "kernel_")
+        origin, encoding = self._origin_and_encoding()
         model = KernelModel(self.kernel_)
-        return model._take(self._alpha, self._centers, self._origin, self._description(), self._root)
+        return model._take(self._alpha, self._centers, origin, self._description(encoding), self._root)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.
@@ -146,11 +147,21 @@ class KernelEstimator(BaseEstimator):
         """
         self.machine_.save(path)
 
-    def _description(self) -> dict[str, Any]:
+    def _origin_and_encoding(self) -> tuple[Tensor, FeatureEncoding | None]:
+        """What a file's function subtracts from its features, shape (d,), and what makes them of rows, in float32.
+
+        An origin of float64 rows far from 0 goes to the encoding, because float32 features have lost their digits.
+        """
+        if self._encoding is not None:
+            return self._origin, self._encoding
+        if self._standard is not None:
+            return self._origin, FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
+        if self._origin.dtype == torch.float64 and bool(self._origin.any()):
+            return torch.zeros_like(self._origin), FeatureEncoding(origin=tuple(self._origin.tolist()))
+        return self._origin, None
+
+    def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         """What a file says of the data, as `kl.machines.data_facts.DataFacts.description`."""
-        encoding = self._encoding
-        if encoding is None and self._standard is not None:
-            encoding = FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
         facts = DataFacts(name=type(self).__name__, encoding=encoding, table=self._table, **self._facts())
         return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
 
@@ -206,6 +217,8 @@ class KernelEstimator(BaseEstimator):
         check_is_fitted(self, "kernel_")
         if self._table is not None and not hasattr(X, "columns"):
             raise InputError(f"X must be a data frame, because the model was fitted on a table; got {type(X).__name__}")
+        if self._table is not None and not len(X):
+            raise InputError("X must have at least one row; got a data frame without rows")
         x = self._features(self._rows(X)) if self._table is None else self._table.encode(X, "X")
         x = x.to(self._centers.dtype)
         placed = under_root(x - self._origin, self._root)
@@ -219,7 +232,10 @@ def standardisation(
     """The weighted mean and standard deviation of every column, shapes (d,), float64; 1 for a constant column."""
     X = X.astype(np.float64, copy=False)
     mean = np.average(X, axis=0, weights=weights)
-    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    gaps = (X - mean)[weights > 0]
+    largest = np.abs(gaps).max(axis=0)  # squares of values from 1e154, or up to 1e-162, are beyond float64
+    largest[largest == 0] = 1.0
+    scale = largest * np.sqrt(np.average((gaps / largest) ** 2, axis=0, weights=weights[weights > 0]))
     # Rounding of the mean alone is no spread.
     scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
     return mean, scale

@@ -103,7 +103,7 @@ class FeatureLearning:
     ) -> None:
         self._whole, self._say = problem, say or (lambda text: None)
         self.choice = choice or Choice()
-        leaves_out = chosen_solver(problem, solver, memory) != "eigenpro"
+        leaves_out = chosen_solver(problem, solver, memory, leave_one_out=True) != "eigenpro"
         self.by = "given" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
         if self.by == "loo" and not leaves_out:
             raise InputError('by must be "holdout" with solver eigenpro, which leaves out no rows; got "loo"')

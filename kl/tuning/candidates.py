@@ -42,7 +42,7 @@ class Candidates:
                 raise InputError(f'bandwidths must be "auto" or a list of numbers; got {bandwidths!r}: try "auto"')
             return cls(built, None)
         try:
-            values = [check_positive("bandwidths", each) for each in bandwidths]
+            values = [check_positive("bandwidths", each, remedy="leave it out, or give auto") for each in bandwidths]
         except TypeError as error:
             raise InputError(f'bandwidths must be "auto" or a list of numbers; got {bandwidths!r}') from error
         if not values:

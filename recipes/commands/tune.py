@@ -205,7 +205,8 @@ def read_bandwidths(text: str) -> list[float] | str:
 
     if text.strip() == "auto":
         return "auto"
-    return [check_positive("bandwidths", each) for each in numbers_of("bandwidths", text, "auto, or 1,2,4")]
+    numbers = numbers_of("bandwidths", text, "auto, or 1,2,4")
+    return [check_positive("bandwidths", each, remedy="leave it out, or give auto") for each in numbers]
 
 
 def read_ridges(options: TuneOptions) -> list[float]:

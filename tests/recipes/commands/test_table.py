@@ -107,7 +107,7 @@ def test_tables_that_do_not_fit_the_model_are_refused(kl, houses):
         ("lacks.csv", "lacks.csv must have the columns of the training table; it lacks town (is it 'twon'?)"),
         ("type.csv", "column area of type.csv must hold numbers, as in training; row 2 (counted from 1) holds 'large'"),
         ("header.csv", "header.csv must hold rows"),
-        ("gone.csv", "gone.csv must be a CSV or Parquet file; there is no such file"),
+        ("gone.csv", "gone.csv must be a CSV or Parquet file; there is no such file: give its path as seen from /"),
         ("x.npz", "input must be a .csv, .tsv, .txt, .parquet, .pq file with the columns of the training table"),
     ):
         refused(kl("predict", "e.ckpt", "--input", name, "--output", "out.csv"), *fragments)

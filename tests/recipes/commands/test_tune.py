@@ -158,8 +158,16 @@ def test_numbers(kl):
         (("--kernels", "laplacian,,gaussian"), "kernels must be separated by commas, none of them empty", 2),
         (("--kernels", ""), "kernels must be separated by commas, none of them empty; got ''", 2),
         (("--bandwidths", "wide"), "bandwidths must be numbers separated by commas; got 'wide'", 2),
-        (("--bandwidths", "1,-2"), "bandwidths must be a finite number above 0; got -2.0", 2),
-        (("--ridges", "0,-1"), "ridges must be a finite number, 0 or above; got -1.0", 2),
+        (
+            ("--bandwidths", "1,-2"),
+            "bandwidths must be a finite number above 0; got -2.0: leave it out, or give auto",
+            2,
+        ),
+        (
+            ("--ridges", "0,-1"),
+            "ridges must be a finite number, 0 or above; got -1.0: leave it out; 0 is without a ridge",
+            2,
+        ),
         (("--ridges", ""), "ridges must be separated by commas", 2),
         (("--by", "cv"), "by must be one of auto, loo, kfold, validation; got 'cv'", 2),
         (("--by", "validation"), "give --validation 0.1 as well", 2),
