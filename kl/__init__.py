@@ -37,6 +37,7 @@ from kl.exact.least_squares import least_squares
 from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.machine import ConjugateGradientMachine
 from kl.features.agop import Agop, agop
+from kl.features.machine import RecursiveFeatureMachine
 from kl.features.metric import Metric
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
@@ -90,6 +91,7 @@ __all__ = [
     "Metric",
     "RFMClassifier",
     "RFMRegressor",
+    "RecursiveFeatureMachine",
     "ReluNetwork",
     "RowDataset",
     "Rows",

@@ -36,6 +36,7 @@ class Problem:
     y: Tensor  # float64, shape: (u, c)
     weights: Tensor  # float64, shape: (u,)
     group: Tensor  # the distinct row of each row given, shape: (n,)
+    first: Tensor  # the first of the rows given that equal each distinct row, shape: (u,)
 
     @classmethod
     def of(
@@ -46,14 +47,16 @@ class Problem:
     ) -> Problem:
         """The problem of rows some of which may be equal."""
         merged = MergedRows.of(x, weights)
-        return cls(x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group)
+        return cls(
+            x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group, merged.first
+        )
 
     def rows(self, which: Tensor) -> Problem:
         """The problem of some of the distinct rows, chosen by a mask of shape (u,)."""
         which = which.to(self.x.device)
         count = int(which.sum())
         group = torch.arange(count, device=self.x.device)
-        return Problem(self.x[which], self.y[which], self.weights[which], group)
+        return Problem(self.x[which], self.y[which], self.weights[which], group, self.first[which])
 
 
 @dataclass(frozen=True)
