@@ -30,7 +30,7 @@ DATA_HELP = (
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
-    "relu-nngp, dispersal, or package.module:Class."
+    "relu-nngp, lpq-laplacian, dispersal, product-laplacian, or package.module:Class."
 )
 
 DELIMITER_HELP = "Between the columns of a CSV file; by default , ; tab or |, whichever the first lines have."
@@ -43,6 +43,8 @@ DataDir = Annotated[
 Depth = Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")]
 Bias = Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")]
 Power = Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")]
+P = Annotated[float | None, _in_kernel(help="Norm of lpq-laplacian, in (0, 2].  [default: 1]")]
+Q = Annotated[float | None, _in_kernel(help="Power of lpq-laplacian, in (0, p].  [default: 1]")]
 Degree = Annotated[int | None, _in_kernel(help="Degree of polynomial.")]
 Accelerator = Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")]
 
@@ -119,6 +121,8 @@ class KernelOptions:
     bias: Bias = None
     power: Power = None
     degree: Degree = None
+    p: P = None
+    q: Q = None
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,8 @@ def build_kernel(options: KernelOptions) -> Kernel:
         bias=options.bias,
         power=options.power,
         degree=options.degree,
+        p=options.p,
+        q=options.q,
     )
 
 

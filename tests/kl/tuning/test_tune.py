@@ -387,3 +387,11 @@ def test_a_budget_that_nothing_fits_is_refused():
     with pytest.raises(kl.MemoryBudgetError, match="of 30 rows needs"):
         kl.tune(x, y, subsample=30, memory=40000)
     assert kl.tune(ONE, ONE, by=(ONE, ONE), ridges=[0.0], bandwidths=[1.0]).best.mse == pytest.approx(0, abs=1e-20)
+
+
+def test_auto_bandwidths_are_of_the_kernels_own_distance():
+    x, y = draw()
+    found = kl.tune(x, y, kernels=[kl.LpqLaplacian(), "laplacian"], ridges=[0.1])
+    for name, p in (("lpq-laplacian", 1.0), ("laplacian", 2.0)):
+        widths = sorted({each.bandwidth for each in found.points if each.kernel.name == name})
+        assert widths[3] == kl.median_distance(x, p=p)
