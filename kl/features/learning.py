@@ -152,7 +152,7 @@ class FeatureLearning:
 
     def step(self) -> Fit | None:
         """One round; None if f is constant on all rows, so that there is nothing to learn."""
-        if any(each.step() is None for each in self._chains):
+        if any(each.step() is None for each in self.chains):
             log.info("the function of round %d is constant on its rows, so it has no features", len(self.scores) - 1)
             self._constant = True
             return None
@@ -181,7 +181,7 @@ class FeatureLearning:
         """The rounds so far as plain values and tensors."""
         metric = None if self.best.metric is None else self.best.metric.state_dict()
         best = {"number": self.best.number, "metric": metric}
-        chains = [each.state_dict() for each in self._chains]
+        chains = [each.state_dict() for each in self.chains]
         return {"scores": list(self.scores), "constant": self._constant, "best": best, "chains": chains}
 
     def load_state_dict(self, state: Any) -> None:
@@ -194,20 +194,21 @@ class FeatureLearning:
         require_values("feature learning", state, types)
         scores, best, chains = state["scores"], state["best"], state["chains"]
         require_values("best round", best, {"number": int})
-        if len(chains) != len(self._chains) or not 0 <= best["number"] < max(1, len(scores)):
+        if len(chains) != len(self.chains) or not 0 <= best["number"] < max(1, len(scores)):
             raise CheckpointError(
-                f"its rounds must be of {len(self._chains)} chains; got {len(chains)}: resume with the same --by"
+                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same --by"
             )
         if any(math.isnan(score) for score in scores):
             raise CheckpointError("its scores must be numbers; got NaN: train again")
-        for chain, each in zip(self._chains, chains, strict=True):
+        for chain, each in zip(self.chains, chains, strict=True):
             chain.load_state_dict(each)
         with faults_in("best round"):
             metric = None if best.get("metric") is None else Metric.from_state(best["metric"])
         self.scores, self._constant, self.best = list(scores), state["constant"], Best(best["number"], metric, None)
 
     @property
-    def _chains(self) -> list[Chain]:
+    def chains(self) -> list[Chain]:
+        """The chains of fits that step together: the one whose f is kept, and those that score it."""
         return list(dict.fromkeys([self._main, *(each for each, _ in self._parts)]))
 
     def _score(self) -> float:

@@ -15,7 +15,9 @@ from recipes.options.groups import (
     Degree,
     Depth,
     OutputOptions,
+    P,
     Power,
+    Q,
     RunOptions,
     _in_kernel,
     _in_output,
@@ -47,6 +49,8 @@ class TuneOptions:
     bias: Bias = None
     power: Power = None
     degree: Degree = None
+    p: P = None
+    q: Q = None
     ridges: Annotated[
         str, _in_solver(help="Ridges to compare, added to the kernel matrix's diagonal.", metavar="FLOAT,...")
     ] = "0,1e-6,1e-5,1e-4,1e-3,1e-2,0.1,1,10"
@@ -182,7 +186,7 @@ def build_kernels(options: TuneOptions) -> list[Kernel]:
 
     names = parts_of("kernels", options.kernels, "laplacian,gaussian")
     accepted = {name: set(inspect.signature(kernel_class(name)).parameters) for name in names}
-    given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree")}
+    given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree", "p", "q")}
     given = {name: value for name, value in given.items() if value is not None}
     for parameter in given:
         if not any(parameter in each for each in accepted.values()):

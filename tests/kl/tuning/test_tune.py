@@ -417,3 +417,11 @@ def test_in_units_of_wrong_scales(scale, message):
     tuning = kl.tune(x, torch.cat([x, -x], dim=1), kernels="gaussian", bandwidths=[1.0], ridges=[1e-3])
     with pytest.raises(kl.InputError, match=message):
         tuning.in_units(scale)
+
+
+def test_auto_bandwidths_are_of_the_kernels_own_distance():
+    x, y = draw()
+    found = kl.tune(x, y, kernels=[kl.LpqLaplacian(), "laplacian"], ridges=[0.1])
+    for name, p in (("lpq-laplacian", 1.0), ("laplacian", 2.0)):
+        widths = sorted({each.bandwidth for each in found.points if each.kernel.name == name})
+        assert widths[3] == kl.median_distance(x, p=p)
