@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 class RecursiveFeatureMachine(InterpolatingMachine):
     """f(x) = sum_i alpha_i K(x M^(1/2), x_i M^(1/2)) over the training rows, whose metric M is learnt in rounds.
 
-    An epoch is a round: M is taken from the gradients of the last f (`kl.agop`), and f is solved for under it. Round 0 is
-    the plain kernel. When the rounds have ended, because all are done or two in a row were no better, one more epoch
+    An epoch is a round: M is taken from the gradients of the last f (`kl.agop`), and f is solved for under it. Round 0
+    is the plain kernel. When the rounds have ended, because all are done or two in a row were no better, one more epoch
     solves the best round on all rows, and training stops: a Trainer needs max_epochs of at least rounds + 2.
 
     The round is chosen by the datamodule's validation part if it has one, else as `by` says.

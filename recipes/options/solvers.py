@@ -89,6 +89,7 @@ def with_rounds(options: Any, epochs: int) -> Any:
     Raises:
         InputError: another solver, or epochs, is given as well.
     """
+    from kl.checks import check_count
     from kl.errors import InputError
 
     if options.learn_features is None and options.solver != "rfm":
@@ -102,7 +103,7 @@ def with_rounds(options: Any, epochs: int) -> Any:
             f"epochs are the rounds of learn_features and two more; got {options.epochs}: leave --epochs out, or give "
             "--round-epochs for the epochs of EigenPro in a round"
         )
-    rounds = ROUNDS if options.learn_features is None else options.learn_features
+    rounds = ROUNDS if options.learn_features is None else check_count("learn_features", options.learn_features)
     return replace(options, solver="rfm", learn_features=rounds, epochs=rounds + 2)
 
 
