@@ -106,9 +106,10 @@ def classification_scores(
 
     Returns:
         balanced_accuracy, the mean over classes of the share that is found; roc_auc, the mean over classes of the area
-        under the curve of one class against the rest (classes that have no row, or all rows, are left out; NaN where no
-        class is left). With a temperature also log_loss, in nats; brier, the mean over rows of |p - y|^2, 0 to 2; and
-        calibration_error, the expected calibration error in 15 bins, 0 to 1.
+        under the curve of one class against the rest by softmax(f(x)), whatever the temperature, which changes the
+        order of rows where there are three classes or more (classes that have no row, or all rows, are left out; NaN
+        where no class is left). With a temperature also log_loss, in nats; brier, the mean over rows of |p - y|^2, 0 to
+        2; and calibration_error, the expected calibration error in 15 bins, 0 to 1.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error).
     """
