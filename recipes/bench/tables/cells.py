@@ -20,7 +20,11 @@ from recipes.output.report import plain_values
 
 DONE, FAILED, TIMED_OUT, NOT_RUN = "done", "failed", "timed out", "not run"
 KEPT = (DONE, TIMED_OUT)  # other cells are tried again, because their cause may have been removed
-PACKAGES = {"kl": "torch", "xrfm": "xrfm"}  # of a method whose version matters; others are of scikit-learn
+PACKAGES = {
+    "kl": "torch",
+    "rfm": "torch",
+    "xrfm": "xrfm",
+}  # of a method whose version matters; others are of scikit-learn
 WARNINGS = 5  # different warnings that a cell keeps
 
 

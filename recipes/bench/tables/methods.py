@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,11 @@ from sklearn.svm import SVC, SVR
 
 import kl
 from kl.kernels.bandwidth import median_distance
+from recipes.bench.tables.features import search_features
 from recipes.bench.tables.peers import OneHotRidge, XrfmClassifier, XrfmRegressor, timed_optimizer
 from recipes.bench.tables.protocol import GP_ROWS, Protocol
-from recipes.bench.tables.search import plain, search
+from recipes.bench.tables.search import RIDGES, plain, search
 from recipes.bench.tables.sets import Split
-
-RIDGES = (1e-6, 10.0)  # the range of kl.tune's ridges above 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,19 @@ def fit_gp(split: Split, protocol: Protocol) -> Fitted:
     return Fitted(model.predict, None, {"kernel": str(model.kernel_)})
 
 
+def fit_rfm(split: Split, protocol: Protocol) -> Fitted:
+    """kl's recursive feature machine."""
+    found = search_features(split, protocol)
+    best = found.candidate
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        outputs = found.outputs(x)
+        return (outputs.argmax(dim=1) if split.is_classes else outputs[:, 0]).numpy()
+
+    chosen = {**asdict(best), "kernel": repr(best.kernel), "round": found.fit.number}
+    return Fitted(predict, found.tried, chosen)
+
+
 def fit_xrfm(split: Split, protocol: Protocol) -> Fitted:
     """xRFM, a kernel machine that learns the metric of its kernel.
 
@@ -123,6 +135,7 @@ METHODS: dict[str, Callable[[Split, Protocol], Fitted]] = {
     "ridge": fit_ridge,
     "boosting": fit_boosting,
     "gp": fit_gp,
+    "rfm": fit_rfm,
     "xrfm": fit_xrfm,
 }
 

@@ -30,7 +30,7 @@ class TablesOptions:
     )
     methods: Annotated[
         str | None,
-        _in_run(help="Methods, of kl,svm,ridge,boosting,gp,xrfm; default: all.", metavar="METHOD,..."),
+        _in_run(help="Methods, of kl,svm,ridge,boosting,gp,rfm,xrfm; default: all.", metavar="METHOD,..."),
     ] = None
     seed: Annotated[int, _in_run(help="Seed of row limits, searches and folds.")] = 0
     log_dir: Annotated[
