@@ -47,6 +47,7 @@ from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
+from kl.tuning.features import FeatureTuning, tune_features
 from kl.tuning.result import Tuning, TuningPoint
 from kl.tuning.tune import tune
 
@@ -76,6 +77,7 @@ __all__ = [
     "DivergenceError",
     "EigenPro",
     "EigenProRun",
+    "FeatureTuning",
     "GeneralKernelMachine",
     "InputError",
     "KernelClassifier",
@@ -108,5 +110,6 @@ __all__ = [
     "rkhs_norm",
     "rkhs_norm_per_class",
     "tune",
+    "tune_features",
     *_kernels,
 ]

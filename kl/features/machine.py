@@ -44,6 +44,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             bandwidth "auto" is the median distance under the metric, anew in each round.
         rounds: metrics that are learnt at most.
         metric: "full" or "diagonal".
+        bandwidth_factor: a bandwidth "auto" is this times the median distance.
         by: "kfold", "holdout", "loo" or "auto"; see `kl.RFMRegressor`.
         power: exponent of the gradients' outer product.
         centered: whether each output's mean gradient is subtracted first.
@@ -104,6 +105,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         *,
         rounds: int = 5,
         metric: str = "full",
+        bandwidth_factor: float = 1.0,
         by: str = "auto",
         power: float = 1.0,
         centered: bool = False,
@@ -117,11 +119,14 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     ) -> None:
         check_one_of("precision", precision, ("high",))
         self._choice = Choice(check_count("rounds", rounds), by)
-        self._metric = MetricOptions(metric, power, centered=bool(centered), sample=sample)
+        self._metric = MetricOptions(
+            metric, power, centered=bool(centered), sample=sample, bandwidth_factor=bandwidth_factor
+        )
         self._ridge = check_not_negative("ridge", ridge)
         options = {
             "rounds": rounds,
             "metric": metric,
+            "bandwidth_factor": bandwidth_factor,
             "by": by,
             "power": power,
             "centered": bool(centered),
