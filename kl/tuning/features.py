@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kl.checks import check_count, check_positive, check_seed
+from kl.checks import check_count, check_not_negative, check_seed
 from kl.errors import InputError
 from kl.exact.equations import LOG_SECONDS, duration
 from kl.features.chain import Chain, Fit, MetricOptions
@@ -193,7 +193,7 @@ def tune_features(
         raise InputError('kernels must name one kernel at least; got none: try kernels=("laplacian",)')
     built = [build_kernel(each) for each in named]
     count, rounds, seed = check_count("candidates", candidates), check_count("rounds", rounds), check_seed("seed", seed)
-    limit = check_positive("seconds", seconds) if math.isfinite(seconds) else math.inf
+    limit = check_not_negative("seconds", seconds) if seconds != math.inf else math.inf
     size = SUBSAMPLE_ROWS if subsample == "auto" else check_count("subsample", subsample)
     if size < len(x):
         rows = drawn_rows(y, size, classes, seed)

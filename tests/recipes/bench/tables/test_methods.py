@@ -9,6 +9,8 @@ import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 
 import kl
+from kl.features.chain import evaluate_solution
+from kl.solve import Problem
 from recipes.bench.tables import methods, peers
 from recipes.bench.tables.methods import METHODS, NotRunError
 from recipes.bench.tables.search import search
