@@ -6,6 +6,7 @@ from recipes.reproduce.experiments.accuracy import Accuracy
 from recipes.reproduce.experiments.bandwidth import Bandwidth
 from recipes.reproduce.experiments.batch_size import BatchSize
 from recipes.reproduce.experiments.convergence import Convergence
+from recipes.reproduce.experiments.features import Features
 from recipes.reproduce.experiments.general import General
 from recipes.reproduce.experiments.geometry import Geometry
 from recipes.reproduce.experiments.kernels import Kernels
@@ -31,5 +32,6 @@ _ALL: tuple[Experiment, ...] = (
     Bandwidth(),
     Networks(),
     General(),
+    Features(),
 )
 EXPERIMENTS: dict[str, Experiment] = {each.name: each for each in _ALL}

@@ -40,6 +40,7 @@ NAMES = [
     "bandwidth",
     "networks",
     "general",
+    "features",
 ]
 
 
