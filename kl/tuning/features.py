@@ -210,9 +210,7 @@ def tune_features(
             best = errors
         spent, done = time.monotonic() - start, len(points)
         left = min(spent / done * (count - done), max(0.0, limit - spent))
-        line = (
-            f"candidate {done} of {count}, about {duration(left)} left; least mse {min(by_round(best or errors)):.4g}"
-        )
+        line = f"candidate {done} of {count}, about {duration(left)} left"
         if progress is not None:
             progress(line)
         elif time.monotonic() - said >= LOG_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +81,15 @@ class TuneOptions:
             "--one-standard-error", help="Choose the largest ridge within a standard error of the best, not the best."
         ),
     ] = False
+    learn_features: Annotated[
+        int | None,
+        _in_solver(
+            help="Tune a recursive feature machine of at most so many rounds: a random search over kernels, bandwidth, "
+            "ridge and metric.",
+            metavar="ROUNDS",
+        ),
+    ] = None
+    candidates: Annotated[int, _in_solver(help="Candidates of --learn-features.")] = 24
     log_dir: Annotated[str, _in_output(help="Where results are written.", metavar="DIR")] = "lightning_logs/tune"
     name: Annotated[str | None, _in_output(help="Name of the folder of results; default: the data.")] = None
 
@@ -92,12 +101,15 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     The best is then solved on all training rows, and the test set is read once. The folder of results has tables, a
     figure, and a config.yaml for kl fit and kl interpolate. The same command given again goes on after an interrupt.
 
+    With --learn-features the candidates are recursive feature machines, drawn at random, scored on 5 parts of the rows.
+
     For example: kl tune --data digits --kernels laplacian,gaussian
     """
     import kl
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.system.memory import peak_memory
+    from recipes.commands.tune_features import check_feature_options, print_results, tune_features
     from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
     from recipes.output.report import print_json
     from recipes.run.build import build_data, check_run, import_own_first
@@ -109,6 +121,14 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
         raise kl.InputError(f"precision must be high, since scores are computed in float64; got {run.precision!r}")
     check_name(options.name)
     import_own_first()
+    learning = options.learn_features is not None
+    if learning:
+        check_feature_options(options, data.validation)
+        options = replace(options, kernels="laplacian" if options.kernels == TuneOptions.kernels else options.kernels)
+    elif options.candidates != TuneOptions.candidates:
+        raise kl.InputError(
+            f"candidates is for learn_features; got {options.candidates}: give --learn-features 5 as well"
+        )
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
     by = choose_by(options.by, data.validation)
     subsample = read_subsample(options.subsample)
@@ -118,6 +138,13 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     datamodule.prepare_data()
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
+    if learning:
+        found_features, tried = tune_features(datamodule, kernels, subsample, data, options, run, device, folder)
+        if output.json:
+            print_json(found_features)
+        else:
+            print_results(found_features, tried)
+        return
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
     tuning = kl.tune(
         x,
