@@ -119,9 +119,10 @@ class TableDataModule(KernelDataModule):
     def load(self) -> RawData:
         """Read the table: once to find what its columns are, once to fit their encoding, once to encode its rows."""
         sources = self._sources()
-        names = named_columns(sources[0], {"target": self._asked_target or (), **self._asked})
+        target = () if self._asked_target is None else self._asked_target
+        names = named_columns(sources[0], {"target": target, **self._asked})
         kinds, *cells = self._scan(sources, names)
-        found = table_targets(cells, self._asked_task, names["categorical"])
+        found = table_targets(cells, self._asked_task)
         del cells
         held = None if len(sources) > 1 or not self.test_share else self._draw_test_rows(found[0])
         self.table = self._fit(sources[0], kinds, held, names)
@@ -133,7 +134,7 @@ class TableDataModule(KernelDataModule):
         elif len(sources) > 1:
             x_test, y_test = self._encode(sources[1], None, len(found[1].values), is_training=False)[0], found[1].values
         if not found[0].class_names:
-            self.target_offset, self.target_scale = target_scale(y_train)
+            self.target_offset, self.target_scale = target_scale(y_train, names["target"])
             y_train, y_test = self._standardised(y_train), None if y_test is None else self._standardised(y_test)
         return RawData(x_train, y_train, x_test, y_test, found[0].class_names)
 
@@ -158,7 +159,7 @@ class TableDataModule(KernelDataModule):
                 )
             used = [name for name in source.columns if name not in {*names["target"], *names["drop"]}]
             scans = {name: ColumnScan(name) for name in used if is_training}
-            cells = [TargetCells(name, source.where) for name in names["target"]]
+            cells = [TargetCells(name, source.where, name in names["categorical"]) for name in names["target"]]
             rows = 0
             for frame in source.chunks(set(names["categorical"]) & set(source.columns)):
                 for scan in scans.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from datamodules.table_sources import TableSource
 from kl.errors import InputError
@@ -11,8 +11,8 @@ from kl.rows.table import TableEncoding, TableFit, listed
 from kl.system.wording import counted
 
 SHOWN_COLUMNS = 30
-Names = str | Sequence[str]
-"""Names of columns, in a list or separated by commas."""
+Names = str | int | Iterable[str | int]
+"""Names of columns, in a list or separated by commas; data frames may have numbers for names."""
 EXCLUSIVE = (("target", "drop"), ("categorical", "numeric"), ("categorical", "drop"), ("numeric", "drop"))
 
 
@@ -64,4 +64,6 @@ def _names(value: Names, columns: list[str]) -> tuple[str, ...]:
     """Names in a list or separated by commas; a text that is a column's name is that one."""
     if isinstance(value, str):
         value = [value] if value in columns else [name.strip() for name in value.split(",") if name.strip()]
+    elif not isinstance(value, Iterable):
+        value = [value]
     return tuple(dict.fromkeys(str(name) for name in value))

@@ -55,7 +55,10 @@ def check_names(where: str, names: list[str]) -> list[str]:
     """Return the names of columns, else raise InputError if one is empty or there twice."""
     for number, name in enumerate(names, 1):
         if not name:
-            raise InputError(f"{where} must have a name for each column; column {number} of {len(names)} has none")
+            raise InputError(
+                f"{where} must have a name for each column; column {number} of {len(names)} has none: name it, or "
+                "remove its delimiter"
+            )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(
@@ -72,13 +75,16 @@ def rows_of_a_chunk(columns: int) -> int:
 
 def require_file(path: str) -> None:
     """Raise InputError unless there is such a file."""
+    remedy = "correct its path" if Path(path).is_absolute() else f"give its path as seen from {Path.cwd()}"
     try:
-        there = Path(path).is_file()
-        what = "it is a folder" if Path(path).is_dir() else "there is no such file"
+        if Path(path).is_file():
+            return
+        what = "there is no such file"
+        if Path(path).is_dir():
+            what, remedy = "it is a folder", "give a file in it"
     except (OSError, ValueError) as error:
-        there, what = False, str(error)
-    if not there:
-        raise InputError(f"{path} must be a CSV or Parquet file; {what}")
+        what = str(error)
+    raise InputError(f"{path} must be a CSV or Parquet file; {what}: {remedy}")
 
 
 def short_name(name: str) -> str:

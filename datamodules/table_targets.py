@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,35 +44,34 @@ class TargetCells:
     Args:
         name: of the column.
         where: what messages call the table.
+        categorical: whether they are classes, whatever they look like.
     """
 
-    def __init__(self, name: str, where: str) -> None:
-        self.name, self.where = name, where
+    def __init__(self, name: str, where: str, categorical: bool = False) -> None:
+        self.name, self.where, self._categorical = name, where, categorical
         self._scan = ColumnScan(name)
-        self._parts: list[np.ndarray] = []
+        self._parts: list[tuple[np.ndarray, bool]] = []  # numbers, or codes of texts and True
         self._texts: dict[str, int] = {}
 
     def add(self, cells: pd.Series) -> None:
         """Take the next cells."""
         self._scan.add(cells)
-        if is_number_dtype(cells) and not self._texts:
-            whole = cells.dtype.kind == "i" and not cells.isna().any()
-            self._parts.append(cells.to_numpy(np.int64) if whole else cells.to_numpy(dtype=np.float64, na_value=np.nan))
+        if is_number_dtype(cells) and not self._categorical:
+            self._parts.append((_numbers_of(cells), False))
             return
         codes, texts = codes_of(cells)
         numbers = [self._texts.setdefault(text, len(self._texts)) for text in texts]
-        self._parts.append(np.array([*numbers, -1], dtype=np.int64)[codes])
+        self._parts.append((np.array([*numbers, -1], dtype=np.int64)[codes], True))
 
-    def values(self, categorical: bool = False) -> tuple[np.ndarray, list[str]]:
+    def values(self) -> tuple[np.ndarray, list[str]]:
         """The cells: numbers and no texts, or the codes of texts and the texts.
-
-        Args:
-            categorical: whether the column has been read as texts, whatever they look like.
 
         Raises:
             InputError: a cell is missing, or the cells are of several kinds.
         """
-        kind, scan = self._scan.kind("category" if categorical else None), self._scan
+        import pandas as pd
+
+        kind, scan = self._scan.kind("category" if self._categorical else None), self._scan
         if kind is None or scan.missing:
             what = "in no row" if kind is None else f"in all rows but {scan.missing} of {scan.rows}"
             first = "" if kind is None else f", the first of them row {scan.first_missing + 1} (counted from 1)"
@@ -84,10 +84,19 @@ class TargetCells:
                 f"target {self.name} of {self.where} must hold classes or numbers; it holds dates: give days as "
                 f"numbers, or add --categorical {self.name}"
             )
-        return np.concatenate(self._parts), list(self._texts) if kind != "numeric" else []
+        if kind != "numeric":
+            return np.concatenate([codes for codes, _ in self._parts]), list(self._texts)
+        known = _numbers_of(pd.to_numeric(pd.Series(list(self._texts), dtype=object), errors="coerce"))
+        return np.concatenate([known[part] if is_codes else part for part, is_codes in self._parts]), []
 
 
-def table_targets(parts: list[list[TargetCells]], task: str, categorical: tuple[str, ...]) -> list[TableTargets]:
+def _numbers_of(cells: pd.Series) -> np.ndarray:
+    """Numbers: int64 if they are whole by their dtype and int64 holds them, else float64, NaN where one is missing."""
+    whole = cells.dtype.kind in "iu" and not cells.isna().any() and (not len(cells) or int(cells.max()) < 2**63)
+    return cells.to_numpy(np.int64) if whole else cells.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def table_targets(parts: list[list[TargetCells]], task: str) -> list[TableTargets]:
     """The targets of a training table and, optionally, of a test table, which have the same classes.
 
     Texts, truth values and few different whole numbers are classes, other numbers are numbers, unless `task` says
@@ -96,13 +105,12 @@ def table_targets(parts: list[list[TargetCells]], task: str, categorical: tuple[
     Args:
         parts: of each table the target columns, with all rows.
         task: "classification", "regression" or "auto".
-        categorical: columns that have been read as texts.
 
     Raises:
         InputError: a value is missing, the columns are not of the task, or all rows of the first table are equal.
     """
     names = [cells.name for cells in parts[0]]
-    found = [[cells.values(cells.name in categorical) for cells in part] for part in parts]
+    found = [[cells.values() for cells in part] for part in parts]
     texts = [name for name, (_, known) in zip(names, found[0], strict=True) if known]
     for (values, known), cells in zip(found[0], parts[0], strict=True):
         if values.min() == values.max():
@@ -171,7 +179,20 @@ def _classes_of_texts(
 
 def target_scale(
     y: Tensor,  # float64, shape: (n, c)
+    names: Sequence[str],
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each output, which training targets have subtracted and are divided by."""
-    scale = y.std(dim=0, correction=0)
-    return y.mean(dim=0).tolist(), torch.where(scale > 0, scale, 1.0).tolist()
+    """Mean and standard deviation of each output, which training targets have subtracted and are divided by.
+
+    Raises:
+        InputError: float64 does not hold the square of a standard deviation, in which the mse is given.
+    """
+    scale, differ = y.std(dim=0, correction=0), y.amax(dim=0) > y.amin(dim=0)
+    square = scale.square()
+    if bool((bad := differ & ~(square.isfinite() & (square > 0))).any()):
+        k = int(bad.nonzero()[0])
+        least, largest = (float(each) for each in y[:, k].aminmax())
+        raise InputError(
+            f"target {names[k]} must hold numbers whose squares float64 can hold; it goes from {least:g} to "
+            f"{largest:g}: multiply it by a power of ten"
+        )
+    return y.mean(dim=0).tolist(), torch.where(differ, scale, 1.0).tolist()

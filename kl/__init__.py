@@ -37,6 +37,7 @@ from kl.exact.least_squares import least_squares
 from kl.exact.leave_one_out import LeaveOneOut
 from kl.exact.machine import ConjugateGradientMachine
 from kl.features.agop import Agop, agop
+from kl.features.machine import RecursiveFeatureMachine
 from kl.features.metric import Metric
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
@@ -46,6 +47,7 @@ from kl.machines.relu_network import ReluNetwork
 from kl.model import KernelModel
 from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
 from kl.rows.rows import RowDataset, Rows
+from kl.tuning.features import FeatureTuning, tune_features
 from kl.tuning.result import Tuning, TuningPoint
 from kl.tuning.tune import tune
 
@@ -75,6 +77,7 @@ __all__ = [
     "DivergenceError",
     "EigenPro",
     "EigenProRun",
+    "FeatureTuning",
     "GeneralKernelMachine",
     "InputError",
     "KernelClassifier",
@@ -90,6 +93,7 @@ __all__ = [
     "Metric",
     "RFMClassifier",
     "RFMRegressor",
+    "RecursiveFeatureMachine",
     "ReluNetwork",
     "RowDataset",
     "Rows",
@@ -106,5 +110,6 @@ __all__ = [
     "rkhs_norm",
     "rkhs_norm_per_class",
     "tune",
+    "tune_features",
     *_kernels,
 ]

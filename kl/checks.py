@@ -13,30 +13,36 @@ import torch
 from kl.errors import InputError
 
 
-def check_positive(name: str, value: Any, more: str = "") -> float:
+def check_positive(name: str, value: Any, more: str = "", remedy: str = "") -> float:
     """`value` as a float, if it is a finite number above 0.
 
     Args:
         name: what the message calls the value.
         value: the value.
         more: further values that the caller allows, for the message.
+        remedy: what to do, for the message.
 
     Raises:
         InputError: the value is anything else.
     """
     if not _is_finite(value) or value <= 0:
-        raise InputError(f"{name} must be a finite number above 0 {more}".rstrip() + f"; got {value!r}")
+        raise InputError(f"{name} must be a finite number above 0 {more}".rstrip() + _got(value, remedy))
     return float(value)  # numpy's floats would not load from a checkpoint with weights_only=True
 
 
-def check_not_negative(name: str, value: Any) -> float:
+def check_not_negative(name: str, value: Any, remedy: str = "") -> float:
     """`value` as a float, if it is a finite number, 0 or above.
+
+    Args:
+        name: what the message calls the value.
+        value: the value.
+        remedy: what to do, for the message.
 
     Raises:
         InputError: the value is anything else.
     """
     if not _is_finite(value) or value < 0:
-        raise InputError(f"{name} must be a finite number, 0 or above; got {value!r}")
+        raise InputError(f"{name} must be a finite number, 0 or above{_got(value, remedy)}")
     return float(value)
 
 
@@ -118,6 +124,10 @@ def plain(value: Any) -> Any:
         return value.item()
     except (RuntimeError, ValueError):  # torch's and NumPy's answers to other than one number
         return value.tolist()
+
+
+def _got(value: Any, remedy: str) -> str:
+    return f"; got {value!r}{remedy and f': {remedy}'}"
 
 
 def _is_finite(value: Any) -> bool:

@@ -106,9 +106,10 @@ def classification_scores(
 
     Returns:
         balanced_accuracy, the mean over classes of the share that is found; roc_auc, the mean over classes of the area
-        under the curve of one class against the rest (classes that have no row, or all rows, are left out; NaN where no
-        class is left). With a temperature also log_loss, in nats; brier, the mean over rows of |p - y|^2, 0 to 2; and
-        calibration_error, the expected calibration error in 15 bins, 0 to 1.
+        under the curve of one class against the rest by softmax(f(x)), whatever the temperature, which changes the
+        order of rows where there are three classes or more (classes that have no row, or all rows, are left out; NaN
+        where no class is left). With a temperature also log_loss, in nats; brier, the mean over rows of |p - y|^2, 0 to
+        2; and calibration_error, the expected calibration error in 15 bins, 0 to 1.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error).
     """
@@ -142,7 +143,9 @@ def regression_scores(
         rmse and mae, in the target's unit, over rows and outputs; r2, the mean over outputs of 1 - squared error over
         the targets' variance, NaN of fewer than two rows.
     """
-    p, y = predictions.double(), y.double()
+    y = y.double()
+    mean = y.mean(dim=0)
+    p, y = predictions.double() - mean, y - mean  # r2_score subtracts squares, which lose all digits far from 0
     return {
         "rmse": math.sqrt(float(mean_squared_error(p.flatten(), y.flatten()))),
         "mae": float(mean_absolute_error(p.flatten(), y.flatten())),

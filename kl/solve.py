@@ -36,6 +36,7 @@ class Problem:
     y: Tensor  # float64, shape: (u, c)
     weights: Tensor  # float64, shape: (u,)
     group: Tensor  # the distinct row of each row given, shape: (n,)
+    first: Tensor  # the first of the rows given that equal each distinct row, shape: (u,)
 
     @classmethod
     def of(
@@ -46,14 +47,16 @@ class Problem:
     ) -> Problem:
         """The problem of rows some of which may be equal."""
         merged = MergedRows.of(x, weights)
-        return cls(x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group)
+        return cls(
+            x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group, merged.first
+        )
 
     def rows(self, which: Tensor) -> Problem:
         """The problem of some of the distinct rows, chosen by a mask of shape (u,)."""
         which = which.to(self.x.device)
         count = int(which.sum())
         group = torch.arange(count, device=self.x.device)
-        return Problem(self.x[which], self.y[which], self.weights[which], group)
+        return Problem(self.x[which], self.y[which], self.weights[which], group, self.first[which])
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def solve(
         MemoryBudgetError: the solver does not fit the memory.
         DivergenceError: EigenPro diverges.
     """
-    solver = chosen_solver(problem, solver, memory)
+    solver = chosen_solver(problem, solver, memory, leave_one_out)
     if solver == "eigenpro":
         return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)
     last = time.monotonic()
@@ -127,8 +130,8 @@ def solve(
     return _of_interpolant(found)
 
 
-def chosen_solver(problem: Problem, solver: str, memory: int | str) -> str:
-    """What solves: "direct", "pcg" or "eigenpro"; "auto" goes by the rows and the memory.
+def chosen_solver(problem: Problem, solver: str, memory: int | str, leave_one_out: bool) -> str:
+    """What solves: "direct", "pcg" or "eigenpro"; "auto" goes by the rows, the memory and what is wanted.
 
     Raises:
         InputError: there is no such solver, or memory is no budget.
@@ -137,7 +140,7 @@ def chosen_solver(problem: Problem, solver: str, memory: int | str) -> str:
     if solver != "auto":
         return solver
     (u, d), c, device = problem.x.shape, problem.y.shape[1], problem.x.device
-    found = choose_solver("auto", u, d, c, parse_memory(memory, device), device)
+    found = choose_solver("auto", u, d, c, parse_memory(memory, device), device, leave_one_out)
     return "eigenpro" if found == "pcg" and u > PCG_ROWS else found
 
 

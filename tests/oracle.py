@@ -39,6 +39,11 @@ def inverse_multiquadric(x, z, bandwidth):
     return 1 / math.sqrt(1 + (distance(x, z) / bandwidth) ** 2)
 
 
+def lpq_laplacian(x, z, bandwidth, p, q):
+    distance = math.fsum(abs(float(a) - float(b)) ** p for a, b in zip(x, z, strict=True)) ** (1 / p)
+    return math.exp(-((distance / bandwidth) ** q))
+
+
 def polynomial(x, z, degree, bias, scale):
     return (scale * inner(x, z) + bias) ** degree
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
@@ -23,6 +25,9 @@ from kl.rows.encoding import FeatureEncoding
 from kl.rows.root import under_root
 from kl.rows.table import TableEncoding
 from kl.solve import Problem, Say, Solution, solve
+
+UNCONVERGED = {"pcg": 0.01, "eigenpro": 0.5}
+"""Relative residuals above which fit warns, by solver. EigenPro stops early on purpose, and noise keeps its high."""
 
 
 class KernelEstimator(BaseEstimator):
@@ -93,6 +98,7 @@ class KernelEstimator(BaseEstimator):
         problem = Problem.of(x, torch.from_numpy(targets[kept]), torch.from_numpy(weights[kept]))
         found = self._solve(problem, ridge, epochs, seed, print if self.verbose else None)
         self._take(found)
+        self._warn_unconverged()
         return None if found.left_out is None else found.left_out[problem.group].numpy()
 
     def _solve(self, problem: Problem, ridge: float, epochs: int, seed: int, say: Say | None) -> Solution:
@@ -106,6 +112,21 @@ class KernelEstimator(BaseEstimator):
         self._centers = under_root(found.centers - self._origin, found.root)
         self.n_iter_, self.solver_ = found.iterations, found.solver
         self.rkhs_norm_, self.relative_residual_ = found.rkhs_norm, found.relative_residual
+
+    def _warn_unconverged(self) -> None:
+        """Give scikit-learn's ConvergenceWarning if the equations are solved worse than `UNCONVERGED`."""
+        if self.relative_residual_ <= UNCONVERGED.get(self.solver_, math.inf):
+            return
+        if self.solver_ == "pcg":
+            remedy = "give a larger ridge, solver='direct', or another kernel or bandwidth"
+        else:
+            remedy = "give more epochs, solver='pcg' or 'direct', or sample weights that differ less if they differ much"
+        warnings.warn(
+            f"{type(self).__name__}: solver {self.solver_!r} has not converged in {self.n_iter_} iterations or epochs: "
+            f"the relative residual is {self.relative_residual_:.2g}, above {UNCONVERGED[self.solver_]:g}: {remedy}",
+            ConvergenceWarning,
+            stacklevel=4,  # the caller of fit
+        )
 
     def _given_kernel(self) -> Kernel:
         """The kernel by its name, with the bandwidth; "auto" leaves a kernel that is given as it is."""
@@ -133,10 +154,11 @@ class KernelEstimator(BaseEstimator):
 
     @property
     def machine_(self) -> KernelModel:
-        """The function as a `kl.KernelModel`, a LightningModule; its tensors are shared with the estimator."""
+        """The function as a `kl.KernelModel`, a LightningModule, of the features that `data_info["encoding"]` makes."""
         check_is_fitted(self, "kernel_")
+        origin, encoding = self._origin_and_encoding()
         model = KernelModel(self.kernel_)
-        return model._take(self._alpha, self._centers, self._origin, self._description(), self._root)
+        return model._take(self._alpha, self._centers, origin, self._description(encoding), self._root)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.
@@ -146,11 +168,21 @@ class KernelEstimator(BaseEstimator):
         """
         self.machine_.save(path)
 
-    def _description(self) -> dict[str, Any]:
+    def _origin_and_encoding(self) -> tuple[Tensor, FeatureEncoding | None]:
+        """What a file's function subtracts from its features, shape (d,), and what makes them of rows, in float32.
+
+        An origin of float64 rows far from 0 goes to the encoding, because float32 features have lost their digits.
+        """
+        if self._encoding is not None:
+            return self._origin, self._encoding
+        if self._standard is not None:
+            return self._origin, FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
+        if self._origin.dtype == torch.float64 and bool(self._origin.any()):
+            return torch.zeros_like(self._origin), FeatureEncoding(origin=tuple(self._origin.tolist()))
+        return self._origin, None
+
+    def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         """What a file says of the data, as `kl.machines.data_facts.DataFacts.description`."""
-        encoding = self._encoding
-        if encoding is None and self._standard is not None:
-            encoding = FeatureEncoding.standardized(*(column.tolist() for column in self._standard))
         facts = DataFacts(name=type(self).__name__, encoding=encoding, table=self._table, **self._facts())
         return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
 
@@ -206,6 +238,8 @@ class KernelEstimator(BaseEstimator):
         check_is_fitted(self, "kernel_")
         if self._table is not None and not hasattr(X, "columns"):
             raise InputError(f"X must be a data frame, because the model was fitted on a table; got {type(X).__name__}")
+        if self._table is not None and not len(X):
+            raise InputError("X must have at least one row; got a data frame without rows")
         x = self._features(self._rows(X)) if self._table is None else self._table.encode(X, "X")
         x = x.to(self._centers.dtype)
         placed = under_root(x - self._origin, self._root)
@@ -219,7 +253,10 @@ def standardisation(
     """The weighted mean and standard deviation of every column, shapes (d,), float64; 1 for a constant column."""
     X = X.astype(np.float64, copy=False)
     mean = np.average(X, axis=0, weights=weights)
-    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    gaps = (X - mean)[weights > 0]
+    largest = np.abs(gaps).max(axis=0)  # squares of values from 1e154, or up to 1e-162, are beyond float64
+    largest[largest == 0] = 1.0
+    scale = largest * np.sqrt(np.average((gaps / largest) ** 2, axis=0, weights=weights[weights > 0]))
     # Rounding of the mean alone is no spread.
     scale[scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
     return mean, scale

@@ -17,6 +17,7 @@ from kl.estimators.labels import kind_of, labels_of
 from kl.kernels import Kernel
 from kl.model import KernelModel
 from kl.probabilities import fit_temperature, probabilities
+from kl.rows.encoding import FeatureEncoding
 
 
 class KernelClassifier(ClassifierMixin, KernelEstimator):
@@ -42,7 +43,7 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
     Attributes:
         classes_: the labels, sorted, shape (c,).
         loo_error_: the leave-one-out share of wrong classes, weighted; None where the solver does not give it. Equal
-            rows are left out together.
+            rows are left out together. It is exact of "direct", and estimated of "pcg", by 20 random probes.
         loo_predictions_: the class of each training row of weight above 0 by f fitted without it, shape (n',), or None.
         temperature_: T; None where there is no leave-one-out.
         kernel_: the kernel with its bandwidth; this and n_features_in_, feature_names_in_, n_iter_, rkhs_norm_,
@@ -101,13 +102,14 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
         check_classification_targets(y)
         weights = self._weights(sample_weight, X)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        weights = weights * compute_sample_weight(self.class_weight, y)
-        there = np.unique(labels[weights > 0])
+        of_classes = compute_sample_weight(self.class_weight, y)
+        if not (of_classes >= 0).all():
+            raise InputError(f"class_weight must hold numbers, 0 or above; got {self.class_weight!r}")
+        weights = weights * of_classes
+        there = self.classes_[np.unique(labels[weights > 0])].tolist()
         if len(there) < 2:
-            raise InputError(
-                "y must hold at least two classes among rows of weight above 0; got 1 class, "
-                f"{self.classes_[there][0]!r}"
-            )
+            got = f"1 class, {there[0]!r}" if there else "none"
+            raise InputError(f"y must hold at least two classes among rows of weight above 0; got {got}")
         targets = np.eye(len(self.classes_))[labels]
         left_out = self._fit_targets(X, targets, weights)
         self.loo_predictions_ = self.loo_error_ = self.temperature_ = None
@@ -126,9 +128,9 @@ class KernelClassifier(ClassifierMixin, KernelEstimator):
     def _kept(self) -> dict[str, Any]:
         return {**super()._kept(), "labels": kind_of(self.classes_)}
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         known = {} if self.temperature_ is None else {"temperature": self.temperature_}
-        return {**super()._description(), **known}
+        return {**super()._description(encoding), **known}
 
     def _take_model(self, model: KernelModel, kept: dict[str, Any]) -> None:
         super()._take_model(model, kept)

@@ -22,6 +22,7 @@ class _LearnsFeatures(KernelEstimator):
     rounds: int
     by: str
     metric: Any
+    bandwidth_factor: float
     power: float
     centered: bool
     sample: int | None
@@ -39,7 +40,13 @@ class _LearnsFeatures(KernelEstimator):
             epochs=epochs,
             memory=self.memory,
             seed=seed,
-            metric=MetricOptions(metric, self.power, centered=self.centered, sample=self.sample),
+            metric=MetricOptions(
+                metric,
+                self.power,
+                centered=self.centered,
+                sample=self.sample,
+                bandwidth_factor=self.bandwidth_factor,
+            ),
             choice=Choice(self.rounds, self.by),
             say=say,
         )
@@ -81,6 +88,7 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
             "loo", leave-one-out under a metric that was learnt with the row, and so too optimistic for many columns
             (`kl.features.learning.FeatureLearning` has figures). "auto" is "kfold" up to 3000 rows, "holdout" beyond.
         metric: "full", "diagonal", or groups of columns, such as [[0, 1], [2]], each of which has a block of M.
+        bandwidth_factor: a bandwidth "auto" is this times the median distance.
         power: exponent of G; below 1, directions that f follows little count more.
         centered: whether each output's mean gradient is subtracted first.
         sample: rows, drawn at random, whose gradients are averaged; None takes all.
@@ -126,6 +134,7 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
         rounds: int = 5,
         by: str = "auto",
         metric: Any = "full",
+        bandwidth_factor: float = 1.0,
         power: float = 1.0,
         centered: bool = False,
         sample: int | None = SAMPLE,
@@ -148,7 +157,8 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
             verbose=verbose,
         )
         self.rounds, self.by = rounds, by
-        self.metric, self.power, self.centered, self.sample = metric, power, centered, sample
+        self.metric, self.bandwidth_factor = metric, bandwidth_factor
+        self.power, self.centered, self.sample = power, centered, sample
 
 
 class RFMClassifier(_LearnsFeatures, KernelClassifier):
@@ -164,6 +174,7 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
         rounds: metrics that are learnt at most.
         by: what chooses the round: "kfold", "holdout", "loo" or "auto".
         metric: "full", "diagonal", or groups of columns.
+        bandwidth_factor: a bandwidth "auto" is this times the median distance.
         power: exponent of G.
         centered: whether each output's mean gradient is subtracted first.
         sample: rows whose gradients are averaged; None takes all.
@@ -204,6 +215,7 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
         rounds: int = 5,
         by: str = "auto",
         metric: Any = "full",
+        bandwidth_factor: float = 1.0,
         power: float = 1.0,
         centered: bool = False,
         sample: int | None = SAMPLE,
@@ -228,4 +240,5 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
             verbose=verbose,
         )
         self.rounds, self.by = rounds, by
-        self.metric, self.power, self.centered, self.sample = metric, power, centered, sample
+        self.metric, self.bandwidth_factor = metric, bandwidth_factor
+        self.power, self.centered, self.sample = power, centered, sample

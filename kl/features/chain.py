@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count_or_none, check_one_of, check_positive
-from kl.errors import InputError
+from kl.errors import CheckpointError, InputError
 from kl.features.agop import agop
 from kl.features.metric import Metric
 from kl.features.structure import Structure
+from kl.kernels.configured import comes_from, kernel_from_config, own_classes
 from kl.kernels.kernel import Kernel
+from kl.machines.checkpoints import faults_in, require_values
 from kl.rkhs import evaluate
 from kl.rows.root import under_root
 from kl.rows.rows import Rows
@@ -126,6 +128,40 @@ class Chain:
         number = 0 if self.last is None else self.last.number + 1
         self.last = Fit(number, metric, self.solve(self.problem, metric, self._leave_one_out))
         return self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last fit as plain values and tensors; empty before the first."""
+        if self.last is None:
+            return {}
+        number, metric, solution = self.last.number, self.last.metric, self.last.solution
+        state = None if metric is None else metric.state_dict()
+        return {"number": number, "metric": state, "alpha": solution.alpha, "kernel": solution.kernel.config()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on after the fit that `state_dict` described; the state may come from a file, and is checked.
+
+        Raises:
+            CheckpointError: it is no such state, or one of other rows or another kernel.
+        """
+        if state == {}:
+            self.last = None
+            return
+        require_values("chain of fits", state, {"number": int, "alpha": Tensor, "kernel": dict})
+        alpha, shape = state["alpha"], (len(self.problem.x), self.problem.y.shape[1])
+        if alpha.shape != shape or alpha.dtype != torch.float64 or not bool(alpha.isfinite().all()):
+            raise CheckpointError(f"its alpha must be finite float64 numbers of shape {shape}: train again")
+        with faults_in("kernel or metric"):
+            kernel = kernel_from_config(state["kernel"], own_classes(self.kernel))
+            metric = None if state.get("metric") is None else Metric.from_state(state["metric"])
+        if not comes_from(kernel, self.kernel) or (metric is not None and metric.structure != self.structure):
+            raise CheckpointError(
+                f"its rounds are of {kernel} and a {'plain' if metric is None else metric.structure.kind} metric; got "
+                f"{self.kernel} and {self.structure.kind}: resume with the same --kernel and --metric"
+            )
+        root = None if metric is None else metric.root
+        nan = float("nan")
+        known = Solution(kernel, self.problem.x, alpha.to(self.problem.x.device), nan, nan, 0, "unknown", None, root)
+        self.last = Fit(state["number"], metric, known)
 
     def learn(self, fit: Fit) -> Metric | None:
         """The metric that the gradients of a fit's f give; None if they are 0 at all rows."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_one_of
-from kl.errors import InputError
+from kl.errors import CheckpointError, InputError
 from kl.features.chain import Chain, Fit, MetricOptions, Say, evaluate_solution
+from kl.features.metric import Metric
 from kl.kernels.kernel import Kernel
+from kl.machines.checkpoints import faults_in, require_values
 from kl.solve import Problem, Solution, chosen_solver
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,17 @@ class Choice:
         check_count("patience", self.patience)
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best round so far."""
+
+    number: int
+    metric: Metric | None
+    """None is the identity."""
+    solution: Solution | None
+    """On all rows; None where it has not been solved for."""
+
+
 class FeatureLearning:
     """The rounds of a recursive feature machine (`Chain`), of which the one with the least mean squared error is kept.
 
@@ -76,6 +90,7 @@ class FeatureLearning:
 
     Attributes:
         scores: the score of each round: a mean squared error over rows and outputs.
+        whole: all rows, of which `run` gives the solution.
         best: the round of least score so far.
         by: what chooses: "kfold", "holdout", "loo" or "given".
 
@@ -101,9 +116,9 @@ class FeatureLearning:
         held_out: tuple[Tensor, Tensor] | None = None,
         say: Say | None = None,
     ) -> None:
-        self._whole, self._say = problem, say or (lambda text: None)
+        self.whole, self._say = problem, say or (lambda text: None)
         self.choice = choice or Choice()
-        leaves_out = chosen_solver(problem, solver, memory) != "eigenpro"
+        leaves_out = chosen_solver(problem, solver, memory, leave_one_out=True) != "eigenpro"
         self.by = "given" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
         if self.by == "loo" and not leaves_out:
             raise InputError('by must be "holdout" with solver eigenpro, which leaves out no rows; got "loo"')
@@ -119,8 +134,13 @@ class FeatureLearning:
         if held_out is not None:
             self._parts = [(self._main, Problem.of(*held_out, torch.ones(len(held_out[0]), dtype=torch.float64)))]
         self.scores: list[float] = []
-        self.best: Fit | None = None
+        self.best = Best(0, None, None)
         self._constant = False
+
+    @property
+    def problem(self) -> Problem:
+        """The rows of `step`; those of `run` are all rows."""
+        return self._main.problem
 
     @property
     def is_finished(self) -> bool:
@@ -128,21 +148,19 @@ class FeatureLearning:
         done = len(self.scores)
         if done > self.choice.rounds or self._constant:
             return True
-        return self.best is not None and done - 1 - self.best.number >= self.choice.patience
+        return done - 1 - self.best.number >= self.choice.patience
 
     def step(self) -> Fit | None:
         """One round; None if f is constant on all rows, so that there is nothing to learn."""
-        chains = dict.fromkeys([self._main, *(each for each, _ in self._parts)])
-        fits = {each: each.step() for each in chains}
-        if None in fits.values():
+        if any(each.step() is None for each in self.chains):
             log.info("the function of round %d is constant on its rows, so it has no features", len(self.scores) - 1)
             self._constant = True
             return None
         fit, number = self._main.last, len(self.scores)
         assert fit is not None  # it has just been made
         self.scores.append(self._score())
-        if self.best is None or self.scores[-1] < self.scores[self.best.number]:
-            self.best = fit
+        if number == 0 or self.scores[-1] < self.scores[self.best.number]:
+            self.best = Best(number, fit.metric, fit.solution if self.by == "loo" else None)
         norm = fit.solution.rkhs_norm
         self._say(
             f"round {number}: {fit.solution.kernel}, mse {self.scores[-1]:.4g} by {self.by}, RKHS norm {norm:.4g}"
@@ -153,11 +171,45 @@ class FeatureLearning:
         """All rounds that are left; the best, with leave-one-out outputs where the solver gives them."""
         while not self.is_finished:
             self.step()
-        assert self.best is not None  # of round 0 at least
-        if self.by == "loo":
-            return self.best
-        self._say(f"round {self.best.number} is the best: solving on all {len(self._whole.x)} rows")
-        return replace(self.best, solution=self._main.solve(self._whole, self.best.metric, leave_one_out=True))
+        best = self.best
+        if best.solution is not None:
+            return Fit(best.number, best.metric, best.solution)
+        self._say(f"round {best.number} is the best: solving on all {len(self.whole.x)} rows")
+        return Fit(best.number, best.metric, self._main.solve(self.whole, best.metric, leave_one_out=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rounds so far as plain values and tensors."""
+        metric = None if self.best.metric is None else self.best.metric.state_dict()
+        best = {"number": self.best.number, "metric": metric}
+        chains = [each.state_dict() for each in self.chains]
+        return {"scores": list(self.scores), "constant": self._constant, "best": best, "chains": chains}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on after the rounds that `state_dict` described; the state may come from a file, and is checked.
+
+        Raises:
+            CheckpointError: it is no such state, or one of other rows, options or another kernel.
+        """
+        types = {"scores": list[float], "constant": bool, "best": dict, "chains": list[dict]}
+        require_values("feature learning", state, types)
+        scores, best, chains = state["scores"], state["best"], state["chains"]
+        require_values("best round", best, {"number": int})
+        if len(chains) != len(self.chains) or not 0 <= best["number"] < max(1, len(scores)):
+            raise CheckpointError(
+                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same --by"
+            )
+        if any(math.isnan(score) for score in scores):
+            raise CheckpointError("its scores must be numbers; got NaN: train again")
+        for chain, each in zip(self.chains, chains, strict=True):
+            chain.load_state_dict(each)
+        with faults_in("best round"):
+            metric = None if best.get("metric") is None else Metric.from_state(best["metric"])
+        self.scores, self._constant, self.best = list(scores), state["constant"], Best(best["number"], metric, None)
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The chains of fits that step together: the one whose f is kept, and those that score it."""
+        return list(dict.fromkeys([self._main, *(each for each, _ in self._parts)]))
 
     def _score(self) -> float:
         if self._parts:

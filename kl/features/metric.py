@@ -57,7 +57,8 @@ class Metric:
         Raises:
             InputError: all gradients are 0, one is not finite, or an option is out of its range.
 
-        Source: Radhakrishnan et al. 2024, arXiv:2212.13881, Algorithm 1; the division: arXiv:2508.10053, section 2.
+        Source: Radhakrishnan et al. 2024, arXiv:2212.13881, Algorithm 1; the division: the code of
+        xRFM, arXiv:2508.10053.
         """
         power = check_positive("power", power)
         check_one_of("scale", scale, ("max", "trace"))

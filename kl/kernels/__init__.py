@@ -18,6 +18,7 @@ from kl.kernels.configured import kernel_from_config
 from kl.kernels.gram import GramKernel
 from kl.kernels.inner_product import Polynomial
 from kl.kernels.kernel import Kernel, Product, Scaled, Sum
+from kl.kernels.lpq import LpqLaplacian
 from kl.kernels.names import kernel_names
 from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK
@@ -30,6 +31,7 @@ __all__ = [
     "InverseMultiquadric",
     "Kernel",
     "Laplacian",
+    "LpqLaplacian",
     "Matern32",
     "Matern52",
     "Polynomial",

@@ -28,6 +28,23 @@ Bandwidth = float | Literal["auto"]
 DIRECT_FEATURES = 16
 
 
+def check_bandwidth(bandwidth: Bandwidth) -> Bandwidth:
+    """The bandwidth, if it is "auto" or a number above 0 whose square float32 can hold.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    if bandwidth == "auto":
+        return bandwidth
+    number = check_positive("bandwidth", bandwidth, 'or "auto"')
+    if not 1e-15 <= number <= 1e15:
+        raise InputError(
+            f"bandwidth must lie between 1e-15 and 1e15, so that float32 holds its square; "
+            f"got {number!r}: rescale the features"
+        )
+    return number
+
+
 @dataclass(frozen=True)
 class RadialKernel(GramKernel):
     """A kernel phi(|x - z|^2) of the squared Euclidean distance. A subclass defines `_profile`, which is phi.
@@ -57,14 +74,7 @@ class RadialKernel(GramKernel):
     bandwidth: Bandwidth = "auto"
 
     def __post_init__(self) -> None:
-        if self.bandwidth != "auto":
-            bandwidth = check_positive("bandwidth", self.bandwidth, 'or "auto"')
-            if not 1e-15 <= bandwidth <= 1e15:
-                raise InputError(
-                    f"bandwidth must lie between 1e-15 and 1e15, so that float32 holds its square; "
-                    f"got {bandwidth!r}: rescale the features"
-                )
-            object.__setattr__(self, "bandwidth", bandwidth)
+        object.__setattr__(self, "bandwidth", check_bandwidth(self.bandwidth))
 
     @property
     def _bandwidth(self) -> float:
@@ -110,21 +120,25 @@ class RadialKernel(GramKernel):
     def _gradients(self, pair: Pair) -> Gradients:
         x, z = pair.x, pair.z
         sq_dist = self._sq_dist(pair)
-        near = sq_dist <= self._undetermined(pair)
-        a = self._slope(sq_dist).mul_(-2).masked_fill_(near, 0)
-        return Spanned(x.data.to(x.dtype), z.data.to(x.dtype), a)
+        near = self._equal(pair, sq_dist)
+        a = self._slope(sq_dist).mul_(-2)
+        return Spanned(x.data.to(x.dtype), z.data.to(x.dtype), a if near is None else a.masked_fill_(near, 0))
 
-    def _undetermined(self, pair: Pair) -> Tensor | float:
-        """The squared distance up to which rows count as equal: 0 if phi' is bounded, else where rounding hides z - x.
+    def _equal(self, pair: Pair, sq_dist: Tensor) -> Tensor | None:
+        """Which rows x_i and z_j count as equal, shape (m, p); None is none.
 
-        An unbounded phi' would turn the rounding error of equal rows, which no caller named as `same`, into a gradient.
+        They are those of distance 0 if phi' is bounded, else those whose difference is hidden by rounding, because an
+        unbounded phi' would turn the rounding error of equal rows, which no caller named as `same`, into a gradient.
         """
-        if bool(self._slope(torch.zeros(1, 1, dtype=torch.float64)).isfinite()):
-            return 0.0
-        eps = torch.finfo(pair.x.dtype).eps
-        by_products = self.uses_products(pair.x.data.shape[1]) and not pair.has_exact_distances
-        share = 16 * eps if by_products else (16 * eps) ** 2
-        return share * (pair.x.sq_norm[:, None] + pair.z.sq_norm[None, :])
+        x_sq, z_sq, share = pair.x.sq_norm[:, None], pair.z.sq_norm[None, :], 0.0
+        if not bool(self._slope(torch.zeros(1, 1, dtype=torch.float64)).isfinite()):
+            eps = torch.finfo(pair.x.dtype).eps
+            by_products = self.uses_products(pair.x.data.shape[1]) and not pair.has_exact_distances
+            share = 16 * eps if by_products else (16 * eps) ** 2
+        # One pass without a temporary says for most tiles that there is none; on a GPU it would only make the CPU wait.
+        if sq_dist.device.type == "cpu" and float(sq_dist.min()) > share * float(x_sq.max() + z_sq.max()):
+            return None
+        return sq_dist <= (share * (x_sq + z_sq) if share else 0.0)
 
     def _plain_values(self, pair: Pair) -> Tensor:
         if self.uses_products(pair.x.data.shape[1]):

@@ -34,7 +34,7 @@ class InterpolatingMachine(TrainedExpansion):
     targets: Tensor
     position: Tensor
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
-    _same_when_resumed = ("centers", "targets", "order")
+    _same_when_resumed: tuple[str, ...] = ("centers", "targets", "order")
     _shared_rows: tuple[str, ...] = ("alpha", "centers", "targets")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "targets": 2, "order": 1}
 

@@ -77,6 +77,8 @@ class TrainedExpansion(StatefulExpansion):
     """The number that training adds to the diagonal of K(X, X)."""
     shares_ranks = False
     """Whether several ranks can train the machine together; a solver says so once its steps use `ranks`."""
+    learns_kernel = False
+    """Whether training changes the kernel, so that there is no one limit."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 

@@ -75,21 +75,13 @@ class ColumnScan:
         import pandas as pd
 
         numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(np.float64)
-        self._require_finite_texts(numbers, texts)
-        found = np.where(np.isnan(numbers), _TEXT, _NUMBER)
+        found = np.where(np.isfinite(numbers), _NUMBER, _TEXT)  # "inf" may be a category
         found[[i for i, text in enumerate(texts) if text in TRUTHS]] = _TRUTH
         if (found == _TEXT).any():
             found[~np.isnan(days_of_texts(texts))] = _DATE
         if not self._comma:
             self._comma = next((text for text in texts if _DECIMAL_COMMA.fullmatch(text)), "")
         return found
-
-    def _require_finite_texts(self, numbers: np.ndarray, texts: list[str]) -> None:
-        if np.isinf(numbers).any():
-            raise InputError(
-                f"column {self.name} must hold finite numbers; it holds {texts[int(np.isinf(numbers).argmax())]!r}: "
-                "correct the value, or leave it empty"
-            )
 
     def _count(self, classes: np.ndarray, value_at: Callable[[int], str]) -> None:
         absent = classes < 0

@@ -147,7 +147,7 @@ class TableEncoding:
         """Check the names of a table's columns, in any order; a log line names those that are ignored.
 
         Raises:
-            InputError: a column is missing.
+            InputError: a column is missing, or its name is there twice.
         """
         there, ours = set(names), [column.name for column in self.columns]
         missing = [name for name in ours if name not in there]
@@ -158,6 +158,10 @@ class TableEncoding:
             raise InputError(
                 f"{where} must have the columns of the training table; it lacks {listed(missing)}{hint}: add them; "
                 "the order does not matter"
+            )
+        if twice := [name for name, count in Counter(names).items() if count > 1 and name in ours]:
+            raise InputError(
+                f"{where} must name each column once; {twice[0]!r} is there more often: rename one of them"
             )
         if learnt := [name for name in names if name in self.targets]:
             log.info("%s: the target, column %s, is not used to predict", where, listed(learnt))

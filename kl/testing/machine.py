@@ -42,7 +42,8 @@ def check_machine(
     4. Resume: a run that is stopped half-way, and goes on in a new machine, ends with the same weights to the bit.
     5. Load: a machine that is loaded from the checkpoint predicts the same to the bit, without the training data.
     6. Limit: after `limit_epochs` the RKHS distance |f - f*| is at most `distance` |f*|, where f* is the exact limit:
-       (K + ridge I)^-1 Y, or least squares over the span of the machine's own centres.
+       (K + ridge I)^-1 Y, or least squares over the span of the machine's own centres. If the machine learns its
+       kernel, K is the last one.
 
     Args:
         make: makes an unfitted machine; called several times, it must give equal ones. Its kernel should be well
@@ -116,14 +117,12 @@ def _check_load(machine: TrainedExpansion, x: Tensor, checkpoint: Path) -> None:
 
 def _check_limit(machine: TrainedExpansion, data: Data, epochs: int, most: float) -> None:
     _fit(machine, data, epochs)
-    x, y = data
+    x, y = machine.placed(data[0]), data[1]
     if machine.own_centers:
-        limit = least_squares(machine.kernel, machine.centers + machine.origin, x, y, machine.ridge)
+        limit = least_squares(machine.kernel, machine.centers, x, y, machine.ridge)
     else:
         limit = interpolate(machine.kernel, x, y, ridge=machine.ridge)
-    found = rkhs_distance(
-        machine.kernel, machine.centers, machine.alpha.detach(), limit.centers - machine.origin, limit.alpha
-    )
+    found = rkhs_distance(machine.kernel, machine.centers, machine.alpha.detach(), limit.centers, limit.alpha)
     distance = found / limit.rkhs_norm
     _require(
         distance <= most, machine, f"is {distance:.3g} |f*| from the exact limit after {epochs} epochs; at most {most}"

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kl.checks import check_positive
 from kl.errors import InputError
-from kl.kernels.bandwidth import median_distance
 from kl.kernels.kernel import Kernel
 from kl.kernels.registry import build_kernel
 
@@ -42,7 +41,7 @@ class Candidates:
                 raise InputError(f'bandwidths must be "auto" or a list of numbers; got {bandwidths!r}: try "auto"')
             return cls(built, None)
         try:
-            values = [check_positive("bandwidths", each) for each in bandwidths]
+            values = [check_positive("bandwidths", each, remedy="leave it out, or give auto") for each in bandwidths]
         except TypeError as error:
             raise InputError(f'bandwidths must be "auto" or a list of numbers; got {bandwidths!r}') from error
         if not values:
@@ -61,19 +60,20 @@ class Candidates:
         """
         if all(getattr(each, "bandwidth", None) != "auto" for each in self.kernels):
             return [each.resolve(x, seed) for each in self.kernels]  # parts of sums may be "auto"
-        values = self.bandwidths or self._multiples(x, seed)
         found: dict[Kernel, None] = {}
         for kernel in self.kernels:
             if getattr(kernel, "bandwidth", None) == "auto":
+                values = self.bandwidths or self._multiples(kernel, x, seed)
                 found |= {replace(kernel, bandwidth=value): None for value in values}  # type: ignore[type-var]
             else:
                 found[kernel.resolve(x, seed)] = None
         return list(found)
 
     @staticmethod
-    def _multiples(x: Tensor, seed: int) -> tuple[float, ...]:
+    def _multiples(kernel: Kernel, x: Tensor, seed: int) -> tuple[float, ...]:
+        """Of the median distance, in the norm that the kernel itself takes for "auto"."""
         try:
-            median = median_distance(x, seed=seed)
+            median: float = kernel.resolve(x, seed).bandwidth  # type: ignore[attr-defined]
         except InputError as error:
             raise InputError(
                 'bandwidths="auto" needs rows that differ, but the median distance of the rows of x is 0: give '

@@ -187,7 +187,7 @@ def check_ridges(ridges: Sequence[float]) -> list[float]:
     """
     if isinstance(ridges, str | bytes) or not hasattr(ridges, "__iter__"):
         raise InputError(f"ridges must be a list of numbers, 0 or above; got {ridges!r}: try [0, 1e-6, 1e-3, 1]")
-    values = sorted({check_not_negative("ridges", each) for each in ridges})
+    values = sorted({check_not_negative("ridges", each, "leave it out; 0 is without a ridge") for each in ridges})
     if not values:
         raise InputError("ridges must hold one number at least; got none: try [0, 1e-6, 1e-3, 1]")
     return values

@@ -12,6 +12,7 @@ from recipes.options.groups import (
     TrainerOptions,
     takes,
 )
+from recipes.options.solvers import with_rounds
 
 
 @takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
@@ -42,9 +43,10 @@ def fit(
     from recipes.run.trainer import check_training, new_run
 
     check_run(run)
+    given, solver = solver, with_rounds(solver, SolverOptions.epochs)
     check_training(data, solver, exact, trainer)
     datamodule, machine = build_run(data, kernel, solver, exact, run)
-    groups = (data, kernel, solver, exact, run, trainer)
+    groups = (data, kernel, given, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
     name = trainer.name or f"{data.data}-{kernel.kernel}"
     lightning = new_run(data, solver, run, trainer, processes, name, kept)

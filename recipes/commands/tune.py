@@ -15,7 +15,9 @@ from recipes.options.groups import (
     Degree,
     Depth,
     OutputOptions,
+    P,
     Power,
+    Q,
     RunOptions,
     _in_kernel,
     _in_output,
@@ -47,6 +49,8 @@ class TuneOptions:
     bias: Bias = None
     power: Power = None
     degree: Degree = None
+    p: P = None
+    q: Q = None
     ridges: Annotated[
         str, _in_solver(help="Ridges to compare, added to the kernel matrix's diagonal.", metavar="FLOAT,...")
     ] = "0,1e-6,1e-5,1e-4,1e-3,1e-2,0.1,1,10"
@@ -134,7 +138,8 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
         folder=folder / "points",
     )
     seconds = time.perf_counter() - start
-    found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory)
+    # With leave-one-out predictions where kl fit and kl interpolate take them, so that these read the solution.
+    found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory, leave_one_out=None)
     if isinstance(found, NoLimit):
         raise found.reason
     scale = scale_of(describe_data(datamodule))
@@ -182,7 +187,7 @@ def build_kernels(options: TuneOptions) -> list[Kernel]:
 
     names = parts_of("kernels", options.kernels, "laplacian,gaussian")
     accepted = {name: set(inspect.signature(kernel_class(name)).parameters) for name in names}
-    given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree")}
+    given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree", "p", "q")}
     given = {name: value for name, value in given.items() if value is not None}
     for parameter in given:
         if not any(parameter in each for each in accepted.values()):
@@ -205,7 +210,8 @@ def read_bandwidths(text: str) -> list[float] | str:
 
     if text.strip() == "auto":
         return "auto"
-    return [check_positive("bandwidths", each) for each in numbers_of("bandwidths", text, "auto, or 1,2,4")]
+    numbers = numbers_of("bandwidths", text, "auto, or 1,2,4")
+    return [check_positive("bandwidths", each, remedy="leave it out, or give auto") for each in numbers]
 
 
 def read_ridges(options: TuneOptions) -> list[float]:

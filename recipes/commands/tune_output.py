@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SHOWN = 10  # candidates in the table on the screen
-PARAMETERS = ("bandwidth", "depth", "bias", "power", "degree")  # of kernels, that have an option
+PARAMETERS = ("bandwidth", "depth", "bias", "power", "degree", "p", "q")  # of kernels, that have an option
 
 
 def tuning_results(tuning: Tuning, datamodule: KernelDataModule, by: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ DATA_HELP = (
 )
 KERNEL_HELP = (
     "gaussian, laplacian, exponential-power, matern32, matern52, inverse-multiquadric, polynomial, relu-ntk, "
-    "relu-nngp, dispersal, or package.module:Class."
+    "relu-nngp, lpq-laplacian, dispersal, product-laplacian, or package.module:Class."
 )
 
 DELIMITER_HELP = "Between the columns of a CSV file; by default , ; tab or |, whichever the first lines have."
@@ -43,6 +43,8 @@ DataDir = Annotated[
 Depth = Annotated[int | None, _in_kernel(help="Weight layers of relu-ntk and relu-nngp.  [default: 3]")]
 Bias = Annotated[float | None, _in_kernel(help="Bias of relu-ntk, relu-nngp and polynomial.")]
 Power = Annotated[float | None, _in_kernel(help="Power of exponential-power, in (0, 2].")]
+P = Annotated[float | None, _in_kernel(help="Norm of lpq-laplacian, in (0, 2].  [default: 1]")]
+Q = Annotated[float | None, _in_kernel(help="Power of lpq-laplacian, in (0, p].  [default: 1]")]
 Degree = Annotated[int | None, _in_kernel(help="Degree of polynomial.")]
 Accelerator = Annotated[str, _in_run(help="Hardware.", metavar="auto|cpu|gpu")]
 
@@ -119,6 +121,8 @@ class KernelOptions:
     bias: Bias = None
     power: Power = None
     degree: Degree = None
+    p: P = None
+    q: Q = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,25 @@ class SolverOptions:
     projection_period: Annotated[
         str, _in_solver(help="Steps between projections of eigenpro4, T.", metavar="INTEGER|auto")
     ] = "auto"
+    learn_features: Annotated[
+        int | None,
+        _in_solver(
+            help="Learn the kernel's metric in at most so many rounds (recursive feature machine).", metavar="ROUNDS"
+        ),
+    ] = None
+    metric: Annotated[str, _in_solver(help="Metric of --learn-features.", metavar="full|diagonal")] = "full"
+    by: Annotated[
+        str,
+        _in_solver(
+            help="What chooses the round of --learn-features without --validation: 5 parts of the rows, a fifth, or "
+            "leave-one-out.",
+            metavar="auto|kfold|holdout|loo",
+        ),
+    ] = "auto"
+    round_solver: Annotated[
+        str, _in_solver(help="Solver in each round of --learn-features.", metavar="auto|direct|pcg|eigenpro")
+    ] = "auto"
+    round_epochs: Annotated[int, _in_solver(help="Epochs of EigenPro in each round of --learn-features.")] = 10
     stop_when_interpolated: Annotated[
         bool, _in_solver("--stop-when-interpolated", help="Stop at zero training classification error.")
     ] = False

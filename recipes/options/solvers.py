@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ class Solver:
     help: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the machine that the solver's name determines."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """Options whose argument of the machine has another name."""
     plan: str = "recipes.plan.prepared:plan_memory"
     """The function that adds to memory and parameters in `kl plan`, as "package.module:function"."""
 
@@ -36,8 +38,9 @@ class Solver:
 
     @property
     def arguments(self) -> set[str]:
-        """The arguments of the machine's class, without those that the solver fixes."""
-        return set(inspect.signature(self.machine_class).parameters) - self.fixed.keys()
+        """The options that are arguments of the machine's class, without those that the solver fixes."""
+        names = {argument: option for option, argument in self.named.items()}
+        return {names.get(each, each) for each in inspect.signature(self.machine_class).parameters} - self.fixed.keys()
 
 
 SOLVERS = {
@@ -62,9 +65,46 @@ SOLVERS = {
         "preconditioned conjugate gradients, an iteration an epoch",
         plan="recipes.plan.pcg:plan_pcg",
     ),
+    "rfm": Solver(
+        "kl.features.machine:RecursiveFeatureMachine",
+        "recursive feature machine, which --learn-features chooses",
+        named={"learn_features": "rounds"},
+        plan="recipes.plan.rfm:plan_rfm",
+    ),
 }
 
 SOLVER_HELP = "; ".join(f"{name}: {solver.help}" for name, solver in SOLVERS.items()) + "."
+
+
+ROUNDS = 5  # of --solver rfm without --learn-features
+
+
+def with_rounds(options: Any, epochs: int) -> Any:
+    """The options of --learn-features as those of solver rfm: its rounds, and an epoch for each and two more.
+
+    Args:
+        options: a `SolverOptions`.
+        epochs: the default of --epochs.
+
+    Raises:
+        InputError: another solver, or epochs, is given as well.
+    """
+    from kl.checks import check_count
+    from kl.errors import InputError
+
+    if options.learn_features is None and options.solver != "rfm":
+        return options
+    if options.solver not in ("rfm", "eigenpro"):
+        raise InputError(
+            f"learn_features solves its rounds by --round-solver; got solver {options.solver}: leave --solver out"
+        )
+    if options.epochs != epochs:
+        raise InputError(
+            f"epochs are the rounds of learn_features and two more; got {options.epochs}: leave --epochs out, or give "
+            "--round-epochs for the epochs of EigenPro in a round"
+        )
+    rounds = ROUNDS if options.learn_features is None else check_count("learn_features", options.learn_features)
+    return replace(options, solver="rfm", learn_features=rounds, epochs=rounds + 2)
 
 
 def check_solver_options(name: str, *groups: Any) -> None:

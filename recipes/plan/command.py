@@ -16,7 +16,7 @@ from recipes.options.groups import (
     TrainerOptions,
     takes,
 )
-from recipes.options.solvers import SOLVERS
+from recipes.options.solvers import SOLVERS, with_rounds
 
 if TYPE_CHECKING:
     from kl.machines.machine import TrainedExpansion
@@ -46,6 +46,7 @@ def plan(
     from recipes.run.trainer import check_training
 
     check_run(run)
+    solver = with_rounds(solver, SolverOptions.epochs)
     check_training(data, solver, exact, trainer)
     processes = find_processes(trainer, run)
     datamodule, machine = build_run(data, kernel, solver, exact, run)

@@ -113,6 +113,8 @@ def build_kernel(options: KernelOptions) -> Kernel:
         bias=options.bias,
         power=options.power,
         degree=options.degree,
+        p=options.p,
+        q=options.q,
     )
 
 
@@ -161,7 +163,11 @@ def build_machine(
         "centers": partial(read_centers, datamodule=datamodule),
         "ridge": partial(check_not_negative, "ridge"),
     }
-    arguments = {name: read.get(name, _as_it_is)(given[name]) for name in given if name in chosen.arguments}
+    arguments = {
+        chosen.named.get(name, name): read.get(name, _as_it_is)(given[name])
+        for name in given
+        if name in chosen.arguments
+    }
     return chosen.machine_class(kernel, **arguments, **chosen.fixed)  # type: ignore[call-arg, arg-type]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,49 @@ def test_kinds_of_targets(tmp_path, values, options, task, names):
     assert (data.task, data.class_names) == (task, names)
 
 
+@pytest.mark.parametrize(
+    ("values", "options", "names"),
+    [
+        (pd.Series(["3", "10", "2"] * 20), {}, ["2", "3", "10"]),
+        (pd.Series(pd.Categorical([3, 10, 2] * 20)), {}, ["2", "3", "10"]),
+        (pd.Series([3, 10, 2] * 20, dtype="UInt8"), {}, ["2", "3", "10"]),
+        (pd.Series([3, 10, 2] * 20, dtype=np.uint64), {}, ["2", "3", "10"]),
+        (pd.Series([3.5, 10, 2] * 20), {"categorical": "y"}, ["10", "2", "3.5"]),
+    ],
+)
+def test_labels_of_other_dtypes_keep_their_names(values, options, names):
+    frame = pd.DataFrame({"a": range(60), "y": values})
+    data = TableDataModule.from_dataframe(frame, "y", test=frame, **options)
+    data.setup()
+    assert data.class_names == names
+    assert [names[k] for k in data.test_set.y[:3].argmax(1)] == [f"{value:g}" for value in map(float, values[:3])]
+
+
+@pytest.mark.parametrize("kind", ["decimal", "object", "category", "str"])
+def test_numbers_of_other_dtypes_keep_their_values(kind):
+    values = np.random.default_rng(0).normal(size=60).round(3)
+    column = [Decimal(str(value)) for value in values] if kind == "decimal" else pd.Series(values).astype(kind)
+    data = TableDataModule.from_dataframe(pd.DataFrame({"a": range(60), "y": column}), "y", test_share=0)
+    data.setup()
+    found = data.train_set.y.double()[:, 0] * data.target_scale[0] + data.target_offset[0]
+    np.testing.assert_allclose(found, values, atol=1e-6)
+
+
+def test_numbers_for_names_of_columns():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)))
+    for target, used in ((0, ["1", "2"]), ([0, 2], ["1"])):
+        data = TableDataModule.from_dataframe(frame, target)
+        data.setup()
+        assert data.table.feature_names == used
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_targets_whose_squares_are_no_numbers_are_refused(scale):
+    frame = pd.DataFrame({"a": range(60), "y": scale * np.random.default_rng(0).normal(size=60)})
+    with pytest.raises(InputError, match=r"target y must hold numbers whose squares float64 can hold; it goes from -"):
+        TableDataModule.from_dataframe(frame, "y").setup()
+
+
 def test_several_targets_and_their_scales(file):
     data, frame = set_up(file, "price, rooms", drop="sold", test_share=0), houses()
     y = torch.from_numpy(frame[["price", "rooms"]].to_numpy(np.float64))
@@ -218,7 +262,7 @@ BAD = {
         "may name several columns of numbers for regression; y holds texts",
     ),
     "doubled": ("a,a,y\n1,2,3\n", {}, "must name each column once; 'a' is there 2 times: rename one of them"),
-    "no name": ("a,,y\n1,2,3\n", {}, "must have a name for each column; column 2 of 3 has none"),
+    "no name": ("a,,y\n1,2,3\n", {}, "must have a name for each column; column 2 of 3 has none: name it"),
     "mixed": (
         "a,y\n1,u\nold,v\n3,u\n",
         {},
@@ -299,10 +343,17 @@ def test_bad_test_files_are_refused(tmp_path, test, message):
         set_up(train, test_path=written(tmp_path, test, "test.csv"))
 
 
-@pytest.mark.parametrize("path", ["gone.csv", "."])
-def test_no_file(tmp_path, monkeypatch, path):
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("gone.csv", "there is no such file: give its path as seen from /"),
+        ("/gone.csv", "there is no such file: correct its path"),
+        (".", "it is a folder: give a file in it"),
+    ],
+)
+def test_no_file(tmp_path, monkeypatch, path, said):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"must be a CSV or Parquet file; (there is no such file|it is a folder)"):
+    with pytest.raises(InputError, match=f"must be a CSV or Parquet file; {said}"):
         set_up(path)
 
 

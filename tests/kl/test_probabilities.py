@@ -82,3 +82,4 @@ def test_regression_scores_are_scikit_learns():
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(y, p))
     assert found["r2"] == pytest.approx(metrics.r2_score(y, p))
     assert math.isnan(regression_scores(p[:1], y[:1])["r2"])
+    assert regression_scores(p + 1e9, y + 1e9)["r2"] == pytest.approx(found["r2"], rel=1e-6)  # not by their squares

@@ -16,8 +16,9 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC, SVR
 
 import kl
+from kl.features.chain import evaluate_solution
 from kl.kernels.bandwidth import median_distance
-from recipes.bench.tables.features import search_features
+from kl.solve import Problem
 from recipes.bench.tables.peers import OneHotRidge, XrfmClassifier, XrfmRegressor, timed_optimizer
 from recipes.bench.tables.protocol import GP_ROWS, Protocol
 from recipes.bench.tables.search import RIDGES, plain, search
@@ -102,16 +103,28 @@ def fit_gp(split: Split, protocol: Protocol) -> Fitted:
 
 
 def fit_rfm(split: Split, protocol: Protocol) -> Fitted:
-    """kl's recursive feature machine."""
-    found = search_features(split, protocol)
-    best = found.candidate
+    """kl's recursive feature machine, by `kl.tune_features` on all training rows."""
+    targets = np.eye(split.num_classes)[split.y_train] if split.is_classes else split.y_train[:, None]
+    x, y = torch.from_numpy(split.x_train), torch.from_numpy(targets)
+    task = "classification" if split.is_classes else "regression"
+    tuning = kl.tune_features(
+        *(x, y),
+        candidates=protocol.candidates,
+        seconds=protocol.seconds,
+        subsample=len(x),
+        seed=protocol.seed,
+        task=task,
+    )
+    best = tuning.best
+    problem = Problem.of(x, y, torch.ones(len(x), dtype=torch.float64))
+    fit = best.candidate.fit(problem, best.round, protocol.seed)
 
     def predict(x: np.ndarray) -> np.ndarray:
-        outputs = found.outputs(x)
+        outputs = evaluate_solution(fit.solution, torch.from_numpy(x))
         return (outputs.argmax(dim=1) if split.is_classes else outputs[:, 0]).numpy()
 
-    chosen = {**asdict(best), "kernel": repr(best.kernel), "round": found.fit.number}
-    return Fitted(predict, found.tried, chosen)
+    chosen = {**asdict(best.candidate), "kernel": repr(best.candidate.kernel), "round": fit.number}
+    return Fitted(predict, len(tuning.points), chosen)
 
 
 def fit_xrfm(split: Split, protocol: Protocol) -> Fitted:

@@ -81,6 +81,8 @@ def test_standardised_columns_of_any_unit():
     units = np.array([1e6, 1e-6, 1.0])
     plain = KernelRegressor().fit(X, y)
     np.testing.assert_allclose(KernelRegressor().fit(X * units + units, y).predict(X * units + units), plain.predict(X))
+    for unit in (1e200, 1e-200):  # whose squares float64 does not hold
+        np.testing.assert_allclose(KernelRegressor().fit(X * unit, y).predict(X * unit), plain.predict(X))
     constant = np.hstack([X, np.full((N, 1), 0.1)])
     np.testing.assert_allclose(KernelRegressor().fit(constant, y).predict(constant), plain.predict(X))
 
@@ -215,6 +217,16 @@ def test_a_regressor_comes_back(tmp_path):
     np.testing.assert_allclose(kl.load(tmp_path / "two.pt").predict(X), two.predict(X), rtol=1e-4)
 
 
+def test_rows_far_from_0_come_back_without_standardisation(tmp_path):
+    X, y = draw()
+    X, fresh = X + np.array([1e8, -1e6, 0.0]), draw(9, seed=2)[0] + np.array([1e8, -1e6, 0.0])
+    model = KernelRegressor("gaussian", standardize=False).fit(X, y)
+    model.save(tmp_path / "model.pt")
+    np.testing.assert_allclose(kl.load(tmp_path / "model.pt").predict(fresh), model.predict(fresh), atol=1e-4)
+    kl.load(tmp_path / "model.pt").save(tmp_path / "again.pt")
+    np.testing.assert_allclose(kl.load(tmp_path / "again.pt").predict(fresh), model.predict(fresh), atol=1e-4)
+
+
 def test_a_checkpoint_of_kl_fit_is_an_estimator(kl, tmp_path):
     assert kl("fit", "--data", "digits", "--epochs", 2, "--no-exact", "--log-dir", tmp_path).code == 0
     (path,) = tmp_path.rglob("last.ckpt")
@@ -247,11 +259,13 @@ def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
     assert model.feature_names_in_.tolist() == ["a", "town"]
     assert model.score(table[["town", "a"]], table["rent"]) > 0.8
     assert kl("predict", path, "--input", "t.csv", "--output", "p.csv").code == 0
-    np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_0"], rtol=1e-4)
+    np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_rent"], rtol=1e-4)
     with pytest.raises(
         InputError, match="X must be a data frame, because the model was fitted on a table; got ndarray"
     ):
         model.predict(table[["a"]].to_numpy())
+    with pytest.raises(InputError, match="X must have at least one row; got a data frame without rows"):
+        model.predict(table[:0])
     with pytest.raises(InputError, match=r"it lacks .*town"):
         model.predict(table[["a"]])
     model.save("again.pt")
@@ -317,6 +331,12 @@ def test_wrong_rows():
         KernelRegressor().fit(X, y, sample_weight=-np.ones(N))
     with pytest.raises(InputError, match="y must hold at least two classes among rows of weight above 0; got 1 class"):
         KernelClassifier().fit(X, np.ones(N, dtype=int))
+    with pytest.raises(InputError, match=r"of weight above 0; got 1 class, True"):
+        KernelClassifier().fit(X, np.ones(N, dtype=bool))
+    with pytest.raises(InputError, match=r"class_weight must hold numbers, 0 or above; got \{False: -1"):
+        KernelClassifier(class_weight={False: -1, True: 1}).fit(X, y > 0)
+    with pytest.raises(InputError, match="y must hold at least two classes among rows of weight above 0; got none"):
+        KernelClassifier(class_weight={False: 0, True: 0}).fit(X, y > 0)
     with pytest.raises(ValueError, match="contains NaN"):
         KernelRegressor().fit(np.where(X > 2, np.nan, X * 0 + np.nan), y)
     with pytest.raises(ValueError, match="X has 2 features, but KernelRegressor is expecting 3"):
@@ -335,3 +355,13 @@ def test_auto_takes_eigenpro_beyond_the_rows_of_exact_solvers(monkeypatch):
     assert KernelRegressor().fit(X, y).solver_ == "pcg"
     monkeypatch.setattr(kl.solve, "PCG_ROWS", 10)
     assert KernelRegressor().fit(X, y).solver_ == "eigenpro"
+
+
+def test_auto_counts_the_memory_of_leave_one_out():
+    from kl.exact.cost import direct_memory
+
+    X, y = draw(600)
+    enough = direct_memory(600, D, 1, 8, True)
+    assert KernelRegressor(memory=enough).fit(X, y).solver_ == "direct"
+    assert direct_memory(600, D, 1, 8) < enough - 1
+    assert KernelRegressor(memory=enough - 1).fit(X, y).solver_ == "pcg"

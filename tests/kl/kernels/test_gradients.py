@@ -14,6 +14,7 @@ from kl.kernels import (
     ExponentialPower,
     GramKernel,
     InverseMultiquadric,
+    LpqLaplacian,
     Matern32,
     Matern52,
     Product,
@@ -32,6 +33,9 @@ MORE = [
     Gaussian(3.0) * Laplacian(2.0) * (ReluNTK(2) + 2.0 * Polynomial(2, 1.0, 0.2)),
     Laplacian(2.0) * Laplacian(2.0) + Laplacian(2.0),
     0.5 * (3.0 * Matern32(2.0)),
+    *(LpqLaplacian(9.0, p, q) for p, q in ((2.0, 1.3), (1.7, 1.7), (1.0, 0.6), (0.5, 0.5), (0.6, 0.2))),
+    Gaussian(3.0) + LpqLaplacian(9.0) + 2.0 * LpqLaplacian(4.0, 1.5) * ReluNTK(2),
+    LpqLaplacian(9.0) * LpqLaplacian(4.0, 1.5) * Laplacian(3.0),
 ]
 WITH_GRADIENTS = [kernel for kernel in KERNELS if kernel.has_gradients] + MORE
 
@@ -62,6 +66,9 @@ def formula(kernel: Kernel, x: Tensor, z: Tensor) -> Tensor:
         case Matern52():
             t = 5**0.5 * r / kernel.bandwidth
             return (1 + t + t**2 / 3) * torch.exp(-t)
+        case LpqLaplacian():
+            distance = ((x - z).abs() ** kernel.p).sum(dim=1) ** (1 / kernel.p)
+            return torch.exp(-((distance / kernel.bandwidth) ** kernel.q))
         case InverseMultiquadric():
             return (1 + (r / kernel.bandwidth) ** 2) ** -0.5
         case Polynomial():

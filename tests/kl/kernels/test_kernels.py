@@ -17,6 +17,7 @@ from kl.kernels import (
     InverseMultiquadric,
     Kernel,
     Laplacian,
+    LpqLaplacian,
     Matern32,
     Matern52,
     Polynomial,
@@ -42,6 +43,11 @@ ORACLES = [
     (Matern32(4.0), oracle.matern32),
     (Matern52(4.0), oracle.matern52),
     (InverseMultiquadric(2.0), oracle.inverse_multiquadric),
+    (LpqLaplacian(9.0), oracle.lpq_laplacian),
+    (LpqLaplacian(6.0, 1.5, 0.8), oracle.lpq_laplacian),
+    (LpqLaplacian(99.0, 0.5, 0.5), oracle.lpq_laplacian),
+    (LpqLaplacian(4.0, 2.0, 0.8), oracle.lpq_laplacian),
+    (LpqLaplacian(5.0, 1.3, 1.3), oracle.lpq_laplacian),
     (Polynomial(degree=1, bias=0.0), oracle.polynomial),
     (Polynomial(degree=3, bias=0.5, scale=0.1), oracle.polynomial),
     (ReluNTK(depth=1, bias=0.5), oracle.relu_ntk),
@@ -59,7 +65,7 @@ COMPOSITES = [
     ManhattanLaplacian(10.0) + 3 * ManhattanLaplacian(20.0),
 ]
 USERS = [Cauchy(), ManhattanLaplacian(10.0)]
-AUTO = [Gaussian(), Laplacian(), ExponentialPower(), Matern32(), Matern52(), InverseMultiquadric()]
+AUTO = [Gaussian(), Laplacian(), ExponentialPower(), Matern32(), Matern52(), InverseMultiquadric(), LpqLaplacian()]
 
 
 def rows(n: int, d: int = 20, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -80,7 +86,7 @@ def test_contract(kernel: Kernel) -> None:
 
 def test_every_name_is_tested() -> None:
     tested = {kernel.name for kernel, _ in ORACLES}
-    assert tested | {"dispersal"} == set(kernel_names())
+    assert tested | {"dispersal", "product-laplacian"} == set(kernel_names())
 
 
 @pytest.mark.parametrize(("kernel", "function"), ORACLES, ids=[str(k) for k, _ in ORACLES])

@@ -40,7 +40,9 @@ def test_names() -> None:
         "polynomial",
         "relu-ntk",
         "relu-nngp",
+        "lpq-laplacian",
         "dispersal",
+        "product-laplacian",
     ]
     for name in kernel_names():
         assert isinstance(build_kernel(name), Kernel)

@@ -187,6 +187,8 @@ def test_columns_in_any_order_new_ones_ignored_missing_ones_named(caplog):
         InputError, match=r"in.csv must have the columns .* lacks town \(is it 'twon'\?\): add them; the"
     ):
         encoding.encode(frame.rename(columns={"town": "twon"}), "in.csv")
+    with pytest.raises(InputError, match=r"in.csv must name each column once; 'town' is there more often: rename one"):
+        encoding.encode(pd.concat([frame, frame["town"]], axis=1), "in.csv")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_a_cell_of_another_kind_is_named(column, value, expected):
         (["2020-01-01", "2020-02-30", "2020-01-03"], "row 2 .* holds '2020-02-30', and 2 of 3 rows hold a date"),
         (["1,5", "2,5"], "must hold numbers with a decimal point; row 1 .* holds '1,5'"),
         ([1.0, float("inf")], "must hold finite numbers; row 2 .* holds inf"),
-        (["1", "-inf"], "must hold finite numbers; it holds '-inf'"),
+        (["1", "2", "-inf"], "row 3 .* holds '-inf', and 2 of 3 rows hold a number: correct .* --categorical a"),
     ],
 )
 def test_a_column_of_several_kinds_names_the_odd_value(cells, message):
@@ -237,6 +239,8 @@ def test_a_column_of_several_kinds_names_the_odd_value(cells, message):
         ([pd.Timestamp("2020-01-01")], None, "date"),
         ([None, float("nan"), "", "?"], None, None),
         ([10**20, 1], None, "numeric"),
+        (["inf", "part"], None, "category"),
+        (["9999-12-31", "0001-01-01"], None, "date"),
     ],
 )
 def test_kinds(cells, asked, kind):
@@ -264,6 +268,8 @@ def test_cells_of_every_dtype():
     assert not bad.any()
     assert np.array_equal(values, [1, np.nan, 3], equal_nan=True)
     assert numbers_of(pd.Series([pd.Timestamp("2020-01-01")]))[1].all()
+    far = ["9999-12-31", "0001-01-01", "2020-05-31 08:00:00.123456789 +0200"]  # pandas counts nanoseconds up to 2262
+    assert days_of(pd.Series(far))[0].tolist() == [2932896, -719162, pytest.approx(18413 + 6.00003429 / 24, abs=1e-9)]
     days, bad = days_of(pd.Series(["1970-01-02T00:00:00+12:00", "1970-01-02", "2021", "x", None]))
     assert days[:2].tolist() == [0.5, 1.0]
     assert bad.tolist() == [False, False, True, True, False]

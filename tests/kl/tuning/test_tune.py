@@ -329,10 +329,13 @@ ONE = torch.ones(1, 1, dtype=torch.float64)
         ({"kernels": ["gausian"]}, "unknown kernel 'gausian'. Did you mean gaussian"),
         ({"kernels": []}, "kernels must name one kernel at least; got none"),
         ({"bandwidths": []}, "bandwidths must hold one number at least; got none"),
-        ({"bandwidths": [0.0]}, "bandwidths must be a finite number above 0; got 0.0"),
+        ({"bandwidths": [0.0]}, "bandwidths must be a finite number above 0; got 0.0: leave it out, or give auto"),
         ({"bandwidths": "wide"}, "bandwidths must be \"auto\" or a list of numbers; got 'wide'"),
         ({"bandwidths": 3.0}, 'bandwidths must be "auto" or a list of numbers; got 3.0'),
-        ({"ridges": [0.1, -1.0]}, "ridges must be a finite number, 0 or above; got -1.0"),
+        (
+            {"ridges": [0.1, -1.0]},
+            "ridges must be a finite number, 0 or above; got -1.0: leave it out; 0 is without a ridge",
+        ),
         ({"ridges": [math.nan]}, "ridges must be a finite number, 0 or above; got nan"),
         ({"ridges": []}, "ridges must hold one number at least; got none"),
         ({"ridges": 0.1}, "ridges must be a list of numbers, 0 or above; got 0.1"),
@@ -414,3 +417,11 @@ def test_in_units_of_wrong_scales(scale, message):
     tuning = kl.tune(x, torch.cat([x, -x], dim=1), kernels="gaussian", bandwidths=[1.0], ridges=[1e-3])
     with pytest.raises(kl.InputError, match=message):
         tuning.in_units(scale)
+
+
+def test_auto_bandwidths_are_of_the_kernels_own_distance():
+    x, y = draw()
+    found = kl.tune(x, y, kernels=[kl.LpqLaplacian(), "laplacian"], ridges=[0.1])
+    for name, p in (("lpq-laplacian", 1.0), ("laplacian", 2.0)):
+        widths = sorted({each.bandwidth for each in found.points if each.kernel.name == name})
+        assert widths[3] == kl.median_distance(x, p=p)

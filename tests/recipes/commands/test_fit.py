@@ -335,3 +335,16 @@ def test_termination_is_a_failure(tmp_path):
     assert child.returncode == 130
     assert out == b""
     assert b"interrupted" in err
+
+
+def test_a_kernel_of_two_parameters(kl):
+    fit = ("interpolate", "--data", "digits", "--train-size", 100, "--test-size", 50, "--kernel", "lpq-laplacian")
+    result = kl(*fit, "--p", 1.5, "--q", 0.8, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["test_error"] < 0.4
+    parameters = found["kernel_parameters"]
+    assert (parameters["p"], parameters["q"]) == (1.5, 0.8)
+    refused = kl(*fit, "--q", 1.2)
+    assert refused.code == 2
+    assert "q must be a finite number above 0 and at most p=1; got 1.2" in refused.err

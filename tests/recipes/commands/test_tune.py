@@ -55,6 +55,20 @@ def test_table_folder_and_what_kl_fit_and_kl_interpolate_make_of_it(kl, caplog):
     assert json.loads(trained.out)["bandwidth"] == best["bandwidth"]
 
 
+def test_kl_fit_and_kl_interpolate_read_the_solution_of_the_best(kl, monkeypatch, caplog):
+    from kl.exact import limit
+
+    solve, solves = limit.interpolate, []
+    monkeypatch.setattr(limit, "interpolate", lambda *args, **options: solves.append(1) or solve(*args, **options))
+    kl("tune", "--data", "digits", "--train-size", 121, "--test-size", 60, *GRID)
+    config = ("--config", "lightning_logs/tune/digits/config.yaml")
+    assert len(solves) == 1
+    assert json.loads(kl("fit", *config, "--epochs", 1, "--json").out)["exact_loo_error"] < 0.5
+    assert "read from" in kl("interpolate", *config).out
+    assert len(solves) == 1
+    assert "solving" not in caplog.text
+
+
 def test_json_is_one_object(kl):
     result = kl("tune", *FAST, *GRID, "--by", "kfold", "--folds", 4, "--metric", "log_loss", "--json")
     assert result.code == 0, result.err
@@ -158,8 +172,16 @@ def test_numbers(kl):
         (("--kernels", "laplacian,,gaussian"), "kernels must be separated by commas, none of them empty", 2),
         (("--kernels", ""), "kernels must be separated by commas, none of them empty; got ''", 2),
         (("--bandwidths", "wide"), "bandwidths must be numbers separated by commas; got 'wide'", 2),
-        (("--bandwidths", "1,-2"), "bandwidths must be a finite number above 0; got -2.0", 2),
-        (("--ridges", "0,-1"), "ridges must be a finite number, 0 or above; got -1.0", 2),
+        (
+            ("--bandwidths", "1,-2"),
+            "bandwidths must be a finite number above 0; got -2.0: leave it out, or give auto",
+            2,
+        ),
+        (
+            ("--ridges", "0,-1"),
+            "ridges must be a finite number, 0 or above; got -1.0: leave it out; 0 is without a ridge",
+            2,
+        ),
         (("--ridges", ""), "ridges must be separated by commas", 2),
         (("--by", "cv"), "by must be one of auto, loo, kfold, validation; got 'cv'", 2),
         (("--by", "validation"), "give --validation 0.1 as well", 2),

@@ -2,14 +2,16 @@
 
 import time
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 
 import kl
-from recipes.bench.tables import features, methods, peers
+from kl.features.chain import evaluate_solution
+from kl.solve import Problem
+from recipes.bench.tables import methods, peers
 from recipes.bench.tables.methods import METHODS, NotRunError
 from recipes.bench.tables.search import search
 from recipes.bench.tables.sets import read_split
@@ -42,56 +44,15 @@ def test_xrfm_learns_or_says_that_it_is_missing(folder, tiny):
         assert METHODS["xrfm"](wave, tiny).predict(wave.x_test).shape == (10,)
 
 
-def test_candidates_of_rfm():
-    """The defaults with both metrics come first; draws are of the stated ranges, and those of the seed."""
-    drawn = list(features.candidates(200, 0))
-    assert drawn[:2] == [features.Candidate(), features.Candidate(metric="diagonal")]
-    assert drawn[:50] == list(features.candidates(50, 0))
-    assert drawn[2:] != list(features.candidates(200, 1))[2:]
-    assert list(features.candidates(1, 0)) == drawn[:1]
-    rest = drawn[2:]
-    assert {(each.metric, each.power) for each in rest} == set(product(("full", "diagonal"), (0.5, 1.0)))
-    assert (
-        0.5 <= min(each.bandwidth_factor for each in rest) < 0.6 < 7 < max(each.bandwidth_factor for each in rest) <= 8
-    )
-    assert 1e-6 <= min(each.ridge for each in rest) < 1e-5 < 1 < max(each.ridge for each in rest) <= 10
-
-
-def test_defaults_of_rfm_are_those_of_the_estimator():
-    default, model = features.Candidate(), kl.RFMRegressor()
-    assert (default.metric, default.ridge, default.power) == (model.metric, model.ridge, model.power)
-    assert (default.kernel, features.ROUNDS) == (kl.build_kernel(model.kernel), model.rounds)
-
-
-def test_rfm_keeps_the_candidate_of_least_error(folder, tiny, monkeypatch):
-    """A ridge of 1e6 is 0 everywhere, whose error is 1. Fitted to all rows, the other one is the estimator's fit."""
-    bad, good = features.Candidate(ridge=1e6), features.Candidate(metric="diagonal", ridge=1e-2)
+def test_rfm_is_fitted_to_all_rows_by_the_choice(folder, tiny):
     split = read_split(folder / "uci/wave.npz", 0, tiny)
-    same = kl.RFMRegressor(metric="diagonal", ridge=1e-2, by="kfold", solver="direct", standardize=False)
-    same.fit(split.x_train, split.y_train)
-    for order in ([bad, good], [good, bad]):
-        monkeypatch.setattr(features, "candidates", lambda count, seed, order=order: iter(order))
-        found = features.search_features(split, tiny)
-        assert (found.candidate, found.tried) == (good, 2)
-        assert found.fit.number == same.best_round_
-        np.testing.assert_allclose(found.outputs(split.x_test)[:, 0], same.predict(split.x_test), rtol=1e-6)
-
-
-def test_rfm_gives_up_a_candidate_that_is_far_behind(folder, tiny, monkeypatch):
-    """The third has 1.11 times the best one's error after a part; the fourth 0.8 beside a mean of 0.69 after three."""
-    told = {1.0: [0.8] * 5, 2.0: [0.87] + [0.6] * 4, 3.0: [0.97], 4.0: [0.8] * 3}
-    asked = []
-
-    def errors(self, rows, held, seed):
-        asked.append(self.ridge)
-        return [1.0, told[self.ridge][asked.count(self.ridge) - 1]]
-
-    monkeypatch.setattr(features.Candidate, "errors", errors)
-    monkeypatch.setattr(features, "candidates", lambda count, seed: (features.Candidate(ridge=each) for each in told))
-    monkeypatch.setattr(features.Candidate, "fit", lambda self, problem, rounds, seed: rounds)
-    found = features.search_features(read_split(folder / "uci/wave.npz", 0, tiny), tiny)
-    assert [asked.count(ridge) for ridge in told] == [5, 5, 1, 3]
-    assert (found.candidate.ridge, found.fit, found.tried) == (2.0, 1, 4)
+    fitted = METHODS["rfm"](split, tiny)
+    x, y = torch.from_numpy(split.x_train), torch.from_numpy(split.y_train)[:, None]
+    best = kl.tune_features(x, y, candidates=tiny.candidates, subsample=len(x)).best
+    assert (fitted.chosen["ridge"], fitted.chosen["round"]) == (best.candidate.ridge, best.round)
+    fit = best.candidate.fit(Problem.of(x, y, torch.ones(len(x), dtype=torch.float64)), best.round)
+    wanted = evaluate_solution(fit.solution, torch.from_numpy(split.x_test))[:, 0]
+    np.testing.assert_allclose(fitted.predict(split.x_test), wanted)
 
 
 def test_rfm_ends_by_time_after_one_candidate(folder, tiny):
