@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl.kernels.kernel import Kernel
     from kl.tuning.features import FeaturePoint, FeatureTuning
-    from recipes.commands.tune import TuneOptions
+    from recipes.commands.tune_options import TuneOptions
     from recipes.options.groups import DataOptions, RunOptions
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 SHOWN = 10  # candidates in the table on the screen
@@ -67,7 +70,6 @@ def tune_features(
     from kl.metrics import evaluate_scores
     from kl.solve import Problem
     from kl.system.memory import peak_memory
-    from recipes.commands.tune import log
     from recipes.output.hardware import origin
 
     assert options.learn_features is not None  # the command has seen to it
