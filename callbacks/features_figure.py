@@ -88,8 +88,9 @@ def features_figure(rounds: Rounds, metric: LearntMetric | None, name: str = "")
             figure.suptitle(_escaped(f"{name}: the plain kernel (round 0) is kept"), fontsize=10)
             return figure
         vectors = metric.eigenvectors(IMAGES if metric.image_shape else VECTORS)
-        widths = [1.2, 1.15, 1.0] if vectors else [1.0, 0.9]
-        figure = new_figure(11.0 if vectors else 7.6, 5.2)
+        widths = [1.2, 1.2, 1.0] if vectors else [1.0, 0.9]
+        width = 7.6 if not vectors else 11.0 if metric.image_shape else 12.0  # names need room
+        figure = new_figure(width, 5.2)
         spec = figure.add_gridspec(1, len(widths), width_ratios=widths)
         if metric.image_shape:
             _draw_image(figure.add_subplot(spec[0]), metric)
@@ -150,7 +151,7 @@ def _draw_vectors(figure: Figure, spec: SubplotSpec, vectors: list[tuple[float, 
         axes.axvline(0, color=GREY, linewidth=0.8)
         most = 1.08 * float(sizes.max())
         axes.set_xlim(-most if vector[largest].min() < 0 else 0, most)
-        axes.set_title(f"Eigenvector {k + 1}: {_percent(share)} of the trace", loc="left")
+        axes.set_title(f"Eigenvector {k + 1}: {_percent(share)} of trace", loc="left")
 
 
 def _draw_image(axes: Axes, metric: LearntMetric) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,18 +70,26 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool = False)
     """
     # `log_dir` is a collective. Without a logger it is the default root folder, where the user asked for no files.
     log_dir = trainer.log_dir if trainer.loggers else None
-    path: Path | None = None
-    if trainer.is_global_zero:
-        for logger in tensorboard_loggers(trainer):
-            logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
-        if log_dir is not None:
-            path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
-            with written_whole(path) as file:
-                figure.savefig(file, dpi=PRINT_DPI, format="png")
-            if svg:
-                with written_whole(path.with_suffix(".svg")) as file:
-                    file.write(as_svg(figure).encode())
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes, which is no reason to interrupt a report.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        path = _write(trainer, tag, figure, svg, log_dir) if trainer.is_global_zero else None
     figure.clear()
+    return path
+
+
+def _write(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool, log_dir: str | None) -> Path | None:
+    """Write the figure to TensorBoard and, in a folder, to files."""
+    for logger in tensorboard_loggers(trainer):
+        logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
+    if log_dir is None:
+        return None
+    path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=PRINT_DPI, format="png")
+    if svg:
+        with written_whole(path.with_suffix(".svg")) as file:
+            file.write(as_svg(figure).encode())
     return path
 
 

@@ -53,6 +53,7 @@ def every_callback(folder):
         callbacks.Spectrum(),
         callbacks.ConfusionMatrix(),
         callbacks.WorstErrors(),
+        callbacks.LearntFeatures(),
     ]
 
 
