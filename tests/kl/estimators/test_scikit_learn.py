@@ -48,7 +48,9 @@ def test_a_solver_that_has_not_converged_is_a_convergence_warning(estimator):
     X, weights = rng.standard_normal((200, 4)), np.exp(4 * rng.standard_normal(200))
     y = np.sin(X[:, 0]) + rng.standard_normal(200)
     options = {"rounds": 1, "by": "holdout"} if estimator is RFMRegressor else {}
-    with pytest.warns(ConvergenceWarning, match=r"'eigenpro' .* 10 .* above 0.5: give more epochs, solver='pcg'") as found:
+    with pytest.warns(
+        ConvergenceWarning, match=r"'eigenpro' .* 10 .* above 0.5: give more epochs, solver='pcg'"
+    ) as found:
         model = estimator(solver="eigenpro", **options).fit(X, y, sample_weight=weights)
     assert 0.5 < model.relative_residual_ < 1
     assert found[0].filename == __file__

@@ -76,7 +76,9 @@ def test_outputs_have_the_names_of_the_targets(kl, houses):
     checkpoint = json.loads(kl("fit", *options, "--epochs", 1, "--no-exact", "--json").out)["checkpoint"]
     result = kl("predict", checkpoint, "--input", "houses.csv", "--output", "out.csv", "--json")
     assert json.loads(result.out)["columns"] == ["row", "far", "output_price", "output_far"]
-    prices, others = (np.array([float(row[f"output_{name}"]) for row in rows_of("out.csv")]) for name in ("price", "far"))
+    prices, others = (
+        np.array([float(row[f"output_{name}"]) for row in rows_of("out.csv")]) for name in ("price", "far")
+    )
     assert prices.mean() == pytest.approx(7 * others.mean(), rel=0.05)
     kl("predict", checkpoint, "--input", "houses.csv", "--output", "out.npz")
     with np.load("out.npz") as file:
