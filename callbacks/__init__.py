@@ -11,6 +11,7 @@ from callbacks.final_scores import FinalScores
 from callbacks.history import History
 from callbacks.interrupts import Interrupts
 from callbacks.keep_options import KeepOptions
+from callbacks.learnt_features import LearntFeatures
 from callbacks.progress import ProgressBar
 from callbacks.rkhs_norm import RKHSNorm
 from callbacks.spectrum import Spectrum
@@ -31,6 +32,7 @@ __all__ = [
     "History",
     "Interrupts",
     "KeepOptions",
+    "LearntFeatures",
     "ProgressBar",
     "RKHSNorm",
     "Spectrum",

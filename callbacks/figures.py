@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,14 +52,24 @@ def new_figure(
     return figure
 
 
-def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool = False) -> Path | None:
     """Add the figure to TensorBoard at the current step, write log_dir/figures/<tag>.png, and clear the figure.
 
     A "/" in the tag becomes "_" in the file's name. Without a logger, and under fast_dev_run, nothing is written. Call
     it on every rank; only rank 0 writes.
+
+    Args:
+        trainer: of the run.
+        tag: the figure's name.
+        figure: what is written.
+        svg: write <tag>.svg, too.
+
+    Returns:
+        The PNG file; None if this process has written none.
     """
     # `log_dir` is a collective. Without a logger it is the default root folder, where the user asked for no files.
     log_dir = trainer.log_dir if trainer.loggers else None
+    path: Path | None = None
     if trainer.is_global_zero:
         for logger in tensorboard_loggers(trainer):
             logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
@@ -66,7 +77,11 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
             path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
             with written_whole(path) as file:
                 figure.savefig(file, dpi=PRINT_DPI, format="png")
+            if svg:
+                with written_whole(path.with_suffix(".svg")) as file:
+                    file.write(as_svg(figure).encode())
     figure.clear()
+    return path
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -75,3 +90,11 @@ def pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as SVG, with text as letters; equal figures give equal files."""
+    with matplotlib.rc_context({"svg.hashsalt": "kl", "svg.fonttype": "none"}):
+        data = io.StringIO()
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    return data.getvalue()

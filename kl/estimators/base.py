@@ -120,7 +120,9 @@ class KernelEstimator(BaseEstimator):
         if self.solver_ == "pcg":
             remedy = "give a larger ridge, solver='direct', or another kernel or bandwidth"
         else:
-            remedy = "give more epochs, solver='pcg' or 'direct', or sample weights that differ less if they differ much"
+            remedy = (
+                "give more epochs, solver='pcg' or 'direct', or sample weights that differ less if they differ much"
+            )
         warnings.warn(
             f"{type(self).__name__}: solver {self.solver_!r} has not converged in {self.n_iter_} iterations or epochs: "
             f"the relative residual is {self.relative_residual_:.2g}, above {UNCONVERGED[self.solver_]:g}: {remedy}",

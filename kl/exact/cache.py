@@ -100,7 +100,9 @@ def unmet(solution: Interpolant, tolerance: float, solver: str, leave_one_out: b
 def say_unused(path: Path, reason: str) -> None:
     """Log that a kept solution is not used; only one that lacks nothing but leave-one-out predictions is no warning."""
     if reason == WITHOUT:
-        log.info("the exact solution in %s was kept without leave-one-out predictions: solving once more for them", path)
+        log.info(
+            "the exact solution in %s was kept without leave-one-out predictions: solving once more for them", path
+        )
         return
     log.warning("the exact solution in %s cannot be used (%s); solving again", path, reason)
 

@@ -151,10 +151,10 @@ def tune_features(
     """Choose kernel, bandwidth, ridge, metric and rounds of a recursive feature machine by random search.
 
     The first two candidates are the defaults of `kl.RFMRegressor` with a full and with a diagonal metric. The others
-    are drawn: the kernel, the metric, and the power 1/2 or 1 with equal chances; the bandwidth log-uniform from 1/2 to 8
-    median distances under the metric; the ridge log-uniform from 1e-6 to 10. The score of a candidate is the least over
-    rounds of the mean squared error on 5 parts of the rows, each by rounds on the other parts. A candidate whose mean
-    over its first parts exceeds the best one's on the same parts by a tenth is given up.
+    are drawn: the kernel, the metric, and the power 1/2 or 1 with equal chances; the bandwidth log-uniform from 1/2 to
+    8 median distances under the metric; the ridge log-uniform from 1e-6 to 10. The score of a candidate is the least
+    over rounds of the mean squared error on 5 parts of the rows, each by rounds on the other parts. A candidate whose
+    mean over its first parts exceeds the best one's on the same parts by a tenth is given up.
 
     Args:
         x: training features, float32 or float64, shape (n, d).
@@ -210,9 +210,7 @@ def tune_features(
             best = errors
         spent, done = time.monotonic() - start, len(points)
         left = min(spent / done * (count - done), max(0.0, limit - spent))
-        line = (
-            f"candidate {done} of {count}, about {duration(left)} left; least mse {min(by_round(best or errors)):.4g}"
-        )
+        line = f"candidate {done} of {count}, about {duration(left)} left"
         if progress is not None:
             progress(line)
         elif time.monotonic() - said >= LOG_SECONDS:

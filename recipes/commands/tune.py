@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from recipes.options.groups import (
-    KERNEL_HELP,
-    Bias,
-    DataOptions,
-    Degree,
-    Depth,
-    OutputOptions,
-    P,
-    Power,
-    Q,
-    RunOptions,
-    _in_kernel,
-    _in_output,
-    _in_solver,
-    takes,
-)
+from recipes.commands.tune_options import TuneOptions
+from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
@@ -35,56 +21,6 @@ log = logging.getLogger(__name__)
 SAID_EVERY = 1.0  # seconds between two lines of progress, at least
 
 
-@dataclass(frozen=True)
-class TuneOptions:
-    """What is compared, and how it is scored."""
-
-    kernels: Annotated[str, _in_kernel(help=f"Kernels to compare: {KERNEL_HELP}", metavar="NAME,...")] = (
-        "laplacian,gaussian,matern32"
-    )
-    bandwidths: Annotated[
-        str, _in_kernel(help="Numbers, or auto: the median distance times 1/8 to 16.", metavar="FLOAT,...|auto")
-    ] = "auto"
-    depth: Depth = None
-    bias: Bias = None
-    power: Power = None
-    degree: Degree = None
-    p: P = None
-    q: Q = None
-    ridges: Annotated[
-        str, _in_solver(help="Ridges to compare, added to the kernel matrix's diagonal.", metavar="FLOAT,...")
-    ] = "0,1e-6,1e-5,1e-4,1e-3,1e-2,0.1,1,10"
-    by: Annotated[
-        str,
-        _in_solver(
-            help="Rows that scores are taken on: loo leaves out one at a time, kfold a part; validation: those that "
-            "--validation holds out. auto: validation if there is one, else loo.",
-            metavar="auto|loo|kfold|validation",
-        ),
-    ] = "auto"
-    folds: Annotated[int, _in_solver(help="Parts of --by kfold.")] = 5
-    metric: Annotated[
-        str,
-        _in_solver(
-            help="What decides; auto: mse, which is less coarse than a count of errors.",
-            metavar="auto|mse|error|log_loss",
-        ),
-    ] = "auto"
-    subsample: Annotated[
-        str,
-        _in_solver(help="Rows that all candidates are scored on; auto: at most 1000.", metavar="INTEGER|auto"),
-    ] = "auto"
-    finalists: Annotated[int, _in_solver(help="Kernels and bandwidths that are scored again on all rows.")] = 3
-    one_standard_error: Annotated[
-        bool,
-        _in_solver(
-            "--one-standard-error", help="Choose the largest ridge within a standard error of the best, not the best."
-        ),
-    ] = False
-    log_dir: Annotated[str, _in_output(help="Where results are written.", metavar="DIR")] = "lightning_logs/tune"
-    name: Annotated[str | None, _in_output(help="Name of the folder of results; default: the data.")] = None
-
-
 @takes(DataOptions, TuneOptions, RunOptions, OutputOptions)
 def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: OutputOptions) -> None:
     """Choose kernel, bandwidth and ridge by exact leave-one-out scores: no validation set, one decomposition a kernel.
@@ -92,12 +28,15 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     The best is then solved on all training rows, and the test set is read once. The folder of results has tables, a
     figure, and a config.yaml for kl fit and kl interpolate. The same command given again goes on after an interrupt.
 
+    With --learn-features the candidates are recursive feature machines, drawn at random, scored on 5 parts of the rows.
+
     For example: kl tune --data digits --kernels laplacian,gaussian
     """
     import kl
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.system.memory import peak_memory
+    from recipes.commands.tune_features import check_feature_options, print_results, tune_features
     from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
     from recipes.output.report import print_json
     from recipes.run.build import build_data, check_run, import_own_first
@@ -109,6 +48,14 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
         raise kl.InputError(f"precision must be high, since scores are computed in float64; got {run.precision!r}")
     check_name(options.name)
     import_own_first()
+    learning = options.learn_features is not None
+    if learning:
+        check_feature_options(options, data.validation)
+        options = replace(options, kernels="laplacian" if options.kernels == TuneOptions.kernels else options.kernels)
+    elif options.candidates != TuneOptions.candidates:
+        raise kl.InputError(
+            f"candidates is for learn_features; got {options.candidates}: give --learn-features 5 as well"
+        )
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
     by = choose_by(options.by, data.validation)
     subsample = read_subsample(options.subsample)
@@ -118,6 +65,13 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     datamodule.prepare_data()
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
+    if learning:
+        found_features, tried = tune_features(datamodule, kernels, subsample, data, options, run, device, folder)
+        if output.json:
+            print_json(found_features)
+        else:
+            print_results(found_features, tried)
+        return
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)
     tuning = kl.tune(
         x,

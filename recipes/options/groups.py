@@ -164,6 +164,12 @@ class SolverOptions:
         ),
     ] = None
     metric: Annotated[str, _in_solver(help="Metric of --learn-features.", metavar="full|diagonal")] = "full"
+    bandwidth_factor: Annotated[
+        float, _in_solver(help="--bandwidth auto with --learn-features is this times the median distance.")
+    ] = 1.0
+    metric_power: Annotated[float, _in_solver(help="Exponent of the gradients' outer product of --learn-features.")] = (
+        1.0
+    )
     by: Annotated[
         str,
         _in_solver(

@@ -68,7 +68,7 @@ SOLVERS = {
     "rfm": Solver(
         "kl.features.machine:RecursiveFeatureMachine",
         "recursive feature machine, which --learn-features chooses",
-        named={"learn_features": "rounds"},
+        named={"learn_features": "rounds", "metric_power": "power"},
         plan="recipes.plan.rfm:plan_rfm",
     ),
 }

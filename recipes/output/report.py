@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from callbacks import LearntFeatures
     from datamodules import KernelDataModule
     from kl import Kernel
     from kl.machines.machine import TrainedExpansion
@@ -38,7 +39,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     from kl.system.wording import counted
 
     if as_json:
-        paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint") if results.get(name)]
+        paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint", "features_figure") if results.get(name)]
         print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # for scripts elsewhere
         return
     table = {
@@ -78,8 +79,14 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     if results["exact_rkhs_norm"] is not None:
         header.append("exact limit" if not results["ridge"] else "ridge solution")
         shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
+
+    def cell(values: dict[str, Any], name: str, form: str) -> str:
+        if name == "distance_to_exact":
+            return distance_text(values.get(name), results["exact_rkhs_norm"], form)
+        return _format(values.get(name), form)
+
     rows = [
-        (label, *(_format(values.get(ours), form) for values in shown))
+        (label, *(cell(values, ours, form) for values in shown))
         for label, (ours, _, form) in table.items()
         if any(values.get(ours) is not None for values in shown)
     ]
@@ -103,6 +110,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         typer.echo(f"checkpoint:  {results['checkpoint']}")
         if results["last_checkpoint"] != results["checkpoint"]:
             typer.echo(f"last epoch:  {results['last_checkpoint']}")
+        if results["features_figure"]:
+            typer.echo(f"features:    {results['features_figure']}")
         typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
 
 
@@ -123,6 +132,7 @@ def fit_results(
     chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
     last_path = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
+    learnt = found.get(callbacks.LearntFeatures)
     chooser, keeper = found.get(callbacks.BestEpoch), found.get(callbacks.BestCheckpoint)
     best, last = (chooser.best, chooser.last) if chooser else (None, None)
     values = best or callbacks.epoch_values(trainer, machine)
@@ -174,6 +184,7 @@ def fit_results(
         "preconditioner_rank": chosen.get("preconditioner_rank"),
         "top_q": chosen.get("top_q"),
         "subsample": chosen.get("subsample"),
+        **rounds_results(machine, learnt),
         "seconds_total": seconds_total,
         "seconds_per_epoch": list(timing.seconds_per_epoch),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
@@ -198,6 +209,20 @@ def named_values(values: dict[str, Any], validated: bool) -> dict[str, Any]:
         "rkhs_norm_per_class": values["rkhs/norm_per_class"],
         "distance_to_exact": values.get("exact/distance"),
     }
+
+
+def rounds_results(machine: TrainedExpansion, learnt: LearntFeatures | None) -> dict[str, Any]:
+    """The rounds of a machine that learns its metric, and what it has learnt; None for other machines."""
+    from callbacks.learnt_features import feature_importances
+    from kl import RecursiveFeatureMachine
+
+    found: dict[str, Any] = dict.fromkeys(("round", "round_scores", "feature_importances", "features_figure"))
+    if isinstance(machine, RecursiveFeatureMachine):
+        found |= {"round": machine.round, "round_scores": machine.scores}
+        found["feature_importances"] = feature_importances(machine)
+        if learnt is not None:
+            found |= {"round_scores": learnt.scores, "features_figure": learnt.path and shortest(learnt.path.resolve())}
+    return found
 
 
 def kernel_results(kernel: Kernel) -> dict[str, Any]:
@@ -248,6 +273,14 @@ def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, .
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def distance_text(distance: float | None, limit_norm: float | None, form: str = "{:.4g}") -> str:
+    """A distance to the limit for people: "below" its floor where it is under that, because it is rounding there."""
+    from callbacks.exact_interpolation import DISTANCE_FLOOR
+
+    floor = f"{DISTANCE_FLOOR * (limit_norm or 0.0):.1g}"
+    return _format(distance, form) if distance is None or distance >= float(floor) else f"below {floor}"
 
 
 def _format(value: float | None, form: str) -> str:

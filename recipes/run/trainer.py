@@ -89,6 +89,7 @@ def new_run(
         callbacks.ConfusionMatrix(),
         callbacks.WorstErrors(),
         callbacks.FinalScores(),
+        callbacks.LearntFeatures(),
         callbacks.TensorBoardLayout(),
     ]
     observers.append(callbacks.ProgressBar() if in_terminal else callbacks.EpochLines())

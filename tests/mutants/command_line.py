@@ -97,8 +97,8 @@ MUTANTS = [
     Mutant(
         "help and errors list other kernels",
         "recipes/options/groups.py",
-        "relu-nngp, dispersal, or",
-        "relu-nngp, or",
+        "relu-nngp, lpq-laplacian, dispersal,",
+        "relu-nngp, lpq-laplacian,",
         "tests/recipes/test_texts.py",
     ),
     Mutant(

@@ -107,8 +107,8 @@ MUTANTS = [
     Mutant(
         "an exported machine forgets the origin",
         "kl/products/differentiable.py",
-        "        x = x - self.origin\n",
-        "",
+        "under_root(x - self.origin, self.root)",
+        "under_root(x, self.root)",
         "tests/kl/machines/test_export_module.py -k far_from",
     ),
     Mutant(

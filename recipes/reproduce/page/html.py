@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from callbacks.figures import as_svg
 from kl.system.files import written_whole
-from recipes.reproduce.page.output import as_svg
 from recipes.reproduce.page.presentation import HEADER, Presentation
 
 STYLE = """

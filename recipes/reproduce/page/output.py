@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def write_experiment(folder: Path, record: dict[str, Any], shown: Presentation) -> None:
     """Write results.json, results.csv, a PNG and an SVG file of each figure, and an event file for TensorBoard."""
+    from callbacks.figures import as_svg
+
     with written_whole(folder / "results.json") as file:
         file.write(json.dumps(plain_values(record), indent=1).encode() + b"\n")
     with written_whole(folder / "results.csv") as file:
@@ -49,16 +51,6 @@ def as_png(figure: Figure) -> bytes:
 
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=PRINT_DPI)
-    return data.getvalue()
-
-
-def as_svg(figure: Figure) -> str:
-    """The figure as SVG, with text as letters; equal figures give equal files."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "kl", "svg.fonttype": "none"}):
-        data = io.StringIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
     return data.getvalue()
 
 
