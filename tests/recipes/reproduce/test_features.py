@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.reproduce.analysis import feature_claims
+from recipes.reproduce.analysis.feature_claims import LAST, LEARNT, PLAIN
 from recipes.reproduce.experiments import features
 from recipes.reproduce.points.directions import Directions, largest_sine, target_of
 from recipes.reproduce.points.learned import Learned
@@ -87,30 +89,30 @@ def test_learned_interpolates_the_noisy_labels_of_its_rows():
 def made_up(sine=0.05, ratio=0.5):
     """Two seeds of a target at two n, with errors of the learnt metric as a share of the plain kernel's."""
     return table(
-        {"target": "product", "d": 50, "n": n, "seed": seed, "way": way, "round": int(way == features.LEARNT)}
-        | {"sine": sine if way == features.LEARNT else None}
-        | {"test_error": 0.8 * (ratio if way == features.LEARNT else 1.0)}
+        {"target": "product", "d": 50, "n": n, "seed": seed, "way": way, "round": int(way == LEARNT)}
+        | {"sine": sine if way == LEARNT else None}
+        | {"test_error": 0.8 * (ratio if way == LEARNT else 1.0)}
         for n in (500, 1000)
         for seed in (0, 1)
-        for way in features.WAYS
+        for way in (PLAIN, LEARNT)
     )
 
 
 def test_claims_of_directions():
     good = made_up()
-    assert features.found_claim(good).holds is True
-    assert features.found_claim(good).seen == "n=1000: d=50: sine 0.050"
-    assert features.better_claim(good).holds is True
-    assert features.better_claim(good).seen.startswith("learnt / plain: 0.5 at n=500, d=50")
-    assert features.found_claim(made_up(sine=0.2)).holds is False
-    assert features.better_claim(made_up(ratio=1.0)).holds is False  # round 0 was chosen
-    nothing = features.found_claim(made_up(sine=None))
+    assert feature_claims.found_claim(good).holds is True
+    assert feature_claims.found_claim(good).seen == "n=1000: d=50: sine 0.050"
+    assert feature_claims.better_claim(good).holds is True
+    assert feature_claims.better_claim(good).seen.startswith("learnt / plain: 0.5 at n=500, d=50")
+    assert feature_claims.found_claim(made_up(sine=0.2)).holds is False
+    assert feature_claims.better_claim(made_up(ratio=1.0)).holds is False  # round 0 was chosen
+    nothing = feature_claims.found_claim(made_up(sine=None))
     assert (nothing.holds, nothing.seen) == (False, "n=1000: d=50: nothing learnt in 2 of 2 draws")
 
 
 def noisy(learnt):
     """Runs at 0 and 20% noise; the error of the plain kernel on clean labels is 5 and 8%."""
-    errors = {features.PLAIN: {0.0: 0.05, 0.2: 0.08}, features.LEARNT: learnt}
+    errors = {PLAIN: {0.0: 0.05, 0.2: 0.08}, LEARNT: learnt}
     frame = table(
         {"way": way, "noise": noise, "n": 100, "seed": 0, "round": 0, "test_error": error}
         | {"test_error_noisy": noise * 0.9 + error, "rkhs_norm": 10.0 + error, "set": "digits", "train_error": 0.0}
@@ -123,11 +125,22 @@ def noisy(learnt):
 def test_claims_of_noise():
     good, bad = noisy({0.0: 0.04, 0.2: 0.05}), noisy({0.0: 0.04, 0.2: 0.2})
     assert good["bayes_error"].iat[1] == pytest.approx(0.18 + 0.8 * 0.05)  # Prop. 1
-    assert [features.harmless_claim(each).holds for each in (good, bad)] == [True, False]
-    assert "plain kernel 5.0% and 8.0%, learnt metric 4.0% and 20.0%" in features.harmless_claim(bad).seen
-    assert [features.norm_claim(each).holds for each in (good, bad)] == [True, False]
-    assert [features.near_bayes_claim(each, features.LEARNT).holds for each in (good, bad)] == [True, False]
-    assert features.near_bayes_claim(bad, features.PLAIN).holds is True
+    way = LEARNT
+    for claim in (feature_claims.harmless_claim, feature_claims.norm_claim, feature_claims.near_bayes_claim):
+        assert [claim(each, way).holds for each in (good, bad)] == [True, False]
+    seen = feature_claims.harmless_claim(bad, way).seen
+    assert "plain kernel 5.0% and 8.0%, learnt metric 4.0% and 20.0%; 1 of 1 runs with noise are of the plain" in seen
+    assert feature_claims.near_bayes_claim(bad, PLAIN).holds is True
+
+
+def test_ways_of_a_run_are_its_first_chosen_and_last_round():
+    run = {"rounds": [{"e": 0.5}, {"e": 0.1}, {"e": 0.3}], "chosen": 1}
+    found = features.by_way(table([run, run | {"chosen": 0}]))
+    assert list(zip(found["way"], found["round"], found["e"], strict=True)) == [
+        *((PLAIN, 0, 0.5),) * 2,
+        *((LEARNT, 1, 0.1), (LEARNT, 0, 0.5)),
+        *((LAST, 2, 0.3),) * 2,
+    ]
 
 
 def test_tiny_scale(kl, tmp_path):
@@ -137,9 +150,9 @@ def test_tiny_scale(kl, tmp_path):
     for name in ("features-directions", "features-noise"):
         assert (folder / f"{name}.png").stat().st_size > 10_000
     record = json.loads((folder / "results.json").read_text())
-    assert [len(record["claims"]), record["points"]] == [10, 8]
+    assert [len(record["claims"]), record["points"]] == [13, 8]
     parts = [row["part"] for row in record["rows"]]
-    assert (parts.count("directions"), parts.count("noise")) == (12, 4)
-    learnt = [row for row in record["rows"] if row["part"] == "noise" and row["way"] == features.LEARNT]
+    assert (parts.count("directions"), parts.count("noise")) == (12, 6)
+    learnt = [row for row in record["rows"] if row["part"] == "noise" and row["way"] == LEARNT]
     assert [row["noise"] for row in learnt] == [0.0, 0.2]
     assert "A single draw, without a spread." in record["sentences"]
