@@ -24,7 +24,7 @@ FAMILY = {"eigen": "direct", "low-rank": "pcg"}  # the fallback for singular mat
 OPTIONAL = "leave_one_out"  # a file holds it only if it was asked for
 KEPT = tuple(field.name for field in fields(Interpolant) if field.name not in ("kernel", "centers", OPTIONAL))
 """The fields that a file holds; the kernel and the centres come from the caller."""
-WITHOUT = "it has no leave-one-out predictions, which are asked for"
+WITHOUT = "it was kept without leave-one-out predictions"
 TENSORS = ("alpha", "fitted", "rkhs_norm_per_class")
 
 
@@ -98,7 +98,12 @@ def unmet(solution: Interpolant, tolerance: float, solver: str, leave_one_out: b
 
 
 def say_unused(path: Path, reason: str) -> None:
-    """Log that a kept solution is not used."""
+    """Log that a kept solution is not used; only one that lacks nothing but leave-one-out predictions is no warning."""
+    if reason == WITHOUT:
+        log.info(
+            "the exact solution in %s was kept without leave-one-out predictions: solving once more for them", path
+        )
+        return
     log.warning("the exact solution in %s cannot be used (%s); solving again", path, reason)
 
 

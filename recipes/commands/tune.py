@@ -138,7 +138,8 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
         folder=folder / "points",
     )
     seconds = time.perf_counter() - start
-    found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory)
+    # With leave-one-out predictions where kl fit and kl interpolate take them, so that these read the solution.
+    found = exact_limit(tuning.kernel, x, y, ridge=tuning.ridge, memory=run.memory, leave_one_out=None)
     if isinstance(found, NoLimit):
         raise found.reason
     scale = scale_of(describe_data(datamodule))

@@ -255,7 +255,9 @@ def test_a_solver_that_is_named_and_may_lead_further_is_given_the_chance(tmp_pat
         stalled = replace(solution, relative_residual=1e-3, tolerance=1e-6, solver=found)
         assert (not unmet(stalled, 1e-6, asked)) is used
         assert (not unmet(stalled, 1e-2, asked)) is used
-    assert unmet(solution, 1e-6, "direct", leave_one_out=True).startswith("it has no leave-one-out predictions")
+    assert unmet(solution, 1e-6, "direct", leave_one_out=True).startswith(
+        "it was kept without leave-one-out predictions"
+    )
     assert unmet(stalled, 1e-6, "pcg") == "it is by direct, and pcg is asked for"
     assert (
         unmet(stalled, 1e-7, "auto")

@@ -192,7 +192,9 @@ def test_a_solution_that_was_kept_without_leave_one_out_is_solved_for_again(kl, 
     again = [results_of(kl("interpolate", *DIGITS, "--json")) for _ in range(2)]
     assert again[0] == again[1]
     assert again[0]["loo_mse"] > 0
-    assert "it has no leave-one-out predictions, which are asked for" in caplog.text
+    assert "was kept without leave-one-out predictions: solving once more for them" in caplog.text
+    assert "cannot be used" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert solves == ["auto"] * 2
 
 

@@ -55,6 +55,20 @@ def test_table_folder_and_what_kl_fit_and_kl_interpolate_make_of_it(kl, caplog):
     assert json.loads(trained.out)["bandwidth"] == best["bandwidth"]
 
 
+def test_kl_fit_and_kl_interpolate_read_the_solution_of_the_best(kl, monkeypatch, caplog):
+    from kl.exact import limit
+
+    solve, solves = limit.interpolate, []
+    monkeypatch.setattr(limit, "interpolate", lambda *args, **options: solves.append(1) or solve(*args, **options))
+    kl("tune", "--data", "digits", "--train-size", 121, "--test-size", 60, *GRID)
+    config = ("--config", "lightning_logs/tune/digits/config.yaml")
+    assert len(solves) == 1
+    assert json.loads(kl("fit", *config, "--epochs", 1, "--json").out)["exact_loo_error"] < 0.5
+    assert "read from" in kl("interpolate", *config).out
+    assert len(solves) == 1
+    assert "solving" not in caplog.text
+
+
 def test_json_is_one_object(kl):
     result = kl("tune", *FAST, *GRID, "--by", "kfold", "--folds", 4, "--metric", "log_loss", "--json")
     assert result.code == 0, result.err
