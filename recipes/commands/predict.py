@@ -79,7 +79,9 @@ def predict(
     if machine.is_classifier:
         classes = machine.data_info.get("class_names") or [str(k) for k in range(scores.shape[1])]
     probabilities = None if classes is None else machine.probabilities_of(scores)
-    predictions = Predictions(names, machine.in_target_units(scores), far, classes, probabilities)
+    targets = list((machine.data_info.get("table") or {}).get("targets", []))
+    named = targets if len(targets) == scores.shape[1] else None
+    predictions = Predictions(names, machine.in_target_units(scores), far, classes, probabilities, named)
     if far.any():
         log.warning(
             "%d of %s: far from every centre, and what is predicted there means nothing (far: true): give rows in the "

@@ -32,6 +32,7 @@ class Predictions:
         far: whether a row is far from all centres, shape (m,), bool.
         classes: names of the outputs; None for regression.
         probabilities: of the classes, shape (m, c); None if the file of the model holds no temperature.
+        targets: names of the outputs of a regression; None numbers them from 0.
     """
 
     names: list[str]
@@ -39,12 +40,18 @@ class Predictions:
     far: Tensor
     classes: list[str] | None
     probabilities: Tensor | None = None
+    targets: list[str] | None = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs, or their numbers."""
+        return self.classes or self.targets or [str(k) for k in range(self.scores.shape[1])]
 
     @property
     def columns(self) -> list[str]:
         """The names of a table's columns."""
         if self.classes is None:
-            return ["row", "far", *(f"output_{k}" for k in range(self.scores.shape[1]))]
+            return ["row", "far", *(f"output_{name}" for name in self.outputs)]
         parts = ("score",) if self.probabilities is None else ("score", "probability")
         return ["row", "class", "margin", "far", *(f"{part}_{name}" for part in parts for name in self.classes)]
 
@@ -65,7 +72,7 @@ class Predictions:
 
         arrays = {"row": np.array(self.names), "far": self.far.numpy(), "scores": self.scores.numpy()}
         if self.classes is None:
-            return arrays
+            return {**arrays, "output_names": np.array(self.outputs)}
         best, margin = self._best()
         classes = np.array(self.classes)
         if self.probabilities is not None:

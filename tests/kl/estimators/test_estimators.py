@@ -259,7 +259,7 @@ def test_a_checkpoint_of_a_table_predicts_data_frames(kl, tmp_path):
     assert model.feature_names_in_.tolist() == ["a", "town"]
     assert model.score(table[["town", "a"]], table["rent"]) > 0.8
     assert kl("predict", path, "--input", "t.csv", "--output", "p.csv").code == 0
-    np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_0"], rtol=1e-4)
+    np.testing.assert_allclose(model.predict(table), pd.read_csv("p.csv")["output_rent"], rtol=1e-4)
     with pytest.raises(
         InputError, match="X must be a data frame, because the model was fitted on a table; got ndarray"
     ):

@@ -169,7 +169,7 @@ def test_regression_in_every_format(kl):
     rows = json.loads(Path("a.json").read_text())
     assert list(rows[0]) == list(table(Path("a.csv").read_text())[0]) == ["row", "far", "output_0"]
     with np.load("a.npz") as file:
-        assert sorted(file.files) == ["far", "row", "scores"]
+        assert sorted(file.files) == ["far", "output_names", "row", "scores"]
         assert file["scores"][:, 0].tolist() == [row["output_0"] for row in rows]
 
 

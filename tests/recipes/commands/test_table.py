@@ -63,11 +63,26 @@ def test_a_regression_from_table_to_prices(kl, houses, caplog):
         assert "the target, column price, is not used to predict" in caplog.text
         assert "ignored, because the training table has no such column: new\n" in caplog.text
         assert "values that no training row has had, which count as no category: town (1)" in caplog.text
-        outputs.append(np.array([float(row["output_0"]) for row in rows_of("out.csv")]))
+        outputs.append(np.array([float(row["output_price"]) for row in rows_of("out.csv")]))
     for output in outputs:
         assert len(output) == 150
         assert np.mean((output - houses.price)[1:] ** 2) < found["test_mse"]  # most rows are training rows
     assert np.array_equal(outputs[0], outputs[2])
+
+
+def test_outputs_have_the_names_of_the_targets(kl, houses):
+    houses.assign(far=houses.price / 7).to_csv("houses.csv", index=False)
+    options = ("--data", "csv:houses.csv", "--target", "price,far", "--drop", "quick")
+    checkpoint = json.loads(kl("fit", *options, "--epochs", 1, "--no-exact", "--json").out)["checkpoint"]
+    result = kl("predict", checkpoint, "--input", "houses.csv", "--output", "out.csv", "--json")
+    assert json.loads(result.out)["columns"] == ["row", "far", "output_price", "output_far"]
+    prices, others = (
+        np.array([float(row[f"output_{name}"]) for row in rows_of("out.csv")]) for name in ("price", "far")
+    )
+    assert prices.mean() == pytest.approx(7 * others.mean(), rel=0.05)
+    kl("predict", checkpoint, "--input", "houses.csv", "--output", "out.npz")
+    with np.load("out.npz") as file:
+        assert file["output_names"].tolist() == ["price", "far"]
 
 
 def test_classes_of_a_table(kl, houses):
