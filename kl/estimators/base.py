@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
@@ -23,6 +25,9 @@ from kl.rows.encoding import FeatureEncoding
 from kl.rows.root import under_root
 from kl.rows.table import TableEncoding
 from kl.solve import Problem, Say, Solution, solve
+
+UNCONVERGED = {"pcg": 0.01, "eigenpro": 0.5}
+"""Relative residuals above which fit warns, by solver. EigenPro stops early on purpose, and noise keeps its high."""
 
 
 class KernelEstimator(BaseEstimator):
@@ -93,6 +98,7 @@ class KernelEstimator(BaseEstimator):
         problem = Problem.of(x, torch.from_numpy(targets[kept]), torch.from_numpy(weights[kept]))
         found = self._solve(problem, ridge, epochs, seed, print if self.verbose else None)
         self._take(found)
+        self._warn_unconverged()
         return None if found.left_out is None else found.left_out[problem.group].numpy()
 
     def _solve(self, problem: Problem, ridge: float, epochs: int, seed: int, say: Say | None) -> Solution:
@@ -106,6 +112,23 @@ class KernelEstimator(BaseEstimator):
         self._centers = under_root(found.centers - self._origin, found.root)
         self.n_iter_, self.solver_ = found.iterations, found.solver
         self.rkhs_norm_, self.relative_residual_ = found.rkhs_norm, found.relative_residual
+
+    def _warn_unconverged(self) -> None:
+        """Give scikit-learn's ConvergenceWarning if the equations are solved worse than `UNCONVERGED`."""
+        if self.relative_residual_ <= UNCONVERGED.get(self.solver_, math.inf):
+            return
+        if self.solver_ == "pcg":
+            remedy = "give a larger ridge, solver='direct', or another kernel or bandwidth"
+        else:
+            remedy = (
+                "give more epochs, solver='pcg' or 'direct', or sample weights that differ less if they differ much"
+            )
+        warnings.warn(
+            f"{type(self).__name__}: solver {self.solver_!r} has not converged in {self.n_iter_} iterations or epochs: "
+            f"the relative residual is {self.relative_residual_:.2g}, above {UNCONVERGED[self.solver_]:g}: {remedy}",
+            ConvergenceWarning,
+            stacklevel=4,  # the caller of fit
+        )
 
     def _given_kernel(self) -> Kernel:
         """The kernel by its name, with the bandwidth; "auto" leaves a kernel that is given as it is."""

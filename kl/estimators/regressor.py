@@ -38,7 +38,8 @@ class KernelRegressor(RegressorMixin, KernelEstimator):
         feature_names_in_: names of the columns, where X is a data frame.
         n_iter_: iterations of the solver; epochs of EigenPro; at least 1.
         rkhs_norm_: |f|_H, in units of y.
-        relative_residual_: how well the equations are solved: |(K + ridge W^-1) alpha - Y|_F / |Y|_F.
+        relative_residual_: how well the equations are solved: |(K + ridge W^-1) alpha - Y|_F / |Y|_F. Above 0.01 of
+            "pcg", and above 0.5 of "eigenpro", fit gives scikit-learn's ConvergenceWarning.
         loo_error_: the leave-one-out mean squared error in units of y^2, weighted; None where the solver does not give
             it. Equal rows are left out together. It is exact of "direct", and estimated of "pcg", by 20 random probes.
         loo_predictions_: f at each training row of weight above 0, fitted without it, shape (n',) or (n', c), or None.

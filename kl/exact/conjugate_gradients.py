@@ -10,7 +10,7 @@ from dataclasses import replace
 from kl.exact.checkpoint import Checkpoint
 from kl.exact.cost import pcg_plan
 from kl.exact.equations import Progress, Reporter, Solved, System
-from kl.exact.iteration import MARGIN, STALLS, ConjugateGradients, Search
+from kl.exact.iteration import HARDLY_BEGUN, MARGIN, STALLS, ConjugateGradients, Search
 from kl.exact.low_rank import solve_low_rank
 from kl.exact.probes import Probes
 from kl.products.low_rank import LowRankPreconditioner
@@ -77,7 +77,7 @@ def solve_pcg(
     diagonals = probes.diagonals(system, alpha, preconditioner) if probes else None
     alpha, residual = alpha[:, : system.y.shape[1]], search.best.residual[:, : system.y.shape[1]]
     relative = system.relative(residual) if probes else search.best.relative
-    worth = preconditioner.nearly_exhausted and not singular
+    worth = (preconditioner.nearly_exhausted or relative > HARDLY_BEGUN) and not singular
     del gradients, preconditioner, matrix, search  # their memory is the factor's now
     if relative > tolerance and worth:
         log.info(

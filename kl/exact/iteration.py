@@ -26,6 +26,9 @@ GROWN = 100  # when it is more than this many times the smallest true residual, 
 # A check stalls if it finds more than 0.7 of the smallest residual so far. Two stalls in a row end the solve, because
 # the residual falls no more.
 STALLED, STALLS = 0.7, 2
+# A solve that ends with a larger relative residual has hardly begun: the targets need eigenvalues that float32 does not
+# resolve, or K is of lower rank than n, and they lie partly outside its range. A factor of the range then helps.
+HARDLY_BEGUN = 1e-2
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from kl.distributed.ranks import Ranks
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.cost import pcg_memory, pcg_plan
 from kl.exact.equations import System, warn_inconsistent
-from kl.exact.iteration import STALLS, Best, ConjugateGradients, Search, State
+from kl.exact.iteration import HARDLY_BEGUN, STALLS, Best, ConjugateGradients, Search, State
 from kl.exact.low_rank import LowRankSolver, find_low_rank
 from kl.kernels import Kernel
 from kl.machines.checkpoints import is_same
@@ -239,7 +239,8 @@ class ConjugateGradientMachine(InterpolatingMachine):
         relative, was_by_factor = search.best.relative, self._by_factor
         if was_by_factor and relative > CONSISTENT:
             warn_inconsistent(relative, f"the kernel matrix has rank {self._low_rank.rank}")
-        if not was_by_factor and relative > CONSISTENT and self._gradients.preconditioner.nearly_exhausted:
+        worth = relative > HARDLY_BEGUN or self._gradients.preconditioner.nearly_exhausted
+        if not was_by_factor and relative > CONSISTENT and worth:
             self._gradients.matrix.panels.clear()  # frees memory for the factor
             self._find_low_rank()
         if self._by_factor and not was_by_factor:

@@ -10,13 +10,14 @@ import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from kl import KernelClassifier, KernelRegressor, Laplacian, RFMClassifier, RFMRegressor
+from kl import KernelClassifier, KernelRegressor, Laplacian, Polynomial, RFMClassifier, RFMRegressor
 
 ESTIMATORS = [
     KernelRegressor(),
@@ -38,6 +39,31 @@ def test_scikit_learns_checks_pass_whole(estimator):
     skipped = [each["check_name"] for each in results if each["status"] == "skipped"]
     assert skipped in ([], ["check_array_api_input"])  # which needs an environment variable
     assert len(results) > 40
+
+
+@pytest.mark.parametrize("estimator", [KernelRegressor, RFMRegressor])
+def test_a_solver_that_has_not_converged_is_a_convergence_warning(estimator):
+    """Very unequal weights slow EigenPro: ten epochs leave most of the targets, which is no longer silent."""
+    rng = np.random.default_rng(0)
+    X, weights = rng.standard_normal((200, 4)), np.exp(4 * rng.standard_normal(200))
+    y = np.sin(X[:, 0]) + rng.standard_normal(200)
+    options = {"rounds": 1, "by": "holdout"} if estimator is RFMRegressor else {}
+    with pytest.warns(
+        ConvergenceWarning, match=r"'eigenpro' .* 10 .* above 0.5: give more epochs, solver='pcg'"
+    ) as found:
+        model = estimator(solver="eigenpro", **options).fit(X, y, sample_weight=weights)
+    assert 0.5 < model.relative_residual_ < 1
+    assert found[0].filename == __file__
+    model = estimator(solver="eigenpro", epochs=20, **options).fit(X, np.sin(X[:, 0]))  # warnings are errors here
+    assert model.relative_residual_ < 0.2
+    assert estimator(solver="direct", **options).fit(X, y, sample_weight=weights).relative_residual_ < 1e-6
+
+
+def test_conjugate_gradients_that_stand_still_are_a_convergence_warning(monkeypatch):
+    monkeypatch.setattr("kl.exact.conjugate_gradients.solve_low_rank", lambda *_: None)  # as with little memory
+    X, y = np.random.default_rng(0).standard_normal((200, 4)), np.random.default_rng(1).standard_normal(200)
+    with pytest.warns(ConvergenceWarning, match=r"'pcg' .* above 0.01: give a larger ridge, solver='direct'"):
+        KernelRegressor(Polynomial(degree=3), ridge=0, solver="pcg").fit(X, y)
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,20 @@ def test_targets_outside_the_range_get_the_least_squares_solution_of_minimum_nor
     np.testing.assert_allclose(result.alpha, X @ np.linalg.lstsq(X, result.alpha.numpy())[0], atol=1e-9)
 
 
+@pytest.mark.parametrize(("n", "d", "rank"), [(200, 4, 35), (500, 8, 165)])
+def test_a_rank_beyond_the_preconditioners_is_found_too(n, d, rank, caplog):
+    """The preconditioner has rank n / 10 and leaves much of K, and float32 finds nothing better than f = 0."""
+    x, y, kernel = draw(n, d), draw(n, 1, seed=1), Polynomial(degree=3)
+    caplog.set_level(logging.INFO)
+    result = solve(x, y, kernel)
+    assert result.solver == "low-rank"
+    assert f"the kernel matrix has rank {rank}, so the targets cannot all be fitted" in caplog.text
+    wanted = kl.interpolate(kernel, x, y, solver="direct")
+    assert result.relative_residual == pytest.approx(wanted.relative_residual, rel=1e-9)
+    np.testing.assert_allclose(result.fitted, wanted.fitted, atol=1e-8)
+    assert result.rkhs_norm == pytest.approx(wanted.rkhs_norm, rel=1e-6)
+
+
 def test_a_solve_that_stands_still_stops_with_a_warning(caplog, monkeypatch):
     monkeypatch.setattr(plan, "MAX_RANK", 20)  # no factor of K's range is affordable
     x, y = draw(150, 3), draw(150, 1, seed=1)

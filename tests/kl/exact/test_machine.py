@@ -122,6 +122,15 @@ def test_targets_outside_the_range_of_a_kernel_of_low_rank(caplog):
     np.testing.assert_allclose(x.T @ machine.in_data_order(machine.alpha.detach()).numpy(), np.linalg.lstsq(x, y)[0])
 
 
+def test_a_rank_beyond_the_preconditioners_is_found_too():
+    x, y = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)), torch.ones(200, 1)
+    y[::3] = -1.0
+    machine = ConjugateGradientMachine(Polynomial(degree=3))
+    fit(machine, ArrayDataModule.from_arrays(x, y, x[:5], y[:5]), 200)
+    wanted = kl.interpolate(Polynomial(degree=3), x, y, solver="direct")
+    assert machine.relative_residual == pytest.approx(wanted.relative_residual, rel=1e-6)
+
+
 def test_a_stall_short_of_the_range_goes_on_by_a_factor_of_it(monkeypatch, tmp_path):
     monkeypatch.setattr(LowRankPreconditioner, "exhausted", False)
     # Where float32 stalls hangs on the last bits of its products; looked at so often it does, and soon.
