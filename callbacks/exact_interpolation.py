@@ -29,6 +29,7 @@ from kl.system.memory import parse_memory
 
 log = logging.getLogger(__name__)
 
+DISTANCE_FLOOR = 3e-4  # share of |f*| below which distances are float32 rounding, which may even leave 0
 LEFT_OUT_ROWS = 5000  # n up to which leave-one-out predictions take a few seconds at most
 
 
@@ -50,8 +51,8 @@ class ExactInterpolation(pl.Callback):
     This avoids the cancellation in |f_t|^2 - 2 sum_i alpha_i . f*(x_i) + |f*|^2, which hides distances below about
     5e-3 |f*| (digits, Laplacian). With centres of its own, the squared distance of a machine is
     (alpha - alpha*)^T K(Z, Z) (alpha - alpha*). The distance has a floor: training uses float32 kernel values and the
-    solve float64 ones, and their limits differ by about 3e-4 |f*| (same data). A smaller value means "at the limit of
-    the float32 kernel".
+    solve float64 ones, and their limits differ by about 3e-4 |f*| (same data; `DISTANCE_FLOOR`). A smaller value means
+    "at the limit of the float32 kernel", and rounding may make it 0.
 
     Leave-one-out predictions of f* choose a temperature, which goes into the machine's `data_info`, and so into its
     checkpoints: the machine comes close to f*, and `kl predict` then gives probabilities.

@@ -78,8 +78,14 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
     if results["exact_rkhs_norm"] is not None:
         header.append("exact limit" if not results["ridge"] else "ridge solution")
         shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
+
+    def cell(values: dict[str, Any], name: str, form: str) -> str:
+        if name == "distance_to_exact":
+            return distance_text(values.get(name), results["exact_rkhs_norm"], form)
+        return _format(values.get(name), form)
+
     rows = [
-        (label, *(_format(values.get(ours), form) for values in shown))
+        (label, *(cell(values, ours, form) for values in shown))
         for label, (ours, _, form) in table.items()
         if any(values.get(ours) is not None for values in shown)
     ]
@@ -248,6 +254,14 @@ def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, .
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def distance_text(distance: float | None, limit_norm: float | None, form: str = "{:.4g}") -> str:
+    """A distance to the limit for people: "below" its floor where it is under that, because it is rounding there."""
+    from callbacks.exact_interpolation import DISTANCE_FLOOR
+
+    floor = f"{DISTANCE_FLOOR * (limit_norm or 0.0):.1g}"
+    return _format(distance, form) if distance is None or distance >= float(floor) else f"below {floor}"
 
 
 def _format(value: float | None, form: str) -> str:
