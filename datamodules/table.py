@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from datamodules.base import KernelDataModule
 from datamodules.holdout import check_share, hold_out
 from datamodules.raw import RawData
 from datamodules.table_files import open_table
-from datamodules.table_names import Names, described, named_columns
+from datamodules.table_names import Names, described, kind_asked_of, named_columns
 from datamodules.table_sources import FrameSource, TableSource
 from datamodules.table_targets import TableTargets, TargetCells, table_targets, target_scale
 from datamodules.targets import check_task
@@ -24,7 +23,8 @@ from kl.machines.checkpoints import require_values
 from kl.rows.batches import derive_seed
 from kl.rows.column_kinds import ColumnScan, kinds_of
 from kl.rows.rows import data_key
-from kl.rows.table import TableEncoding, TableFit, listed, say_unseen
+from kl.rows.table import TableEncoding, TableFit, listed, say_counts
+from kl.rows.table_columns import CellCounts
 from kl.system.files import expand_home
 from kl.system.memory import format_memory, parse_memory
 
@@ -52,7 +52,7 @@ class TableDataModule(KernelDataModule):
         task: "classification", "regression", or "auto": texts, truth values and at most 20 different integers are
             classes, other numbers are numbers.
         categorical: columns whose values are categories, whatever they look like; a list, or names with commas.
-        numeric: columns that must hold numbers, likewise.
+        numeric: columns that must hold numbers, likewise; a target is then one of regression, unless `task` says else.
         drop: columns that are not used, likewise.
         delimiter: of a CSV file; None finds it.
         **options: those of `KernelDataModule`.
@@ -159,7 +159,7 @@ class TableDataModule(KernelDataModule):
                 )
             used = [name for name in source.columns if name not in {*names["target"], *names["drop"]}]
             scans = {name: ColumnScan(name) for name in used if is_training}
-            cells = [TargetCells(name, source.where, name in names["categorical"]) for name in names["target"]]
+            cells = [TargetCells(name, source.where, kind_asked_of(name, names)) for name in names["target"]]
             rows = 0
             for frame in source.chunks(set(names["categorical"]) & set(source.columns)):
                 for scan in scans.values():
@@ -210,7 +210,7 @@ class TableDataModule(KernelDataModule):
         self, source: TableSource, held: Tensor | None, n: int, is_training: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """The features of the rows that are not held out, and of those that are; chunk by chunk to their places."""
-        d, unseen = self.table.num_features, Counter[str]()
+        d, counts = self.table.num_features, CellCounts()
         if not is_training:
             names = [name for name in source.columns if name not in self.table.targets]
             self.table.check_columns(names, source.where)
@@ -219,7 +219,7 @@ class TableDataModule(KernelDataModule):
         start = kept = 0
         for frame in source.chunks(self.table.text_columns & set(source.columns)):
             features = torch.zeros(len(frame), d)
-            self.table.write(frame, features, source.where, start, unseen)
+            self.table.write(frame, features, source.where, start, counts)
             if start + len(frame) > n:
                 break
             mask = None if held is None else held[start : start + len(frame)]
@@ -230,7 +230,7 @@ class TableDataModule(KernelDataModule):
             start, kept = start + len(frame), kept + len(features)
         else:
             if start == n:
-                say_unseen(unseen, source.where)
+                say_counts(counts, source.where)
                 return out, rest
         raise InputError(f"{source.where} has changed while it was read: start again")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from torch import Tensor
 from datamodules.csv_files import CsvSource
 from datamodules.table_sources import TableSource, check_names, require_file, rows_of_a_chunk
 from kl.errors import InputError
-from kl.rows.table import TableEncoding, say_unseen
+from kl.rows.table import TableEncoding, say_counts
+from kl.rows.table_columns import CellCounts
 from kl.system.files import expand_home
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def encode_file(path: str | os.PathLike[str], table: TableEncoding, delimiter: s
         )
     source = open_table(path, delimiter)
     table.check_columns(source.columns, source.where)
-    parts, unseen, start = [], Counter[str](), 0
+    parts, counts, start = [], CellCounts(), 0
     for frame in source.chunks(table.text_columns):
         parts.append(torch.zeros(len(frame), table.num_features))
-        table.write(frame, parts[-1], source.where, start, unseen)
+        table.write(frame, parts[-1], source.where, start, counts)
         start += len(frame)
     if not start:
         raise InputError(f"{source.where} must hold rows; it has a first line of names alone")
-    say_unseen(unseen, source.where)
+    say_counts(counts, source.where)
     return torch.cat(parts)
 
 

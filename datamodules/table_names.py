@@ -42,6 +42,13 @@ def named_columns(source: TableSource, asked: Mapping[str, Names]) -> dict[str, 
     return found
 
 
+def kind_asked_of(column: str, names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """ "category" or "numeric" if the user has said that of a column; `names` are those of `named_columns`."""
+    if column in names["categorical"]:
+        return "category"
+    return "numeric" if column in names["numeric"] else None
+
+
 def described(where: str, fit: TableFit, table: TableEncoding) -> str:
     """A table for people: each column that is used, its kind, its values and how many are missing."""
     used = {column.name: column for column in table.columns}

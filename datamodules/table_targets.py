@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.table_sources import short_name
 from datamodules.targets import targets
 from kl.errors import InputError
-from kl.rows.cells import codes_of, is_number_dtype
+from kl.rows.cells import TRUTHS, codes_of, is_number_dtype
 from kl.rows.column_kinds import ColumnScan
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ class TargetCells:
     Args:
         name: of the column.
         where: what messages call the table.
-        categorical: whether they are classes, whatever they look like.
+        asked: "category" if they are classes, whatever they look like, "numeric" if they must be numbers; None if the
+            cells decide.
     """
 
-    def __init__(self, name: str, where: str, categorical: bool = False) -> None:
-        self.name, self.where, self._categorical = name, where, categorical
+    def __init__(self, name: str, where: str, asked: str | None = None) -> None:
+        self.name, self.where, self.asked = name, where, asked
         self._scan = ColumnScan(name)
         self._parts: list[tuple[np.ndarray, bool]] = []  # numbers, or codes of texts and True
         self._texts: dict[str, int] = {}
@@ -56,7 +57,7 @@ class TargetCells:
     def add(self, cells: pd.Series) -> None:
         """Take the next cells."""
         self._scan.add(cells)
-        if is_number_dtype(cells) and not self._categorical:
+        if is_number_dtype(cells) and self.asked != "category":
             self._parts.append((_numbers_of(cells), False))
             return
         codes, texts = codes_of(cells)
@@ -71,7 +72,7 @@ class TargetCells:
         """
         import pandas as pd
 
-        kind, scan = self._scan.kind("category" if self._categorical else None), self._scan
+        kind, scan = self._scan.kind(self.asked), self._scan
         if kind is None or scan.missing:
             what = "in no row" if kind is None else f"in all rows but {scan.missing} of {scan.rows}"
             first = "" if kind is None else f", the first of them row {scan.first_missing + 1} (counted from 1)"
@@ -86,7 +87,8 @@ class TargetCells:
             )
         if kind != "numeric":
             return np.concatenate([codes for codes, _ in self._parts]), list(self._texts)
-        known = _numbers_of(pd.to_numeric(pd.Series(list(self._texts), dtype=object), errors="coerce"))
+        texts = [str(TRUTHS.index(text)) if text in TRUTHS else text for text in self._texts]
+        known = _numbers_of(pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce"))
         return np.concatenate([known[part] if is_codes else part for part, is_codes in self._parts]), []
 
 
@@ -129,6 +131,9 @@ def table_targets(parts: list[list[TargetCells]], task: str) -> list[TableTarget
     columns = [np.stack([values for values, _ in part], axis=1) for part in found]
     if any(known for part in found for _, known in part):
         raise InputError(f"target {', '.join(names)} must hold numbers in the test file, as in the training file")
+    if task == "auto" and any(cells.asked == "numeric" for cells in parts[0]):
+        task = "regression"
+        log.info("target %s: taken as numbers (regression), as asked", ", ".join(names))
     chosen = _guess(columns[0], names, task) if task == "auto" else task
     if chosen == "regression":
         return [TableTargets(torch.from_numpy(values.astype(np.float64)), []) for values in columns]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kl.errors import CheckpointError, InputError
 from kl.rows.column_kinds import ColumnScan, kinds_of
-from kl.rows.table_columns import TableColumn
+from kl.rows.table_columns import CellCounts, TableColumn
 from kl.rows.table_fit import MAX_SAMPLE, MIN_SAMPLE, VALUES, CategoryFit, NumberFit
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class TableEncoding:
         dataframe: pd.DataFrame,  # m rows
         where: str = "the table",
     ) -> Tensor:
-        """Features, float32, shape (m, d); a log line counts the categories that no training row has had.
+        """Features, float32, shape (m, d); log lines count the cells of a sort that no training row has had.
 
         Args:
             dataframe: m rows; its columns may be in any order, and further ones are ignored with a log line.
@@ -113,9 +113,9 @@ class TableEncoding:
         """
         self.check_columns([str(name) for name in dataframe.columns], where)
         features = torch.zeros(len(dataframe), self.num_features)
-        unseen: Counter[str] = Counter()
-        self.write(dataframe, features, where, 0, unseen)
-        say_unseen(unseen, where)
+        counts = CellCounts()
+        self.write(dataframe, features, where, 0, counts)
+        say_counts(counts, where)
         return features
 
     def write(
@@ -124,7 +124,7 @@ class TableEncoding:
         out: Tensor,  # float32, on the CPU, all 0, shape: (m, d)
         where: str,
         first_row: int,
-        unseen: Counter[str],
+        counts: CellCounts,
     ) -> None:
         """Write the features of a chunk of a table, whose columns have been checked, to their place.
 
@@ -133,14 +133,14 @@ class TableEncoding:
             out: where the features go.
             where: what messages call the table.
             first_row: the number of the first of these rows in the table, from 0.
-            unseen: counts, by column, the cells whose category no training row has had.
+            counts: count the cells of a sort that no training row has had.
 
         Raises:
             InputError: a value is not of its column's kind.
         """
         place, start = out.numpy(), 0
         for column in self.columns:
-            column.write(dataframe[column.name], place[:, start : start + column.width], where, first_row, unseen)
+            column.write(dataframe[column.name], place[:, start : start + column.width], where, first_row, counts)
             start += column.width
 
     def check_columns(self, names: Sequence[str], where: str) -> None:
@@ -226,8 +226,15 @@ class TableFit:
         """
         columns = {name: part.column() for name, part in self.parts.items()}
         equal = [name for name, column in columns.items() if column is None]
-        if equal:
-            log.info("left out, because all training rows are equal there: %s", listed(equal))
+        merged = [name for name in equal if getattr(self.parts[name], "differs", False)]
+        if merged:
+            log.warning(
+                "left out, because float64 cannot hold their integers, which differ, but only beyond its 16 digits: "
+                "%s; subtract a number from them, or make them categories",
+                listed(merged),
+            )
+        if same := [name for name in equal if name not in merged]:
+            log.info("left out, because all training rows are equal there: %s", listed(same))
         if names := [name for name, part in self.parts.items() if getattr(part, "looks_like_names", False)]:
             log.warning(
                 "hardly a value comes twice in column %s, as in names or identifiers, of which nothing is learnt: "
@@ -240,12 +247,16 @@ class TableFit:
         return TableEncoding(used, tuple(targets), tuple(dict.fromkeys([*dropped, *equal])))
 
 
-def say_unseen(unseen: Mapping[str, int], where: str) -> None:
-    """Log how many cells hold a category that no training row has had."""
-    if unseen:
-        counts = ", ".join(f"{name} ({count})" for name, count in list(unseen.items())[:SHOWN])
-        more = f" and {len(unseen) - SHOWN} more columns" if len(unseen) > SHOWN else ""
-        log.warning("%s: values that no training row has had, which count as no category: %s%s", where, counts, more)
+def say_counts(counts: CellCounts, where: str) -> None:
+    """Log how many cells hold a category that no training row has had, or no value where all training rows have one."""
+    for found, said in (
+        (counts.unseen, "values that no training row has had, which count as no category"),
+        (counts.missing, "missing values, of which training rows have none, become the median, or no category"),
+    ):
+        if found:
+            numbers = ", ".join(f"{name} ({count})" for name, count in list(found.items())[:SHOWN])
+            more = f" and {len(found) - SHOWN} more columns" if len(found) > SHOWN else ""
+            log.warning("%s: %s: %s%s", where, said, numbers, more)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,16 @@ MAX_CATEGORIES = 50
 # Two rows of a standardised column are at the squared distance 2 on average, and so are two rows whose one-hot columns
 # differ. A single column of two values, as the indicator of missing values, is at that distance for the values 0 and:
 TWO_VALUED = math.sqrt(2.0)
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """How many cells, by column, are of a sort that no training row has had."""
+
+    unseen: Counter[str] = field(default_factory=Counter)
+    """Cells of another category."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Cells without a value."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class TableColumn:
         out: np.ndarray,  # float32, shape: (m, width), all 0
         where: str,
         first_row: int,
-        unseen: Counter[str],
+        counts: CellCounts,
     ) -> None:
         """Write the features of m cells into `out`.
 
@@ -79,17 +89,17 @@ class TableColumn:
             out: the features' place.
             where: what messages call the table.
             first_row: the number of the first of these rows in the table, from 0.
-            unseen: counts, by column, the cells whose category no training row has had.
+            counts: count the cells of a sort that no training row has had.
 
         Raises:
             InputError: a cell is not of this column's kind.
         """
         if self.is_number:
-            self._write_numbers(cells, out, where, first_row)
+            self._write_numbers(cells, out, where, first_row, counts)
         else:
-            self._write_categories(cells, out, where, first_row, unseen)
+            self._write_categories(cells, out, where, first_row, counts)
 
-    def _write_numbers(self, cells: pd.Series, out: np.ndarray, where: str, first_row: int) -> None:
+    def _write_numbers(self, cells: pd.Series, out: np.ndarray, where: str, first_row: int, counts: CellCounts) -> None:
         values, bad = numbers_of(cells) if self.kind == "numeric" else days_of(cells)
         if bad.any():
             self._refuse(cells, int(bad.argmax()), where, first_row)
@@ -101,9 +111,11 @@ class TableColumn:
             self._refuse(cells, int((~np.isfinite(out[:, 0])).argmax()), where, first_row, " that float32 holds")
         if self.missing:
             out[absent, 1] = TWO_VALUED
+        elif absent.any():
+            counts.missing[self.name] += int(absent.sum())
 
     def _write_categories(
-        self, cells: pd.Series, out: np.ndarray, where: str, first_row: int, unseen: Counter[str]
+        self, cells: pd.Series, out: np.ndarray, where: str, first_row: int, counts: CellCounts
     ) -> None:
         codes, texts = codes_of(cells)
         place = {category: k for k, category in enumerate(self.categories)}
@@ -114,11 +126,13 @@ class TableColumn:
             row = int(strange.argmax())
             if self._is_other_kind(texts[codes[row]]):
                 self._refuse(cells, row, where, first_row)
-            unseen[self.name] += int(strange.sum())
+            counts.unseen[self.name] += int(strange.sum())
         there = np.flatnonzero(columns >= 0)
         out[there, columns[there]] = 1.0
         if self.missing:
             out[codes < 0, self.width - 1] = 1.0
+        elif (codes < 0).any():
+            counts.missing[self.name] += int((codes < 0).sum())
 
     def _is_other_kind(self, text: str) -> bool:
         """Whether a text that is no category is of another kind than all categories."""

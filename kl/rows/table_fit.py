@@ -11,6 +11,7 @@ import numpy as np
 from kl.errors import InputError
 from kl.rows.cells import codes_of, days_of, numbers_of, text_of_day
 from kl.rows.table_columns import MAX_CATEGORIES, TableColumn
+from kl.system.wording import short_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ class NumberFit:
         self.rows = self.missing = 0
         self._count, self._mean, self._squares = 0, 0.0, 0.0  # of the values: how many, their mean, sum (v - mean)^2
         self._least, self._largest = math.inf, -math.inf
+        self._integers: list[int] = []  # the least and the largest of the integers, exactly
         self._sample: list[np.ndarray] = []
         self._sampled, self._stride, self._limit = 0, 1, sample
 
@@ -49,6 +51,9 @@ class NumberFit:
         while self._sampled > 2 * self._limit:
             kept = np.concatenate(self._sample)[::2]
             self._sample, self._sampled, self._stride = [kept], len(kept), 2 * self._stride
+        if cells.dtype.kind in "iu":
+            known = [int(cells.min()), int(cells.max()), *self._integers]
+            self._integers = [min(known), max(known)]
         self._least, self._largest = min(self._least, float(there.min())), max(self._largest, float(there.max()))
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(there.mean())
@@ -60,8 +65,13 @@ class NumberFit:
         self._mean += gap * (count / total)
         self._count = total
 
+    @property
+    def differs(self) -> bool:
+        """Whether the rows hold different integers, even if float64 holds them as one number."""
+        return len(set(self._integers)) > 1
+
     def column(self) -> TableColumn | None:
-        """The fitted column; None if no row has a value, or if all rows have the same one.
+        """The fitted column; None if no row has a value, or if all rows have the same one in float64.
 
         Raises:
             InputError: the values are so large that their squares are beyond float64.
@@ -120,7 +130,7 @@ class CategoryFit:
 
     def values_text(self) -> str:
         """The most frequent texts, for people, and how many more there are."""
-        ordered = [text if len(text) <= 20 else f"{text[:17]}..." for text, _ in self._ordered()]
+        ordered = [short_line(text) for text, _ in self._ordered()]
         more = f"{'over ' * self._forgot}{len(ordered)} in all" if len(ordered) > 4 else ""
         return ", ".join([*ordered[:4], *filter(None, [more])])
 

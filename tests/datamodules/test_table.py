@@ -137,6 +137,9 @@ def test_what_was_found_is_shown(file, caplog):
         ([0.5, 1.5, 2.5], {}, "regression", []),
         (list(range(30)), {}, "regression", []),
         ([10, 9, 2], {"task": "regression"}, "regression", []),
+        ([10, 9, 2], {"numeric": "y"}, "regression", []),
+        (["true", "false"], {"numeric": "y"}, "regression", []),
+        ([10, 9, 2], {"numeric": "y", "task": "classification"}, "classification", ["2", "9", "10"]),
         ([1.0, 0.0], {"task": "classification"}, "classification", ["0", "1"]),
         (["01", "1"], {"categorical": "y"}, "classification", ["01", "1"]),
         (["2020-01-01", "2020-01-02"], {"categorical": "y"}, "classification", ["2020-01-01", "2020-01-02"]),
@@ -146,6 +149,13 @@ def test_kinds_of_targets(tmp_path, values, options, task, names):
     lines = "".join(f"{i},{values[i % len(values)]}\n" for i in range(90))
     data = set_up(written(tmp_path, "a,y\n" + lines), **options)
     assert (data.task, data.class_names) == (task, names)
+    assert data.task == "classification" or data.test_set.y.isfinite().all()
+
+
+def test_a_target_that_must_be_numeric_names_the_value_that_is_not(tmp_path):
+    path = written(tmp_path, "a,y\n" + "".join(f"{i},{'?' if i == 5 else 'ok' if i == 7 else i}\n" for i in range(30)))
+    with pytest.raises(InputError, match=r"column y must hold numbers for --numeric; row 8 .* holds 'ok'"):
+        set_up(path, numeric="y")
 
 
 @pytest.mark.parametrize(

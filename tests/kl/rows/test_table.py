@@ -152,12 +152,35 @@ def test_a_category_never_seen_is_zero_and_counted(caplog):
     assert "new.csv: values that no training row has had, which count as no category: a (2)" in caplog.text
 
 
-def test_missing_values_where_training_had_none():
+def test_missing_values_where_training_had_none(caplog):
     encoding = TableEncoding.fit(pd.DataFrame({"a": [1.0, 3.0, 9.0], "b": ["p", "q", "q"]}))
-    x = encoding.encode(pd.DataFrame({"a": [np.nan, 3.0], "b": [None, "p"]}))
+    with caplog.at_level(logging.WARNING):
+        x = encoding.encode(pd.DataFrame({"a": [np.nan, 3.0], "b": [None, "p"]}), "new.csv")
     assert x[0, 0] == x[1, 0]  # the median
     assert x[0, 1:].tolist() == [0, 0]
     assert encoding.num_features == 3
+    said = "missing values, of which training rows have none, become the median, or no category: a (1), b (1)"
+    assert f"new.csv: {said}" in caplog.text
+    caplog.clear()
+    TableEncoding.fit(pd.DataFrame({"a": [1.0, 3.0, None]})).encode(pd.DataFrame({"a": [np.nan]}))
+    assert not caplog.text
+
+
+def test_integers_that_float64_does_not_tell_apart_are_not_called_equal(caplog):
+    ids = pd.Series([2**60 + k for k in range(4)])
+    with caplog.at_level(logging.INFO):
+        encoding = TableEncoding.fit(pd.DataFrame({"id": ids, "same": [2**60] * 4, "a": range(4)}))
+    assert encoding.feature_names == ["a"]
+    assert "float64 cannot hold their integers, which differ, but only beyond its 16 digits: id; " in caplog.text
+    assert "all training rows are equal there: same\n" in caplog.text
+    kept = TableEncoding.fit(pd.DataFrame({"id": 2**60 + 1000 * pd.Series(range(4)), "a": range(4)}))
+    assert kept.feature_names == ["id", "a"]
+
+
+def test_a_line_break_in_a_category_stays_out_of_the_table_for_people():
+    fit = CategoryFit("town", "category")
+    fit.add(pd.Series(["New\nYork", "Ulm\r\n (Danube)", "Constantinople, Galata"]))
+    assert fit.values_text() == "Constantinople, G..., New York, Ulm (Danube)"
 
 
 def test_columns_of_equal_rows_and_dropped_ones_are_left_out(caplog):
