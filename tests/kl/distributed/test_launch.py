@@ -92,7 +92,8 @@ def assert_same(out, alone, ranks):
     assert found["epochs"] == alone["epochs"]
 
 
-def test_the_command_starts_the_other_ranks(alone, tmp_path):
+def test_the_command_starts_the_other_ranks(kl, tmp_path):
+    alone = json.loads(kl(*FIT[3:], "--epochs", 2, "--json", "--log-dir", "alone").out)  # in this process
     code, out = end(start([*FIT, "--epochs", 2, "--json", "--devices", 2], tmp_path))
     assert code == 0, said(tmp_path)
     assert_same(out, alone, 2)
@@ -104,9 +105,9 @@ def test_the_command_starts_the_other_ranks(alone, tmp_path):
     assert Path(run, "figures/convergence.png").exists()
     assert "devices: '2'" in Path(run, "config.yaml").read_text()
     # One device goes on from there, and predicts.
-    code, out = end(start([*FIT, "--epochs", 3, "--json", "--resume", "last"], tmp_path))
-    assert code == 0, said(tmp_path)
-    assert (json.loads(out)["ranks"], json.loads(out)["epochs"]) == (1, 3)
+    result = kl(*FIT[3:], "--epochs", 3, "--json", "--resume", "last")
+    assert result.code == 0, result.err
+    assert (json.loads(result.out)["ranks"], json.loads(result.out)["epochs"]) == (1, 3)
 
 
 @pytest.mark.slow
@@ -252,6 +253,7 @@ def lose(folder, number, rank, ranks=2):
     return code, said(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_all(tmp_path):
     code, errors = lose(tmp_path, signal.SIGKILL, 1, ranks=3)
     assert (code, errors) == (1, [f"error: rank 1 of 3 was killed by SIGKILL: {REMEDY}"])
