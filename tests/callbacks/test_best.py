@@ -129,6 +129,7 @@ def test_nothing_but_the_test_errors_depends_on_the_test_set(kl):
     assert {name for name in a if a[name] != none[name]} - {"data", "data_source"} == differ
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_best_epoch(kl):
     whole = fit_json(kl, *OPTIONS, "--epochs", 6, "--name", "whole")
     fit_json(kl, *OPTIONS, "--epochs", 4, "--name", "parts")

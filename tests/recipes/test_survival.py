@@ -169,6 +169,7 @@ def test_a_limit_of_open_files_that_may_be_raised_is(monkeypatch):
     assert limits == [(144, 4096)]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_event_files(tmp_path):
     """A limit on the size of files stands in for the full disk."""
     code = (

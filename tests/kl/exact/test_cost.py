@@ -39,7 +39,7 @@ print(json.dumps({"solver": solved.solver, "taken": peak_memory() - before}))
     ("n", "d", "c", "solver", "kernel", "found"),
     [
         pytest.param(2500, 30, 500, "direct", "laplacian", "direct", marks=pytest.mark.slow),  # many outputs
-        (2500, 30, 500, "pcg", "laplacian", "pcg"),
+        pytest.param(2500, 30, 500, "pcg", "laplacian", "pcg", marks=pytest.mark.slow),
         (600, 20_000, 1, "direct", "laplacian", "direct"),  # many features
         pytest.param(600, 20_000, 1, "pcg", "laplacian", "pcg", marks=pytest.mark.slow),
         pytest.param(4000, 20, 1, "direct", "laplacian", "direct", marks=pytest.mark.slow),  # many rows

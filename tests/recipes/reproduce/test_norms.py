@@ -255,7 +255,9 @@ def log_dir(tmp_path_factory):
     ("name", "figures"),
     [
         pytest.param("noise", ["noise-n", "noise-sweep"], marks=pytest.mark.slow),
-        ("norm-growth", ["norm-growth", "norm-per-class", "norm-laws", "spectrum"]),
+        pytest.param(
+            *("norm-growth", ["norm-growth", "norm-per-class", "norm-laws", "spectrum"]), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_experiments(kl, log_dir, name, figures):
