@@ -51,6 +51,27 @@ def test_general_models_equal_the_cpu(projection):
     assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-2)  # after it has left the GPU
 
 
+@pytest.mark.parametrize("metric", ["full", "diagonal"])
+def test_recursive_feature_machines_equal_the_cpu(metric, tmp_path):
+    options = {"rounds": 2, "metric": metric, "ridge": 1e-3}
+    cpu, gpu, resumed = (kl.RecursiveFeatureMachine(Laplacian(4.0), **options) for _ in range(3))
+    fit(cpu, digits(), 4)
+    trainer = fit(gpu, data := digits(), 4, **GPU)
+    assert gpu.round == cpu.round
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-3)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = kl.load_machine(tmp_path / "last.ckpt")
+    with torch.no_grad():
+        torch.testing.assert_close(gpu.cpu()(data.test_set.x), cpu(data.test_set.x), atol=5e-3, rtol=0)
+        torch.testing.assert_close(loaded(data.test_set.x), cpu(data.test_set.x), atol=5e-3, rtol=0)
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-3)  # after it has left the GPU
+    first = fit(resumed, digits(), 2, **GPU)
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    again = kl.RecursiveFeatureMachine(Laplacian(4.0), **options)
+    fit(again, digits(), 4, tmp_path / "first.ckpt", **GPU)
+    assert again.rkhs_norm == pytest.approx(gpu.rkhs_norm, rel=1e-3)
+
+
 def test_the_norm_and_the_values_stay_exact():
     machine = KernelMachine(Laplacian(4.0))
     fit(machine, digits(), 5, **GPU)

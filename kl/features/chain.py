@@ -158,9 +158,8 @@ class Chain:
                 f"its rounds are of {kernel} and a {'plain' if metric is None else metric.structure.kind} metric; got "
                 f"{self.kernel} and {self.structure.kind}: resume with the same --kernel and --metric"
             )
-        root = None if metric is None else metric.root
-        nan = float("nan")
-        known = Solution(kernel, self.problem.x, alpha.to(self.problem.x.device), nan, nan, 0, "unknown", None, root)
+        root, nan, device = root_of(metric, self.problem.x), float("nan"), self.problem.x.device
+        known = Solution(kernel, self.problem.x, alpha.to(device), nan, nan, 0, "unknown", None, root)
         self.last = Fit(state["number"], metric, known)
 
     def learn(self, fit: Fit) -> Metric | None:
@@ -186,7 +185,7 @@ class Chain:
 
     def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool) -> Solution:
         """The solution of a problem under a metric; its centres are the rows, not placed."""
-        root = None if metric is None else metric.root
+        root = root_of(metric, problem.x)
         rows = under_root(problem.x - self.kernel.origin_of(problem.x), root)
         found = solve(
             replace(problem, x=rows),
@@ -204,6 +203,11 @@ class Chain:
             return kernel
         bandwidth = self.options.bandwidth_factor * kernel.bandwidth  # type: ignore[attr-defined]
         return replace(kernel, bandwidth=bandwidth)  # type: ignore[type-var]
+
+
+def root_of(metric: Metric | None, x: Tensor) -> Tensor | None:
+    """M^(1/2) on the device of the rows; None for the identity."""
+    return None if metric is None else metric.root.to(x.device)
 
 
 def placed(

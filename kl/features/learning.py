@@ -132,7 +132,8 @@ class FeatureLearning:
         self._parts = [(chain(rest), held) for rest, held in parts]
         self._main = self._parts[0][0] if self.by == "holdout" else chain(problem)
         if held_out is not None:
-            self._parts = [(self._main, Problem.of(*held_out, torch.ones(len(held_out[0]), dtype=torch.float64)))]
+            ones = torch.ones(len(held_out[0]), dtype=torch.float64, device=held_out[0].device)
+            self._parts = [(self._main, Problem.of(*held_out, ones))]
         self.scores: list[float] = []
         self.best = Best(0, None, None)
         self._constant = False

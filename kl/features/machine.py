@@ -297,7 +297,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
 
     def fitted_values(self) -> Tensor:
         """f(X) on the training rows, shape (n, c), float64."""
-        if self._fitted is None:
+        if self._fitted is None or self._fitted.device != self.alpha.device:
             with torch.no_grad():
                 self._fitted = self._values_at(self._center_rows).double()
         return self._fitted
