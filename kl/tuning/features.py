@@ -150,7 +150,7 @@ def tune_features(
 ) -> FeatureTuning:
     """Choose kernel, bandwidth, ridge, metric and rounds of a recursive feature machine by random search.
 
-    The first two candidates are the defaults of `kl.RFMRegressor` with a full and with a diagonal metric. The others
+    The first candidates are the defaults of `kl.RFMRegressor`, each kernel with a full and a diagonal metric. Others
     are drawn: the kernel, the metric, and the power 1/2 or 1 with equal chances; the bandwidth log-uniform from 1/2 to
     8 median distances under the metric; the ridge log-uniform from 1e-6 to 10. The score of a candidate is the least
     over rounds of the mean squared error on 5 parts of the rows, each by rounds on the other parts. A candidate whose
@@ -223,10 +223,11 @@ def tune_features(
 
 
 def candidates_of(kernels: Sequence[Kernel], count: int, seed: int) -> Iterator[FeatureCandidate]:
-    """The defaults with a full and with a diagonal metric, then random draws."""
-    yield from (FeatureCandidate(kernels[0], metric) for metric in METRICS[:count])
+    """The defaults of each kernel with a full and with a diagonal metric, then random draws."""
+    defaults = [FeatureCandidate(kernel, metric) for kernel in kernels for metric in METRICS]
+    yield from defaults[:count]
     rng = np.random.default_rng(seed)
-    for _ in range(count - len(METRICS)):
+    for _ in range(count - len(defaults)):
         metric, factor, ridge = str(rng.choice(METRICS)), log_uniform(rng, *FACTORS), log_uniform(rng, *RIDGES)
         power, kernel = float(rng.choice(POWERS)), kernels[int(rng.integers(len(kernels)))]
         factor = factor if getattr(kernel, "bandwidth", None) == "auto" else 1.0

@@ -48,7 +48,7 @@ class Protocol:
             f"the library's defaults and random draws, by {FOLDS}-fold cross-validation on the training rows, none "
             f"begun after {self.seconds:g} s. Of kl they are {self.candidates} kernels and bandwidths by "
             "leave-one-out, each with 9 ridges that its decomposition gives at little cost, without a limit of time. "
-            "Of rfm, kl's recursive feature machine, they are its defaults with a full and with a diagonal metric and "
+            "Of rfm, kl's recursive feature machine, they are its defaults for each kernel and metric and "
             f"random draws, by {FOLDS} parts of the training rows as for the peers, none begun after {self.seconds:g} "
             "s; one that is far behind on the first parts is not tried on the others. "
             f"A Gaussian process instead maximises its marginal likelihood for {self.seconds:g} s at most. After "

@@ -20,14 +20,16 @@ def draw(n=40, d=4, seed=0):
 
 
 def test_candidates():
-    """The defaults with both metrics come first; draws are of the stated ranges, and those of the seed."""
+    """The defaults of all kernels with both metrics come first; draws have the stated ranges, and are the seed's."""
     kernels = [kl.Laplacian(), kl.Gaussian(2.0)]
     drawn = list(candidates_of(kernels, 300, 0))
-    assert drawn[:2] == [FeatureCandidate(), FeatureCandidate(metric="diagonal")]
+    first = [FeatureCandidate(kernel, metric) for kernel in kernels for metric in ("full", "diagonal")]
+    assert drawn[:4] == first
+    assert first[:2] == [FeatureCandidate(), FeatureCandidate(metric="diagonal")]
     assert drawn[:50] == list(candidates_of(kernels, 50, 0))
-    assert drawn[2:] != list(candidates_of(kernels, 300, 1))[2:]
+    assert drawn[4:] != list(candidates_of(kernels, 300, 1))[4:]
     assert list(candidates_of(kernels, 1, 0)) == drawn[:1]
-    rest = drawn[2:]
+    rest = drawn[4:]
     found = {(each.kernel, each.metric, each.power) for each in rest}
     assert found == set(itertools.product(kernels, ("full", "diagonal"), (0.5, 1.0)))
     factors = [each.bandwidth_factor for each in rest if each.kernel == kernels[0]]
