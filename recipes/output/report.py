@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kl.machines.machine import TrainedExpansion
 
 WIDE = 200  # characters of a line without a terminal
+FAR_MSE, FAR_DISTANCE = 1.05, 0.1  # times the limit's mse, and share of |f*|: a run above both is far from its limit
 
 
 def readable_seconds(seconds: float) -> str:
@@ -106,6 +107,8 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         )
     if results["exact_skipped"]:
         typer.echo(f"exact limit: {results['exact_skipped']}")
+    if far := far_from_limit(results):
+        typer.echo(far)
     if results["checkpoint"]:
         typer.echo(f"checkpoint:  {results['checkpoint']}")
         if results["last_checkpoint"] != results["checkpoint"]:
@@ -113,6 +116,35 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         if results["features_figure"]:
             typer.echo(f"features:    {results['features_figure']}")
         typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
+
+
+def far_from_limit(results: dict[str, Any]) -> str | None:
+    """A line with the remedy if the run could still gain from going on to its limit; None if not, or if none is known.
+
+    It could if its mse is more than 5% above the limit's on the validation rows, without them on the test rows, else on
+    the training rows, and if its RKHS distance to the limit is more than a tenth of the limit's norm. Both are asked,
+    because the mse of a run on its way is often the better one, and a small mse differs by much from one of rounding.
+    """
+    distance, norm = results["distance_to_exact"], results["exact_rkhs_norm"]
+    if distance is None or not norm or distance <= FAR_DISTANCE * norm:
+        return None
+    parts = {"val": "validation", "test": "test", "train": "training"}
+    known = [
+        (label, results[f"{part}_mse"], results[f"exact_{part}_mse"])
+        for part, label in parts.items()
+        if results[f"{part}_mse"] is not None and results[f"exact_{part}_mse"] is not None
+    ]
+    if not known or known[0][1] <= FAR_MSE * known[0][2]:
+        return None
+    label, ours, limit = known[0]
+    name = "ridge solution" if results["ridge"] else "exact limit"
+    remedy = "give more --epochs"
+    if results["centers"] is None:
+        remedy += f", or take the {name} itself by kl interpolate --save"
+    return (
+        f"still far from the {name}: {label} mse {ours:.3g}, and {limit:.3g} there; the RKHS distance is "
+        f"{distance / norm:.0%} of |f*|: {remedy}"
+    )
 
 
 def fit_results(
