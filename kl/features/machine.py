@@ -77,7 +77,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         >>> machine = kl.RecursiveFeatureMachine(rounds=2)
         >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
         ...     enable_model_summary=False, max_epochs=4)
-        >>> trainer.fit(machine, rows)
+        >>> trainer.fit(machine, rows, rows)
         >>> bool(machine.importances[0] > 0.9 * machine.importances.sum())
         True
     """
