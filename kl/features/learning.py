@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,16 +194,21 @@ class FeatureLearning:
         require_values("feature learning", state, types)
         scores, best, chains = state["scores"], state["best"], state["chains"]
         require_values("best round", best, {"number": int})
-        if len(chains) != len(self.chains) or not 0 <= best["number"] < max(1, len(scores)):
+        if len(chains) != len(self.chains):
             raise CheckpointError(
                 f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same --by"
             )
-        if any(math.isnan(score) for score in scores):
-            raise CheckpointError("its scores must be numbers; got NaN: train again")
+        if not 0 <= best["number"] < max(1, len(scores)):
+            raise CheckpointError(f"its best round must be one of its {len(scores)} rounds; got {best['number']}")
         for chain, each in zip(self.chains, chains, strict=True):
             chain.load_state_dict(each)
+            number = -1 if chain.last is None else chain.last.number
+            if number != len(scores) - 1 and not state["constant"]:  # one chain may have stepped before another ended
+                raise CheckpointError(f"its {len(scores)} scores must be of as many rounds; got {number + 1} rounds")
         with faults_in("best round"):
             metric = None if best.get("metric") is None else Metric.from_state(best["metric"])
+        if (metric is None) != (best["number"] == 0) or (metric and metric.structure != self._main.structure):
+            raise CheckpointError("its best round must have a metric of the structure of its rounds: train again")
         self.scores, self._constant, self.best = list(scores), state["constant"], Best(best["number"], metric, None)
 
     @property

@@ -117,7 +117,10 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         precision: str = "high",
         seed: int = 0,
     ) -> None:
-        check_one_of("precision", precision, ("high",))
+        if precision != "high":
+            raise InputError(
+                f'precision must be "high", because a metric is learnt on unrounded features; got {precision!r}'
+            )
         self._choice = Choice(check_count("rounds", rounds), by)
         self._metric = MetricOptions(
             metric, power, centered=bool(centered), sample=sample, bandwidth_factor=bandwidth_factor
@@ -328,6 +331,11 @@ class RecursiveFeatureMachine(InterpolatingMachine):
                 "--train-size and --seed as the first run"
             )
         super()._load_extra_state(extra, state, resuming)
+        if not -1 <= extra["round"] < len(extra["scores"]) or (extra["round"] > 0) != ("root" in state):
+            raise CheckpointError(
+                f"its round must be one of its {len(extra['scores'])} rounds, with a root above round 0; got round "
+                f"{extra['round']} {'with' if 'root' in state else 'without'} a root: train again"
+            )
         self._digest, self.round, self.scores = extra["rows"], extra["round"], list(extra["scores"])
         self.root = None
         if "root" in state:

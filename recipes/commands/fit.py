@@ -12,7 +12,7 @@ from recipes.options.groups import (
     TrainerOptions,
     takes,
 )
-from recipes.options.solvers import with_rounds
+from recipes.options.solvers import check_ranks, with_rounds
 
 
 @takes(DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions, OutputOptions)
@@ -34,6 +34,7 @@ def fit(
     from recipes.run.processes import find_processes
 
     processes = find_processes(trainer, run)
+    check_ranks(solver, processes.size)
     if processes.to_start:
         from recipes.run.launch import launch_ranks
 

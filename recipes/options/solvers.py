@@ -107,6 +107,23 @@ def with_rounds(options: Any, epochs: int) -> Any:
     return replace(options, solver="rfm", learn_features=rounds, epochs=rounds + 2)
 
 
+def check_ranks(options: Any, ranks: int) -> None:
+    """Check that so many ranks can train together, before any of them starts.
+
+    Args:
+        options: a `SolverOptions`.
+        ranks: processes that share the run.
+
+    Raises:
+        InputError: the solver trains on one device, and there are more.
+    """
+    from kl.errors import InputError
+
+    name = options.solver if options.learn_features is None else "rfm"
+    if ranks > 1 and name in SOLVERS and not SOLVERS[name].machine_class.shares_ranks:
+        raise InputError(f"devices must be 1 with {SOLVERS[name].machine_class.method}; got {ranks}: use --devices 1")
+
+
 def check_solver_options(name: str, *groups: Any) -> None:
     """Check that no option is given that only other solvers use.
 

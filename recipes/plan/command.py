@@ -16,7 +16,7 @@ from recipes.options.groups import (
     TrainerOptions,
     takes,
 )
-from recipes.options.solvers import SOLVERS, with_rounds
+from recipes.options.solvers import SOLVERS, check_ranks, with_rounds
 
 if TYPE_CHECKING:
     from kl.machines.machine import TrainedExpansion
@@ -49,6 +49,7 @@ def plan(
     solver = with_rounds(solver, SolverOptions.epochs)
     check_training(data, solver, exact, trainer)
     processes = find_processes(trainer, run)
+    check_ranks(solver, processes.size)
     datamodule, machine = build_run(data, kernel, solver, exact, run)
     start, device = time.perf_counter(), device_of(run)
     if processes.size > 1:

@@ -22,6 +22,7 @@ def test_each_solver_is_a_machine_of_kl():
         ("eigenpro3", {*EIGENPRO, "centers", "centers_from"}),
         ("eigenpro4", {*EIGENPRO, "centers", "centers_from", "projection_period"}),
         ("pcg", set()),
+        ("rfm", {"learn_features", "metric", "by", "round_solver", "round_epochs", "ridge"}),
     ],
 )
 def test_options_of_each(name, taken):
