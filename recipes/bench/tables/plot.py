@@ -12,6 +12,7 @@ from kl.system.files import written_whole
 from recipes.bench.tables.ranks import groups
 
 WIDTH, ROW = 6.0, 0.26  # inches: of the figure, of a line of text
+OURS = ("kl", "rfm")
 MARGIN = 0.22  # of the axis, on both sides, for the names
 
 
@@ -51,7 +52,7 @@ def draw(ranks: dict[str, Any]) -> Figure:
         axes.text(1, -2.2, f"critical difference {difference:.2f}", color=GREY, ha="left", va="bottom", fontsize=8)
         for i, (name, mean) in enumerate(zip(names, means, strict=True)):
             row, side = (i, 1 - 0.02 * pad) if i < left else (k - 1 - i, k + 0.02 * pad)
-            colour = BLUE if name == "kl" else BLACK
+            colour = BLUE if name in OURS else BLACK
             height = first + row + 0.3
             axes.plot([mean, mean, side], [0, height, height], color=colour, linewidth=0.8)
             text = f"{name} {mean:.2f} " if i < left else f" {name} {mean:.2f}"
