@@ -78,11 +78,11 @@ def test_json_of_a_table_and_predictions(kl, houses):
     houses.drop(columns="price").to_csv("new.csv", index=False)
     result = kl("predict", found["checkpoint"], "--input", "new.csv", "--output", "out.csv")
     assert result.code == 0, result.err
-    predicted = pd.read_csv("out.csv")["output_0"]
+    predicted = pd.read_csv("out.csv")["output_price"]
     assert np.sqrt(np.mean((predicted - houses["price"]) ** 2)) < 5
     assert kl("export", found["checkpoint"], "--output", "small.ckpt").code == 0
     assert kl("predict", "small.ckpt", "--input", "new.csv", "--output", "small.csv").code == 0
-    np.testing.assert_allclose(pd.read_csv("small.csv")["output_0"], predicted, rtol=1e-6)
+    np.testing.assert_allclose(pd.read_csv("small.csv")["output_price"], predicted, rtol=1e-6)
 
 
 def test_other_solvers_have_no_rounds(kl):

@@ -7,6 +7,7 @@ from recipes.options.groups import ExactOptions, SolverOptions
 from recipes.options.solvers import SOLVER_HELP, SOLVERS, check_solver_options
 
 EIGENPRO = {"batch_size", "step_size", "top_q", "subsample"}
+ROUNDS = {"learn_features", "metric", "metric_power", "bandwidth_factor", "by", "round_solver", "round_epochs"}
 
 
 def test_each_solver_is_a_machine_of_kl():
@@ -22,7 +23,7 @@ def test_each_solver_is_a_machine_of_kl():
         ("eigenpro3", {*EIGENPRO, "centers", "centers_from"}),
         ("eigenpro4", {*EIGENPRO, "centers", "centers_from", "projection_period"}),
         ("pcg", set()),
-        ("rfm", {"learn_features", "metric", "by", "round_solver", "round_epochs", "ridge"}),
+        ("rfm", {*ROUNDS, "ridge"}),
     ],
 )
 def test_options_of_each(name, taken):
