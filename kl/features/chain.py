@@ -156,7 +156,7 @@ class Chain:
         if not comes_from(kernel, self.kernel) or (metric is not None and metric.structure != self.structure):
             raise CheckpointError(
                 f"its rounds are of {kernel} and a {'plain' if metric is None else metric.structure.kind} metric; got "
-                f"{self.kernel} and {self.structure.kind}: resume with the same --kernel and --metric"
+                f"{self.kernel} and {self.structure.kind}: resume with the same kernel and metric"
             )
         root = None if metric is None else metric.root
         nan = float("nan")

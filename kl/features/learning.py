@@ -196,7 +196,7 @@ class FeatureLearning:
         require_values("best round", best, {"number": int})
         if len(chains) != len(self.chains) or not 0 <= best["number"] < max(1, len(scores)):
             raise CheckpointError(
-                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same --by"
+                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same by"
             )
         if any(math.isnan(score) for score in scores):
             raise CheckpointError("its scores must be numbers; got NaN: train again")
