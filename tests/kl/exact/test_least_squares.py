@@ -161,7 +161,7 @@ def test_a_plan(kl, solver):
     [
         (["--centers", 60], "centers is for --solver eigenpro3 and eigenpro4; got 60 with eigenpro"),
         (["--solver", "pcg", "--centers-from", "kmeans"], "centers_from is for --solver eigenpro3 and eigenpro4"),
-        (["--solver", "eigenpro5"], "solver must be one of eigenpro, eigenpro3, eigenpro4, pcg; got 'eigenpro5'"),
+        (["--solver", "eigenpro5"], "solver must be one of eigenpro, eigenpro3, eigenpro4, pcg, rfm; got 'eigenpro5'"),
         (["--solver", "eigenpro3", "--projection-period", 4], "projection_period must be 1 with --solver eigenpro3"),
         (["--solver", "eigenpro4", "--projection-period", "x"], "projection_period must be a whole number or auto"),
         (
