@@ -107,5 +107,5 @@ class DivergenceError(KLError):
         >>> for _ in range(MAX_STEP_CUTS + 1):
         ...     step_size = cuts.cut(step_size, epoch=0)
         Traceback (most recent call last):
-        kl.errors.DivergenceError: training still diverges at step size 0.000244 after 12 halvings: use --step-size ...
+        kl.errors.DivergenceError: training still diverges at step size 0.000244 after 12 halvings: use step_size=...
     """

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from recipes.output.last_words import INTERRUPTED, NAME, READER_GONE, REMEDY, end_with_parent, is_rank, say_last
+from recipes.output.remedies import OptionsFormatter, as_options
 from recipes.output.streams import OutputLost, check_streams
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def main() -> None:
 
 def _run() -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides what torch's threads print about a lost rank
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OptionsFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.INFO)
     from recipes.app import app
@@ -117,7 +120,7 @@ def _report(error: Exception) -> NoReturn:
     from kl.errors import InputError, KLError, NoAnswerError
 
     if isinstance(error, KLError):
-        _fail(str(error), 2 if isinstance(error, InputError) else 1, isinstance(error, NoAnswerError))
+        _fail(as_options(str(error)), 2 if isinstance(error, InputError) else 1, isinstance(error, NoAnswerError))
     if not is_rank():
         raise error
     fault = " ".join(f"{type(error).__name__}: {error}".split())

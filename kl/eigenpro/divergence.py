@@ -32,8 +32,8 @@ class StepCuts:
         """
         if self.cuts >= MAX_STEP_CUTS:
             raise DivergenceError(
-                f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use --step-size "
-                "auto and --batch-size auto, a larger --subsample, or look for extreme values in the features"
+                f"training still diverges at step size {step_size:.3g} after {MAX_STEP_CUTS} halvings: use "
+                "step_size='auto' and batch_size='auto', a larger subsample, or look for extreme values in the features"
             )
         smaller = min(step_size / 2, planned)
         self.cuts += 1

@@ -113,9 +113,9 @@ def _remedies(
         rows = rows * 49 // 50
     while subsample > 1 and least(n, subsample) > budget:
         subsample //= 2
-    options = [f"raise --memory to {format_memory(least(n, s) * 101 // 100)}"]
+    options = [f"raise memory= to {format_memory(least(n, s) * 101 // 100)}"]
     if least(rows, s) <= budget:
-        options.append(f"use --train-size {rows} or less")
+        options.append(f"use {rows} rows or less")
     if subsample >= min(s, FEWEST_SUBSAMPLE) and least(n, subsample) <= budget:
-        options.append(f"use --subsample {subsample} or less")
+        options.append(f"use subsample={subsample} or less")
     return ", or ".join(options)

@@ -86,11 +86,11 @@ class EigenProPlan:
         if self.subsample != own.subsample:
             raise CheckpointError(
                 f"the checkpoint was trained with a subsample of {self.subsample} rows; got {own.subsample}: resume "
-                "with the same --subsample"
+                "with the same subsample"
             )
         if self.ridge != own.ridge:
             raise CheckpointError(
-                f"the checkpoint was trained with ridge {self.ridge:g}; got {own.ridge:g}: resume with the same --ridge"
+                f"the checkpoint was trained with ridge {self.ridge:g}; got {own.ridge:g}: resume with the same ridge"
             )
 
 

@@ -116,7 +116,7 @@ class EigenProRun(EigenProIteration):
         if ridges is not None:
             options = replace(options, ridge=float(ridges.max()))
         if n < ranks.size:
-            raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer --devices")
+            raise InputError(f"{n} training rows are fewer than the {ranks.size} ranks: use fewer devices")
         s, budget = options.subsample_of(n), parse_memory(memory, device, ranks.sharing)
         kernel = build_kernel(kernel).resolve(x, seed=seed)
         order, origin = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), kernel.origin_of(x)

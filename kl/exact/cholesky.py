@@ -59,7 +59,7 @@ def solve_direct(
         if found is not None and solves and need > budget:
             log.warning(
                 "a factor in float32 is not accurate enough for leave-one-out, and float64 needs %s, more than the "
-                "budget of %s: raise --memory, or give a ridge",
+                "budget of %s: raise memory=, or give a ridge",
                 format_memory(need),
                 format_memory(budget),
             )
@@ -68,8 +68,8 @@ def solve_direct(
         if need > budget:
             raise MemoryBudgetError(
                 f"the kernel matrix of n={n} rows is too near to singular for float32, and float64 needs "
-                f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise --memory, give a ridge "
-                "(--ridge 1e-6), or use --solver pcg"
+                f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise memory=, give a ridge "
+                "(ridge=1e-6), or use solver='pcg'"
             )
     floor = scale * max(len(system) * torch.finfo(torch.float64).eps, 1e-14)
     best = None
@@ -92,7 +92,7 @@ def solve_direct(
     if use is not None and best.diagonals is None:
         log.warning(
             "the kernel matrix is too near to singular for leave-one-out predictions: its inverse has not three digits "
-            "that are right; give a ridge (--ridge 1e-6)"
+            "that are right; give a ridge (ridge=1e-6)"
         )
     return best
 
@@ -133,14 +133,14 @@ def _least_squares(system: System, budget: int, diagonals: bool) -> Solved:
     if len(system) > EIGEN_LIMIT:
         raise SingularKernelError(
             f"the kernel matrix of n={len(system)} rows is singular to working precision and its system could not be "
-            "solved: give a small ridge (--ridge 1e-6), a smaller bandwidth, or fewer rows (--train-size)"
+            "solved: give a small ridge (ridge=1e-6), a smaller bandwidth, or fewer rows"
         )
     (n, d), c = system.rows.data.shape, system.y.shape[1]
     if (need := eigen_memory(n, d, c)) > budget:
         raise MemoryBudgetError(
             f"the kernel matrix of n={n} rows is singular to working precision, and its eigen-decomposition needs "
-            f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise --memory, give a ridge "
-            "(--ridge 1e-6), or use --solver pcg"
+            f"{format_memory(need)}, more than the budget of {format_memory(budget)}: raise memory=, give a ridge "
+            "(ridge=1e-6), or use solver='pcg'"
         )
     pseudo = _PseudoInverse(system)
     alpha = pseudo.solve(system.y)

@@ -82,7 +82,7 @@ def leave_out(
     if (need := direct_memory(len(merged), d, c, None, True) + 40 * largest**2) > budget:
         raise MemoryBudgetError(
             f"the predictions of n={n} rows in folds of up to {largest} need {format_memory(need)}, more than the "
-            f"budget of {format_memory(budget)}: raise --memory, or use more folds or fewer rows"
+            f"budget of {format_memory(budget)}: raise memory=, or use more folds or fewer rows"
         )
     kernel = kernel.resolve(x)
     means = merged.targets(y)
@@ -92,7 +92,7 @@ def leave_out(
     if keep.inverse is None:
         raise SingularKernelError(
             f"the kernel matrix of n={len(merged)} rows is too near to singular for predictions of folds from one "
-            "factor: give a ridge (--ridge 1e-6), a smaller bandwidth, or interpolate without each fold"
+            "factor: give a ridge (ridge=1e-6), a smaller bandwidth, or interpolate without each fold"
         )
     found = torch.empty(n, c, dtype=torch.float64, device=x.device)
     no_equation = torch.zeros(n, dtype=torch.bool, device=x.device)
@@ -202,7 +202,7 @@ def _solve(
     lower, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
         raise SingularKernelError(
-            "the inverse on the rows of a fold is singular to working precision: give a ridge (--ridge 1e-6)"
+            "the inverse on the rows of a fold is singular to working precision: give a ridge (ridge=1e-6)"
         )
     return torch.cholesky_solve(rhs, lower)
 

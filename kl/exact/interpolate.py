@@ -126,7 +126,7 @@ class Interpolant:
         if self.relative_residual >= 1:
             raise SingularKernelError(
                 f"the {self.solver} solve of n={len(self.alpha)} rows found nothing better than f = 0: in float32 the "
-                "kernel does not tell them apart; use --solver direct, give a ridge (--ridge 1e-6), or rescale the "
+                "kernel does not tell them apart; use solver='direct', give a ridge (ridge=1e-6), or rescale the "
                 "features"
             )
 
@@ -273,10 +273,10 @@ def check_budget(solver: str, n: int, d: int, c: int, budget: int, leave_one_out
     if (need := memory(n, d, c)) > budget:
         name = "the direct solve of" if solver == "direct" else "the solve by conjugate gradients of"
         fits = rows_that_fit(n, budget, lambda rows: memory(rows, d, c))
-        remedy = ", use --solver pcg" if least_pcg_memory(n, d, c) <= budget else ""
+        remedy = ", use solver='pcg'" if least_pcg_memory(n, d, c) <= budget else ""
         raise MemoryBudgetError(
             f"{name} n={n} rows needs {format_memory(need)}, more than the budget of {format_memory(budget)}: raise "
-            f"--memory{remedy}, or use --train-size {fits} or less"
+            f"memory={remedy}, or use {fits} rows or less"
         )
 
 
@@ -321,9 +321,9 @@ def _warn(solved: Solved, tolerance: float, need: int) -> None:
     """Warn if the tolerance was not reached; least-squares solutions have warned already."""
     if solved.relative_residual <= tolerance or solved.solver in ("eigen", "low-rank"):
         return
-    remedy = "give a ridge (--ridge 1e-6)"
+    remedy = "give a ridge (ridge=1e-6)"
     if solved.solver == "pcg":
-        remedy += f", or use --solver direct, which needs up to {format_memory(need)}"
+        remedy += f", or use solver='direct', which needs up to {format_memory(need)}"
     log.warning(
         "the exact solve stopped at relative residual %.1e, above the tolerance of %.1e, since it fell no further "
         "after %s: the kernel matrix is near to singular; %s",

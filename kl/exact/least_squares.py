@@ -94,7 +94,7 @@ def least_squares(
     if (need := least_squares_memory(p, len(x), x.shape[1], y.shape[1])) > budget:
         raise MemoryBudgetError(
             f"the exact limit of p={p} centres needs {format_memory(need)}, more than the budget of "
-            f"{format_memory(budget)}: raise --memory, or use fewer --centers"
+            f"{format_memory(budget)}: raise memory=, or use fewer centers"
         )
     problem = _Problem(kernel, centers, x, y, Reporter(progress))
     basis, jitter = _orthonormal(problem.gram_of_centers())
@@ -202,7 +202,7 @@ def _orthonormal(gram: Tensor) -> tuple[Tensor, float]:
         if lower is None:
             raise SingularKernelError(
                 f"the kernel matrix of {p} centres is singular to working precision: give a smaller bandwidth, or "
-                "fewer --centers"
+                "fewer centers"
             )
     return torch.linalg.solve_triangular(lower, identity, upper=False).T, jitter
 
@@ -215,7 +215,7 @@ def _solver(matrix: Tensor) -> Callable[[Tensor], Tensor]:
     if len(matrix) > EIGEN_LIMIT:
         raise SingularKernelError(
             f"the least-squares equations of {len(matrix)} centres are singular to working precision: give a ridge "
-            "(ridge=1e-6), or fewer --centers"
+            "(ridge=1e-6), or fewer centers"
         )
     values, vectors = torch.linalg.eigh(matrix)
     keep = values > LEAST_EIGENVALUE * values[-1]

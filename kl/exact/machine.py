@@ -144,7 +144,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
             raise MemoryBudgetError(
                 f"conjugate gradients on n={n} rows of d={d} features need "
                 f"{format_memory(beside + pcg_memory(n, d, c, 1))} at least, more than the budget of "
-                f"{format_memory(budget)}: raise --memory, or use fewer rows (--train-size)"
+                f"{format_memory(budget)}: raise memory=, or use fewer rows"
             )
         return beside, rank, panels
 
@@ -294,6 +294,5 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._by_factor = extra["by_factor"]
         if resuming and not is_same(self.means, state["means"]):
             raise CheckpointError(
-                "the checkpoint belongs to other training targets: resume with the same --data, --label-noise and "
-                "--seed"
+                "the checkpoint belongs to other training targets: resume with the same data, label noise and seed"
             )

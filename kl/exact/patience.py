@@ -41,7 +41,7 @@ class Patience:
         if n > self.max_rows:
             raise KLError(
                 f"n={n} training rows are more than max_rows={self.max_rows} (the time grows as n^2 at least): use "
-                f"--train-size {self.max_rows} or less, or ExactInterpolation(max_rows={n}) from Python"
+                f"{self.max_rows} rows or less, or ExactInterpolation(max_rows={n}) from Python"
             )
 
     def ends(self, solver: str, seconds: float) -> bool:
@@ -56,7 +56,7 @@ class Patience:
             if progress.solver == "least squares" and progress.seconds_left > self.max_seconds:
                 raise KLError(
                     f"least squares would take about {duration(progress.seconds_left)}, more than "
-                    f"max_seconds={self.max_seconds:g}: use fewer --centers"
+                    f"max_seconds={self.max_seconds:g}: use fewer centers"
                 )
             if self.ends(progress.solver, time.monotonic() - start):
                 raise KLError(

@@ -156,7 +156,7 @@ class Chain:
         if not comes_from(kernel, self.kernel) or (metric is not None and metric.structure != self.structure):
             raise CheckpointError(
                 f"its rounds are of {kernel} and a {'plain' if metric is None else metric.structure.kind} metric; got "
-                f"{self.kernel} and {self.structure.kind}: resume with the same --kernel and --metric"
+                f"{self.kernel} and {self.structure.kind}: resume with the same kernel and metric"
             )
         root, nan, device = root_of(metric, self.problem.x), float("nan"), self.problem.x.device
         known = Solution(kernel, self.problem.x, alpha.to(device), nan, nan, 0, "unknown", None, root)

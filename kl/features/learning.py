@@ -196,7 +196,7 @@ class FeatureLearning:
         require_values("best round", best, {"number": int})
         if len(chains) != len(self.chains):
             raise CheckpointError(
-                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same --by"
+                f"its rounds must be of {len(self.chains)} chains; got {len(chains)}: resume with the same by"
             )
         if not 0 <= best["number"] < max(1, len(scores)):
             raise CheckpointError(f"its best round must be one of its {len(scores)} rounds; got {best['number']}")

@@ -207,7 +207,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         if beside >= budget:
             raise MemoryBudgetError(
                 f"a round on n={n} rows of d={d} features needs more than {format_memory(beside)}, and the budget is "
-                f"{format_memory(budget)}: raise --memory, use fewer rows (--train-size), or --metric diagonal"
+                f"{format_memory(budget)}: raise memory=, use fewer rows, or metric='diagonal'"
             )
 
     def _beside(self, n: int, d: int, c: int) -> int:
@@ -327,8 +327,8 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         if resuming and extra["rows"] != self._digest:
             raise CheckpointError(
-                "the checkpoint belongs to other training data (its rows differ): resume with the same --data, "
-                "--train-size and --seed as the first run"
+                "the checkpoint belongs to other training data (its rows differ): resume with the same data, "
+                "number of rows and seed as the first run"
             )
         super()._load_extra_state(extra, state, resuming)
         if not -1 <= extra["round"] < len(extra["scores"]) or (extra["round"] > 0) != ("root" in state):
@@ -358,7 +358,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         if not comes_from(theirs, self._given_kernel):
             raise CheckpointError(
                 f"the checkpoint was trained with kernel {theirs}; got {self._given_kernel}: resume with the same "
-                "--kernel and its options"
+                "kernel and its parameters"
             )
         return theirs
 

@@ -238,7 +238,7 @@ class GeneralKernelMachine(TrainedExpansion):
                     f"centers must have as many columns as the data has features, {x.shape[1]}; got {centers.shape[1]}"
                 )
         if len(centers) < self.ranks.size:
-            raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer --devices")
+            raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer devices")
         # The order is random, because the first s centres are the subsample.
         order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
         self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
@@ -476,22 +476,22 @@ class GeneralKernelMachine(TrainedExpansion):
         if (asked[0] == 1) != (asked[1] == 1) and (periods[0] == 1) != (periods[1] == 1):
             theirs, own = (f"EigenPro {3 if T == 1 else 4} with projection_period {T}" for T in periods)
             raise CheckpointError(
-                f"the checkpoint was trained by {theirs}, and this run is {own}: resume with the same --solver and "
-                "--projection-period"
+                f"the checkpoint was trained by {theirs}, and this run is {own}: resume with the same solver and "
+                "projection period"
             )
 
     def _require_same_run(self, extra: dict[str, Any]) -> None:
         if not self._streamed and extra["data_key"] != self._data_key:
             raise CheckpointError(
-                "the checkpoint belongs to other training data: resume with the same --data, --train-size, "
-                "--label-noise and --seed as the first run"
+                "the checkpoint belongs to other training data: resume with the same data, number of rows, "
+                "label noise and seed as the first run"
             )
         own = {"projection_period": self.period}
         warn_of_other_options({"projection_period": extra["period"]}, own, own)  # asked for or not
         if self._projection_name != extra["projection"]:
             raise CheckpointError(
                 f"the checkpoint was trained with projections by {extra['projection']}, and memory leads to "
-                f"{self._projection_name} now: resume with the same --memory, not auto"
+                f"{self._projection_name} now: resume with the same memory, not auto"
             )
 
     def _extra_state(self) -> dict[str, Any]:

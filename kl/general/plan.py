@@ -56,8 +56,8 @@ class GeneralMemory:
         if left < 0:
             raise MemoryBudgetError(
                 f"training with batch_size={m} needs {format_memory(self.budget - left)}, more than the budget of "
-                f"{format_memory(self.budget)}: use a --batch-size of {(self.budget - held) // self.batch_row} or "
-                "less, or raise --memory"
+                f"{format_memory(self.budget)}: use batch_size={(self.budget - held) // self.batch_row} or "
+                "less, or raise memory="
             )
         return max(1, min(self.temporary_rows, left // self.temporary_row) // -(-m // ranks))
 
@@ -112,7 +112,7 @@ def general_memory(
     if least > budget:
         raise MemoryBudgetError(
             f"training with p={p} centres of d={d} features needs {format_memory(least)} at least, more than the "
-            f"budget of {format_memory(budget)}: raise --memory, or use fewer --centers"
+            f"budget of {format_memory(budget)}: raise memory=, or use fewer centers"
         )
     left = budget - sum(items.values()) - smallest
     keep = projection == "factor" or (projection == "auto" and factor <= left // 2)
@@ -201,7 +201,7 @@ def choose_period(
     if min(asked, epoch) > most:
         raise InputError(
             f"projection_period must be at most {most}, for whose temporary centres there is memory; got {asked}: "
-            "raise --memory, or use a smaller one"
+            "raise memory=, or use a smaller one"
         )
     return min(asked, epoch)
 

@@ -177,7 +177,7 @@ class EigenProProjection(Projection):
         if not bool(torch.isfinite(fitted.ranks.all_reduce_sum(theta.sum()))):
             raise DivergenceError(
                 f"the projection onto {fitted.n} centres diverged at step size {self.plan.step_size:.3g}: raise "
-                "--memory so that a factor of K(Z, Z) fits, or look for extreme values in the features"
+                "memory= so that a factor of K(Z, Z) fits, or look for extreme values in the features"
             )
         return theta.clone()
 

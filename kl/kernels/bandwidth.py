@@ -42,6 +42,6 @@ def median_distance(
     median = float(torch.pdist(x[chosen].double(), p=p).median())
     if median == 0:
         raise InputError(
-            "bandwidth='auto' needs rows that differ; the median pairwise distance is 0: give --bandwidth a number"
+            "bandwidth='auto' needs rows that differ; the median pairwise distance is 0: give bandwidth a number"
         )
     return median

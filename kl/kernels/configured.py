@@ -134,7 +134,7 @@ def _own_class(name: str, own: Collection[type[Kernel]]) -> type[Kernel]:
     importable = f"mine:{qualname}, where mine.py holds that class" if module == "__main__" else name
     raise InputError(
         f"kernel {name} is none of kl's, and a file does not get to say what code runs: if you trust that class, name "
-        f"it yourself with --kernel {importable}; in Python pass it as kernel="
+        f"it yourself with kernel={importable}; in Python pass the class"
     )
 
 

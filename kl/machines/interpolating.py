@@ -70,7 +70,7 @@ class InterpolatingMachine(TrainedExpansion):
             self._resolve_kernel(x)
             n, generator = len(x), torch.Generator().manual_seed(self.hparams["seed"])
             if n < self.owners.size:
-                raise InputError(f"{n} training rows are fewer than the {self.owners.size} ranks: use fewer --devices")
+                raise InputError(f"{n} training rows are fewer than the {self.owners.size} ranks: use fewer devices")
             self._allocate(n, x.shape[1], y.shape[1])
             self.origin, self.order = self.kernel.origin_of(x), torch.randperm(n, generator=generator)
             own = self.order[self.owners.local_rows(n)]

@@ -151,12 +151,12 @@ class TrainedExpansion(StatefulExpansion):
         if self._streamed and not self.own_centers:
             raise InputError(
                 f"{type(self).__name__} has a centre at each training row, and those of "
-                f"{facts.name} are a stream: use --solver eigenpro4"
+                f"{facts.name} are a stream: use GeneralKernelMachine (solver='eigenpro4')"
             )
         if self._augmented and not self.own_centers:
             raise InputError(
                 f"augment gives rows that are no training rows, and {type(self).__name__} has its centres there: use "
-                "--solver eigenpro4"
+                "GeneralKernelMachine (solver='eigenpro4')"
             )
         self.data_info = facts.description(facts.train_set.x, facts.train_set.y)
         if self.data_info["encoding"].get("origin") and not self.kernel.shift_invariant:
@@ -180,7 +180,7 @@ class TrainedExpansion(StatefulExpansion):
         if size > 1 and not self.shares_ranks:
             raise InputError(
                 f"{type(self).__name__} trains on one device, because its steps do not know of others (shares_ranks is "
-                f"False); got {size} devices: use --devices 1"
+                f"False); got {size} devices: use devices=1"
             )
         if self.is_fitted and size != self.ranks.size:
             raise InputError(
@@ -355,7 +355,7 @@ class TrainedExpansion(StatefulExpansion):
     def _require_kind(cls, extra: dict[str, Any]) -> None:
         if extra["kind"] != cls.__name__:
             raise CheckpointError(
-                f"the checkpoint holds a {extra['kind']}, this is a {cls.__name__}: resume with the same --solver"
+                f"the checkpoint holds a {extra['kind']}, this is a {cls.__name__}: resume with the same solver"
             )
 
     def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
@@ -365,7 +365,7 @@ class TrainedExpansion(StatefulExpansion):
             if not is_same(getattr(self, name), state[name]):
                 raise CheckpointError(
                     f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
-                    "--data, --train-size, --label-noise and --seed as the first run"
+                    "data, number of rows, label noise and seed as the first run"
                 )
         hyper_parameters = checkpoint.get("hyper_parameters")
         require_values("hyper_parameters", hyper_parameters, {"precision": str})
@@ -374,7 +374,7 @@ class TrainedExpansion(StatefulExpansion):
         if precision != self.precision:  # rounded and unrounded kernel values would be mixed in one f
             raise CheckpointError(
                 f"the checkpoint was trained with precision {precision}; got {self.precision}: resume with the "
-                "same --precision"
+                "same precision"
             )
 
     def _require_trainable(self, checkpoint: dict[str, Any]) -> None:

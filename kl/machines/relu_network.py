@@ -137,7 +137,7 @@ class ReluNetwork(EvaluatedModule):
         elif _shapes(info) != _shapes(self.data_info):
             raise CheckpointError(
                 f"the weights belong to other data: they are for {_shapes(self.data_info)}, the data has "
-                f"{_shapes(info)}; use the --data of the first run"
+                f"{_shapes(info)}; use the data of the first run"
             )
         self.data_info = info
 

@@ -138,7 +138,7 @@ class StatefulExpansion(KernelExpansion):
         if theirs != ours and (resuming or not comes_from(theirs, ours)):
             raise CheckpointError(
                 f"the checkpoint was trained with kernel {theirs}; got {ours}: "
-                + ("resume with the same --kernel and its options" if resuming else "load it with the same kernel")
+                + ("resume with the same kernel and its parameters" if resuming else "load it with the same kernel")
             )
         return theirs
 

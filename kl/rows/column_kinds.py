@@ -113,15 +113,15 @@ class ColumnScan:
         if asked == "numeric" and there not in ([_NUMBER], [_TRUTH]):
             odd = next(k for k in there if k != _NUMBER)
             raise InputError(
-                f"column {self.name} must hold numbers for --numeric; {self._says(odd)}: correct that value, leave it "
-                "empty, or leave the option out"
+                f"column {self.name} must hold numbers, because numeric= names it; {self._says(odd)}: correct that "
+                "value, leave it empty, or do not name it"
             )
         if asked == "numeric":
             return asked
         if there == [_TEXT] and self._comma and _DECIMAL_COMMA.fullmatch(self._first[_TEXT][1]):
             raise InputError(
                 f"column {self.name} must hold numbers with a decimal point; {self._says(_TEXT)}, with a comma: write "
-                f"points, or add --categorical {self.name}"
+                f"points, or add categorical={self.name}"
             )
         if there == [_TRUTH, _TEXT]:
             return "category"
@@ -131,7 +131,7 @@ class ColumnScan:
             raise InputError(
                 f"column {self.name} must hold values of one kind; {self._says(odd)}, and {self._counts[usual]} of "
                 f"{self.rows} rows hold {_CALLED[usual]}: correct that value, leave it empty where it is missing, or "
-                f"add --categorical {self.name}"
+                f"add categorical={self.name}"
             )
         return _KIND_OF[there[0]]
 

@@ -238,7 +238,7 @@ class TableFit:
         if names := [name for name, part in self.parts.items() if getattr(part, "looks_like_names", False)]:
             log.warning(
                 "hardly a value comes twice in column %s, as in names or identifiers, of which nothing is learnt: "
-                "leave it out by --drop",
+                "leave it out by drop=",
                 listed(names),
             )
         used = tuple(column for column in columns.values() if column is not None)

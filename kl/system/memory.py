@@ -58,7 +58,7 @@ def parse_memory(text: str | int, device: torch.device | str = "cpu", sharing: i
     match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]*)", str(text).strip())
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise InputError(
-            f"memory must be auto, a number of bytes, or a number with KB, MB or GB; got {text!r}: try --memory 4GB"
+            f"memory must be auto, a number of bytes, or a number with KB, MB or GB; got {text!r}: try memory='4GB'"
         )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from recipes.output.remedies import as_options
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
@@ -205,7 +207,7 @@ def fit_results(
         "exact_relative_residual": exact.get("relative_residual"),
         "exact_jitter": exact.get("jitter"),
         "exact_seconds": exact.get("seconds"),
-        "exact_skipped": limit.skipped if limit else None,
+        "exact_skipped": as_options(limit.skipped) if limit and limit.skipped else None,
         "batch_size": chosen.get("batch_size"),
         "memory_batch_size": chosen.get("memory_batch_size"),
         "critical_batch_size": chosen.get("critical_batch_size"),

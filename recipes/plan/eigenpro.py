@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recipes.output.remedies import as_options
 from recipes.plan.prepared import PreparedRun, RunForecast, Table, parameter_rows, time_table, traffic_row
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def plan_limit(machine: KernelMachine, run: PreparedRun, memory: str) -> dict[st
         "memory": found.memory,
         "seconds": found.seconds,
         "cached": found.read_from is not None,
-        "left_out": found.left_out,
+        "left_out": None if found.left_out is None else as_options(found.left_out),
     }
 
 

@@ -386,7 +386,7 @@ def test_machines_that_need_all_rows_refuse(kl, folder, monkeypatch, solver):
     monkeypatch.chdir(folder.parent)
     result = kl("fit", "--data", "stream:data", "--solver", solver)
     assert result.code == 2
-    assert "are a stream: use --solver eigenpro4" in result.err
+    assert "are a stream: use GeneralKernelMachine (--solver eigenpro4)" in result.err
 
 
 def test_the_sample_has_enough_rows_for_the_centres(kl, folder, monkeypatch):

@@ -154,7 +154,7 @@ def test_kinds_of_targets(tmp_path, values, options, task, names):
 
 def test_a_target_that_must_be_numeric_names_the_value_that_is_not(tmp_path):
     path = written(tmp_path, "a,y\n" + "".join(f"{i},{'?' if i == 5 else 'ok' if i == 7 else i}\n" for i in range(30)))
-    with pytest.raises(InputError, match=r"column y must hold numbers for --numeric; row 8 .* holds 'ok'"):
+    with pytest.raises(InputError, match=r"column y must hold numbers, because numeric= names it; row 8 .* holds 'ok'"):
         set_up(path, numeric="y")
 
 
@@ -261,7 +261,7 @@ BAD = {
     "mixed target": (
         "a,y\n1,2.5\n2,old\n4,1.5\n",
         {},
-        r"column y must hold values of one kind; row 2 .* --categorical y",
+        r"column y must hold values of one kind; row 2 .* categorical=y",
     ),
     "dates": ("a,y\n1,2020-01-01\n2,2020-01-02\n", {}, "it holds dates: give days as numbers"),
     "names": ("a,y\n" + "".join(f"{i},n{i}\n" for i in range(30)), {}, "it holds 30 different texts in 30 rows"),
@@ -276,9 +276,9 @@ BAD = {
     "mixed": (
         "a,y\n1,u\nold,v\n3,u\n",
         {},
-        r"column a must hold values of one kind; row 2 .* 'old', .* --categorical a",
+        r"column a must hold values of one kind; row 2 .* 'old', .* categorical=a",
     ),
-    "numeric": ("a,b,y\n" + ROWS, {"numeric": "b"}, "column b must hold numbers for --numeric; row 1"),
+    "numeric": ("a,b,y\n" + ROWS, {"numeric": "b"}, "column b must hold numbers, because numeric= names it; row 1"),
     "both": ("a,b,y\n" + ROWS, {"numeric": "b", "categorical": "b"}, "must be named by categorical or by numeric, not"),
     "target dropped": ("a,b,y\n" + ROWS, {"drop": "y"}, "must be named by target or by drop, not by both"),
     "all dropped": ("a,b,y\n" + ROWS, {"drop": "a,b"}, "must have a column to learn from beside the target"),

@@ -312,7 +312,7 @@ def test_a_kernel_of_a_script_is_kept_with_a_warning(evil, caplog):
         done.stderr.count(f"the kernel as __main__:Mine, a name that no other program finds: put the class {remedy}")
         == 1
     )
-    with pytest.raises(CheckpointError, match=r"--kernel mine:Mine, where mine\.py holds that class"):
+    with pytest.raises(CheckpointError, match=r"kernel=mine:Mine, where mine\.py holds that class"):
         kl.load_machine("script.ckpt")
     Path(f"{NAME}_2.py").write_text(SCRIPT[: SCRIPT.index("logging.getL")])
     loaded = kl.load_machine("script.ckpt", kernel=f"{NAME}_2:Mine")  # moved to a file since

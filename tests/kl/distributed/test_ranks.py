@@ -290,8 +290,8 @@ def fit_on_ranks(machine, data, **options):
 
 def test_fewer_rows_than_ranks():
     rows, centers = on_ranks(3, mistakes)[0]
-    assert "2 training rows are fewer than the 3 ranks: use fewer --devices" in rows
-    assert "2 centers are fewer than the 3 ranks: use fewer --devices" in centers
+    assert "2 training rows are fewer than the 3 ranks: use fewer devices" in rows
+    assert "2 centers are fewer than the 3 ranks: use fewer devices" in centers
 
 
 def other_strategy():
@@ -365,5 +365,5 @@ def test_a_solver_that_knows_of_no_ranks_is_refused_on_several():
 
     machine = Alone()
     machine._trainer = SimpleNamespace(strategy=kl.KernelParallelStrategy(), world_size=2)
-    with pytest.raises(kl.InputError, match=r"Alone trains on one device, .*shares_ranks is False.*use --devices 1"):
+    with pytest.raises(kl.InputError, match=r"Alone trains on one device, .*shares_ranks is False.*use devices=1"):
         machine._join_ranks()

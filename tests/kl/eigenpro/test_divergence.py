@@ -37,7 +37,7 @@ def test_too_large_a_step_recovers(options, factor, caplog):
 def test_a_hopeless_step_ends_in_an_error_with_finite_weights(step_size, batch_size, monkeypatch):
     monkeypatch.setattr(kl.eigenpro.parameters, "optimal_step_size", lambda *_: math.inf)  # no better step is known
     machine = KernelMachine(Laplacian(1.0), step_size=step_size, batch_size=batch_size)
-    with pytest.raises(kl.DivergenceError, match=rf"still diverges .* after {MAX_STEP_CUTS} halvings: use --step-size"):
+    with pytest.raises(kl.DivergenceError, match=rf"still diverges .* after {MAX_STEP_CUTS} halvings: use step_size="):
         fit(machine, regression(n=60), 50)
     assert torch.isfinite(machine.alpha).all()
     assert torch.isfinite(machine.fitted.flush()).all()

@@ -52,22 +52,22 @@ def test_refusal_names_options_that_help():
         training_memory(10000, budget=3 * 10**8, **IMAGES)
     text = str(caught.value)
     assert "\n" not in text
-    rows = int(text.split("--train-size ")[1].split()[0])
-    subsample = int(text.split("--subsample ")[1].split()[0])
+    rows = int(text.split("or use ")[1].split()[0])
+    subsample = int(text.split("subsample=")[1].split()[0])
     training_memory(rows, budget=3 * 10**8, **IMAGES)
     training_memory(10000, budget=3 * 10**8, **{**IMAGES, "s": subsample})
-    amount = float(text.split("--memory to ")[1].split()[0])
+    amount = float(text.split("memory= to ")[1].split()[0])
     training_memory(10000, budget=int(amount * 10**6), **IMAGES)
 
 
 def test_refusal_proposes_nothing_that_does_not_help():
     with pytest.raises(MemoryBudgetError) as caught:
         training_memory(10**6, budget=3 * 10**8, **IMAGES)
-    assert "--subsample" not in str(caught.value)
+    assert "subsample=" not in str(caught.value)
     with pytest.raises(MemoryBudgetError) as caught:
         training_memory(10, budget=10, **{**IMAGES, "s": 10})
-    assert "--train-size" not in str(caught.value)
-    assert "raise --memory to" in str(caught.value)
+    assert "rows or less" not in str(caught.value)
+    assert "raise memory= to" in str(caught.value)
 
 
 def groups(tmp_path, lines, files):

@@ -159,7 +159,7 @@ def test_resuming_with_another_ridge_is_refused(tmp_path):
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     loaded = KernelMachine.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert loaded.ridge == loaded.plan.ridge == 0.5
-    with pytest.raises(kl.CheckpointError, match=r"trained with ridge 0\.5; got 0: resume with the same --ridge"):
+    with pytest.raises(kl.CheckpointError, match=r"trained with ridge 0\.5; got 0: resume with the same ridge"):
         fit(KernelMachine(KERNEL), regression(), 2, ckpt_path=tmp_path / "a.ckpt")
 
 

@@ -185,7 +185,7 @@ def test_a_solve_that_stands_still_stops_with_a_warning(caplog, monkeypatch):
     result = solve(x, y, Gaussian(1.5), tolerance=1e-12)
     assert (result.converged, result.solver) == (False, "pcg")
     assert "exact solve stopped at relative residual" in caplog.text
-    assert "--ridge 1e-6), or use --solver direct" in caplog.text
+    assert "ridge=1e-6), or use solver='direct'" in caplog.text
     assert result.iterations < 2000
 
 
@@ -219,7 +219,7 @@ def test_less_memory_gives_the_same_solution(monkeypatch):
 
 def test_a_budget_that_holds_nothing_is_an_error():
     with pytest.raises(
-        kl.MemoryBudgetError, match=r"conjugate gradients of n=100 rows needs \d+ KB, .* 10 KB: .*size \d+"
+        kl.MemoryBudgetError, match=r"conjugate gradients of n=100 rows needs \d+ KB, .* 10 KB: .*use \d+ rows or less"
     ):
         solve(draw(100, 4), draw(100, 1), memory="10KB")
 

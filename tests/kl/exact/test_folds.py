@@ -102,7 +102,7 @@ def test_a_singular_matrix_is_refused_without_a_ridge():
 
 
 def test_a_budget_that_is_too_small_is_refused():
-    with pytest.raises(kl.MemoryBudgetError, match=r"in folds of up to 15 need .*: raise --memory, or use"):
+    with pytest.raises(kl.MemoryBudgetError, match=r"in folds of up to 15 need .*: raise memory=, or use"):
         kl.leave_out(KERNEL, draw(30, 4), draw(30, 2), torch.arange(30) % 2, memory=10_000)
 
 

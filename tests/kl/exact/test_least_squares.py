@@ -84,7 +84,7 @@ def test_progress_reaches_its_end():
         ((Z[:, :2], X, Y), InputError, "and centers x's columns"),
         ((Z, X, Y * torch.nan), InputError, "y must be finite"),
         ((Z, X, Y, -1.0), InputError, "ridge must be"),
-        ((Z, X, Y, 0.0, 1000), MemoryBudgetError, "the exact limit of p=30 centres needs .* or use fewer --centers"),
+        ((Z, X, Y, 0.0, 1000), MemoryBudgetError, "the exact limit of p=30 centres needs .* or use fewer centers"),
     ],
 )
 def test_mistakes(arguments, error, message):

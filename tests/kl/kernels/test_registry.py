@@ -75,11 +75,11 @@ def test_a_configuration_names_only_classes_that_it_was_given() -> None:
     assert config["part"]["parts"][1] == {"kernel": "user_kernels:Cauchy", "bandwidth": 3.0}
     assert kernel_from_config(config, [Cauchy]) == kernel
     for read in (build_kernel, kernel_from_config):
-        with pytest.raises(InputError, match=r"user_kernels:Cauchy is none of kl's, and a file .* --kernel user_ker"):
+        with pytest.raises(InputError, match=r"user_kernels:Cauchy is none of kl's, and a file .* kernel=user_ker"):
             read(config)
     script = {"kernel": "__main__:Cauchy", "bandwidth": 2.0}
     assert kernel_from_config(script, [Cauchy]) == Cauchy(2.0)
-    with pytest.raises(InputError, match=r"--kernel mine:Cauchy, where mine\.py holds that class"):
+    with pytest.raises(InputError, match=r"kernel=mine:Cauchy, where mine\.py holds that class"):
         kernel_from_config(script, [ManhattanLaplacian])
 
 

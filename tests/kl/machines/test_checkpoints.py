@@ -155,7 +155,7 @@ def test_other_float_types_survive(tmp_path):
 
 @pytest.mark.parametrize("data", [{"label_noise": 0.5}, {"seed": 1}])
 def test_resuming_on_other_data_is_refused(saved, data):
-    with pytest.raises(CheckpointError, match=r"belongs to other training data \(its \w+ differ\).*--label-noise"):
+    with pytest.raises(CheckpointError, match=r"belongs to other training data \(its \w+ differ\).*label noise"):
         fit(machine(), digits(**data), 4, ckpt_path=saved[1])
     with pytest.raises(CheckpointError, match=r"other training data \(its centers differ\)"):
         fit(machine(), regression(), 4, ckpt_path=saved[1])

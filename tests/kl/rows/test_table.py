@@ -236,12 +236,12 @@ def test_a_cell_of_another_kind_is_named(column, value, expected):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ([1, 2, "old", 4], r"row 3 \(counted from 1\) holds 'old', and 3 of 4 rows hold a number: .* --categorical a"),
+        ([1, 2, "old", 4], r"row 3 \(counted from 1\) holds 'old', and 3 of 4 rows hold a number: .* categorical=a"),
         (["p", "q", "3"], r"row 3 \(counted from 1\) holds '3', and 2 of 3 rows hold a text"),
         (["2020-01-01", "2020-02-30", "2020-01-03"], "row 2 .* holds '2020-02-30', and 2 of 3 rows hold a date"),
         (["1,5", "2,5"], "must hold numbers with a decimal point; row 1 .* holds '1,5'"),
         ([1.0, float("inf")], "must hold finite numbers; row 2 .* holds inf"),
-        (["1", "2", "-inf"], "row 3 .* holds '-inf', and 2 of 3 rows hold a number: correct .* --categorical a"),
+        (["1", "2", "-inf"], "row 3 .* holds '-inf', and 2 of 3 rows hold a number: correct .* categorical=a"),
     ],
 )
 def test_a_column_of_several_kinds_names_the_odd_value(cells, message):
@@ -280,7 +280,7 @@ def test_kinds(cells, asked, kind):
 def test_numeric_of_texts_is_refused():
     scan = ColumnScan("a")
     scan.add(pd.Series(["1", "x"]))
-    with pytest.raises(InputError, match=r"column a must hold numbers for --numeric; row 2 .* holds 'x'"):
+    with pytest.raises(InputError, match=r"column a must hold numbers, because numeric= names it; row 2 .* holds 'x'"):
         scan.kind("numeric")
 
 

@@ -1,0 +1,38 @@
+"""Messages of the library for users of the command line: what names Python arguments there names options here.
+
+The library writes an argument that a remedy sets as `memory=` or `ridge=1e-6`, and rows as "use 500 rows or less".
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+ARGUMENTS = (
+    *("memory", "solver", "ridge", "centers", "subsample", "batch_size", "step_size", "metric", "devices", "kernel"),
+    *("categorical", "numeric", "drop"),
+)
+"""Arguments that are options of the same name. Parameters of kernels are none, because kernels are shown with them."""
+_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(ARGUMENTS)})=(?:'([^']*)'|([^\s,;:()]+))?")
+
+
+def as_options(message: str) -> str:
+    """The message with options in place of Python arguments.
+
+    Example:
+        >>> as_options("raise memory=, give a ridge (ridge=1e-6), use solver='pcg', or use 500 rows or less")
+        'raise --memory, give a ridge (--ridge 1e-6), use --solver pcg, or use --train-size 500 or less'
+    """
+    message = re.sub(r"use (\d+) rows or less", r"use --train-size \1 or less", message)
+    message = re.sub(r"\b(use|or) fewer rows\b", r"\1 fewer rows (--train-size)", message)
+    return _ARGUMENT.sub(lambda m: " ".join(filter(None, ["--" + m[1].replace("_", "-"), m[2] or m[3]])), message)
+
+
+class OptionsFormatter(logging.Formatter):
+    """Formats log lines with options in place of Python arguments."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return as_options(super().format(record))

@@ -1,0 +1,62 @@
+"""The library names arguments of Python; the command line names its options."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from recipes.output.remedies import ARGUMENTS, OptionsFormatter, as_options
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "raise memory= to 3 GB, or use subsample=500 or less",
+            "raise --memory to 3 GB, or use --subsample 500 or less",
+        ),
+        ("use step_size='auto' and", "use --step-size auto and"),
+        ("(ridge=1e-6), or use solver='pcg'", "(--ridge 1e-6), or use --solver pcg"),
+        ("use 99 rows or less", "use --train-size 99 or less"),
+        ("raise memory=, or use fewer rows", "raise --memory, or use fewer rows (--train-size)"),
+        ("yourself with kernel=mine:K, where", "yourself with --kernel mine:K, where"),
+        ("n=5 rows, max_rows=3, Laplacian(bandwidth=2.0), --memory 4GB", None),
+        ("p=3 centres and a row where x holds 'a=b'", None),
+    ],
+)
+def test_arguments_become_options(message, said):
+    assert as_options(message) == (message if said is None else said)
+
+
+def test_log_lines_are_translated():
+    record = logging.LogRecord("kl", logging.WARNING, "", 0, "raise %s=, or give a ridge", ("memory",), None)
+    assert OptionsFormatter("%(message)s").format(record) == "raise --memory, or give a ridge"
+
+
+def test_the_library_names_no_options():
+    """Its users may be Python's; `kl interpolate --save` is the name of a command."""
+    for path in (ROOT / "kl").rglob("*.py"):
+        texts = re.findall(
+            r'f?"[^"\n]*--[a-z][^"\n]*"', re.sub(r'"""(.|\n)*?"""', "", path.read_text(encoding="utf-8"))
+        )
+        assert not [text for text in texts if "kl interpolate --save" not in text], path
+
+
+def test_every_argument_is_an_option():
+    from dataclasses import fields
+
+    from recipes.options import groups
+
+    known = {field.name for name, group in vars(groups).items() if name.endswith("Options") for field in fields(group)}
+    assert set(ARGUMENTS) <= known
+
+
+def test_commands_say_options(kl):
+    found = kl("fit", "--data", "digits", "--memory", "1KB")
+    assert re.search("raise --memory to ", found.err), found.err
+    found = kl("interpolate", "--data", "digits", "--memory", "1MB", "--solver", "direct")
+    assert "use --train-size" in found.err
+    assert "=" not in found.err.split(": ")[-1]
