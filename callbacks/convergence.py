@@ -36,13 +36,16 @@ class ConvergenceFigure(History):
             return
         exact = find_callback(trainer, ExactInterpolation)
         limits = (exact.results if exact is not None else None) or {}
-        log_figure(trainer, "convergence", convergence_figure(self.history, limits, val_name(trainer)))
+        log_figure(
+            trainer, "convergence", convergence_figure(self.history, limits, val_name(trainer), pl_module.method)
+        )
 
 
 def convergence_figure(
     history: Curves,
     limits: dict[str, float | None],  # ExactInterpolation.results, or empty
     rows: str = "test",  # the name of the rows of val/*
+    method: str = "EigenPro",
 ) -> Figure:
     """The three panels, 7.2 by 2.5 inches: the width of a page."""
     norm = limits.get("exact_rkhs_norm")
@@ -60,12 +63,12 @@ def convergence_figure(
         if any(value > 0 for line in left.lines for value in line.get_ydata()):
             left.set_yscale("log")
         left.set_title(label.capitalize() if not norm else "Approach to the limit", loc="left")
-        _curve(middle, history.get(f"val/{measure}", []), BLUE, "EigenPro")
+        _curve(middle, history.get(f"val/{measure}", []), BLUE, method)
         _limit(middle, limits.get(f"exact_val_{measure}"))
         middle.set_title(f"{rows.capitalize()} {measure}", loc="left")
         if measure == "error":
             middle.yaxis.set_major_formatter(PercentFormatter(1.0))
-        _curve(right, history["rkhs/norm"], BLUE, "EigenPro")
+        _curve(right, history["rkhs/norm"], BLUE, method)
         _limit(right, norm)
         right.set_title(r"RKHS norm $|f_t|_H$", loc="left")
         if not middle.lines:

@@ -143,7 +143,10 @@ def test_convergence_with_whatever_is_known(tmp_path):
     everything = {**history, "val/error": [(2, 0.1)], "exact/distance": [(1, 1.0), (2, 0.5)]}
     limits = {"exact_rkhs_norm": 5.0, "exact_val_error": 0.05, "exact_val_mse": 0.2}
     for number, (points, known) in enumerate(((history, {}), (everything, limits), (history, limits))):
-        figure = convergence_figure(points, known)
+        figure = convergence_figure(points, known, method="another solver")
+        names = {text.get_text() for axes in figure.axes for each in [axes.get_legend()] if each for text in each.texts}
+        assert "EigenPro" not in names
+        assert ("another solver" in names) == bool(known)
         dashed = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]
         assert [line.get_ydata()[0] for line in dashed] == [[], [0.05, 5.0], [0.2, 5.0]][number]
         figure.savefig(tmp_path / f"{number}.png")
