@@ -16,6 +16,15 @@ import torch
 torch.set_num_threads(int(os.environ.get("KL_TEST_THREADS", "1")))
 
 
+# The files that take longest come first, so that no worker is left with one at the end (`--dist loadfile`).
+LONGEST = ("test_readme.py", "test_launch.py", "test_fit.py", "test_contributing.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests, those of a file as they are."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> str:
     """The folder of the real data sets; the test skips where it is missing."""

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused_before_the_work(monkeypatch, solver):
         monkeypatch.setattr(f"kl.exact.{name}", work)
     monkeypatch.setattr(Laplacian, "resolve", work)
     memory = min(direct_memory(300, 2000, 1), least_pcg_memory(300, 2000, 1)) - 1
-    with pytest.raises(kl.MemoryBudgetError, match=r"of n=300 rows needs 1\d\S* MB, more than the budget .*raise --m"):
+    with pytest.raises(kl.MemoryBudgetError, match=r"of n=300 rows needs 1\d\S* MB, more than the budget .*raise mem"):
         kl.interpolate(Laplacian(), torch.randn(300, 2000), torch.randn(300, 1), memory=memory, solver=solver)
 
 

@@ -146,7 +146,7 @@ DAMAGES = {
     "no feature_learning": (lambda c: c.pop("feature_learning"), "feature learning must be a dict"),
     "feature_learning is a list": (lambda c: c.update(feature_learning=[]), "feature learning must be a dict"),
     "no chains": (lambda c: c["feature_learning"].pop("chains"), "has no chains"),
-    "other chains": (lambda c: c["feature_learning"]["chains"].append({}), "of 1 chains; got 2: .*--by"),
+    "other chains": (lambda c: c["feature_learning"]["chains"].append({}), "of 1 chains; got 2: "),
     "a best round to come": (
         lambda c: c["feature_learning"]["best"].update(number=7),
         "best round must be one of its 2 rounds; got 7",
@@ -165,7 +165,7 @@ DAMAGES = {
     "alpha NaN": (lambda c: first_chain(c)["alpha"].fill_(float("nan")), "alpha must be finite"),
     "alpha float32": (lambda c: first_chain(c).update(alpha=first_chain(c)["alpha"].float()), "float64"),
     "no alpha": (lambda c: first_chain(c).pop("alpha"), "has no alpha"),
-    "another kernel": (lambda c: first_chain(c)["kernel"].update(kernel="gaussian"), "--kernel"),
+    "another kernel": (lambda c: first_chain(c)["kernel"].update(kernel="gaussian"), "resume with the same kernel"),
     "no kernel at all": (lambda c: first_chain(c).update(kernel={"kernel": "none"}), "kernel"),
     "the metric a list": (lambda c: first_chain(c).update(metric=[1]), "metric"),
     "the best metric a list": (lambda c: c["feature_learning"]["best"].update(metric=[1]), "best round|metric"),
@@ -196,10 +196,10 @@ def test_the_file_that_is_edited_is_whole(saved, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "diagonal"}, "--metric"),
-        ({"by": "kfold"}, "--by"),
-        ({"kernel": kl.Gaussian(1.0)}, "--kernel"),
-        ({"kernel": Laplacian(2.0)}, "--kernel"),
+        ({"metric": "diagonal"}, "resume with the same kernel and metric"),
+        ({"by": "kfold"}, "resume with the same by"),
+        ({"kernel": kl.Gaussian(1.0)}, "resume with the same kernel"),
+        ({"kernel": Laplacian(2.0)}, "resume with the same kernel"),
     ],
 )
 def test_a_run_with_other_options_does_not_resume(saved, options, message):
@@ -249,7 +249,7 @@ def test_wrong_arguments(options, message):
 
 
 def test_a_budget_that_is_too_small_is_refused():
-    with pytest.raises(kl.MemoryBudgetError, match="raise --memory"):
+    with pytest.raises(kl.MemoryBudgetError, match="raise memory="):
         fit(machine(memory=1000), columns(), 4)
 
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -248,6 +249,19 @@ def test_a_checkpoint_inside_an_epoch_predicts_all_the_same(tmp_path):
     quiet_trainer().test(model, datamodule=loader, ckpt_path=tmp_path / "one.ckpt", verbose=False)
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    """A function that makes a run of one epoch, the first time it is called, and returns its folder."""
+    folder = tmp_path_factory.mktemp("run") / "lightning_logs"
+
+    def made(kl):
+        if not folder.exists():
+            assert kl(*FIT, "--epochs", 1, "--log-dir", folder).code == 0
+        return folder
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("path", "value", "match"),
     [
@@ -273,8 +287,8 @@ def test_a_checkpoint_inside_an_epoch_predicts_all_the_same(tmp_path):
         (("state_dict", "alpha"), REMOVED, "it has no alpha"),
     ],
 )
-def test_resume_from_a_changed_checkpoint(kl, path, value, match):
-    assert kl(*FIT, "--epochs", 1).code == 0
+def test_resume_from_a_changed_checkpoint(kl, one_epoch, path, value, match):
+    shutil.copytree(one_epoch(kl), "lightning_logs")
     file = "lightning_logs/run/version_0/checkpoints/last.ckpt"
     torch.save(changed(read_checkpoint(file), path, lambda _: value), file)
     result = kl(*FIT, "--epochs", 2, "--resume", file)

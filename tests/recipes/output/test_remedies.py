@@ -54,7 +54,8 @@ def test_every_argument_is_an_option():
     assert set(ARGUMENTS) <= known
 
 
-def test_commands_say_options(kl):
+def test_commands_say_options(kl, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without solutions that other tests have kept
     found = kl("fit", "--data", "digits", "--memory", "1KB")
     assert re.search("raise --memory to ", found.err), found.err
     found = kl("interpolate", "--data", "digits", "--memory", "1MB", "--solver", "direct")
