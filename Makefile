@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# tests/conftest.py puts the longest files first; by itself loadfile begins with those of many tests.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test test-all test-cpus mutants lint format wheel-check clean
 

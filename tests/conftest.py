@@ -16,7 +16,7 @@ import torch
 torch.set_num_threads(int(os.environ.get("KL_TEST_THREADS", "1")))
 
 
-# The files that take longest come first, so that no worker is left with one at the end (`--dist loadfile`).
+# The files that take longest come first, so that no worker is left with one at the end (see the Makefile).
 LONGEST = ("test_readme.py", "test_launch.py", "test_fit.py", "test_contributing.py")
 
 
