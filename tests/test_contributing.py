@@ -16,7 +16,12 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("title", BLOCKS)
+SLOW = ("A solver", "A callback", "An experiment")
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=pytest.mark.slow) if title in SLOW else title for title in BLOCKS]
+)
 def test_examples(title, tmp_path):
     done = subprocess.run([sys.executable, "-c", BLOCKS[title]], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -303,6 +303,7 @@ assert kl.load_machine("script.ckpt", kernel=Mine).kernel == Mine(2.0)
 """
 
 
+@pytest.mark.slow
 def test_a_kernel_of_a_script_is_kept_with_a_warning(evil, caplog):
     Path("script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)

@@ -163,6 +163,7 @@ def test_resuming_with_another_ridge_is_refused(tmp_path):
         fit(KernelMachine(KERNEL), regression(), 2, ckpt_path=tmp_path / "a.ckpt")
 
 
+@pytest.mark.slow
 def test_the_report_names_the_ridge(kl):
     options = ("fit", "--data", "digits", "--train-size", 200, "--ridge", 0.5, "--epochs", 12, "--bandwidth", 3)
     said = kl(*options).out

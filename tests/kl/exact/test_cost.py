@@ -44,7 +44,7 @@ print(json.dumps({"solver": solved.solver, "taken": peak_memory() - before}))
         pytest.param(600, 20_000, 1, "pcg", "laplacian", "pcg", marks=pytest.mark.slow),
         pytest.param(4000, 20, 1, "direct", "laplacian", "direct", marks=pytest.mark.slow),  # many rows
         pytest.param(4000, 20, 1, "pcg", "laplacian", "pcg", marks=pytest.mark.slow),
-        (2000, 20, 1, "direct", "linear", "eigen"),
+        pytest.param(2000, 20, 1, "direct", "linear", "eigen", marks=pytest.mark.slow),
     ],
 )
 def test_peak_is_within_the_least_budget(n, d, c, solver, kernel, found):

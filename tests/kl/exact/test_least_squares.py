@@ -109,6 +109,7 @@ def fit(kl_command, *more):
     return json.loads(result.out)
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_beside_it(kl, caplog):
     caplog.set_level(logging.INFO)
     found = fit(kl, "--solver", "eigenpro4", "--centers", 60)

@@ -49,7 +49,7 @@ def test_the_report(kl, caplog):
     assert Path("lightning_logs/digits-laplacian/version_0/figures/features.svg").is_file()
 
 
-@pytest.mark.parametrize("metric", ["full", "diagonal"])
+@pytest.mark.parametrize("metric", [pytest.param("full", marks=pytest.mark.slow), "diagonal"])
 def test_json_of_images(kl, metric):
     found = fit_json(kl, *FAST, "--metric", metric)
     assert found["solver"] == "recursive feature machine"
@@ -99,6 +99,7 @@ def test_fast_dev_run(kl):
     assert len(found["feature_importances"]) == 64
 
 
+@pytest.mark.slow
 def test_solver_rfm_is_the_same(kl):
     found = fit_json(kl, *DIGITS, "--solver", "rfm", "--by", "holdout")
     assert 1 <= len(found["round_scores"]) <= 6
@@ -126,7 +127,7 @@ def interrupted(monkeypatch, after):
     monkeypatch.setattr(LearntFeatures, "on_train_epoch_start", stop)
 
 
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_it_ends_with_the_same_weights_to_the_bit(kl, monkeypatch, after):
     whole = fit_json(kl, *FAST, "--name", "whole")
     with monkeypatch.context() as patch:
@@ -144,12 +145,14 @@ def test_resumed_it_ends_with_the_same_weights_to_the_bit(kl, monkeypatch, after
         assert rest[name] == whole[name]
 
 
+@pytest.mark.slow
 def test_the_same_command_does_not_resume_a_run_that_has_ended(kl):
     fit_json(kl, *FAST, "--name", "done")
     result = kl("fit", *FAST, "--name", "done", "--resume", "last")
     assert (result.code, result.err.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_repeats_it(kl):
     first = fit_json(kl, *FAST)
     config = Path(first["log_dir"]) / "config.yaml"
