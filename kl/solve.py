@@ -43,9 +43,9 @@ class Problem:
         cls,
         x: Tensor,  # shape: (n, d)
         y: Tensor,  # shape: (n, c)
-        weights: Tensor,  # above 0, float64, shape: (n,)
+        weights: Tensor | None = None,  # above 0, float64, shape: (n,)
     ) -> Problem:
-        """The problem of rows some of which may be equal."""
+        """The problem of rows some of which may be equal; without weights each row counts 1."""
         merged = MergedRows.of(x, weights)
         return cls(
             x if merged.all_alone else x[merged.first], merged.targets(y), merged.totals, merged.group, merged.first

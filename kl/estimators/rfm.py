@@ -13,6 +13,7 @@ from kl.estimators.regressor import KernelRegressor
 from kl.features.chain import SAMPLE, MetricOptions
 from kl.features.learning import Choice, FeatureLearning
 from kl.kernels import Kernel
+from kl.rows.root import diagonal_of
 from kl.solve import Problem, Say, Solution
 
 
@@ -65,7 +66,8 @@ class _LearnsFeatures(KernelEstimator):
     @property
     def feature_importances_(self) -> np.ndarray:
         """The diagonal of M divided by its sum, shape (d,): how much f follows each column, in standardised units."""
-        diagonal = self.metric_ if self.metric_.ndim == 1 else self.metric_.diagonal()
+        check_is_fitted(self, "kernel_")
+        diagonal = np.ones(self._origin.shape) if self._root is None else diagonal_of(self._root).numpy()
         return diagonal / diagonal.sum()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +19,9 @@ from kl.machines.checkpoints import faults_in, require_values
 from kl.rkhs import evaluate
 from kl.rows.root import under_root
 from kl.rows.rows import Rows
-from kl.solve import Problem, Solution, solve
+from kl.solve import Problem, Say, Solution, solve
 
 SAMPLE = 10_000  # rows whose gradients are averaged
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kl.checks import check_count, check_one_of
 from kl.errors import CheckpointError, InputError
-from kl.features.chain import Chain, Fit, MetricOptions, Say, evaluate_solution
+from kl.features.chain import Chain, Fit, MetricOptions, evaluate_solution
 from kl.features.metric import Metric
 from kl.kernels.kernel import Kernel
 from kl.machines.checkpoints import faults_in, require_values
-from kl.solve import Problem, Solution, chosen_solver
+from kl.solve import Problem, Say, Solution, chosen_solver
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,7 @@ class FeatureLearning:
         self._parts = [(chain(rest), held) for rest, held in parts]
         self._main = self._parts[0][0] if self.by == "holdout" else chain(problem)
         if held_out is not None:
-            ones = torch.ones(len(held_out[0]), dtype=torch.float64, device=held_out[0].device)
-            self._parts = [(self._main, Problem.of(*held_out, ones))]
+            self._parts = [(self._main, Problem.of(*held_out))]
         self.scores: list[float] = []
         self.best = Best(0, None, None)
         self._constant = False

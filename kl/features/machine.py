@@ -22,7 +22,7 @@ from kl.machines.data_facts import DataFacts, TrainingData
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.set_weights import SetWeights
 from kl.probabilities import fit_temperature
-from kl.rows.root import require_root
+from kl.rows.root import diagonal_of, require_root
 from kl.rows.rows import RowDataset
 from kl.solve import SOLVERS, Problem, chosen_solver
 from kl.system.memory import TrainingMemory, format_memory
@@ -185,7 +185,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             self.centers, self.targets, self._digest = x - self.origin, y, digest
         self.to(device)
         self._centers_changed()
-        problem = Problem.of(x.to(device), y.double().to(device), torch.ones(n, dtype=torch.float64, device=device))
+        problem = Problem.of(x.to(device), y.double().to(device))
         hparams = self.hparams
         self._learning = FeatureLearning(
             problem,
@@ -257,7 +257,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         self._require_fitted()
         if self.root is None:
             return torch.ones(self.centers.shape[1], dtype=torch.float64)
-        return self.root.square() if self.root.ndim == 1 else self.root.square().sum(dim=1)
+        return diagonal_of(self.root)
 
     def configure_optimizers(self) -> SetWeights:
         """The optimizer that takes the weights of each round."""

@@ -29,6 +29,13 @@ def under_root(
     return (rows * root if root.ndim == 1 else rows @ root).to(x.dtype)
 
 
+def diagonal_of(
+    root: Tensor,  # symmetric, shape: (d, d), or shape: (d,)
+) -> Tensor:
+    """The diagonal of M from M^(1/2), shape (d,), without M."""
+    return root.square() if root.ndim == 1 else root.square().sum(dim=1)
+
+
 def require_root(root: Tensor, d: int) -> None:
     """Check the root of a metric that a file holds.
 

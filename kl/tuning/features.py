@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_not_negative, check_seed
@@ -28,7 +27,7 @@ from kl.tuning.tune import check_data
 log = logging.getLogger(__name__)
 
 FACTORS = (0.5, 8.0)  # the range of bandwidths in median distances under the metric
-RIDGES = (1e-6, 10.0)  # the range of ridges
+RIDGES = (1e-6, 10.0)  # the range of ridges, that of kl.tune's above 0
 METRICS = ("full", "diagonal")
 POWERS = (0.5, 1.0)
 ROUNDS = 5
@@ -198,7 +197,7 @@ def tune_features(
     if size < len(x):
         rows = drawn_rows(y, size, classes, seed)
         x, y = x[rows], y[rows]
-    problem = Problem.of(x, y.double(), torch.ones(len(x), dtype=torch.float64, device=x.device))
+    problem = Problem.of(x, y.double())
     parts = held_out_parts(problem, "kfold", seed)
     points: list[FeaturePoint] = []
     best: list[list[float]] | None = None  # of each part, the errors after each round

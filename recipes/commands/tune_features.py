@@ -11,8 +11,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from kl.checks import check_count
 from kl.errors import InputError
 from kl.system.files import written_whole
@@ -62,7 +60,6 @@ def tune_features(
     folder: Path,
 ) -> tuple[dict[str, Any], FeatureTuning]:
     """Search, fit the choice to all rows, evaluate it on the test set, and write the folder of results."""
-    import torch
 
     import kl
     from kl.features.chain import evaluate_solution
@@ -87,8 +84,7 @@ def tune_features(
         progress=lambda line: log.info("%s", line),
     )
     seconds = time.perf_counter() - start
-    problem = Problem.of(x, y.double(), torch.ones(len(x), dtype=torch.float64, device=x.device))
-    fit = tuning.best.candidate.fit(problem, tuning.best.round, run.seed, run.memory)
+    fit = tuning.best.candidate.fit(Problem.of(x, y.double()), tuning.best.round, run.seed, run.memory)
     scale = scale_of(describe_data(datamodule))
     unit = 1.0 if scale is None else float(scale.square().mean())
     rows, test = datamodule.test_set, dict.fromkeys(("mse", "error", "error_noisy"))
@@ -180,7 +176,8 @@ def fit_options(point: FeaturePoint, rounds: int, data_options: dict[str, Any], 
 
 def print_results(results: dict[str, Any], tuning: FeatureTuning) -> None:
     """Print the best candidates, the test error of the first, and where the files are."""
-    from recipes.output.report import kernel_text, print_table, readable_seconds, shortest
+    from recipes.commands.tune_output import print_end
+    from recipes.output.report import kernel_text, print_table
 
     whole = [each for each in results["points"] if each["parts"] == results["best"]["parts"]]
     order = sorted(
@@ -207,11 +204,4 @@ def print_results(results: dict[str, Any], tuning: FeatureTuning) -> None:
         ("", "metric", "bandwidth, medians", "ridge", "power", "round", "mse", "mse of round 0"),
         rows,
     )
-    if results["test_mse"] is not None:
-        error = "" if results["test_error"] is None else f"error {results['test_error']:.2%}, "
-        typer.echo(f"test of the first, solved on all rows: {error}mse {results['test_mse']:.3e}")
-    folder = shortest(Path(results["log_dir"]).absolute())
-    typer.echo(
-        f"{readable_seconds(results['seconds_total'])} in all; results: {folder}: results.json, results.csv; "
-        f"train it: kl fit --config {folder}/config.yaml"
-    )
+    print_end(results, "results.json, results.csv")

@@ -118,11 +118,16 @@ def print_tuning(tuning: Tuning, results: dict[str, Any]) -> None:
     )
     for remark in tuning.remarks:
         typer.echo(f"note: {remark}")
+    print_end(results, "results.json, results.csv, tune.png")
+
+
+def print_end(results: dict[str, Any], files: str) -> None:
+    """Print the test error of the best candidate, and where the files are."""
     if results["test_mse"] is not None:
         error = "" if results["test_error"] is None else f"error {results['test_error']:.2%}, "
         typer.echo(f"test of the first, solved on all rows: {error}mse {results['test_mse']:.3e}")
     folder = shortest(Path(results["log_dir"]).absolute())
     typer.echo(
-        f"{readable_seconds(results['seconds_total'])} in all; results: {folder}: results.json, results.csv, tune.png; "
+        f"{readable_seconds(results['seconds_total'])} in all; results: {folder}: {files}; "
         f"train it: kl fit --config {folder}/config.yaml"
     )

@@ -19,9 +19,10 @@ import kl
 from kl.features.chain import evaluate_solution
 from kl.kernels.bandwidth import median_distance
 from kl.solve import Problem
+from kl.tuning.features import RIDGES
 from recipes.bench.tables.peers import OneHotRidge, XrfmClassifier, XrfmRegressor, timed_optimizer
 from recipes.bench.tables.protocol import GP_ROWS, Protocol
-from recipes.bench.tables.search import RIDGES, plain, search
+from recipes.bench.tables.search import plain, search
 from recipes.bench.tables.sets import Split
 
 RFM_KERNELS = ("laplacian", "lpq-laplacian")
@@ -123,8 +124,7 @@ def fit_rfm(split: Split, protocol: Protocol) -> Fitted:
         task=task,
     )
     best = tuning.best
-    problem = Problem.of(x, y, torch.ones(len(x), dtype=torch.float64))
-    fit = best.candidate.fit(problem, best.round, protocol.seed)
+    fit = best.candidate.fit(Problem.of(x, y), best.round, protocol.seed)
 
     def predict(x: np.ndarray) -> np.ndarray:
         outputs = evaluate_solution(fit.solution, torch.from_numpy(x))

@@ -13,8 +13,6 @@ from sklearn.model_selection import KFold, ParameterSampler, RandomizedSearchCV,
 from recipes.bench.tables.protocol import FOLDS, Protocol
 from recipes.bench.tables.sets import Split
 
-RIDGES = (1e-6, 10.0)  # the range of kl.tune's ridges above 0
-
 
 class TimedSearch(RandomizedSearchCV):
     """RandomizedSearchCV that tries the estimator as it is, then random draws, and begins none after `seconds`.

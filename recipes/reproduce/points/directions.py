@@ -57,7 +57,7 @@ class Directions(Point):
             slice(self.n + self.n // 4, None),
         )
         learning = FeatureLearning(
-            Problem.of(x[train], y[train], torch.ones(self.n, dtype=torch.float64)),
+            Problem.of(x[train], y[train]),
             self.kernel.build(),
             ridge=self.ridge,
             memory=context.memory,

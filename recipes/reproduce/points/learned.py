@@ -29,7 +29,6 @@ class Learned(Point):
 
     def run(self, context: Context) -> Result:
         """Learn the metric for all rounds, and test each."""
-        import torch
 
         from kl.features.chain import evaluate_solution
         from kl.features.learning import Choice, FeatureLearning
@@ -40,7 +39,7 @@ class Learned(Point):
         x, y, test = data.train_set.x, data.train_set.y.double(), data.require_test_set()
         n = len(x) * 4 // 5
         learning = FeatureLearning(
-            Problem.of(x[:n], y[:n], torch.ones(n, dtype=torch.float64)),
+            Problem.of(x[:n], y[:n]),
             self.kernel.build(),
             ridge=0.0,
             memory=context.memory,
