@@ -86,6 +86,7 @@ def solve(
     seed: int,
     leave_one_out: bool,
     say: Say | None = None,
+    initial: Tensor | None = None,  # shape: (u, c)
 ) -> Solution:
     """Minimise sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2, to the end or, by EigenPro, for some epochs.
 
@@ -99,6 +100,7 @@ def solve(
         seed: of EigenPro's subsample and batches.
         leave_one_out: whether f without each row is wanted, where the solver gives it.
         say: is told of the progress; None is silent.
+        initial: weights of a similar problem, from which iterations start; each output is scaled to suit this one.
 
     Raises:
         InputError: an argument is out of its range.
@@ -107,7 +109,7 @@ def solve(
     """
     solver = chosen_solver(problem, solver, memory, leave_one_out)
     if solver == "eigenpro":
-        return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say)
+        return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say, initial)
     last = time.monotonic()
 
     def progress(report: object) -> None:
@@ -126,6 +128,7 @@ def solve(
         weights=problem.weights,
         leave_one_out=leave_one_out,
         progress=progress,
+        initial=initial,
     )
     return _of_interpolant(found)
 
@@ -159,9 +162,18 @@ def _of_interpolant(found: Interpolant) -> Solution:
 
 
 def _by_eigenpro(
-    problem: Problem, kernel: Kernel, ridge: float, epochs: int, memory: int | str, seed: int, say: Say | None
+    problem: Problem,
+    kernel: Kernel,
+    ridge: float,
+    epochs: int,
+    memory: int | str,
+    seed: int,
+    say: Say | None,
+    initial: Tensor | None,
 ) -> Solution:
     run = EigenProRun(kernel, problem.x, problem.y, ridge=ridge, weights=problem.weights, memory=memory, seed=seed)
+    if initial is not None:
+        run.start_from(initial)
     start = time.monotonic()
     for epoch in range(1, epochs + 1):
         for rows in run.batches():

@@ -155,6 +155,18 @@ class FittedValues(nn.Module):
         self.pending += update.subsample
         self.pending_on_subsample += on_subsample
 
+    def become(
+        self,
+        values: Tensor,  # f(X_r), shape: (n_r, c)
+        alpha: Tensor,  # its weights, shape: (n_r, c)
+    ) -> None:
+        """Take another f."""
+        self.settle()
+        self.values.copy_(values)
+        self.pending.zero_()
+        self.pending_on_subsample.zero_()
+        self.sq_norm.copy_(self.ranks.all_reduce_sum((alpha * values).sum(dim=0)))
+
     def flush(self) -> Tensor:
         """f(X_r) on all training rows of this rank, shape (n_r, c), after the pending product is added."""
         self.settle()

@@ -19,6 +19,7 @@ from kl.eigenpro.plan import head_rows
 from kl.eigenpro.run_plan import plan_run
 from kl.eigenpro.run_state import RunInputs, load_state, state_of
 from kl.errors import InputError
+from kl.exact.equations import least_residual_scale
 from kl.exact.merged import check_weights
 from kl.kernels import Kernel, build_kernel
 from kl.products.blocks import kernel_matmul
@@ -152,6 +153,36 @@ class EigenProRun(EigenProIteration):
         """
         check_rows(rows, self.n)
         super().step(rows, None if y is None else check_finite_matrix("y", y), apply)
+
+    @torch.no_grad()
+    def start_from(
+        self,
+        alpha: Tensor,  # shape: (n, c)
+    ) -> None:
+        """Take the weights of a similar problem, such as those of another kernel, instead of f = 0.
+
+        Each output is scaled so that its residual is least, and so no larger than that of f = 0. This computes f(X), n^2
+        kernel values less those that are kept.
+
+        Args:
+            alpha: weights in the order of x.
+
+        Raises:
+            InputError: alpha is no finite float matrix of shape (n, c).
+        """
+        if check_finite_matrix("alpha", alpha).shape != (self.n, self.alpha.shape[1]):
+            raise InputError(
+                f"alpha must have a weight for each target, shape {(self.n, self.alpha.shape[1])}; got "
+                f"{tuple(alpha.shape)}"
+            )
+        places = self._position.argsort()[self.ranks.local_rows(self.n)]
+        own = alpha.to(self.alpha)[places]
+        values = self.fitted.matrix.matmul(own).double()
+        ridge = self.plan.ridge if self._ridges is None else self._ridges
+        scale = least_residual_scale(values + ridge * own, self.targets, self.ranks)
+        self.alpha.copy_(own * scale)
+        self.fitted.become(values * scale, self.alpha)
+        self._in_epoch = False
 
     def batches(self, epoch: int | None = None) -> Iterator[Tensor]:
         """The batches of an epoch (None: the current one): row numbers of x, shape (m,), fewer in the last batch.

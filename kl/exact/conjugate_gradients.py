@@ -7,6 +7,9 @@ import math
 import time
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from kl.exact.checkpoint import Checkpoint
 from kl.exact.cost import pcg_plan
 from kl.exact.equations import Progress, Reporter, Solved, System
@@ -27,6 +30,7 @@ def solve_pcg(
     report: Reporter,
     checkpoint: Checkpoint | None = None,
     leave_one_out: bool = False,
+    initial: Tensor | None = None,  # shape: (n, c)
 ) -> Solved:
     """Solve by conjugate gradients: one recursion per output, and all outputs share the products with K.
 
@@ -43,6 +47,7 @@ def solve_pcg(
         checkpoint: where the state is saved, loaded again and, in the end, deleted.
         leave_one_out: also estimate the diagonal of the inverse, by probes as further outputs; a factor of low rank
             has it without.
+        initial: weights of similar equations to start from, scaled so that the residual is least; None is f = 0.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to other equations.
@@ -70,7 +75,10 @@ def solve_pcg(
     matrix.keep(panels)
     gradients = ConjugateGradients(probed, matrix, preconditioner)
     wanted = probes.tolerance(tolerance) if probes else tolerance
-    search = _iterate(gradients, saved, wanted, report, checkpoint)
+    if initial is not None and probes:
+        initial = torch.cat([initial, initial.new_zeros(n, c - initial.shape[1])], dim=1)
+    search = gradients.search(initial) if saved is None else gradients.resume(saved)
+    search = _iterate(gradients, search, wanted, report, checkpoint)
     if checkpoint:
         checkpoint.delete()
     alpha, iterations = search.best.alpha, search.state.iterations
@@ -93,16 +101,13 @@ def solve_pcg(
 
 def _iterate(
     gradients: ConjugateGradients,
-    saved: Search | None,
+    search: Search,
     tolerance: float,
     report: Reporter,
     checkpoint: Checkpoint | None,
 ) -> Search:
-    """Iterate, from a saved search or from f = 0, until the true residual is below the tolerance or falls no more."""
-    if saved is None:
-        search = gradients.zero()
-    else:
-        search = gradients.resume(saved)
+    """Iterate until the true residual is below the tolerance or falls no more."""
+    if search.state.iterations:
         done = counted(search.state.iterations, "iteration")
         log.info("pcg: going on after %s, from %s", done, checkpoint and checkpoint.path)
     relative, start = gradients.system.relative, time.perf_counter()

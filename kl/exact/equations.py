@@ -83,6 +83,25 @@ def dot_columns(
     return torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0)
 
 
+def least_residual_scale(
+    product: Tensor,  # shape: (n_r, c)
+    y: Tensor,  # shape: (n_r, c)
+    ranks: Ranks | None = None,
+) -> Tensor:
+    """The t_k that make |y_k - t_k product_k| least for each output k, shape (c,); 0 where the product is 0.
+
+    Weights that solve similar equations are a start for a solver; t makes of them one that is never worse than 0.
+
+    Args:
+        product: (K + diag(ridge)) alpha, of the rows of this rank, float64.
+        y: targets of the same rows.
+        ranks: the ranks that share the rows; None is one rank.
+    """
+    both = torch.stack([dot_columns(product, y.to(product)), dot_columns(product, product)])
+    inner, square = (ranks or Ranks()).all_reduce_sum(both)
+    return torch.where(square > 0, inner / square, 0.0)
+
+
 @dataclass(frozen=True)
 class Diagonals:
     """The diagonals of G^{-1} and of I - H, with G = K + diag(ridge) and H = K G^{-1}, which takes Y to f(X)."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl.exact.equations import System, dot_columns
+from kl.exact.equations import System, dot_columns, least_residual_scale
 from kl.products.low_rank import LowRankPreconditioner
 from kl.products.triangle import LowerTriangle
 from kl.system.wording import counted
@@ -130,10 +130,18 @@ class ConjugateGradients:
         alpha = torch.addcmul(state.alpha, length, p)
         return State(alpha, residual, direction, energy, state.iterations + 1, state.rank)
 
-    def zero(self) -> Search:
-        """The search that starts from f = 0."""
-        alpha, y = torch.zeros_like(self.system.y), self.system.y
-        return Search(self.start(alpha, y), Best(alpha, y, 1.0, 0), 1.0)
+    def search(
+        self,
+        alpha: Tensor | None = None,  # shape: (n, c)
+    ) -> Search:
+        """The search that starts from f = 0, or from weights of similar equations, times the scale that suits these."""
+        zero, y = torch.zeros_like(self.system.y), self.system.y
+        best = Best(zero, y, 1.0, 0)
+        if alpha is None:
+            return Search(self.start(zero, y), best, 1.0)
+        product = self.matrix.matmul(alpha).addcmul_(self.system.ridge[:, None], alpha)
+        scale = least_residual_scale(product, y)
+        return Search(self.start(alpha * scale, y - product * scale), best, 1.0)
 
     def advance(self, search: Search, tolerance: float = 0.0) -> Search:
         """One iteration, and a check of the true residual if one is due.

@@ -76,6 +76,15 @@ class MergedRows:
         """Whether a row's weight is above 0, shape (n,)."""
         return self.weights > 0
 
+    def sums(
+        self,
+        alpha: Tensor,  # shape: (n, c)
+    ) -> Tensor:
+        """The sum of the weights alpha of each equation's rows, shape (u, c), float64: the same function."""
+        out = torch.zeros(len(self), alpha.shape[1], dtype=torch.float64, device=self.group.device)
+        used = self.used
+        return out.index_add_(0, self.group[used], alpha[used].to(out))
+
     def targets(
         self,
         y: Tensor,  # shape: (n, c)

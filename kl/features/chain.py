@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from kl.rows.rows import Rows
 from kl.solve import Problem, Say, Solution, solve
 
 SAMPLE = 10_000  # rows whose gradients are averaged
+WARM_EPOCHS = 0.5  # share of EigenPro's epochs in a round that starts from the weights of the round before
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Chain:
             if metric is None:
                 return None
         number = 0 if self.last is None else self.last.number + 1
-        self.last = Fit(number, metric, self.solve(self.problem, metric, self._leave_one_out))
+        self.last = Fit(number, metric, self.solve(self.problem, metric, self._leave_one_out, WARM_EPOCHS))
         return self.last
 
     def state_dict(self) -> dict[str, Any]:
@@ -180,19 +182,42 @@ class Chain:
             found = fit.metric.pull_back(found)
         return None if found.is_zero else Metric.of(found, options.power, options.scale)
 
-    def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool) -> Solution:
-        """The solution of a problem under a metric; its centres are the rows, not placed."""
+    def solve(
+        self, problem: Problem, metric: Metric | None, leave_one_out: bool, warm_epochs: float = 1.0
+    ) -> Solution:
+        """The solution of a problem under a metric; its centres are the rows, not placed.
+
+        Iterations start from the weights of the last fit, which is of the same rows or of some of them.
+
+        Args:
+            problem: rows, targets and weights.
+            metric: M; None is the identity.
+            leave_one_out: whether f without each row is wanted, where the solver gives it.
+            warm_epochs: the share of EigenPro's epochs to take, if there is a last fit.
+        """
         root = root_of(metric, problem.x)
         rows = under_root(problem.x - self.kernel.origin_of(problem.x), root)
+        initial, solving = self._known_weights(problem), dict(self.solving)
+        if initial is not None:
+            solving["epochs"] = math.ceil(warm_epochs * solving["epochs"])
         found = solve(
             replace(problem, x=rows),
             self._resolved(rows),
             seed=self._seed,
             leave_one_out=leave_one_out,
             say=self._say,
-            **self.solving,
+            initial=initial,
+            **solving,
         )
         return replace(found, centers=problem.x, root=root)
+
+    def _known_weights(self, problem: Problem) -> Tensor | None:
+        """The weights of the last fit at the rows of a problem, 0 at those it was not fitted on; None before it."""
+        if self.last is None:
+            return None
+        alpha = problem.y.new_zeros(problem.y.shape)
+        alpha[torch.isin(problem.first, self.problem.first)] = self.last.solution.alpha
+        return alpha
 
     def _resolved(self, rows: Tensor) -> Kernel:
         kernel = self.kernel.resolve(rows, seed=self._seed)

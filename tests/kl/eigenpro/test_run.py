@@ -384,11 +384,53 @@ def test_a_clock_sees_the_parts_and_changes_nothing():
     assert torch.equal(run.alpha, other.alpha)
 
 
+@pytest.mark.parametrize("weights", [None, torch.linspace(0.5, 2, N, dtype=torch.float64)])
+def test_it_starts_from_weights_of_a_similar_kernel(weights):
+    """The scale of each output makes its residual least; f(X) and the norm are those of the scaled weights."""
+    x, y = draw()
+    first, second = (oracle.matrix(oracle.laplacian, x.numpy(), x.numpy(), bandwidth=each) for each in (1.2, 1.5))
+    ridge = 0.1 / (np.ones(N) if weights is None else weights.numpy())
+    known = np.linalg.solve(first + np.diag(ridge), y.numpy())
+    product = second @ known + ridge[:, None] * known
+    scale = (product * y.numpy()).sum(axis=0) / np.square(product).sum(axis=0)
+    run = EigenProRun(Laplacian(1.5), x, y, ridge=0.1, weights=weights, **OPTIONS)
+    train(run, 1)
+    run.step(next(run.batches()))  # what was left inside an epoch is gone
+    run.start_from(torch.from_numpy(known))
+    np.testing.assert_allclose(run.in_data_order(run.alpha), known * scale, atol=1e-12)
+    np.testing.assert_allclose(run.fitted_values(), second @ (known * scale), atol=1e-12)
+    assert run.rkhs_norm == pytest.approx(oracle.naive_rkhs_norm(second, known * scale), rel=1e-10)
+    wanted = np.linalg.solve(second + np.diag(ridge), y.numpy())
+
+    def gap(start):
+        epochs = EigenProRun(Laplacian(1.5), x, y, ridge=0.1, weights=weights, **OPTIONS)
+        if start is not None:
+            epochs.start_from(start)
+        train(epochs, 3)
+        return float(np.linalg.norm(second @ (epochs.in_data_order(epochs.alpha).numpy() - wanted)))
+
+    assert gap(torch.from_numpy(known)) < 0.5 * gap(None)
+    run.start_from(torch.zeros(N, C))
+    assert not run.alpha.any()
+    assert run.rkhs_norm == 0
+
+
+def test_weights_to_start_from_are_checked():
+    run = EigenProRun(Laplacian(1.0), *draw())
+    for alpha in (torch.ones(N - 1, C), torch.ones(N, C + 1)):
+        with pytest.raises(InputError, match=r"alpha must have a weight for each target, shape \(40, 2\); got"):
+            run.start_from(alpha)
+    with pytest.raises(InputError, match="alpha must be finite"):
+        run.start_from(torch.full((N, C), math.nan))
+
+
 def on_shares(epochs=4):
     x, y = draw(100)
     size = dist.get_world_size() if dist.is_initialized() else 1
     ranks = Ranks(dist.get_rank() if size > 1 else 0, size)
-    run = train(EigenProRun(Laplacian(1.5), x, y, ranks=ranks, memory="1GB", **OPTIONS), epochs)
+    run = EigenProRun(Laplacian(1.5), x, y, ranks=ranks, memory="1GB", **OPTIONS)
+    run.start_from(y.flip(0))
+    train(run, epochs)
     rows = torch.tensor([3, 77, 50])
     run.step(rows, y[rows] + 1)
     state = run.state_dict()

@@ -10,7 +10,7 @@ from user_kernels import Cauchy
 import kl
 from kl.features.chain import Chain, MetricOptions, evaluate_solution
 from kl.features.learning import Choice, FeatureLearning, held_out_parts
-from kl.solve import Problem
+from kl.solve import Problem, solve
 
 pytestmark = pytest.mark.numeric
 
@@ -162,6 +162,24 @@ def test_rounds_by_eigenpro():
     assert len(best.solution.centers) == 200
     assert learning.scores[1] < learning.scores[0]
     assert best.solution.left_out is None
+
+
+@pytest.mark.parametrize("solver", ["eigenpro", "pcg"])
+def test_a_round_starts_from_the_weights_of_the_round_before(solver, monkeypatch):
+    """Of the same rows, or of those of all rows that it was fitted on."""
+    x, y = two_directions(100, 5)
+    learning, asked = learn(x, y, solver=solver, epochs=5, choice=Choice(2, "holdout")), []
+    monkeypatch.setattr("kl.features.chain.solve", lambda *args, **more: asked.append(more) or solve(*args, **more))
+    rounds = [learning.step() for _ in range(3)]
+    assert asked[0]["initial"] is None
+    for more, before in zip(asked[1:], rounds, strict=False):
+        assert torch.equal(more["initial"], before.solution.alpha)
+    learning.run()
+    fitted = torch.isin(learning.whole.first, learning.problem.first)
+    assert int(fitted.sum()) == 80
+    assert torch.equal(asked[3]["initial"][fitted], rounds[2].solution.alpha)
+    assert not asked[3]["initial"][~fitted].any()
+    assert [more["epochs"] for more in asked] == [5, 3, 3, 5]
 
 
 def test_rows_that_choose_may_be_given():
