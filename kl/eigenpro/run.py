@@ -161,8 +161,8 @@ class EigenProRun(EigenProIteration):
     ) -> None:
         """Take the weights of a similar problem, such as those of another kernel, instead of f = 0.
 
-        Each output is scaled so that its residual is least, and so no larger than that of f = 0. This computes f(X), n^2
-        kernel values less those that are kept.
+        Each output is scaled so that its residual is least, and so no larger than that of f = 0. The call computes
+        f(X): n^2 kernel values less those that are kept.
 
         Args:
             alpha: weights in the order of x.

@@ -221,7 +221,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of conjugate gradients, or one refinement by a factor of K's range."""
-        search = self._search() if self.is_started else self._gradients.zero()
+        search = self._search() if self.is_started else self._gradients.search()
         search = (
             self._gradients.refine(search, self._correction) if self._by_factor else self._gradients.advance(search)
         )

