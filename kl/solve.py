@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kl.checks import check_one_of
+from kl.distributed.ranks import Ranks
 from kl.eigenpro.run import EigenProRun
 from kl.exact.cost import choose_solver
 from kl.exact.interpolate import Interpolant, interpolate
@@ -75,6 +77,11 @@ class Solution:
     root: Tensor | None = None
     """M^(1/2) of a learnt metric (`kl.rows.root`), by which centres and rows are placed; None where there is none."""
 
+    def to(self, device: torch.device | str) -> Solution:
+        """The same solution with its tensors on the device."""
+        moved: dict[str, Any] = {name: each.to(device) for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return replace(self, **moved)
+
 
 def solve(
     problem: Problem,
@@ -87,6 +94,7 @@ def solve(
     leave_one_out: bool,
     say: Say | None = None,
     initial: Tensor | None = None,  # shape: (u, c)
+    ranks: Ranks | None = None,
 ) -> Solution:
     """Minimise sum_i w_i |f(x_i) - y_i|^2 + ridge |f|_H^2, to the end or, by EigenPro, for some epochs.
 
@@ -101,15 +109,17 @@ def solve(
         leave_one_out: whether f without each row is wanted, where the solver gives it.
         say: is told of the progress; None is silent.
         initial: weights of a similar problem, from which iterations start; each output is scaled to suit this one.
+        ranks: the processes that get the solution, each of which is given the same arguments, with the same bytes of
+            memory. They share EigenPro's epochs; rank 0 does any other solve. None is one process.
 
     Raises:
         InputError: an argument is out of its range.
         MemoryBudgetError: the solver does not fit the memory.
         DivergenceError: EigenPro diverges.
     """
-    solver = chosen_solver(problem, solver, memory, leave_one_out)
+    solver, ranks = chosen_solver(problem, solver, memory, leave_one_out), ranks or Ranks()
     if solver == "eigenpro":
-        return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say, initial)
+        return _by_eigenpro(problem, kernel, ridge, epochs, memory, seed, say, initial, ranks)
     last = time.monotonic()
 
     def progress(report: object) -> None:
@@ -118,19 +128,25 @@ def solve(
             say(str(report))
             last = time.monotonic()
 
-    found = interpolate(
-        kernel,
-        problem.x,
-        problem.y,
-        ridge=ridge,
-        memory=memory,
-        solver=solver,
-        weights=problem.weights,
-        leave_one_out=leave_one_out,
-        progress=progress,
-        initial=initial,
-    )
-    return _of_interpolant(found)
+    def work() -> Solution:
+        found = interpolate(
+            kernel,
+            problem.x,
+            problem.y,
+            ridge=ridge,
+            memory=memory,
+            solver=solver,
+            weights=problem.weights,
+            leave_one_out=leave_one_out,
+            progress=progress,
+            initial=initial,
+        )
+        return _of_interpolant(found)
+
+    if ranks.size == 1:
+        return work()
+    found = ranks.broadcast_result(lambda: replace(work(), centers=problem.x[:0]).to("cpu"))  # all have the centres
+    return replace(found.to(problem.x.device), centers=problem.x)
 
 
 def chosen_solver(problem: Problem, solver: str, memory: int | str, leave_one_out: bool) -> str:
@@ -170,8 +186,19 @@ def _by_eigenpro(
     seed: int,
     say: Say | None,
     initial: Tensor | None,
+    ranks: Ranks,
 ) -> Solution:
-    run = EigenProRun(kernel, problem.x, problem.y, ridge=ridge, weights=problem.weights, memory=memory, seed=seed)
+    run = EigenProRun(
+        kernel,
+        problem.x,
+        problem.y,
+        ridge=ridge,
+        weights=problem.weights,
+        memory=memory,
+        seed=seed,
+        device=problem.x.device,
+        ranks=ranks,
+    )
     if initial is not None:
         run.start_from(initial)
     start = time.monotonic()

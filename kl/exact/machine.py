@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kl.distributed.ranks import Ranks
 from kl.errors import CheckpointError, MemoryBudgetError
 from kl.exact.cost import pcg_memory, pcg_plan
 from kl.exact.equations import System, warn_inconsistent
@@ -22,7 +21,6 @@ from kl.machines.set_weights import SetWeights
 from kl.products.low_rank import LowRankPreconditioner
 from kl.products.triangle import LowerTriangle
 from kl.rows.equal_rows import equal_rows, mean_targets
-from kl.rows.rows import Rows
 from kl.system.memory import TrainingMemory, format_memory
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
         (0.0, 2.97)
     """
 
-    method, shares_ranks = "conjugate gradients", True
+    method, shares_ranks, all_rows_everywhere = "conjugate gradients", True, True
 
     means: Tensor
     residual: Tensor
@@ -111,18 +109,6 @@ class ConjugateGradientMachine(InterpolatingMachine):
         self._low_rank: LowRankSolver
 
     # Set-up
-
-    @property
-    def owners(self) -> Ranks:
-        """One rank, because every rank holds all centres and weights and shares only K and the preconditioner."""
-        return Ranks()
-
-    def _own_share(self) -> tuple[Rows, Tensor]:
-        rows, alpha = super()._own_share()
-        if self.ranks.size == 1:
-            return rows, alpha
-        local = self.ranks.positions(len(rows), alpha.device)
-        return rows[local], alpha[local]
 
     def _allocate(self, n: int, d: int, c: int) -> None:
         super()._allocate(n, d, c)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_count_or_none, check_one_of, check_seed
+from kl.distributed.ranks import Ranks
 from kl.errors import InputError
 from kl.features.structure import Structure
 from kl.kernels.kernel import Kernel
@@ -66,6 +67,7 @@ def agop(
     reduction: str = "mean",
     seed: int = 0,
     memory: int | str = "256MB",
+    ranks: Ranks | None = None,
 ) -> Agop:
     """G = (1 / sum_i w_i) sum_i w_i sum_o grad f_o(x_i) grad f_o(x_i)^T for f(x) = sum_j alpha_j K(x, z_j).
 
@@ -96,6 +98,8 @@ def agop(
         reduction: "mean", or "sum", which does not divide by the sum of the weights.
         seed: seed of the draws.
         memory: bytes of the temporaries, beyond G, a few tiles of K and one byte for each sign.
+        ranks: the processes that share the rows of the average, each of which is given the same arguments and gets all
+            of G; None is one process.
 
     Returns:
         G, positive semi-definite up to rounding unless it is both centred and sketched.
@@ -123,12 +127,13 @@ def agop(
     w = _check_weights(weights, x)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     chosen = _draw(w, check_count_or_none("sample", sample, "all rows"), generator)
+    total, count, ranks = w[chosen].sum(), len(chosen), ranks or Ranks()
+    signs = None if sketch is None else _signs(count, sketch, c, generator)[ranks.local_rows(count)].to(x.data.device)
+    chosen = chosen[ranks.local_rows(count)]
     x, w = x[chosen], w[chosen]
-    same = None if same is None else same[chosen]
-    origin, total = mean_row(z), w.sum()
+    same, origin = None if same is None else same[chosen], mean_row(z)
 
     blocks = Blocks.of(parse_memory(memory, x.data.device), d, sketch or c, x.dtype.itemsize)
-    signs = None if sketch is None else _signs(len(x), sketch, c, generator).to(x.data.device)
     parts, mean = structure.zeros(x.data), x.data.new_zeros(c, d, dtype=torch.float64)
     for rows in spans(len(x), blocks.rows):
         at, at_same = x[rows], None if same is None else same[rows]
@@ -141,14 +146,15 @@ def agop(
             _add(structure, parts, found, w[rows])
             if centered:
                 mean[outputs] += torch.tensordot(w[rows], found, 1)
+    parts = tuple(ranks.all_reduce_sum(part) for part in parts)
     if centered:
         if signs is not None:
             mean = gradient_sum(kernel, x, z, alpha, w, same, origin)
-        _subtract(structure, parts, mean / total, total, x.dtype)
+        _subtract(structure, parts, ranks.all_reduce_sum(mean) / total, total, x.dtype)
     if reduction == "mean":
         for part in parts:
             part.div_(total)
-    return Agop(structure, parts, len(x))
+    return Agop(structure, parts, count)
 
 
 @dataclass(frozen=True)

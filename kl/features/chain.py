@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count_or_none, check_one_of, check_positive
+from kl.distributed.ranks import Ranks
 from kl.errors import CheckpointError, InputError
 from kl.features.agop import agop
 from kl.features.metric import Metric
@@ -99,6 +100,7 @@ class Chain:
         seed: of all that is drawn.
         leave_one_out: whether each fit has leave-one-out outputs.
         say: is told of the progress of a solve; None is silent.
+        ranks: the processes that share the work, each of which is given the same arguments; None is one process.
 
     Attributes:
         last: the last fit; None before the first.
@@ -119,6 +121,7 @@ class Chain:
         seed: int,
         leave_one_out: bool,
         say: Say | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         if not kernel.has_gradients:
             kernel.gradients(Rows.of(problem.x[:1]), Rows.of(problem.x[:1]))  # raises, and says what is missing
@@ -128,7 +131,7 @@ class Chain:
             )
         self.structure = Structure.of(options.metric, problem.x.shape[1])
         self.problem, self.kernel, self.options, self.solving = problem, kernel, options, solving
-        self._seed, self._leave_one_out, self._say = seed, leave_one_out, say
+        self._seed, self._leave_one_out, self._say, self.ranks = seed, leave_one_out, say, ranks or Ranks()
         self.last: Fit | None = None
 
     def step(self) -> Fit | None:
@@ -191,10 +194,14 @@ class Chain:
             centered=options.centered,
             sketch=options.signs(len(rows), solution.alpha.shape[1]),
             seed=self._seed + fit.number,
+            ranks=self.ranks,
         )
         if fit.metric is not None:
             found = fit.metric.pull_back(found)
-        return None if found.is_zero else Metric.of(found, options.power, options.scale)
+        if found.is_zero:
+            return None
+        # Ranks on other machines may find eigenvectors that differ in the last bits.
+        return self.ranks.broadcast_result(lambda: Metric.of(found, options.power, options.scale))
 
     def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool, warm_epochs: float = 1.0) -> Solution:
         """The solution of a problem under a metric; its centres are the rows, not placed.
@@ -219,6 +226,7 @@ class Chain:
             leave_one_out=leave_one_out,
             say=self._say,
             initial=initial,
+            ranks=self.ranks,
             **solving,
         )
         return replace(found, centers=problem.x, root=root)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_one_of
+from kl.distributed.ranks import Ranks
 from kl.errors import CheckpointError, InputError
 from kl.features.chain import Chain, Fit, MetricOptions, evaluate_solution
 from kl.features.metric import Metric
@@ -86,6 +87,8 @@ class FeatureLearning:
         choice: how many rounds there are, and what chooses the best.
         held_out: rows and targets (x, y) that choose the round instead.
         say: is told of the progress; None is silent.
+        ranks: the processes that share the gradients and EigenPro's epochs, while rank 0 does the rest; each is given
+            the same arguments, with the same bytes of memory. None is one process.
 
     Attributes:
         scores: the score of each round: a mean squared error over rows and outputs.
@@ -114,8 +117,9 @@ class FeatureLearning:
         choice: Choice | None = None,
         held_out: tuple[Tensor, Tensor] | None = None,
         say: Say | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.whole, self._say = problem, say or (lambda text: None)
+        self.whole, self._say, self._ranks = problem, say or (lambda text: None), ranks or Ranks()
         self.choice = choice or Choice()
         leaves_out = chosen_solver(problem, solver, memory, leave_one_out=True) != "eigenpro"
         self.by = "given" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
@@ -125,7 +129,9 @@ class FeatureLearning:
 
         def chain(rows: Problem) -> Chain:
             options = metric or MetricOptions()
-            return Chain(rows, kernel, options, solving, seed=seed, leave_one_out=self.by == "loo", say=say)
+            return Chain(
+                rows, kernel, options, solving, seed=seed, leave_one_out=self.by == "loo", say=say, ranks=ranks
+            )
 
         parts = held_out_parts(problem, self.by, seed) if self.by in ("kfold", "holdout") else []
         self._parts = [(chain(rest), held) for rest, held in parts]
@@ -135,6 +141,11 @@ class FeatureLearning:
         self.scores: list[float] = []
         self.best = Best(0, None, None)
         self._constant = False
+
+    @property
+    def options(self) -> MetricOptions:
+        """How a metric is made of gradients."""
+        return self._main.options
 
     @property
     def problem(self) -> Problem:
@@ -157,7 +168,7 @@ class FeatureLearning:
             return None
         fit, number = self._main.last, len(self.scores)
         assert fit is not None  # it has just been made
-        self.scores.append(self._score())
+        self.scores.append(self._ranks.broadcast_result(self._score))
         if number == 0 or self.scores[-1] < self.scores[self.best.number]:
             self.best = Best(number, fit.metric, fit.solution if self.by == "loo" else None)
         norm = fit.solution.rkhs_norm

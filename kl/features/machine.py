@@ -84,8 +84,10 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     """
 
     method, learns_kernel = "recursive feature machine", True
+    shares_ranks, all_rows_everywhere = True, True
 
     _same_when_resumed = ("targets", "order")
+    _shared_rows = ()
     _extra_types: ClassVar[dict[str, Any]] = {
         **InterpolatingMachine._extra_types,
         "rows": str,
@@ -175,7 +177,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         if self.is_fitted and (digest != self._digest or not torch.equal(y, self.targets.to(y))):
             self._start_anew()
         (n, d), c = x.shape, y.shape[1]
-        budget = self._budget(device)
+        budget = int(self.ranks.all_reduce_min(self._budget(device)))
         self._require_room(n, d, c, x.element_size(), budget, torch.device(device).type == "cuda")
         if not self.is_fitted:
             self.scores, self.round, self.root = [], -1, None
@@ -199,6 +201,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             choice=self._choice,
             held_out=self._held_out,
             say=lambda text: log.info("%s", text),
+            ranks=self.ranks,
         )
         self._plan(x, budget)
 

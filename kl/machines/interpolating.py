@@ -22,7 +22,7 @@ class InterpolatingMachine(TrainedExpansion):
     A subclass defines `_require_room`, `_plan` and `fitted_values`, besides what `TrainedExpansion` requires.
 
     Several ranks share the centres: of each tensor with one row per centre, a rank holds its own rows (see
-    `kl.distributed.ranks`), unless a subclass keeps all rows on every rank.
+    `kl.distributed.ranks`), unless `all_rows_everywhere`.
 
     Attributes:
         alpha: weights, shape (n_r, c), float64, in the order of `centers`.
@@ -30,12 +30,15 @@ class InterpolatingMachine(TrainedExpansion):
             from 0 and the kernel is shift-invariant, `origin` has been subtracted.
     """
 
+    all_rows_everywhere = False
+    """Whether every rank holds all centres and weights, and shares only the work on them."""
+
     order: Tensor
     targets: Tensor
     position: Tensor
     _kept_in_checkpoints: tuple[str, ...] = ("centers", "origin", "order", "targets")
     _same_when_resumed: tuple[str, ...] = ("centers", "targets", "order")
-    _shared_rows: tuple[str, ...] = ("alpha", "centers", "targets")
+    _shared_rows: tuple[str, ...] = ("alpha", "centers", "targets")  # () in subclasses with all rows everywhere
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "targets": 2, "order": 1}
 
     @property
@@ -45,8 +48,15 @@ class InterpolatingMachine(TrainedExpansion):
 
     @property
     def owners(self) -> Ranks:
-        """The ranks, each of which holds its own centres."""
-        return self.ranks
+        """The ranks, each of which holds its own centres; one rank where every rank holds them all."""
+        return Ranks() if self.all_rows_everywhere else self.ranks
+
+    def _own_share(self) -> tuple[Rows, Tensor]:
+        rows, alpha = super()._own_share()
+        if self.ranks.size == 1 or not self.all_rows_everywhere:
+            return rows, alpha
+        local = self.ranks.positions(len(rows), alpha.device)
+        return rows[local], alpha[local]
 
     def prepare(
         self,

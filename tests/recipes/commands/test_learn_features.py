@@ -168,7 +168,7 @@ def test_kl_plan(kl, options):
     assert "training data, centres and metric" in result.out
     found = json.loads(kl("plan", *FAST, *options, "--json").out)
     assert found["chains"] == 1
-    assert (found["seconds_total"] is None) == ("eigenpro" in options)
+    assert found["seconds_total"] > 2 * found["seconds_per_epoch"] > 0
     assert not Path("lightning_logs").exists()
 
 
@@ -198,10 +198,6 @@ class Cauchy(kl.RadialKernel):
         (("--learn-features", 2, "--round-epochs", 0), ("round_epochs must be",)),
         (("--learn-features", 2, "--precision", "medium"), ("precision must be", "unrounded")),
         (("--learn-features", 2, "--kernel", "mine:Cauchy", "--bandwidth", 2), ("Cauchy", "_slope")),
-        (
-            ("--learn-features", 2, "--devices", 2, "--accelerator", "cpu"),
-            ("devices must be 1", "got 2: use --devices 1"),
-        ),
         (("--learn-features", 2, "--batch-size", 20), ("batch_size is for",)),
         (("--learn-features", 2, "--memory", "1KB"), ("raise --memory",)),
         (("--learn-features", 2, "--round-solver", "eigenpro", "--by", "loo"), ("by must be", "holdout")),
