@@ -12,9 +12,11 @@ from torch import Tensor
 
 from kl.checks import check_one_of
 from kl.distributed.ranks import Ranks
+from kl.eigenpro.memory import training_memory
+from kl.eigenpro.options import default_subsample
 from kl.eigenpro.run import EigenProRun
-from kl.exact.cost import choose_solver
-from kl.exact.interpolate import Interpolant, interpolate
+from kl.exact.cost import choose_solver, direct_memory, pcg_memory, pcg_plan
+from kl.exact.interpolate import Interpolant, check_budget, interpolate
 from kl.exact.merged import MergedRows
 from kl.kernels.kernel import Kernel
 from kl.system.memory import parse_memory
@@ -161,6 +163,28 @@ def chosen_solver(problem: Problem, solver: str, memory: int | str, leave_one_ou
     (u, d), c, device = problem.x.shape, problem.y.shape[1], problem.x.device
     found = choose_solver("auto", u, d, c, parse_memory(memory, device), device, leave_one_out)
     return "eigenpro" if found == "pcg" and u > PCG_ROWS else found
+
+
+def solve_memory(solver: str, n: int, d: int, c: int, budget: int, ranks: int = 1) -> int:
+    """The bytes that `solve` takes of a budget, on each of the ranks.
+
+    Args:
+        solver: "direct", "pcg" or "eigenpro".
+        n: rows that differ.
+        d: features.
+        c: outputs.
+        budget: bytes.
+        ranks: processes that share EigenPro's epochs.
+
+    Raises:
+        MemoryBudgetError: the solver does not fit the budget.
+    """
+    if solver == "eigenpro":
+        return training_memory(n, d, c, default_subsample(n), budget, ranks=ranks).total
+    check_budget(solver, n, d, c, budget, leave_one_out=False)
+    if solver == "pcg":
+        return pcg_memory(n, d, c, *pcg_plan(n, d, c, budget))
+    return min(direct_memory(n, d, c), budget)
 
 
 def _of_interpolant(found: Interpolant) -> Solution:

@@ -143,6 +143,11 @@ class FeatureLearning:
         self._constant = False
 
     @property
+    def memory(self) -> int | str:
+        """The budget of a solve: bytes, or "auto"."""
+        return self._main.solving["memory"]
+
+    @property
     def options(self) -> MetricOptions:
         """How a metric is made of gradients."""
         return self._main.options

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative, check_one_of, plain
 from kl.errors import CheckpointError, InputError, MemoryBudgetError
-from kl.exact.cost import direct_memory
 from kl.features.chain import SAMPLE, Fit, MetricOptions, placed
 from kl.features.learning import Choice, FeatureLearning
 from kl.kernels import Kernel
@@ -24,7 +23,7 @@ from kl.machines.set_weights import SetWeights
 from kl.probabilities import fit_temperature
 from kl.rows.root import diagonal_of, require_root
 from kl.rows.rows import RowDataset
-from kl.solve import SOLVERS, Problem, chosen_solver
+from kl.solve import SOLVERS, Problem, chosen_solver, solve_memory
 from kl.system.memory import TrainingMemory, format_memory
 
 log = logging.getLogger(__name__)
@@ -195,7 +194,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             ridge=self._ridge,
             solver=hparams["round_solver"],
             epochs=hparams["round_epochs"],
-            memory=budget,
+            memory=budget - self._beside(n, d, c),
             seed=hparams["seed"],
             metric=self._metric,
             choice=self._choice,
@@ -219,11 +218,11 @@ class RecursiveFeatureMachine(InterpolatingMachine):
 
     def _plan(self, x: Tensor, budget: int) -> None:
         (n, d), c = x.shape, self.targets.shape[1]
-        learning = self.learning
-        solver = chosen_solver(learning.problem, self.hparams["round_solver"], budget, leave_one_out=False)
-        left = budget - self._beside(n, d, c)
-        solve = min(direct_memory(len(learning.problem.x), d, c), left) if solver == "direct" else left
-        items = {"training data, centres and metric": self._beside(n, d, c), f"a round by {solver}": solve}
+        problem, beside = self.learning.whole, self._beside(n, d, c)
+        left = budget - beside
+        solver = chosen_solver(problem, self.hparams["round_solver"], left, leave_one_out=False)
+        solve = solve_memory(solver, len(problem.x), d, c, left, self.ranks.size)
+        items = {"training data, centres and metric": beside, f"a round by {solver}": solve}
         self.memory = TrainingMemory(budget, items, False, 0)
         log.info("%s; %s", self._given_kernel, self.describe())
 

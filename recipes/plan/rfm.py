@@ -23,8 +23,8 @@ def plan_rfm(machine: RecursiveFeatureMachine, run: PreparedRun) -> RunForecast:
     from kl.features.chain import WARM_EPOCHS
     from kl.solve import chosen_solver
 
-    learning, memory = machine.learning, machine.memory.budget
-    solver = chosen_solver(learning.whole, machine.hparams["round_solver"], memory, leave_one_out=False)
+    learning = machine.learning
+    solver = chosen_solver(learning.whole, machine.hparams["round_solver"], learning.memory, leave_one_out=False)
     results: dict[str, Any] = {"seconds_planning": run.seconds_spent, "round_solver": solver, "chains": 0}
     chains = [chain.problem for chain in learning.chains]
     results["chains"] = len(chains)
@@ -46,7 +46,7 @@ def seconds_of_solve(machine: RecursiveFeatureMachine, rows: Problem, solver: st
     """
     from kl.exact.cost import estimate_seconds, pcg_seconds
 
-    options, memory, c = machine.hparams, machine.memory.budget, rows.y.shape[1]
+    options, memory, c = machine.hparams, machine.learning.memory, rows.y.shape[1]
     if solver != "eigenpro":
         return estimate_seconds(machine.kernel, rows.x, solver, memory, c)
     parts = pcg_seconds(machine.kernel, rows.x, memory, c, machine.ranks.size)
