@@ -182,8 +182,7 @@ class Chain:
 
     def solve(self, problem: Problem, metric: Metric | None, leave_one_out: bool) -> Solution:
         """The solution of a problem under a metric; its centres are the rows, not placed."""
-        root = root_of(metric, problem.x)
-        rows = under_root(problem.x - self.kernel.origin_of(problem.x), root)
+        rows = self._placed(problem.x, metric)
         found = solve(
             replace(problem, x=rows),
             self._resolved(rows),
@@ -192,7 +191,18 @@ class Chain:
             say=self._say,
             **self.solving,
         )
-        return replace(found, centers=problem.x, root=root)
+        return replace(found, centers=problem.x, root=root_of(metric, problem.x))
+
+    def kernel_on(
+        self,
+        x: Tensor,  # shape: (n, d)
+        metric: Metric | None,
+    ) -> Kernel:
+        """The kernel that a fit on these rows has under a metric, with its bandwidth."""
+        return self._resolved(self._placed(x, metric))
+
+    def _placed(self, x: Tensor, metric: Metric | None) -> Tensor:
+        return under_root(x - self.kernel.origin_of(x), root_of(metric, x))
 
     def _resolved(self, rows: Tensor) -> Kernel:
         kernel = self.kernel.resolve(rows, seed=self._seed)

@@ -166,15 +166,24 @@ class FeatureLearning:
         )
         return fit
 
-    def run(self) -> Fit:
-        """All rounds that are left; the best, with leave-one-out outputs where the solver gives them."""
+    def choose(self) -> Best:
+        """All rounds that are left, and the best of them, which is solved for on all rows by "loo" alone."""
         while not self.is_finished:
             self.step()
-        best = self.best
+        return self.best
+
+    def run(self) -> Fit:
+        """All rounds that are left; the best, with leave-one-out outputs where the solver gives them."""
+        best = self.choose()
         if best.solution is not None:
             return Fit(best.number, best.metric, best.solution)
         self._say(f"round {best.number} is the best: solving on all {len(self.whole.x)} rows")
         return Fit(best.number, best.metric, self._main.solve(self.whole, best.metric, leave_one_out=True))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of the best round, with the bandwidth that it has among all rows."""
+        return self._main.kernel_on(self.whole.x, self.best.metric)
 
     def state_dict(self) -> dict[str, Any]:
         """The rounds so far as plain values and tensors."""
