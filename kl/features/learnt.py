@@ -12,8 +12,9 @@ from torch import Tensor
 from kl.errors import CheckpointError
 from kl.features.learning import BY, FeatureLearning
 from kl.features.options import FeatureOptions
+from kl.kernels.configured import comes_from, kernel_from_config, own_classes
 from kl.kernels.kernel import Kernel
-from kl.machines.checkpoints import require_values
+from kl.machines.checkpoints import faults_in, require_values
 from kl.rows.root import require_root
 from kl.solve import Problem, Say
 
@@ -106,6 +107,38 @@ def learnt_from_checkpoint(
     if extra["chosen_by"] not in CHOOSERS:
         raise CheckpointError(f"its chosen_by must be one of {', '.join(CHOOSERS)}; got {extra['chosen_by']!r}")
     return LearntKernel(kernel, root, extra["round"], tuple(extra["scores"]), extra["chosen_by"])
+
+
+def require_features_like(theirs: Any, own: FeatureOptions | None) -> None:
+    """Check that a run with the options `own` learns a metric if the run of a checkpoint, with others, did.
+
+    Raises:
+        CheckpointError: one of them learns a metric and the other does not, or `theirs` are no options.
+    """
+    with faults_in("features"):
+        found = FeatureOptions.of(theirs)
+    if (found is None) != (own is None):
+        learns = ("learns none", "learns a metric")
+        raise CheckpointError(
+            f"the checkpoint's run {learns[found is not None]}, and this run {learns[own is not None]}: resume with "
+            "the same features"
+        )
+
+
+def resumed_kernel(config: Any, given: Kernel) -> Kernel:
+    """The kernel of a checkpoint, whose bandwidth is that of its round, for a run with the kernel `given`.
+
+    Raises:
+        CheckpointError: `given` does not become that kernel on any data.
+    """
+    with faults_in("kernel"):
+        theirs = kernel_from_config(config, own_classes(given))
+    if not comes_from(theirs, given):
+        raise CheckpointError(
+            f"the checkpoint was trained with kernel {theirs}; got {given}: resume with the same kernel and its "
+            "parameters"
+        )
+    return theirs
 
 
 def require_round(number: int, scores: Sequence[float], root: Tensor | None, d: int, least: int = 0) -> None:

@@ -13,11 +13,9 @@ from kl.errors import CheckpointError, InputError, MemoryBudgetError
 from kl.exact.cost import direct_memory
 from kl.features.chain import SAMPLE, Fit, placed
 from kl.features.learning import FeatureLearning
-from kl.features.learnt import require_round
+from kl.features.learnt import require_round, resumed_kernel
 from kl.features.options import FeatureOptions
 from kl.kernels import Kernel
-from kl.kernels.configured import comes_from, kernel_from_config, own_classes
-from kl.machines.checkpoints import faults_in
 from kl.machines.data_facts import DataFacts, TrainingData
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.set_weights import SetWeights
@@ -325,14 +323,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         """The kernel of a checkpoint: the bandwidth of its round may be another than that of round 0."""
         if not resuming:
             return super()._kernel_of(config, resuming)
-        with faults_in("kernel"):
-            theirs = kernel_from_config(config, own_classes(self._given_kernel))
-        if not comes_from(theirs, self._given_kernel):
-            raise CheckpointError(
-                f"the checkpoint was trained with kernel {theirs}; got {self._given_kernel}: resume with the same "
-                "kernel and its parameters"
-            )
-        return theirs
+        return resumed_kernel(config, self._given_kernel)
 
 
 def digest_of(x: Tensor) -> str:
