@@ -117,7 +117,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             raise InputError(
                 f'precision must be "high", because a metric is learnt on unrounded features; got {precision!r}'
             )
-        self._options = FeatureOptions(
+        self.features = FeatureOptions(
             rounds=rounds,
             metric=metric,
             bandwidth_factor=bandwidth_factor,
@@ -129,15 +129,14 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             round_solver=round_solver,
             round_epochs=round_epochs,
         )
-        options = self._options.to_dict()
-        del options["rows"]  # all rows are centres
+        options = {name: value for name, value in self.features.to_dict().items() if name != "rows"}  # of all rows
         super().__init__(kernel, memory, precision, seed, options)
         self.scores: list[float] = []
 
     @property
     def ridge(self) -> float:  # type: ignore[override]
         """What training adds to the diagonal of K(X, X)."""
-        return self._options.ridge
+        return self.features.ridge
 
     # Set-up
 
@@ -174,7 +173,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         self.to(device)
         self._centers_changed()
         problem = Problem.of(x.to(device), y.double().to(device))
-        self._learning = self._options.learning(
+        self._learning = self.features.learning(
             problem,
             self._given_kernel,
             memory=budget,
@@ -195,12 +194,12 @@ class RecursiveFeatureMachine(InterpolatingMachine):
 
     def _beside(self, n: int, d: int, c: int) -> int:
         """Bytes besides a solve: rows, placed rows, centres; weights; G, M and their roots."""
-        return 4 * n * 3 * d + 8 * n * 4 * c + (0 if self._options.metric == "diagonal" else 8 * 5 * d * d)
+        return 4 * n * 3 * d + 8 * n * 4 * c + (0 if self.features.metric == "diagonal" else 8 * 5 * d * d)
 
     def _plan(self, x: Tensor, budget: int) -> None:
         (n, d), c = x.shape, self.targets.shape[1]
         learning = self.learning
-        solver = chosen_solver(learning.problem, self._options.round_solver, budget, leave_one_out=False)
+        solver = chosen_solver(learning.problem, self.features.round_solver, budget, leave_one_out=False)
         left = budget - self._beside(n, d, c)
         solve = min(direct_memory(len(learning.problem.x), d, c), left) if solver == "direct" else left
         items = {"training data, centres and metric": self._beside(n, d, c), f"a round by {solver}": solve}
@@ -226,12 +225,13 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The parameters of the run, plain values."""
-        return {"batch_size": self.batch_rows, "round": self.round, **self._options.to_dict()}
+        options = {name: self.hparams[name] for name in self.features.to_dict() if name != "rows"}
+        return {"batch_size": self.batch_rows, "round": self.round, **options}
 
     def describe(self) -> str:
         """The parameters on one line."""
         by = "" if self._learning is None else f", chosen by {self._learning.by}"
-        said = f"at most {self._options.rounds} rounds of a {self._options.metric} metric{by}"
+        said = f"at most {self.features.rounds} rounds of a {self.features.metric} metric{by}"
         return said if self.round < 0 else f"round {self.round} of {said}"
 
     def configure_optimizers(self) -> SetWeights:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kl.eigenpro.parameters import warn_of_other_options
 from kl.errors import CheckpointError, InputError
+from kl.features.learning import FeatureLearning
 from kl.features.learnt import (
     LearntKernel,
     learn_kernel,
@@ -68,7 +69,7 @@ class LearnsKernel(TrainedExpansion):
     ) -> None:
         options = {**options, "features": None if features is None else features.to_dict()}
         super().__init__(kernel, memory, precision, seed, options)
-        self._features, self.learns_kernel = features, features is not None
+        self.features, self.learns_kernel = features, features is not None
 
     # Set-up
 
@@ -78,7 +79,7 @@ class LearnsKernel(TrainedExpansion):
         Raises:
             InputError: the machine has no `features`.
         """
-        if self._features is None:
+        if self.features is None:
             raise InputError("features must be given, because they say what metric a checkpoint holds; got None")
         self._known = learnt
 
@@ -89,7 +90,7 @@ class LearnsKernel(TrainedExpansion):
 
     def _find_kernel(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> Tensor | None:
         """Resolve the kernel or learn it; in a resumed run take it, and return the centres of all ranks."""
-        if self._features is None:
+        if self.features is None:
             self._resolve_kernel(x)
             return None
         learnt, centers = self._known, None
@@ -110,19 +111,33 @@ class LearnsKernel(TrainedExpansion):
 
     def _learn(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> LearntKernel:
         """The kernel of the best of the rounds on a sample of the rows."""
-        assert self._features is not None  # the caller has checked it
         self._require_room(p, x, device)  # training raises the same error, but after the rounds
-        learning = learning_on_sample(
-            *(self._features, x, y, self._given_kernel),
+        learning = self.learning(x, y, device)
+        found = learn_kernel(learning)
+        log.info("round %d is the best on %d rows, and gives the metric", found.round, len(learning.whole.group))
+        return found
+
+    def learning(
+        self,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        device: torch.device | str = "cpu",
+    ) -> FeatureLearning:
+        """The rounds on a sample of the rows, of which none has been made.
+
+        Raises:
+            InputError: the machine has no `features`, its kernel no gradient, or an option does not fit the data.
+        """
+        if self.features is None:
+            raise InputError("features must be given to learn a metric; got None")
+        return learning_on_sample(
+            *(self.features, x, y, self._given_kernel),
             memory=self._budget(device),
             seed=self.hparams["seed"],
             device=device,
             held_out=self._held_out,
             say=lambda text: log.info("%s", text),
         )
-        found = learn_kernel(learning)
-        log.info("round %d is the best on %d rows, and gives the metric", found.round, len(learning.whole.group))
-        return found
 
     def _require_room(self, p: int, x: Tensor, device: torch.device | str) -> None:
         """Raise a `MemoryBudgetError` if the budget cannot hold training with p centres."""
@@ -150,7 +165,7 @@ class LearnsKernel(TrainedExpansion):
             type(self)._require_kind(extra)
             require_values("kernel_machine", extra, self._extra_types)
             require_tensors(state, self._dimensions)
-            require_features_like(extra["features"], self._features)
+            require_features_like(extra["features"], self.features)
             kernel = resumed_kernel(extra["kernel"], self._given_kernel)
             return learnt_from_checkpoint(extra, state, kernel, d), state["centers"]
 
@@ -162,24 +177,24 @@ class LearnsKernel(TrainedExpansion):
 
     def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
         extra, root = machine_part(checkpoint), checkpoint["state_dict"].get("root")
-        own, asked = self.root, {} if self._features is None else self._features.to_dict()
-        require_features_like(extra["features"], self._features)
+        own, asked = self.root, {} if self.features is None else self.features.to_dict()
+        require_features_like(extra["features"], self.features)
         warn_of_other_options(extra["features"] or {}, asked, asked)  # the metric is not learnt again
         if (own is None) != (root is None) or (own is not None and not is_same(own, root)):
             raise CheckpointError("the checkpoint has another metric than this machine: resume with a new machine")
         super()._require_same_start(checkpoint)
 
     def _extra_state(self) -> dict[str, Any]:
-        features = None if self._features is None else self._features.to_dict()
+        features = None if self.features is None else self.features.to_dict()
         rounds = {"round": self.round, "scores": list(self.scores), "chosen_by": self.chosen_by}
         return {**super()._extra_state(), "features": features, **rounds}
 
     def _load_features(self, extra: dict[str, Any], state: dict[str, Tensor], d: int) -> None:
         """Take the metric of a checkpoint and the options by which it was learnt."""
         with faults_in("features"):
-            self._features = FeatureOptions.of(extra["features"])
-        self.learns_kernel, self.hparams["features"] = self._features is not None, extra["features"]
-        if self._features is not None:
+            self.features = FeatureOptions.of(extra["features"])
+        self.learns_kernel, self.hparams["features"] = self.features is not None, extra["features"]
+        if self.features is not None:
             self._take_kernel(learnt_from_checkpoint(extra, state, self.kernel, d), torch.device("cpu"))
         elif (extra["round"], list(extra["scores"]), "root" in state) != (-1, [], False):
             raise CheckpointError("its features must be options, because it has rounds of a metric: train again")

@@ -372,8 +372,8 @@ class GeneralKernelMachine(LearnsKernel):
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the current step size, and those of the projection."""
         own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
-        if self._features is not None:
-            own["features"] = self._features.to_dict()
+        if self.features is not None:
+            own["features"] = self.features.to_dict()
         return {**asdict(self.plan), "step_size": self.step_size, **own}
 
     @property
@@ -385,9 +385,9 @@ class GeneralKernelMachine(LearnsKernel):
         """The parameters on one line, with the current step size."""
         chosen = self.plan.describe_run(self.step_size)
         said = f"p {self._num_centers}, {chosen}, T {self.period} ({self._projection_name})"
-        if self._features is None:
+        if self.features is None:
             return said
-        rounds = f"round {self.round} of at most {self._features.rounds} of a {self._features.metric} metric"
+        rounds = f"round {self.round} of at most {self.features.rounds} of a {self.features.metric} metric"
         return f"{rounds}, chosen by {self.chosen_by}; {said}"
 
     def configure_optimizers(self) -> ProjectedEigenPro:
