@@ -14,7 +14,6 @@ import torch
 from callbacks.common import Machine
 from callbacks.features_figure import LearntMetric, Rounds, effective_rank, features_figure
 from callbacks.figures import log_figure
-from kl import RecursiveFeatureMachine
 from kl.errors import CheckpointError
 from kl.machines.checkpoints import require_values
 from kl.rows.table import TableEncoding
@@ -23,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class LearntFeatures(pl.Callback):
-    """Logs and draws the metric M of a `kl.RecursiveFeatureMachine`; of other machines nothing.
+    """Logs and draws the metric M of a machine that learns one; of other machines nothing.
+
+    An epoch of a `kl.RecursiveFeatureMachine` is a round. A `kl.GeneralKernelMachine` has the metric of its best round
+    from the first epoch on, so its figure shows the eigenvalues of that round alone, and the scores of all.
 
     Every epoch logs features/effective_rank, the exponential of the entropy of M's eigenvalues divided by their sum,
     which is d for the plain kernel, and features/bandwidth where the kernel has one. The figure `features`, at the end
@@ -34,7 +36,7 @@ class LearntFeatures(pl.Callback):
     Attributes:
         spectra: the eigenvalues of M, in descending order, by round; part of the checkpoint, so that a resumed run has
             those of all rounds.
-        scores: the score of each round; see `kl.RecursiveFeatureMachine`.
+        scores: the score of each round; see the machine.
         path: the PNG file; None before it is written.
 
     Source: Roy, Vetterli 2007, "The effective rank".
@@ -53,11 +55,11 @@ class LearntFeatures(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Keep the round's eigenvalues and score, and log."""
-        if not isinstance(pl_module, RecursiveFeatureMachine):
+        if not learns_kernel(pl_module):
             return
         found = spectrum_of(pl_module)
         self.spectra[pl_module.round], self.scores = found.tolist(), list(pl_module.scores)
-        self._by = pl_module.learning.by
+        self._by = pl_module.chosen_by
         values = {"features/effective_rank": effective_rank(found)}
         bandwidth = getattr(pl_module.kernel, "bandwidth", None)
         if isinstance(bandwidth, int | float):
@@ -75,7 +77,7 @@ class LearntFeatures(pl.Callback):
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, machine: Machine) -> None:
-        if not isinstance(machine, RecursiveFeatureMachine) or trainer.fast_dev_run or not self.spectra:  # type: ignore[attr-defined]
+        if not learns_kernel(machine) or trainer.fast_dev_run or not self.spectra:  # type: ignore[attr-defined]
             return
         self._drawn = machine.round
         if not any(self.spectra):
@@ -102,7 +104,12 @@ class LearntFeatures(pl.Callback):
         self.spectra = {number: list(each) for number, each in state_dict["spectra"].items()}
 
 
-def spectrum_of(machine: RecursiveFeatureMachine) -> np.ndarray:
+def learns_kernel(module: pl.LightningModule) -> bool:
+    """Whether a module is a machine that learns a metric; a network, or a user's module, is none."""
+    return bool(getattr(module, "learns_kernel", False))
+
+
+def spectrum_of(machine: Machine) -> np.ndarray:
     """The eigenvalues of M, in descending order, shape (d,), float64; ones for the plain kernel."""
     root = machine.root
     if root is not None and root.ndim == 2:
@@ -110,7 +117,7 @@ def spectrum_of(machine: RecursiveFeatureMachine) -> np.ndarray:
     return machine.importances.cpu().sort(descending=True).values.numpy()
 
 
-def learnt_metric(machine: RecursiveFeatureMachine) -> LearntMetric | None:
+def learnt_metric(machine: Machine) -> LearntMetric | None:
     """The machine's metric for a figure; None for the plain kernel."""
     if machine.root is None:
         return None
@@ -120,12 +127,12 @@ def learnt_metric(machine: RecursiveFeatureMachine) -> LearntMetric | None:
     return LearntMetric(machine.root.cpu().numpy(), names, columns, image_shape_of(machine))
 
 
-def feature_importances(machine: RecursiveFeatureMachine) -> dict[str, float] | list[float]:
+def feature_importances(machine: Machine) -> dict[str, float] | list[float]:
     """Shares of M's diagonal, which sum to 1: by column as `column_shares`, and of images a list in pixel order."""
     return _shares(machine).tolist() if image_shape_of(machine) else column_shares(machine)
 
 
-def column_shares(machine: RecursiveFeatureMachine) -> dict[str, float]:
+def column_shares(machine: Machine) -> dict[str, float]:
     """Each column's share of M's diagonal: the sum of its features', as of a category's one-hot features.
 
     Columns have the names of the table; of data that are no table, their numbers.
@@ -138,17 +145,17 @@ def column_shares(machine: RecursiveFeatureMachine) -> dict[str, float]:
     return {column.name: float(part.sum()) for column, part in zip(encoding.columns, parts, strict=True)}
 
 
-def image_shape_of(machine: RecursiveFeatureMachine) -> tuple[int, ...]:
+def image_shape_of(machine: Machine) -> tuple[int, ...]:
     """(channels, height, width) if the rows are images, else ()."""
     shape = tuple(machine.data_info.get("image_shape") or ())
     return shape if len(shape) == 3 and math.prod(shape) == machine.centers.shape[1] else ()
 
 
-def _shares(machine: RecursiveFeatureMachine) -> np.ndarray:
+def _shares(machine: Machine) -> np.ndarray:
     diagonal = machine.importances.cpu().numpy()
     return diagonal / diagonal.sum()
 
 
-def _table_of(machine: RecursiveFeatureMachine) -> TableEncoding | None:
+def _table_of(machine: Machine) -> TableEncoding | None:
     plain = machine.data_info.get("table")
     return TableEncoding.from_dict(plain) if plain else None

@@ -39,6 +39,7 @@ from kl.exact.machine import ConjugateGradientMachine
 from kl.features.agop import Agop, agop
 from kl.features.machine import RecursiveFeatureMachine
 from kl.features.metric import Metric
+from kl.features.options import FeatureOptions
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
@@ -77,6 +78,7 @@ __all__ = [
     "DivergenceError",
     "EigenPro",
     "EigenProRun",
+    "FeatureOptions",
     "FeatureTuning",
     "GeneralKernelMachine",
     "InputError",

@@ -72,9 +72,9 @@ FLOORS = {
     "kl": (
         "testing",
         "estimators tuning estimate",
+        "general",
         "features",
         "solve",
-        "general",
         "eigenpro",
         "model",
         "exact",

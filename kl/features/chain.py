@@ -214,9 +214,7 @@ class Chain:
             leave_one_out: whether f without each row is wanted, where the solver gives it.
             warm_epochs: the share of EigenPro's epochs to take, if there is a last fit.
         """
-        root = root_of(metric, problem.x)
-        rows = under_root(problem.x - self.kernel.origin_of(problem.x), root)
-        initial, solving = self._known_weights(problem), dict(self.solving)
+        rows, initial, solving = self._placed(problem.x, metric), self._known_weights(problem), dict(self.solving)
         if initial is not None:
             solving["epochs"] = math.ceil(warm_epochs * solving["epochs"])
         found = solve(
@@ -229,7 +227,18 @@ class Chain:
             ranks=self.ranks,
             **solving,
         )
-        return replace(found, centers=problem.x, root=root)
+        return replace(found, centers=problem.x, root=root_of(metric, problem.x))
+
+    def kernel_on(
+        self,
+        x: Tensor,  # shape: (n, d)
+        metric: Metric | None,
+    ) -> Kernel:
+        """The kernel that a fit on these rows has under a metric, with its bandwidth."""
+        return self._resolved(self._placed(x, metric))
+
+    def _placed(self, x: Tensor, metric: Metric | None) -> Tensor:
+        return under_root(x - self.kernel.origin_of(x), root_of(metric, x))
 
     def _known_weights(self, problem: Problem) -> Tensor | None:
         """The weights of the last fit at the rows of a problem, 0 at those it was not fitted on; None before it."""

@@ -119,7 +119,7 @@ class FeatureLearning:
         say: Say | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.whole, self._say, self._ranks = problem, say or (lambda text: None), ranks or Ranks()
+        self.whole, self._say, self.ranks = problem, say or (lambda text: None), ranks or Ranks()
         self.choice = choice or Choice()
         leaves_out = chosen_solver(problem, solver, memory, leave_one_out=True) != "eigenpro"
         self.by = "given" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
@@ -173,7 +173,7 @@ class FeatureLearning:
             return None
         fit, number = self._main.last, len(self.scores)
         assert fit is not None  # it has just been made
-        self.scores.append(self._ranks.broadcast_result(self._score))
+        self.scores.append(self.ranks.broadcast_result(self._score))
         if number == 0 or self.scores[-1] < self.scores[self.best.number]:
             self.best = Best(number, fit.metric, fit.solution if self.by == "loo" else None)
         norm = fit.solution.rkhs_norm
@@ -182,15 +182,24 @@ class FeatureLearning:
         )
         return fit
 
-    def run(self) -> Fit:
-        """All rounds that are left; the best, with leave-one-out outputs where the solver gives them."""
+    def choose(self) -> Best:
+        """All rounds that are left, and the best of them, which is solved for on all rows by "loo" alone."""
         while not self.is_finished:
             self.step()
-        best = self.best
+        return self.best
+
+    def run(self) -> Fit:
+        """All rounds that are left; the best, with leave-one-out outputs where the solver gives them."""
+        best = self.choose()
         if best.solution is not None:
             return Fit(best.number, best.metric, best.solution)
         self._say(f"round {best.number} is the best: solving on all {len(self.whole.x)} rows")
         return Fit(best.number, best.metric, self._main.solve(self.whole, best.metric, leave_one_out=True))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of the best round, with the bandwidth that it has among all rows."""
+        return self._main.kernel_on(self.whole.x, self.best.metric)
 
     def state_dict(self) -> dict[str, Any]:
         """The rounds so far as plain values and tensors."""

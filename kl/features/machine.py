@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from kl.checks import check_count, check_not_negative, check_one_of, plain
 from kl.errors import CheckpointError, InputError, MemoryBudgetError
-from kl.features.chain import SAMPLE, Fit, MetricOptions, placed
-from kl.features.learning import Choice, FeatureLearning
+from kl.features.chain import SAMPLE, Fit, placed
+from kl.features.learning import FeatureLearning
+from kl.features.learnt import require_round, resumed_kernel
+from kl.features.options import FeatureOptions
 from kl.kernels import Kernel
-from kl.kernels.configured import comes_from, kernel_from_config, own_classes
-from kl.machines.checkpoints import faults_in
 from kl.machines.data_facts import DataFacts, TrainingData
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.set_weights import SetWeights
 from kl.probabilities import fit_temperature
-from kl.rows.root import diagonal_of, require_root
 from kl.rows.rows import RowDataset
-from kl.solve import SOLVERS, Problem, chosen_solver, solve_memory
+from kl.solve import Problem, chosen_solver, solve_memory
 from kl.system.memory import TrainingMemory, format_memory
 
 log = logging.getLogger(__name__)
@@ -98,7 +95,6 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     _fitted: Tensor | None = None
     _held_out: tuple[Tensor, Tensor] | None = None
     _digest = ""
-    round = -1
 
     def __init__(
         self,
@@ -122,41 +118,32 @@ class RecursiveFeatureMachine(InterpolatingMachine):
             raise InputError(
                 f'precision must be "high", because a metric is learnt on unrounded features; got {precision!r}'
             )
-        self._choice = Choice(check_count("rounds", rounds), by)
-        self._metric = MetricOptions(
-            metric, power, centered=bool(centered), sample=sample, bandwidth_factor=bandwidth_factor
+        self.features = FeatureOptions(
+            rounds=rounds,
+            metric=metric,
+            bandwidth_factor=bandwidth_factor,
+            by=by,
+            power=power,
+            centered=centered,
+            sample=sample,
+            ridge=ridge,
+            round_solver=round_solver,
+            round_epochs=round_epochs,
         )
-        self._ridge = check_not_negative("ridge", ridge)
-        options = {
-            "rounds": rounds,
-            "metric": metric,
-            "bandwidth_factor": bandwidth_factor,
-            "by": by,
-            "power": power,
-            "centered": bool(centered),
-            "sample": sample,
-            "ridge": self._ridge,
-            "round_solver": check_one_of("round_solver", round_solver, SOLVERS),
-            "round_epochs": check_count("round_epochs", round_epochs),
-        }
-        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        options = {name: value for name, value in self.features.to_dict().items() if name != "rows"}  # of all rows
+        super().__init__(kernel, memory, precision, seed, options)
         self.scores: list[float] = []
 
     @property
     def ridge(self) -> float:  # type: ignore[override]
         """What training adds to the diagonal of K(X, X)."""
-        return self._ridge
+        return self.features.ridge
 
     # Set-up
 
     def take(self, data: TrainingData | None, device: torch.device | str = "cpu") -> None:
         """Take the training data, and the rows of a validation part, which choose the round; see `prepare`."""
-        facts = DataFacts.of(data)
-        rows = facts.val_set if facts.validation else None
-        self._held_out = None
-        if rows is not None:  # with labels as noisy as those of the training set
-            y = rows.y if rows.y_noisy is None else rows.y_noisy
-            self._held_out = rows.x.to(device), y.double().to(device)
+        self._held_out = DataFacts.of(data).held_out(device)
         super().take(data, device)
 
     def prepare(
@@ -187,21 +174,16 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         self.to(device)
         self._centers_changed()
         problem = Problem.of(x.to(device), y.double().to(device))
-        hparams = self.hparams
-        self._learning = FeatureLearning(
+        self._learning = self.features.learning(
             problem,
             self._given_kernel,
-            ridge=self._ridge,
-            solver=hparams["round_solver"],
-            epochs=hparams["round_epochs"],
             memory=budget - self._beside(n, d, c),
-            seed=hparams["seed"],
-            metric=self._metric,
-            choice=self._choice,
+            seed=self.hparams["seed"],
             held_out=self._held_out,
             say=lambda text: log.info("%s", text),
             ranks=self.ranks,
         )
+        self.chosen_by = self._learning.by
         self._plan(x, budget)
 
     def _require_room(self, n: int, d: int, c: int, itemsize: int, budget: int, on_gpu: bool) -> None:
@@ -214,13 +196,13 @@ class RecursiveFeatureMachine(InterpolatingMachine):
 
     def _beside(self, n: int, d: int, c: int) -> int:
         """Bytes besides a solve: rows, placed rows, centres; weights; G, M and their roots."""
-        return 4 * n * 3 * d + 8 * n * 4 * c + (0 if self._metric.metric == "diagonal" else 8 * 5 * d * d)
+        return 4 * n * 3 * d + 8 * n * 4 * c + (0 if self.features.metric == "diagonal" else 8 * 5 * d * d)
 
     def _plan(self, x: Tensor, budget: int) -> None:
         (n, d), c = x.shape, self.targets.shape[1]
         problem, beside = self.learning.whole, self._beside(n, d, c)
         left = budget - beside
-        solver = chosen_solver(problem, self.hparams["round_solver"], left, leave_one_out=False)
+        solver = chosen_solver(problem, self.features.round_solver, left, leave_one_out=False)
         solve = solve_memory(solver, len(problem.x), d, c, left, self.ranks.size)
         items = {"training data, centres and metric": beside, f"a round by {solver}": solve}
         self.memory = TrainingMemory(budget, items, False, 0)
@@ -245,21 +227,14 @@ class RecursiveFeatureMachine(InterpolatingMachine):
     @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The parameters of the run, plain values."""
-        return {"batch_size": self.batch_rows, "round": self.round, **asdict(self._metric), **asdict(self._choice)}
+        options = {name: self.hparams[name] for name in self.features.to_dict() if name != "rows"}
+        return {"batch_size": self.batch_rows, "round": self.round, **options}
 
     def describe(self) -> str:
         """The parameters on one line."""
         by = "" if self._learning is None else f", chosen by {self._learning.by}"
-        said = f"at most {self._choice.rounds} rounds of a {self._metric.metric} metric{by}"
+        said = f"at most {self.features.rounds} rounds of a {self.features.metric} metric{by}"
         return said if self.round < 0 else f"round {self.round} of {said}"
-
-    @property
-    def importances(self) -> Tensor:
-        """The diagonal of M, shape (d,), float64; ones for the plain kernel."""
-        self._require_fitted()
-        if self.root is None:
-            return torch.ones(self.centers.shape[1], dtype=torch.float64)
-        return diagonal_of(self.root)
 
     def configure_optimizers(self) -> SetWeights:
         """The optimizer that takes the weights of each round."""
@@ -333,15 +308,10 @@ class RecursiveFeatureMachine(InterpolatingMachine):
                 "number of rows and seed as the first run"
             )
         super()._load_extra_state(extra, state, resuming)
-        if not -1 <= extra["round"] < len(extra["scores"]) or (extra["round"] > 0) != ("root" in state):
-            raise CheckpointError(
-                f"its round must be one of its {len(extra['scores'])} rounds, with a root above round 0; got round "
-                f"{extra['round']} {'with' if 'root' in state else 'without'} a root: train again"
-            )
+        require_round(extra["round"], extra["scores"], state.get("root"), state["centers"].shape[1], least=-1)
         self._digest, self.round, self.scores = extra["rows"], extra["round"], list(extra["scores"])
         self.root = None
         if "root" in state:
-            require_root(state["root"], state["centers"].shape[1])
             self.root = state["root"].to(self.alpha.device, copy=True)
 
     def _take_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -355,14 +325,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         """The kernel of a checkpoint: the bandwidth of its round may be another than that of round 0."""
         if not resuming:
             return super()._kernel_of(config, resuming)
-        with faults_in("kernel"):
-            theirs = kernel_from_config(config, own_classes(self._given_kernel))
-        if not comes_from(theirs, self._given_kernel):
-            raise CheckpointError(
-                f"the checkpoint was trained with kernel {theirs}; got {self._given_kernel}: resume with the same "
-                "kernel and its parameters"
-            )
-        return theirs
+        return resumed_kernel(config, self._given_kernel)
 
 
 def digest_of(x: Tensor) -> str:

@@ -18,23 +18,26 @@ from kl.eigenpro.parameters import EigenProPlan, warn_of_other_options
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError, InputError
+from kl.features.options import FeatureOptions
 from kl.general.centers import CENTERS_FROM, choose_centers
+from kl.general.learning import LearnsKernel
 from kl.general.optimizer import ProjectedEigenPro
 from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
 from kl.general.projection import EigenProProjection, make_projection
 from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
-from kl.machines.machine import TrainedExpansion, machine_part, prepared
+from kl.machines.machine import machine_part, prepared
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense
+from kl.rows.root import under_root
 from kl.rows.rows import RowDataset, Rows, check_finite_matrix, data_key
 from kl.rows.workspace import spans
 
 log = logging.getLogger(__name__)
 
 
-class GeneralKernelMachine(TrainedExpansion):
+class GeneralKernelMachine(LearnsKernel):
     """f(x) = sum_j alpha_j K(x, z_j) with p centres, fitted to any number n of rows by EigenPro 3 or 4.
 
     Training minimises sum_i |f(x_i) - y_i|^2 over the span of the K(., z_j). The memory depends on p and the batch
@@ -43,8 +46,13 @@ class GeneralKernelMachine(TrainedExpansion):
 
     Several ranks share the centres; each rank owns some of them (see `kl.distributed.ranks`).
 
+    With `features` the kernel is K(x M^(1/2), z M^(1/2)). Its metric M is learnt at fit start, by the rounds of a
+    recursive feature machine on a random sample of the rows, of which the best is kept: the best on the datamodule's
+    validation part if it has one, else as `by` says. Training then goes on as with any other kernel.
+
     Args:
-        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`.
+        kernel: a `kl.Kernel`, its name, "package.module:Class", or its `config()`. With `features` it must define its
+            gradient, and a bandwidth "auto" is the median distance under the metric.
         centers: p, or the centres themselves, shape (p, d).
         centers_from: if p is given, how the centres are chosen: "random" rows, "kmeans" or "rpcholesky" (see
             `kl.general.centers`). If training rows are augmented, so are the centres, and p may exceed the number of
@@ -66,15 +74,20 @@ class GeneralKernelMachine(TrainedExpansion):
             bfloat16, which is faster (see `Rows.of`).
         running_metrics: give training metrics as means over the batches. This saves a pass over all training rows after
             each epoch, a quarter to two fifths of the time of its steps.
-        seed: of the centres, of the rows that the spectrum is estimated on, and of `bandwidth="auto"`.
+        features: how a metric is learnt, a `kl.FeatureOptions` or a dict of its arguments; None learns none.
+        seed: of the centres, of the rows that the spectrum is estimated on, of `bandwidth="auto"`, and of the rounds.
 
     Attributes:
         plan: the `EigenProPlan` of the run, or of the checkpoint.
         run: the `ProjectedRun` that takes the steps, known while fitting.
         eigenvalues: those that the preconditioner was built from, largest first, shape (s,), known while fitting.
         alpha: weights, shape (p_r, c), float64.
-        centers: the centres of this rank, less `origin`, shape (p_r, d); z_1..z_p are in random order.
+        centers: the centres of this rank, less `origin` and placed by the metric, (z - origin) M^(1/2), shape (p_r, d);
+            z_1..z_p are in random order.
         origin: shape (d,); not 0 only if the data lie far from 0 and the kernel is shift-invariant.
+        root: M^(1/2), float64, shape (d, d), or (d,) where M is diagonal; None without a metric and in round 0.
+        round: the round of the metric, 0 if the plain kernel is the best; -1 without `features`.
+        scores: the mean squared error of each round on the rows that choose.
         train_metrics: train/mse and, for classifiers, train/error, from a pass over all training rows, not augmented,
             after each epoch. For a stream and with `running_metrics`, train/mse_running and train/error_running: means
             over the epoch's batches, each before its step.
@@ -85,7 +98,8 @@ class GeneralKernelMachine(TrainedExpansion):
         DivergenceError: (in training) the loss still grows after the step size was halved 12 times.
 
     Source: Abedsoltan, Belkin, Pandit 2023, arXiv:2302.02605 (EigenPro 3, T = 1); Abedsoltan, Ma, Pandit, Belkin 2024,
-    arXiv:2411.16658 (EigenPro 4, T > 1); the steps stand in `kl.general.optimizer.ProjectedEigenPro`.
+    arXiv:2411.16658 (EigenPro 4, T > 1); the steps stand in `kl.general.optimizer.ProjectedEigenPro`. Metric:
+    Radhakrishnan, Beaglehole, Pandit, Belkin 2024, arXiv:2212.13881, Algorithm 1.
 
     Example:
         >>> import torch, kl
@@ -111,7 +125,7 @@ class GeneralKernelMachine(TrainedExpansion):
     _shared_rows = ("alpha", "centers")
     _dimensions: ClassVar[dict[str, int]] = {"centers": 2, "vectors": 2, "weights": 1, "sq_norm": 1}
     _extra_types: ClassVar[dict[str, Any]] = {
-        **TrainedExpansion._extra_types,
+        **LearnsKernel._extra_types,
         "plan": dict,
         "period": int,
         "projection": str,
@@ -119,7 +133,7 @@ class GeneralKernelMachine(TrainedExpansion):
         "data_key": str,
         "centers_given": bool,
     }
-    _of_a_run = (*TrainedExpansion._of_a_run, "_train_rows", "_all_centers")
+    _of_a_run = (*LearnsKernel._of_a_run, "_train_rows", "_all_centers")
     _run: ProjectedRun | None = None
     _train_rows: Rows | None = None  # all training rows, if they are encoded only once
     _all_centers: Tensor | None = None  # z_1..z_p of all ranks, from `_choose` to `_head`
@@ -140,6 +154,7 @@ class GeneralKernelMachine(TrainedExpansion):
         memory: int | str = "auto",
         precision: str = "high",
         running_metrics: bool = False,
+        features: FeatureOptions | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         require_dense("centers", centers)
@@ -172,7 +187,8 @@ class GeneralKernelMachine(TrainedExpansion):
             "subsample": subsample,
             "running_metrics": bool(running_metrics),
         }
-        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        plain_options = {name: plain(value) for name, value in options.items()}
+        super().__init__(kernel, memory, precision, seed, plain_options, FeatureOptions.of(features))
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting
@@ -192,7 +208,9 @@ class GeneralKernelMachine(TrainedExpansion):
         y: Tensor,  # shape: (n, c)
         device: torch.device | str = "cpu",
     ) -> None:
-        """Choose the centres and plan the run on training rows, or on a sample of them.
+        """Learn the metric, if there is one to learn, choose the centres, and plan the run.
+
+        x and y are the training rows, or a sample of them.
 
         Existing weights are kept if they belong to the same rows, or to a stream with the same numbers of features and
         outputs; otherwise they are discarded.
@@ -208,46 +226,70 @@ class GeneralKernelMachine(TrainedExpansion):
             if not (same_shape and (self._streamed or key == self._data_key)):
                 self._start_anew()
         if not self.is_fitted:
-            self._choose(x, y)
+            self._choose(x, y, device)
         self._data_key = key
         self.to(device)
         self._centers_changed()
         self._plan(x, self._budget(device))
 
     def _start_anew(self) -> None:
-        if self._centers_given:
+        if self._centers_given and self.root is None:
             self._given = self.ranks.all_gather_in_order(self.centers + self.origin, self._num_centers)
+        elif self._centers_given and self._given is None:
+            raise InputError(
+                "centers were given, and this machine has kept them under its metric alone, from which they cannot be "
+                "recovered for other training data: make a new machine with these centers"
+            )
         super()._start_anew()
 
-    def _choose(self, x: Tensor, y: Tensor) -> None:
-        """Resolve the kernel, choose the centres, and allocate the parameters."""
-        seed, c = self.hparams["seed"], y.shape[1]
-        self._resolve_kernel(x)
-        if self._given is None:
+    def _choose(self, x: Tensor, y: Tensor, device: torch.device | str) -> None:
+        """Resolve the kernel or learn it, choose the centres, and allocate the parameters."""
+        rows, p = self._candidates(x)
+        resumed = self._find_kernel(x, y, p, device)
+        origin, root, how = self.kernel.origin_of(x), self.root, self.hparams["centers_from"]
+
+        def place(some: Tensor) -> Tensor:
+            return under_root(some.to(x) - origin, root)
+
+        def choose() -> Tensor:
+            if root is None or how == "random":  # few rows to place
+                return place(choose_centers(self.kernel, rows, p, how, self.hparams["seed"]))
+            placed = torch.cat([place(rows[some]) for some in spans(len(rows), EVALUATED_ROWS)])
+            return choose_centers(self.kernel, placed, p, how, self.hparams["seed"])
+
+        centers = self.ranks.broadcast_result(choose) if self._given is None else place(self._given)
+        # The order is random, because the first s centres are the subsample.
+        order = torch.randperm(p, generator=torch.Generator().manual_seed(self.hparams["seed"]))
+        centers = centers[order.to(centers.device)]
+        self._allocate(self.ranks.count(p), x.shape[1], y.shape[1], 0, 0)
+        self.origin, self._num_centers = origin, p
+        self.centers = centers if resumed is None else self._same_centers(resumed, centers)
+        if self.ranks.size > 1:
+            self._all_centers = self.centers
+            self.centers = self.centers[self.ranks.local_rows(p)].clone()
+
+    def _candidates(self, x: Tensor) -> tuple[Tensor, int]:
+        """The rows among which centres are chosen, or the given centres, shape (t, d); and p."""
+        if self._given is not None:
+            rows, p = self._given, len(self._given)
+            if rows.shape[1] != x.shape[1]:
+                raise InputError(
+                    f"centers must have as many columns as the data has features, {x.shape[1]}; got {rows.shape[1]}"
+                )
+        else:
             rows, asked = x, self.hparams["centers"]
             if self._augmented:
                 draws = math.ceil(asked / len(x))
                 rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
             p = at_most("centers", asked, len(rows), "sampled row" if self._streamed else "training row")
-            centers_from = self.hparams["centers_from"]
-            centers = self.ranks.broadcast_result(lambda: choose_centers(self.kernel, rows, p, centers_from, seed))
-        else:
-            centers = self._given
-            if centers.shape[1] != x.shape[1]:
-                raise InputError(
-                    f"centers must have as many columns as the data has features, {x.shape[1]}; got {centers.shape[1]}"
-                )
-        if len(centers) < self.ranks.size:
-            raise InputError(f"{len(centers)} centers are fewer than the {self.ranks.size} ranks: use fewer devices")
-        # The order is random, because the first s centres are the subsample.
-        order = torch.randperm(len(centers), generator=torch.Generator().manual_seed(seed))
-        self._allocate(self.ranks.count(len(centers)), x.shape[1], c, 0, 0)
-        self.origin = self.kernel.origin_of(x)
-        self._num_centers = len(centers)
-        self.centers = centers[order.to(centers.device)].to(x) - self.origin
-        if self.ranks.size > 1:
-            self._all_centers = self.centers
-            self.centers = self.centers[self.ranks.local_rows(len(centers))].clone()
+        if p < self.ranks.size:
+            raise InputError(f"{p} centers are fewer than the {self.ranks.size} ranks: use fewer devices")
+        return rows, p
+
+    def _require_room(self, p: int, x: Tensor, device: torch.device | str) -> None:
+        c, s, on_gpu = 1, self._options.subsample_of(p), torch.device(device).type == "cuda"
+        projection, ranks = self.hparams["projection"], self.ranks.size
+        general_memory(p, x.shape[1], c, s, self._budget(device), x.element_size(), projection, on_gpu, ranks)
 
     def _allocate(self, p: int, d: int, c: int, s: int, q: int) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(p, c, dtype=torch.float64), requires_grad=True)
@@ -266,7 +308,7 @@ class GeneralKernelMachine(TrainedExpansion):
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
         sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
-        rows = sample.to(self.centers) - self.origin
+        rows = self.placed(sample)
         epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
         memory_batch, asked = room.batch_rows, self._options
         if epoch_rows is not None:  # no batch has more rows, and the step size is chosen for the rows of a batch
@@ -330,6 +372,8 @@ class GeneralKernelMachine(TrainedExpansion):
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the current step size, and those of the projection."""
         own = {"centers": self._num_centers, "projection_period": self.period, "projection": self._projection_name}
+        if self.features is not None:
+            own["features"] = self.features.to_dict()
         return {**asdict(self.plan), "step_size": self.step_size, **own}
 
     @property
@@ -340,7 +384,11 @@ class GeneralKernelMachine(TrainedExpansion):
     def describe(self) -> str:
         """The parameters on one line, with the current step size."""
         chosen = self.plan.describe_run(self.step_size)
-        return f"p {self._num_centers}, {chosen}, T {self.period} ({self._projection_name})"
+        said = f"p {self._num_centers}, {chosen}, T {self.period} ({self._projection_name})"
+        if self.features is None:
+            return said
+        rounds = f"round {self.round} of at most {self.features.rounds} of a {self.features.metric} metric"
+        return f"{rounds}, chosen by {self.chosen_by}; {said}"
 
     def configure_optimizers(self) -> ProjectedEigenPro:
         """The run's EigenPro 3 or 4, with the planned step size."""
@@ -359,7 +407,7 @@ class GeneralKernelMachine(TrainedExpansion):
     ) -> None:
         """Encode the training rows once, if they are 8-bit, the same in every epoch, and the machine is on a CPU."""
         self._train_rows = None
-        fixed = not (self._streamed or self._augmented)
+        fixed = not (self._streamed or self._augmented) and self.root is None
         if fixed and self.device.type == "cpu" and self._center_rows.codes is not None:
             self._train_rows = Rows.of(x - self.origin if self.origin.any() else x, like=self._center_rows)
 
@@ -368,11 +416,11 @@ class GeneralKernelMachine(TrainedExpansion):
         x: Tensor | Share,  # m rows
         index: Tensor | None = None,  # which training rows they are, shape: (m,)
     ) -> Rows:
-        """The encoded rows of a batch, less `origin`."""
+        """The encoded rows of a batch, placed as the centres are."""
         if self._train_rows is not None and index is not None:
             return self._train_rows[index]
         x = self.ranks.all_gather_in_order(x.local_rows, x.batch_rows) if isinstance(x, Share) else x
-        return Rows.of(x.to(self.centers) - self.origin, like=self._center_rows)
+        return Rows.of(self.placed(x), like=self._center_rows)
 
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to; start the sums of running metrics."""
@@ -451,7 +499,13 @@ class GeneralKernelMachine(TrainedExpansion):
         return self.run.projection.sq_norm(weights)
 
     def limit_centers(self) -> Tensor:
-        """z_1..z_p with `origin` added, shape (p, d), on the CPU of rank 0; other ranks get only their own centres."""
+        """z_1..z_p with `origin` added, shape (p, d), on the CPU of rank 0; other ranks get only their own centres.
+
+        Raises:
+            InputError: the machine has a metric, under which it keeps its centres.
+        """
+        if self.root is not None:
+            raise InputError("limit_centers are of a machine without a metric; take `centers`, and `placed(x)` of rows")
         return self.ranks.gather_in_order(self.centers + self.origin, self._num_centers).cpu()
 
     def own_rows(
@@ -497,7 +551,7 @@ class GeneralKernelMachine(TrainedExpansion):
     def _extra_state(self) -> dict[str, Any]:
         own = {"plan": asdict(self.plan), "period": self.period, "projection": self._projection_name}
         own["step_size"] = self.step_size
-        return {**own, "data_key": self._data_key, "centers_given": self._centers_given}
+        return {**super()._extra_state(), **own, "data_key": self._data_key, "centers_given": self._centers_given}
 
     def _settle(self) -> None:
         self.sq_norm = self.sq_norm_per_class
@@ -522,4 +576,5 @@ class GeneralKernelMachine(TrainedExpansion):
             self._allocate(p, d, c, s, q)
             self._num_centers = p if self.ranks.size == 1 else self.ranks.all_reduce_count(p)
             self._data_key, self._centers_given = extra["data_key"], extra["centers_given"]
+            self._load_features(extra, state, d)
         self.plan = plan

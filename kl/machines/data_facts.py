@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from kl.rows.encoding import FeatureEncoding
@@ -99,6 +100,13 @@ class DataFacts:
             label_noise=getattr(data, "label_noise", None),
             noise_kind=getattr(data, "noise_kind", None),
         )
+
+    def held_out(self, device: torch.device | str) -> tuple[Tensor, Tensor] | None:
+        """The rows of a validation part, shapes (k, d) and (k, c), with targets as noisy as those of training."""
+        rows = self.val_set if self.validation else None
+        if rows is None:
+            return None
+        return rows.x.to(device), (rows.y if rows.y_noisy is None else rows.y_noisy).to(device).double()
 
     def description(
         self,

@@ -34,6 +34,7 @@ from kl.machines.evaluated import require_description
 from kl.machines.loaders import training_data
 from kl.machines.state import EXTRA, StatefulExpansion, encode_description
 from kl.metrics import error
+from kl.rows.root import diagonal_of
 from kl.rows.rows import Rows
 from kl.system.memory import TrainingMemory, parse_memory
 
@@ -78,7 +79,13 @@ class TrainedExpansion(StatefulExpansion):
     shares_ranks = False
     """Whether several ranks can train the machine together; a solver says so once its steps use `ranks`."""
     learns_kernel = False
-    """Whether training changes the kernel, so that there is no one limit."""
+    """Whether the machine learns the metric of its kernel, so that there is no limit of a given kernel."""
+    round = -1
+    """Of a machine that learns its metric, the round that f is of; 0 is the plain kernel, -1 before training."""
+    scores: Sequence[float] = ()
+    """Of a machine that learns its metric, the mean squared error of each round on the rows that choose."""
+    chosen_by = ""
+    """Of a machine that learns its metric, what chooses the round: "kfold", "holdout", "loo" or "given"."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 
@@ -278,6 +285,14 @@ class TrainedExpansion(StatefulExpansion):
     def rkhs_norm_per_class(self) -> Tensor:
         """|f_k|_H, shape (c,), float64."""
         return self.sq_norm_per_class.clamp(min=0).sqrt()
+
+    @property
+    def importances(self) -> Tensor:
+        """The diagonal of a learnt metric M, how much each feature counts, shape (d,), float64; else ones."""
+        self._require_fitted()
+        if self.root is None:
+            return torch.ones(self.centers.shape[1], dtype=torch.float64)
+        return diagonal_of(self.root)
 
     # Checkpoints
 

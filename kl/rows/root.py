@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from kl.errors import CheckpointError
@@ -40,9 +41,11 @@ def require_root(root: Tensor, d: int) -> None:
     """Check the root of a metric that a file holds.
 
     Raises:
-        CheckpointError: its shape is neither (d,) nor (d, d), or it holds numbers that are not finite, or, on a
-            diagonal, negative ones.
+        CheckpointError: it is not float64, its shape is neither (d,) nor (d, d), or it holds numbers that are not
+            finite, or, on a diagonal, negative ones.
     """
+    if root.dtype != torch.float64:
+        raise CheckpointError(f"its root of a metric must be float64; got {root.dtype}")
     if tuple(root.shape) not in ((d,), (d, d)):
         raise CheckpointError(f"its root of a metric must be of {d} features; got shape {tuple(root.shape)}")
     if not bool(root.isfinite().all()) or (root.ndim == 1 and bool((root < 0).any())):

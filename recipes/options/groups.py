@@ -160,7 +160,9 @@ class SolverOptions:
     learn_features: Annotated[
         int | None,
         _in_solver(
-            help="Learn the kernel's metric in at most so many rounds (recursive feature machine).", metavar="ROUNDS"
+            help="Learn the kernel's metric in at most so many rounds (recursive feature machine); with --solver "
+            "eigenpro3 or eigenpro4 on at most 10000 rows, before training on all.",
+            metavar="ROUNDS",
         ),
     ] = None
     metric: Annotated[str, _in_solver(help="Metric of --learn-features.", metavar="full|diagonal")] = "full"
@@ -195,9 +197,13 @@ class SolverOptions:
 class ExactOptions:
     """The exact solve."""
 
-    ridge: Annotated[float, _in_solver(help="Added to the kernel matrix's diagonal, by eigenpro in training, too.")] = (
-        0.0
-    )
+    ridge: Annotated[
+        float,
+        _in_solver(
+            help="Added to the kernel matrix's diagonal, by eigenpro in training and in the rounds of "
+            "--learn-features, too."
+        ),
+    ] = 0.0
 
 
 @dataclass(frozen=True)

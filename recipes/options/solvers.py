@@ -23,6 +23,8 @@ class Solver:
     """Arguments of the machine that the solver's name determines."""
     named: Mapping[str, str] = field(default_factory=dict)
     """Options whose argument of the machine has another name."""
+    grouped: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Arguments of the machine that are dicts: for each the options in it, by the option the name in the dict."""
     plan: str = "recipes.plan.prepared:plan_memory"
     """The function that adds to memory and parameters in `kl plan`, as "package.module:function"."""
 
@@ -38,10 +40,20 @@ class Solver:
 
     @property
     def arguments(self) -> set[str]:
-        """The options that are arguments of the machine's class, without those that the solver fixes."""
-        names = {argument: option for option, argument in self.named.items()}
-        return {names.get(each, each) for each in inspect.signature(self.machine_class).parameters} - self.fixed.keys()
+        """The options that the machine takes, without those that the solver fixes."""
+        return self.own_arguments.union(*self.grouped.values())
 
+    @property
+    def own_arguments(self) -> set[str]:
+        """The options that are arguments of the machine's class by themselves."""
+        names = {argument: option for option, argument in self.named.items()}
+        found = {names.get(each, each) for each in inspect.signature(self.machine_class).parameters}
+        return found - self.fixed.keys() - self.grouped.keys()
+
+
+_OF_ROUNDS = ("metric", "bandwidth_factor", "by", "round_solver", "round_epochs", "ridge")
+OF_ROUNDS = {"learn_features": "rounds", "metric_power": "power", **{name: name for name in _OF_ROUNDS}}
+"""The options of --learn-features, by the names of `kl.FeatureOptions`."""
 
 SOLVERS = {
     "eigenpro": Solver(
@@ -53,11 +65,13 @@ SOLVERS = {
         "kl.general.machine:GeneralKernelMachine",
         "--centers, projected after each step",
         fixed={"projection_period": 1},
+        grouped={"features": OF_ROUNDS},
         plan="recipes.plan.general:plan_general",
     ),
     "eigenpro4": Solver(
         "kl.general.machine:GeneralKernelMachine",
         "--centers, projected after several steps",
+        grouped={"features": OF_ROUNDS},
         plan="recipes.plan.general:plan_general",
     ),
     "pcg": Solver(
@@ -77,10 +91,13 @@ SOLVER_HELP = "; ".join(f"{name}: {solver.help}" for name, solver in SOLVERS.ite
 
 
 ROUNDS = 5  # of --solver rfm without --learn-features
+ROUND_SOLVERS = ("rfm", "eigenpro")  # with --learn-features both are rfm
 
 
 def with_rounds(options: Any, epochs: int) -> Any:
-    """The options of --learn-features as those of solver rfm: its rounds, and an epoch for each and two more.
+    """The options of --learn-features without a solver as those of rfm: its rounds, an epoch for each and two more.
+
+    Solvers with --centers learn before their epochs, and keep their options.
 
     Args:
         options: a `SolverOptions`.
@@ -94,9 +111,13 @@ def with_rounds(options: Any, epochs: int) -> Any:
 
     if options.learn_features is None and options.solver != "rfm":
         return options
-    if options.solver not in ("rfm", "eigenpro"):
+    if options.solver in SOLVERS and SOLVERS[options.solver].grouped:
+        check_count("learn_features", options.learn_features)
+        return options
+    if options.solver not in ROUND_SOLVERS:
         raise InputError(
-            f"learn_features solves its rounds by --round-solver; got solver {options.solver}: leave --solver out"
+            f"learn_features solves its rounds by --round-solver; got solver {options.solver}: leave --solver out, or "
+            "give eigenpro4 to train on all rows by --centers"
         )
     if options.epochs != epochs:
         raise InputError(
@@ -119,7 +140,7 @@ def check_ranks(options: Any, ranks: int) -> None:
     """
     from kl.errors import InputError
 
-    name = options.solver if options.learn_features is None else "rfm"
+    name = "rfm" if options.learn_features is not None and options.solver in ROUND_SOLVERS else options.solver
     if ranks > 1 and name in SOLVERS and not SOLVERS[name].machine_class.shares_ranks:
         raise InputError(f"devices must be 1 with {SOLVERS[name].machine_class.method}; got {ranks}: use --devices 1")
 
@@ -138,12 +159,17 @@ def check_solver_options(name: str, *groups: Any) -> None:
     from kl.errors import InputError
 
     check_one_of("solver", name, SOLVERS)
-    solver = SOLVERS[name]
+    solver, learns = SOLVERS[name], any(getattr(group, "learn_features", None) is not None for group in groups)
     for option, value in _changed(groups):
-        users = [other for other, each in SOLVERS.items() if option in each.arguments | each.fixed.keys()]
-        if not users or option in solver.arguments:
+        users = [other for other, each in SOLVERS.items() if option in each.own_arguments | each.fixed.keys()]
+        if not users or option in (solver.arguments if learns else solver.own_arguments):
             continue
-        takers = [other for other in users if option in SOLVERS[other].arguments]
+        if option in solver.arguments:
+            raise InputError(
+                f"{option} is for the rounds of --learn-features with --solver {name}; got {value}: give "
+                "--learn-features as well"
+            )
+        takers = [other for other in users if option in SOLVERS[other].own_arguments]
         if option not in solver.fixed:
             raise InputError(f"{option} is for --solver {_listed(users)}; got {value} with {name}")
         if str(solver.fixed[option]) != str(value):

@@ -248,11 +248,10 @@ def named_values(values: dict[str, Any], validated: bool) -> dict[str, Any]:
 def rounds_results(machine: TrainedExpansion, learnt: LearntFeatures | None) -> dict[str, Any]:
     """The rounds of a machine that learns its metric, and what it has learnt; None for other machines."""
     from callbacks.learnt_features import feature_importances
-    from kl import RecursiveFeatureMachine
 
     found: dict[str, Any] = dict.fromkeys(("round", "round_scores", "feature_importances", "features_figure"))
-    if isinstance(machine, RecursiveFeatureMachine):
-        found |= {"round": machine.round, "round_scores": machine.scores}
+    if machine.learns_kernel:
+        found |= {"round": machine.round, "round_scores": list(machine.scores)}
         found["feature_importances"] = feature_importances(machine)
         if learnt is not None:
             found |= {"round_scores": learnt.scores, "features_figure": learnt.path and shortest(learnt.path.resolve())}

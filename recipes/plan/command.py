@@ -39,7 +39,9 @@ def plan(
 
     kl plan --data mnist --kernel laplacian --memory 8GB
     """
+    from kl import GeneralKernelMachine
     from recipes.output.report import print_json, print_table
+    from recipes.plan.general import assume_kernel
     from recipes.plan.prepared import PreparedRun, described, memory_table
     from recipes.run.build import build_run, check_run
     from recipes.run.processes import device_of, find_processes
@@ -57,6 +59,8 @@ def plan(
     datamodule.prepare_data()
     datamodule.setup("fit")
     read = time.perf_counter()
+    if isinstance(machine, GeneralKernelMachine) and machine.learns_kernel:
+        assume_kernel(machine, datamodule)
     machine.take(datamodule, device)
     prepared = PreparedRun(
         datamodule,

@@ -166,8 +166,11 @@ def build_machine(
     arguments = {
         chosen.named.get(name, name): read.get(name, _as_it_is)(given[name])
         for name in given
-        if name in chosen.arguments
+        if name in chosen.own_arguments
     }
+    if solver.learn_features is not None:
+        for argument, names in chosen.grouped.items():
+            arguments[argument] = {inner: given[name] for name, inner in names.items()}
     return chosen.machine_class(kernel, **arguments, **chosen.fixed)  # type: ignore[call-arg, arg-type]
 
 

@@ -1,0 +1,200 @@
+"""A machine with centres of its own, whose kernel may be learnt on a sample of the rows before it trains on all."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kl.eigenpro.parameters import warn_of_other_options
+from kl.errors import CheckpointError, InputError
+from kl.features.learning import FeatureLearning
+from kl.features.learnt import (
+    LearntKernel,
+    learn_kernel,
+    learning_on_sample,
+    learnt_from_checkpoint,
+    require_features_like,
+    resumed_kernel,
+)
+from kl.features.options import FeatureOptions
+from kl.kernels import Kernel
+from kl.machines.checkpoints import (
+    errors_name,
+    faults_in,
+    is_same,
+    read_checkpoint,
+    require_tensors,
+    require_values,
+)
+from kl.machines.data_facts import DataFacts, TrainingData
+from kl.machines.machine import TrainedExpansion, machine_part
+
+log = logging.getLogger(__name__)
+
+
+class LearnsKernel(TrainedExpansion):
+    """An expansion whose kernel is K(x M^(1/2), z M^(1/2)) if it has `features`, by which M is learnt at fit start.
+
+    A subclass calls `_find_kernel` before it chooses its centres, and gives the arguments of `TrainedExpansion`.
+
+    Args:
+        features: how the metric is learnt; None learns none.
+
+    Attributes:
+        root, round, scores, chosen_by: see `kl.GeneralKernelMachine`.
+    """
+
+    _extra_types: ClassVar[dict[str, Any]] = {
+        **TrainedExpansion._extra_types,
+        "features": dict | None,
+        "round": int,
+        "scores": list[float],
+        "chosen_by": str,
+    }
+    _of_a_run = (*TrainedExpansion._of_a_run, "_held_out")
+    _held_out: tuple[Tensor, Tensor] | None = None  # a validation part, which chooses the round
+    _known: LearntKernel | None = None  # the kernel of `use_kernel`
+
+    def __init__(
+        self,
+        kernel: Kernel | str | dict[str, Any],
+        memory: int | str,
+        precision: str,
+        seed: int,
+        options: dict[str, Any],
+        features: FeatureOptions | None,
+    ) -> None:
+        options = {**options, "features": None if features is None else features.to_dict()}
+        super().__init__(kernel, memory, precision, seed, options)
+        self.features, self.learns_kernel = features, features is not None
+
+    # Set-up
+
+    def use_kernel(self, learnt: LearntKernel) -> None:
+        """Train under a metric that is known, in place of the rounds that `features` ask for.
+
+        Raises:
+            InputError: the machine has no `features`.
+        """
+        if self.features is None:
+            raise InputError("features must be given, because they say what metric a checkpoint holds; got None")
+        self._known = learnt
+
+    def take(self, data: TrainingData | None, device: torch.device | str = "cpu") -> None:
+        """Take the training data, and the rows of a validation part, which choose the round; see `prepare`."""
+        self._held_out = DataFacts.of(data).held_out(device) if self.learns_kernel else None
+        super().take(data, device)
+
+    def _find_kernel(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> Tensor | None:
+        """Resolve the kernel or learn it; in a resumed run take it, and return the centres of all ranks."""
+        if self.features is None:
+            self._resolve_kernel(x)
+            return None
+        learnt, centers = self._known, None
+        if learnt is None:
+            path = self._resumed_path  # a checkpoint keeps the metric, which is not learnt again
+            if path is None:
+                learnt = self.ranks.broadcast_result(lambda: self._learn(x, y, p, device))
+            else:
+                learnt, centers = self.ranks.broadcast_result(lambda: self._read_kernel(path, x.shape[1]))
+        self._take_kernel(learnt, x.device)
+        return centers
+
+    @property
+    def _resumed_path(self) -> Any:
+        """The checkpoint from which this fit resumes; None if there is none."""
+        fitting = self._trainer is not None and self._trainer.state.fn == "fit"
+        return self._trainer.ckpt_path if fitting else None  # type: ignore[union-attr]
+
+    def _learn(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> LearntKernel:
+        """The kernel of the best of the rounds on a sample of the rows."""
+        self._require_room(p, x, device)  # training raises the same error, but after the rounds
+        learning = self.learning(x, y, device)
+        found = learn_kernel(learning)
+        log.info("round %d is the best on %d rows, and gives the metric", found.round, len(learning.whole.group))
+        return found
+
+    def learning(
+        self,
+        x: Tensor,  # shape: (n, d)
+        y: Tensor,  # shape: (n, c)
+        device: torch.device | str = "cpu",
+    ) -> FeatureLearning:
+        """The rounds on a sample of the rows, of which none has been made.
+
+        Raises:
+            InputError: the machine has no `features`, its kernel no gradient, or an option does not fit the data.
+        """
+        if self.features is None:
+            raise InputError("features must be given to learn a metric; got None")
+        return learning_on_sample(
+            *(self.features, x, y, self._given_kernel),
+            memory=self._budget(device),
+            seed=self.hparams["seed"],
+            device=device,
+            held_out=self._held_out,
+            say=lambda text: log.info("%s", text),
+        )
+
+    def _require_room(self, p: int, x: Tensor, device: torch.device | str) -> None:
+        """Raise a `MemoryBudgetError` if the budget cannot hold training with p centres."""
+
+    def _same_centers(self, theirs: Tensor, own: Tensor) -> Tensor:
+        """The centres of a checkpoint, which are those of this run up to the rounding of the metric's product."""
+        near = 1e-5 * float(own.abs().max())
+        if theirs.shape == own.shape and torch.allclose(theirs.to(own), own, rtol=1e-5, atol=near):
+            return theirs.to(own)
+        with errors_name(self._resumed_path):
+            raise CheckpointError(
+                "the checkpoint belongs to other training data (its centers differ): resume with the same data, "
+                "number of rows, label noise and seed as the first run"
+            )
+
+    def _take_kernel(self, learnt: LearntKernel, device: torch.device) -> None:
+        self.kernel, self.root = learnt.kernel, None if learnt.root is None else learnt.root.to(device, copy=True)
+        self.round, self.scores, self.chosen_by = learnt.round, learnt.scores, learnt.chosen_by
+
+    def _read_kernel(self, path: Any, d: int) -> tuple[LearntKernel, Tensor]:
+        """The kernel and the centres of all ranks in the checkpoint from which a run resumes."""
+        checkpoint = read_checkpoint(path)
+        with errors_name(path):
+            extra, state = machine_part(checkpoint), checkpoint["state_dict"]
+            type(self)._require_kind(extra)
+            require_values("kernel_machine", extra, self._extra_types)
+            require_tensors(state, self._dimensions)
+            require_features_like(extra["features"], self.features)
+            kernel = resumed_kernel(extra["kernel"], self._given_kernel)
+            return learnt_from_checkpoint(extra, state, kernel, d), state["centers"]
+
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self.root, self.round, self.scores, self.chosen_by = None, -1, (), ""
+
+    # Checkpoints
+
+    def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
+        extra, root = machine_part(checkpoint), checkpoint["state_dict"].get("root")
+        own, asked = self.root, {} if self.features is None else self.features.to_dict()
+        require_features_like(extra["features"], self.features)
+        warn_of_other_options(extra["features"] or {}, asked, asked)  # the metric is not learnt again
+        if (own is None) != (root is None) or (own is not None and not is_same(own, root)):
+            raise CheckpointError("the checkpoint has another metric than this machine: resume with a new machine")
+        super()._require_same_start(checkpoint)
+
+    def _extra_state(self) -> dict[str, Any]:
+        features = None if self.features is None else self.features.to_dict()
+        rounds = {"round": self.round, "scores": list(self.scores), "chosen_by": self.chosen_by}
+        return {**super()._extra_state(), "features": features, **rounds}
+
+    def _load_features(self, extra: dict[str, Any], state: dict[str, Tensor], d: int) -> None:
+        """Take the metric of a checkpoint and the options by which it was learnt."""
+        with faults_in("features"):
+            self.features = FeatureOptions.of(extra["features"])
+        self.learns_kernel, self.hparams["features"] = self.features is not None, extra["features"]
+        if self.features is not None:
+            self._take_kernel(learnt_from_checkpoint(extra, state, self.kernel, d), torch.device("cpu"))
+        elif (extra["round"], list(extra["scores"]), "root" in state) != (-1, [], False):
+            raise CheckpointError("its features must be options, because it has rounds of a metric: train again")
