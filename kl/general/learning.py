@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,10 +24,8 @@ from kl.features.learnt import (
 from kl.features.options import FeatureOptions
 from kl.kernels import Kernel
 from kl.machines.checkpoints import (
-    errors_name,
     faults_in,
     is_same,
-    read_checkpoint,
     require_tensors,
     require_values,
 )
@@ -54,9 +54,11 @@ class LearnsKernel(TrainedExpansion):
         "scores": list[float],
         "chosen_by": str,
     }
-    _of_a_run = (*TrainedExpansion._of_a_run, "_held_out")
+    _of_a_run = (*TrainedExpansion._of_a_run, "_held_out", "_postponed")
     _held_out: tuple[Tensor, Tensor] | None = None  # a validation part, which chooses the round
+    _postponed: Callable[[], None] | None = None  # takes the training data
     _known: LearntKernel | None = None  # the kernel of `use_kernel`
+    _resumed: tuple[LearntKernel, Tensor] | None = None  # the kernel and the centres of the checkpoint to go on from
 
     def __init__(
         self,
@@ -88,26 +90,32 @@ class LearnsKernel(TrainedExpansion):
         self._held_out = DataFacts.of(data).held_out(device) if self.learns_kernel else None
         super().take(data, device)
 
+    def _take_for_training(self, data: TrainingData | None, device: torch.device) -> None:
+        # Lightning sets up a machine before it loads the checkpoint of a resumed run, which has the metric. So the
+        # metric is learnt in the first hook after both, `configure_optimizers`.
+        take = partial(super()._take_for_training, data, device)
+        if self.features is None or self._known is not None or self.is_fitted:
+            take()
+        else:
+            self._postponed = take
+
+    def _take_postponed(self) -> None:
+        """Take the training data, if that was postponed."""
+        take, self._postponed = self._postponed, None
+        if take is not None:
+            take()
+
     def _find_kernel(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> Tensor | None:
         """Resolve the kernel or learn it; in a resumed run take it, and return the centres of all ranks."""
         if self.features is None:
             self._resolve_kernel(x)
             return None
-        learnt, centers = self._known, None
+        learnt, centers = self._resumed or (self._known, None)
+        self._resumed = None
         if learnt is None:
-            path = self._resumed_path  # a checkpoint keeps the metric, which is not learnt again
-            if path is None:
-                learnt = self.ranks.broadcast_result(lambda: self._learn(x, y, p, device))
-            else:
-                learnt, centers = self.ranks.broadcast_result(lambda: self._read_kernel(path, x.shape[1]))
+            learnt = self.ranks.broadcast_result(lambda: self._learn(x, y, p, device))
         self._take_kernel(learnt, x.device)
         return centers
-
-    @property
-    def _resumed_path(self) -> Any:
-        """The checkpoint from which this fit resumes; None if there is none."""
-        fitting = self._trainer is not None and self._trainer.state.fn == "fit"
-        return self._trainer.ckpt_path if fitting else None  # type: ignore[union-attr]
 
     def _learn(self, x: Tensor, y: Tensor, p: int, device: torch.device | str) -> LearntKernel:
         """The kernel of the best of the rounds on a sample of the rows."""
@@ -147,33 +155,36 @@ class LearnsKernel(TrainedExpansion):
         near = 1e-5 * float(own.abs().max())
         if theirs.shape == own.shape and torch.allclose(theirs.to(own), own, rtol=1e-5, atol=near):
             return theirs.to(own)
-        with errors_name(self._resumed_path):
-            raise CheckpointError(
-                "the checkpoint belongs to other training data (its centers differ): resume with the same data, "
-                "number of rows, label noise and seed as the first run"
-            )
+        raise CheckpointError(
+            "the checkpoint belongs to other training data (its centers differ): resume with the same data, number of "
+            "rows, label noise and seed as the first run"
+        )
 
     def _take_kernel(self, learnt: LearntKernel, device: torch.device) -> None:
         self.kernel, self.root = learnt.kernel, None if learnt.root is None else learnt.root.to(device, copy=True)
         self.round, self.scores, self.chosen_by = learnt.round, learnt.scores, learnt.chosen_by
-
-    def _read_kernel(self, path: Any, d: int) -> tuple[LearntKernel, Tensor]:
-        """The kernel and the centres of all ranks in the checkpoint from which a run resumes."""
-        checkpoint = read_checkpoint(path)
-        with errors_name(path):
-            extra, state = machine_part(checkpoint), checkpoint["state_dict"]
-            type(self)._require_kind(extra)
-            require_values("kernel_machine", extra, self._extra_types)
-            require_tensors(state, self._dimensions)
-            require_features_like(extra["features"], self.features)
-            kernel = resumed_kernel(extra["kernel"], self._given_kernel)
-            return learnt_from_checkpoint(extra, state, kernel, d), state["centers"]
 
     def _start_anew(self) -> None:
         super()._start_anew()
         self.root, self.round, self.scores, self.chosen_by = None, -1, (), ""
 
     # Checkpoints
+
+    def _take_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._postponed is not None:
+            self._resumed = self._kernel_and_centers(checkpoint)
+            self._take_postponed()
+        super()._take_checkpoint(checkpoint)
+
+    def _kernel_and_centers(self, checkpoint: dict[str, Any]) -> tuple[LearntKernel, Tensor]:
+        """The kernel and the centres of all ranks in the checkpoint from which a run resumes."""
+        extra, state = machine_part(checkpoint), checkpoint["state_dict"]
+        type(self)._require_kind(extra)
+        require_values("kernel_machine", extra, self._extra_types)
+        require_tensors(state, self._dimensions)
+        require_features_like(extra["features"], self.features)
+        kernel = resumed_kernel(extra["kernel"], self._given_kernel)
+        return learnt_from_checkpoint(extra, state, kernel, state["centers"].shape[1]), state["centers"]
 
     def _require_same_start(self, checkpoint: dict[str, Any]) -> None:
         extra, root = machine_part(checkpoint), checkpoint["state_dict"].get("root")

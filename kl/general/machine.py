@@ -392,6 +392,7 @@ class GeneralKernelMachine(LearnsKernel):
 
     def configure_optimizers(self) -> ProjectedEigenPro:
         """The run's EigenPro 3 or 4, with the planned step size."""
+        self._take_postponed()
         return self.run.optimizer
 
     # Training

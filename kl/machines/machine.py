@@ -138,7 +138,11 @@ class TrainedExpansion(StatefulExpansion):
         if stage != "fit":
             return
         data = training_data(self.trainer, self._budget("cpu"), self.hparams["seed"])
-        self.take(data, self.trainer.strategy.root_device)
+        self._take_for_training(data, self.trainer.strategy.root_device)
+
+    def _take_for_training(self, data: TrainingData | None, device: torch.device) -> None:
+        """Take the training data at fit start."""
+        self.take(data, device)
         assert data is not None  # take() has seen to it
         data.batch_size = self.batch_rows
 

@@ -172,6 +172,46 @@ def test_kl_plan(kl, options):
     assert not Path("lightning_logs").exists()
 
 
+GENERAL = (*FAST, "--solver", "eigenpro4", "--centers", 40, "--epochs", 3)
+
+
+def test_centers_of_their_own_under_a_learnt_metric(kl):
+    """The metric is learnt before training on all rows; the figure, predictions and the resumed run know it."""
+    found = fit_json(kl, *GENERAL, "--name", "general")
+    assert found["solver"] in ("EigenPro 3", "EigenPro 4")
+    assert len(found["round_scores"]) <= 3
+    assert len(found["feature_importances"]) == 64
+    assert found["test_error"] < 0.3
+    run = Path(found["log_dir"])
+    assert (run / "figures/features.svg").is_file()
+    np.savez("x.npz", x=np.random.default_rng(0).uniform(size=(3, 64)).astype("float32"))
+    result = kl("predict", run / "checkpoints/last.ckpt", "--input", "x.npz", "--output", "out.csv")
+    assert result.code == 0, result.err
+    assert len(pd.read_csv("out.csv")) == 3
+    more = fit_json(kl, *GENERAL[:-1], 4, "--name", "general", "--resume", "last")
+    assert more["round_scores"] == found["round_scores"]
+
+
+def test_a_plan_of_centers_under_a_learnt_metric(kl):
+    result = kl("plan", *GENERAL)
+    assert result.code == 0, result.err
+    assert "3 rounds of 1 fit(s) by direct on 120 rows" in result.out
+    found = json.loads(kl("plan", *GENERAL, "--json").out)
+    assert found["seconds_total"] > found["seconds_rounds"] > 0
+
+
+def test_a_stream_under_a_learnt_metric(kl):
+    rng = np.random.default_rng(0)
+    Path("big/train").mkdir(parents=True)
+    for part in ("train/0", "train/1", "test"):
+        x = rng.normal(size=(300, 6)).astype("float32")
+        np.savez(f"big/{part}.npz", x=x, y=np.sin(2 * x[:, :1]))
+    options = ("--data", "stream:big", "--solver", "eigenpro4", "--centers", 100, "--epochs", 3)
+    plain, learnt = (fit_json(kl, *options, *more) for more in ((), ("--learn-features", 1)))
+    assert learnt["test_mse"] < 0.2 * plain["test_mse"]
+    assert learnt["round"] == 1
+
+
 KERNEL = """
 from dataclasses import dataclass
 import kl
@@ -194,6 +234,10 @@ class Cauchy(kl.RadialKernel):
         (("--metric", "diagonal"), ("metric", "--solver rfm")),
         (("--learn-features", 2, "--by", "cv"), ("by must be", "kfold")),
         (("--learn-features", 2, "--centers", 20), ("centers is for", "eigenpro3")),
+        (("--solver", "eigenpro4", "--metric", "diagonal"), ("metric", "--learn-features")),
+        (("--solver", "eigenpro4", "--ridge", 0.1), ("ridge is for the rounds of --learn-features",)),
+        (("--solver", "eigenpro4", "--learn-features", 0), ("learn_features must be",)),
+        (("--solver", "eigenpro4", "--learn-features", 2, "--by", "cv"), ("by must be", "kfold")),
         (("--learn-features", 2, "--round-solver", "lu"), ("round_solver must be", "direct")),
         (("--learn-features", 2, "--round-epochs", 0), ("round_epochs must be",)),
         (("--learn-features", 2, "--precision", "medium"), ("precision must be", "unrounded")),

@@ -20,8 +20,8 @@ def test_each_solver_is_a_machine_of_kl():
     ("name", "taken"),
     [
         ("eigenpro", {*EIGENPRO, "ridge"}),
-        ("eigenpro3", {*EIGENPRO, "centers", "centers_from"}),
-        ("eigenpro4", {*EIGENPRO, "centers", "centers_from", "projection_period"}),
+        ("eigenpro3", {*EIGENPRO, *ROUNDS, "ridge", "centers", "centers_from"}),
+        ("eigenpro4", {*EIGENPRO, *ROUNDS, "ridge", "centers", "centers_from", "projection_period"}),
         ("pcg", set()),
         ("rfm", {*ROUNDS, "ridge"}),
     ],
@@ -39,7 +39,7 @@ def test_options_of_each(name, taken):
         ("pcg", {"top_q": "5"}, "top_q is for --solver eigenpro, eigenpro3 and eigenpro4; got 5 with pcg"),
         ("eigenpro", {"projection_period": "3"}, "projection_period is for --solver eigenpro3 and eigenpro4; got 3"),
         ("eigenpro3", {"projection_period": "3"}, "must be 1 with --solver eigenpro3; got 3: use --solver eigenpro4"),
-        ("eigenpro4", {"ridge": 0.5}, "ridge is for --solver eigenpro and rfm; got 0.5 with eigenpro4"),
+        ("eigenpro4", {"ridge": 0.5}, "ridge is for the rounds of --learn-features with --solver eigenpro4; got 0.5"),
     ],
 )
 def test_an_option_of_another_solver_is_refused(name, options, message):
