@@ -44,9 +44,9 @@ def require_root(root: Tensor, d: int) -> None:
         CheckpointError: it is not float64, its shape is neither (d,) nor (d, d), or it holds numbers that are not
             finite, or, on a diagonal, negative ones.
     """
-    if root.dtype != torch.float64:
-        raise CheckpointError(f"its root of a metric must be float64; got {root.dtype}")
     if tuple(root.shape) not in ((d,), (d, d)):
         raise CheckpointError(f"its root of a metric must be of {d} features; got shape {tuple(root.shape)}")
     if not bool(root.isfinite().all()) or (root.ndim == 1 and bool((root < 0).any())):
         raise CheckpointError("its root of a metric must hold finite numbers, and on a diagonal none below 0")
+    if root.dtype != torch.float64:
+        raise CheckpointError(f"its root of a metric must be float64; got {root.dtype}")

@@ -72,7 +72,7 @@ MUTANTS = [
     Mutant(
         "centres of ones own are lost in another fit",
         "kl/general/machine.py",
-        "if self._centers_given:",
+        "if self._centers_given and self.root is None:",
         "if False:",
         OBJECT,
     ),

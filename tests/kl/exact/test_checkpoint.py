@@ -72,7 +72,7 @@ def gradients(rank, x, y):
 def searched(rank=20, iterations=5):
     x, y = draw(200, 4), draw(200, 2, seed=1).double()
     method = gradients(rank, x, y)
-    search = method.zero()
+    search = method.search()
     for _ in range(iterations):
         search = method.advance(search)
     return method, search, x, y

@@ -44,6 +44,7 @@ def test_no_root_and_a_diagonal():
         (torch.ones(2, 3), r"got shape \(2, 3\)"),
         (torch.tensor([1.0, math.nan]), "finite"),
         (torch.tensor([1.0, -1.0]), "none below 0"),
+        (torch.ones(2), "must be float64; got torch.float32"),
     ],
 )
 def test_wrong_roots(root, message):
