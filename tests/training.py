@@ -21,6 +21,14 @@ def fit(machine, data, max_epochs=3, ckpt_path=None, **options):
     return trainer
 
 
+def edited(saved, tmp_path, edit):
+    """A copy of a checkpoint, with what `edit` has changed in it."""
+    checkpoint = torch.load(saved, weights_only=True)
+    edit(checkpoint)
+    torch.save(checkpoint, tmp_path / "edited.ckpt")
+    return tmp_path / "edited.ckpt"
+
+
 def regression(n=60, d=4, c=1, seed=0, test=20, scale=1.0, y=None, **options):
     """Normal rows; targets are a smooth function of them, or `y`."""
     generator, c = torch.Generator().manual_seed(seed), c if y is None else y.shape[1]

@@ -143,6 +143,16 @@ class FeatureLearning:
         self._constant = False
 
     @property
+    def solver(self) -> str:
+        """What solves: "direct", "pcg" or "eigenpro"."""
+        return chosen_solver(self.whole, self._main.solving["solver"], self.memory, leave_one_out=False)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of EigenPro in round 0."""
+        return self._main.solving["epochs"]
+
+    @property
     def memory(self) -> int | str:
         """The budget of a solve: bytes, or "auto"."""
         return self._main.solving["memory"]

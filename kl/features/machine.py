@@ -20,7 +20,7 @@ from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.set_weights import SetWeights
 from kl.probabilities import fit_temperature
 from kl.rows.rows import RowDataset
-from kl.solve import Problem, chosen_solver, solve_memory
+from kl.solve import Problem, solve_memory
 from kl.system.memory import TrainingMemory, format_memory
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         (n, d), c = x.shape, self.targets.shape[1]
         problem, beside = self.learning.whole, self._beside(n, d, c)
         left = budget - beside
-        solver = chosen_solver(problem, self.features.round_solver, left, leave_one_out=False)
+        solver = self.learning.solver
         solve = solve_memory(solver, len(problem.x), d, c, left, self.ranks.size)
         items = {"training data, centres and metric": beside, f"a round by {solver}": solve}
         self.memory = TrainingMemory(budget, items, False, 0)

@@ -22,13 +22,7 @@ from kl.features.learnt import (
     resumed_kernel,
 )
 from kl.features.options import FeatureOptions
-from kl.kernels import Kernel
-from kl.machines.checkpoints import (
-    faults_in,
-    is_same,
-    require_tensors,
-    require_values,
-)
+from kl.machines.checkpoints import faults_in, is_same, require_tensors, require_values
 from kl.machines.data_facts import DataFacts, TrainingData
 from kl.machines.machine import TrainedExpansion, machine_part
 
@@ -38,12 +32,11 @@ log = logging.getLogger(__name__)
 class LearnsKernel(TrainedExpansion):
     """An expansion whose kernel is K(x M^(1/2), z M^(1/2)) if it has `features`, by which M is learnt at fit start.
 
-    A subclass calls `_find_kernel` before it chooses its centres, and gives the arguments of `TrainedExpansion`.
-
-    Args:
-        features: how the metric is learnt; None learns none.
+    A subclass sets `features`, with the hyper-parameter of that name, and calls `_find_kernel` before it chooses its
+    centres.
 
     Attributes:
+        features: how the metric is learnt; None learns none.
         root, round, scores, chosen_by: see `kl.GeneralKernelMachine`.
     """
 
@@ -54,24 +47,17 @@ class LearnsKernel(TrainedExpansion):
         "scores": list[float],
         "chosen_by": str,
     }
+    features: FeatureOptions | None = None
     _of_a_run = (*TrainedExpansion._of_a_run, "_held_out", "_postponed")
     _held_out: tuple[Tensor, Tensor] | None = None  # a validation part, which chooses the round
     _postponed: Callable[[], None] | None = None  # takes the training data
     _known: LearntKernel | None = None  # the kernel of `use_kernel`
     _resumed: tuple[LearntKernel, Tensor] | None = None  # the kernel and the centres of the checkpoint to go on from
 
-    def __init__(
-        self,
-        kernel: Kernel | str | dict[str, Any],
-        memory: int | str,
-        precision: str,
-        seed: int,
-        options: dict[str, Any],
-        features: FeatureOptions | None,
-    ) -> None:
-        options = {**options, "features": None if features is None else features.to_dict()}
-        super().__init__(kernel, memory, precision, seed, options)
-        self.features, self.learns_kernel = features, features is not None
+    @property
+    def learns_kernel(self) -> bool:  # type: ignore[override]
+        """Whether the machine has `features`."""
+        return self.features is not None
 
     # Set-up
 
@@ -204,7 +190,7 @@ class LearnsKernel(TrainedExpansion):
         """Take the metric of a checkpoint and the options by which it was learnt."""
         with faults_in("features"):
             self.features = FeatureOptions.of(extra["features"])
-        self.learns_kernel, self.hparams["features"] = self.features is not None, extra["features"]
+        self.hparams["features"] = extra["features"]
         if self.features is not None:
             self._take_kernel(learnt_from_checkpoint(extra, state, self.kernel, d), torch.device("cpu"))
         elif (extra["round"], list(extra["scores"]), "root" in state) != (-1, [], False):

@@ -187,8 +187,10 @@ class GeneralKernelMachine(LearnsKernel):
             "subsample": subsample,
             "running_metrics": bool(running_metrics),
         }
-        plain_options = {name: plain(value) for name, value in options.items()}
-        super().__init__(kernel, memory, precision, seed, plain_options, FeatureOptions.of(features))
+        found = FeatureOptions.of(features)
+        options["features"] = None if found is None else found.to_dict()
+        super().__init__(kernel, memory, precision, seed, {name: plain(value) for name, value in options.items()})
+        self.features = found
         self.step_size = math.nan  # eta before its decay, after any cuts; known while fitting
         self.period = 0  # T, known while fitting
         self._num_centers = 0  # of all ranks, known while fitting

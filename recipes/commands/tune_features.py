@@ -60,7 +60,6 @@ def tune_features(
     folder: Path,
 ) -> tuple[dict[str, Any], FeatureTuning]:
     """Search, fit the choice to all rows, evaluate it on the test set, and write the folder of results."""
-
     import kl
     from kl.features.chain import evaluate_solution
     from kl.machines.evaluated import describe_data, scale_of

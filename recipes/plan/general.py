@@ -38,7 +38,7 @@ def plan_general(machine: GeneralKernelMachine, run: PreparedRun) -> RunForecast
     found: dict[str, Any] = {"seconds_planning": run.seconds_spent, "round_solver": None, "seconds_rounds": 0.0}
     if features is not None:
         learning = machine.learning(rows.x, rows.y, run.device)
-        rounds = forecast_rounds(learning, features, machine.kernel, machine.origin)
+        rounds = forecast_rounds(learning, machine.kernel, machine.origin)
         all_rounds = rounds.first + features.rounds * rounds.each
         found |= {"round_solver": rounds.solver, "chains": rounds.chains, "seconds_rounds": all_rounds}
         found["round_rows"] = len(learning.whole.group)

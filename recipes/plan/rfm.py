@@ -16,7 +16,7 @@ def plan_rfm(machine: RecursiveFeatureMachine, run: PreparedRun) -> RunForecast:
 
     The rounds may stop earlier.
     """
-    found = forecast_rounds(machine.learning, machine.features, machine.kernel, machine.origin)
+    found = forecast_rounds(machine.learning, machine.kernel, machine.origin)
     results: dict[str, Any] = {"seconds_planning": run.seconds_spent, "round_solver": found.solver}
     results["chains"] = found.chains
     learnt = run.epochs - 2  # the first and the last epoch learn no metric

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from kl import Kernel
     from kl.features.learning import FeatureLearning
-    from kl.features.options import FeatureOptions
     from kl.solve import Problem
 
 TIMED_ROWS = 64  # whose gradients are timed, and scaled to the sample
@@ -36,7 +35,6 @@ class RoundsForecast:
 
 def forecast_rounds(
     learning: FeatureLearning,
-    options: FeatureOptions,
     kernel: Kernel,
     origin: Tensor,  # shape: (d,)
 ) -> RoundsForecast:
@@ -44,18 +42,16 @@ def forecast_rounds(
 
     Args:
         learning: the rounds, none of which has been made.
-        options: those of the rounds.
         kernel: the kernel; its bandwidth must be resolved.
         origin: what is subtracted from rows.
     """
     from kl.features.chain import WARM_EPOCHS
-    from kl.solve import chosen_solver
 
-    solver = chosen_solver(learning.whole, options.round_solver, learning.memory, leave_one_out=False)
+    solver = learning.solver
     chains = [chain.problem for chain in learning.chains]
 
     def solve(rows: Problem, share: float = 1.0) -> float:
-        epochs = math.ceil(share * options.round_epochs)
+        epochs = math.ceil(share * learning.epochs)
         return seconds_of_solve(rows, kernel, solver, epochs, learning.memory, learning.ranks.size)
 
     gradients = sum(seconds_of_gradients(rows, learning, kernel, origin) for rows in chains)

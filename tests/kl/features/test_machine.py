@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training import fit, regression
+from training import edited, fit, regression
 
 import kl
 from datamodules import ArrayDataModule
@@ -131,13 +131,6 @@ def saved(tmp_path_factory):
     return path
 
 
-def edited(saved, tmp_path, edit):
-    checkpoint = torch.load(saved, weights_only=True)
-    edit(checkpoint)
-    torch.save(checkpoint, tmp_path / "edited.ckpt")
-    return tmp_path / "edited.ckpt"
-
-
 def first_chain(checkpoint):
     return checkpoint["feature_learning"]["chains"][0]
 
@@ -190,7 +183,8 @@ def test_damaged_checkpoints_are_refused(saved, tmp_path, damage):
 
 
 def test_the_file_that_is_edited_is_whole(saved, tmp_path):
-    fit(machine(), columns(), 4, ckpt_path=edited(saved, tmp_path, lambda checkpoint: None))
+    trainer = fit(machine(), columns(), 4, ckpt_path=edited(saved, tmp_path, lambda checkpoint: None))
+    assert trainer.current_epoch == 4
 
 
 @pytest.mark.parametrize(

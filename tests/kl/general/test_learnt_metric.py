@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from processes import on_ranks, shared
-from training import fit, quiet_trainer
+from training import edited, fit, quiet_trainer
 
 import kl
 from datamodules import ArrayDataModule, StreamDataModule
@@ -134,13 +134,6 @@ def saved(tmp_path_factory):
     return path
 
 
-def edited(saved, tmp_path, edit):
-    checkpoint = torch.load(saved, weights_only=True)
-    edit(checkpoint)
-    torch.save(checkpoint, tmp_path / "edited.ckpt")
-    return tmp_path / "edited.ckpt"
-
-
 DAMAGES = {
     "root NaN": (lambda c: c["state_dict"]["root"].fill_(float("nan")), "finite"),
     "root of another shape": (lambda c: c["state_dict"].update(root=torch.ones(3).double()), "root of a metric must"),
@@ -170,7 +163,8 @@ def test_damaged_checkpoints_are_refused(saved, tmp_path, damage):
 
 
 def test_the_file_that_is_edited_is_whole(saved, tmp_path):
-    fit(machine(), columns(), 4, ckpt_path=edited(saved, tmp_path, lambda checkpoint: None))
+    trainer = fit(machine(), columns(), 4, ckpt_path=edited(saved, tmp_path, lambda checkpoint: None))
+    assert trainer.current_epoch == 4
 
 
 def test_other_runs_do_not_resume(saved):
