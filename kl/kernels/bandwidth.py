@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +42,33 @@ def median_distance(
     chosen = torch.randperm(len(x), generator=generator)[:sample].to(x.device)
     if len(chosen) < 2:
         return 1.0  # one row has no distance; any bandwidth gives the same function on it
-    median = float(torch.pdist(x[chosen].double(), p=p).median())
+    median = _median_of_pairs(x[chosen].double().cpu(), p)
     if median == 0:
         raise InputError(
             "bandwidth='auto' needs rows that differ; the median pairwise distance is 0: give bandwidth a number"
         )
     return median
+
+
+def _median_of_pairs(
+    x: Tensor,  # shape: (k, d)
+    p: float,
+) -> float:
+    """The median of |x_i - x_j|_p over i < j; of an even number of pairs the lower of the two in the middle.
+
+    Euclidean distances come from inner products, in a sixth of the time, unless the median is so far below the norms
+    that rounding could change more than its last 10 digits.
+    """
+    if p == 2:
+        x = x - x.mean(dim=0)
+        sq_norm = x.square().sum(dim=1)
+        sq_dist = torch.addmm(sq_norm, x, x.T, alpha=-2).add_(sq_norm[:, None]).numpy()
+        median = _lower_median(np.concatenate([row[i + 1 :] for i, row in enumerate(sq_dist)]))
+        if median > 1e-5 * float(sq_norm.max()):
+            return math.sqrt(median)
+    return _lower_median(torch.pdist(x, p=p).numpy())
+
+
+def _lower_median(values: np.ndarray) -> float:
+    middle = (len(values) - 1) // 2
+    return float(np.partition(values, middle)[middle])

@@ -14,7 +14,7 @@ from kl.errors import InputError
 from kl.kernels.bandwidth import median_distance
 from kl.kernels.gradients import Gradients, Totals
 from kl.kernels.kernel import Kernel
-from kl.kernels.radial import Bandwidth, ExponentialPower, check_bandwidth
+from kl.kernels.radial import Bandwidth, ExponentialPower, check_bandwidth, power_
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows, check_finite_matrix
 from kl.rows.workspace import spans
@@ -102,7 +102,7 @@ class LpqLaplacian(Kernel):
 
     def _of_sums(self, sums: Tensor) -> Tensor:
         """Kernel values from sum_k |x_k - z_k|^p, in place."""
-        return sums.mul_(self._scale**-self.p).pow_(self.q / self.p).neg_().exp_()
+        return power_(sums.mul_(self._scale**-self.p), self.q / self.p).neg_().exp_()
 
     def _gradients(self, pair: Pair) -> Gradients:
         if self.p == 2:
@@ -110,9 +110,9 @@ class LpqLaplacian(Kernel):
         x, z = pair.x.data.to(pair.x.dtype), pair.z.data.to(pair.x.dtype)
         t = power_sums(x, z, self.p).mul_(self._scale**-self.p)  # K = exp(-t^(q / p))
         equal = t == 0
-        factor = t.pow(self.q / self.p).neg_().exp_()
+        factor = power_(t.clone(), self.q / self.p).neg_().exp_()
         if self.q < self.p:
-            factor.mul_(t.pow_(self.q / self.p - 1))
+            factor.mul_(power_(t, self.q / self.p - 1))
         # dK/dx_k = -q / scale^p t^(q/p - 1) K |x_k - z_k|^(p - 1) sign(x_k - z_k)
         factor.mul_(-self.q * self._scale**-self.p).masked_fill_(equal, 0)
         return ByColumn(x, z, factor, self.p)
@@ -187,15 +187,6 @@ def power_sums(
         for ours, others in zip(x[rows].T.contiguous(), z_columns, strict=True):
             total.add_(power_(torch.sub(ours[:, None], others, out=size).abs_(), power))
     return out
-
-
-def power_(t: Tensor, power: float) -> Tensor:
-    """t^power in place for t of 0 or above; 0^power is 0 for powers above 0."""
-    if power == 1:
-        return t
-    if power == 0.5:
-        return t.sqrt_()
-    return t.log_().mul_(power).exp_()  # three times as fast as pow in float32 on AVX-512
 
 
 def _pieces(matrix: Tensor) -> Iterator[slice]:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import numpy as np
@@ -18,7 +18,8 @@ from kl.exact.equations import LOG_SECONDS, duration
 from kl.features.chain import Chain, Fit, MetricOptions
 from kl.features.learning import Choice, FeatureLearning, held_out_parts
 from kl.kernels.kernel import Kernel
-from kl.kernels.radial import Laplacian
+from kl.kernels.lpq import LpqLaplacian
+from kl.kernels.radial import ExponentialPower, Laplacian
 from kl.kernels.registry import build_kernel
 from kl.solve import Problem
 from kl.tuning.problem import drawn_rows
@@ -30,6 +31,10 @@ FACTORS = (0.5, 8.0)  # the range of bandwidths in median distances under the me
 RIDGES = (1e-6, 10.0)  # the range of ridges, that of kl.tune's above 0
 METRICS = ("full", "diagonal")
 POWERS = (0.5, 1.0)
+EXPONENT_OF = {ExponentialPower: "power", LpqLaplacian: "q"}
+EXPONENTS = (0.7, 2.0)  # the range of these exponents, of q up to p
+KERNELS = ("exponential-power", "lpq-laplacian")
+LPQ_COLUMNS = 50  # columns up to which "auto" takes the second, whose time grows with them
 ROUNDS = 5
 CANDIDATES = 24
 SUBSAMPLE_ROWS = 2000  # rows that candidates are scored on, at most
@@ -137,7 +142,7 @@ def tune_features(
     x: Tensor,  # shape: (n, d)
     y: Tensor,  # shape: (n, c)
     *,
-    kernels: Sequence[str | Kernel] | str | Kernel = "laplacian",
+    kernels: Sequence[str | Kernel] | str | Kernel = "auto",
     rounds: int = ROUNDS,
     candidates: int = CANDIDATES,
     seconds: float = math.inf,
@@ -151,15 +156,18 @@ def tune_features(
 
     The first candidates are the defaults of `kl.RFMRegressor`, each kernel with a full and a diagonal metric. Others
     are drawn: the kernel, the metric, and the power 1/2 or 1 with equal chances; the bandwidth log-uniform from 1/2 to
-    8 median distances under the metric; the ridge log-uniform from 1e-6 to 10. The score of a candidate is the least
-    over rounds of the mean squared error on 5 parts of the rows, each by rounds on the other parts. A candidate whose
-    mean over its first parts exceeds the best one's on the same parts by a tenth is given up.
+    8 median distances under the metric; the ridge log-uniform from 1e-6 to 10; the exponent of a kernel that is given
+    by its name uniform from 0.7 to 2: the power of "exponential-power", and q of "lpq-laplacian", up to p = 1. The
+    score of a candidate is the least over rounds of the mean squared error on 5 parts of the rows, each by rounds on
+    the other parts. A candidate whose mean over its first parts exceeds the best one's on the same parts by a tenth is
+    given up.
 
     Args:
         x: training features, float32 or float64, shape (n, d).
         y: targets, shape (n, c): one-hot rows for classes, numbers for regression.
-        kernels: names, as in `kl.kernel_names()`, or kernels, which must define their gradients. A number for a
-            bandwidth stays as it is.
+        kernels: names, as in `kl.kernel_names()`, or kernels, which must define their gradients. Of a kernel that is
+            not given by its name all parameters stay as they are, except the bandwidth "auto". "auto" is
+            "exponential-power", and "lpq-laplacian" too up to 50 columns.
         rounds: metrics that are learnt at most.
         candidates: how many are tried.
         seconds: after which no candidate is begun; the first is always tried.
@@ -187,10 +195,12 @@ def tune_features(
         True
     """
     classes = check_data(x, y, task)
+    if isinstance(kernels, str) and kernels == "auto":
+        kernels = KERNELS if x.shape[1] <= LPQ_COLUMNS else KERNELS[:1]
     named = [kernels] if isinstance(kernels, str | Kernel) else list(kernels)
     if not named:
         raise InputError('kernels must name one kernel at least; got none: try kernels=("laplacian",)')
-    built = [build_kernel(each) for each in named]
+    families = [Family.of(each) for each in named]
     count, rounds, seed = check_count("candidates", candidates), check_count("rounds", rounds), check_seed("seed", seed)
     limit = check_not_negative("seconds", seconds) if seconds != math.inf else math.inf
     size = SUBSAMPLE_ROWS if subsample == "auto" else check_count("subsample", subsample)
@@ -202,7 +212,7 @@ def tune_features(
     points: list[FeaturePoint] = []
     best: list[list[float]] | None = None  # of each part, the errors after each round
     start = said = time.monotonic()
-    for candidate in candidates_of(built, count, seed):
+    for candidate in candidates_of(families, count, seed):
         errors = tried_on(candidate, parts, best, rounds, seed, memory)
         points.append(FeaturePoint(candidate, tuple(by_round(errors)), len(errors)))
         if len(errors) == len(parts) and (best is None or min(by_round(errors)) < min(by_round(best))):
@@ -221,14 +231,36 @@ def tune_features(
     return FeatureTuning(tuple(points), min(whole, key=lambda each: each.score), len(x))
 
 
-def candidates_of(kernels: Sequence[Kernel], count: int, seed: int) -> Iterator[FeatureCandidate]:
+@dataclass(frozen=True)
+class Family:
+    """Kernels that are one up to their exponent."""
+
+    kernel: Kernel
+    exponent: str | None
+    """The name of the parameter that is drawn; None draws none."""
+
+    @classmethod
+    def of(cls, given: str | Kernel) -> Family:
+        """The kernels of a name, whose exponent is free, or the one kernel that is given."""
+        kernel = build_kernel(given)
+        return cls(kernel, EXPONENT_OF.get(type(kernel)) if isinstance(given, str) else None)
+
+    def draw(self, rng: np.random.Generator) -> Kernel:
+        """One of them."""
+        if self.exponent is None:
+            return self.kernel
+        most = min(EXPONENTS[1], getattr(self.kernel, "p", EXPONENTS[1]))
+        return replace(self.kernel, **{self.exponent: float(rng.uniform(EXPONENTS[0], most))})  # type: ignore[type-var]
+
+
+def candidates_of(families: Sequence[Family], count: int, seed: int) -> Iterator[FeatureCandidate]:
     """The defaults of each kernel with a full and with a diagonal metric, then random draws."""
-    defaults = [FeatureCandidate(kernel, metric) for kernel in kernels for metric in METRICS]
+    defaults = [FeatureCandidate(family.kernel, metric) for family in families for metric in METRICS]
     yield from defaults[:count]
     rng = np.random.default_rng(seed)
     for _ in range(count - len(defaults)):
         metric, factor, ridge = str(rng.choice(METRICS)), log_uniform(rng, *FACTORS), log_uniform(rng, *RIDGES)
-        power, kernel = float(rng.choice(POWERS)), kernels[int(rng.integers(len(kernels)))]
+        power, kernel = float(rng.choice(POWERS)), families[int(rng.integers(len(families)))].draw(rng)
         factor = factor if getattr(kernel, "bandwidth", None) == "auto" else 1.0
         yield FeatureCandidate(kernel, metric, factor, ridge, power)
 

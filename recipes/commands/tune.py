@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.commands.tune_features import FEATURE_KERNELS
 from recipes.commands.tune_options import TuneOptions
 from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
 
@@ -51,7 +52,8 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     learning = options.learn_features is not None
     if learning:
         check_feature_options(options, data.validation)
-        options = replace(options, kernels="laplacian" if options.kernels == TuneOptions.kernels else options.kernels)
+        if options.kernels == TuneOptions.kernels:
+            options = replace(options, kernels=FEATURE_KERNELS)
     elif options.candidates != TuneOptions.candidates:
         raise kl.InputError(
             f"candidates is for learn_features; got {options.candidates}: give --learn-features 5 as well"
@@ -66,7 +68,8 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
     if learning:
-        found_features, tried = tune_features(datamodule, kernels, subsample, data, options, run, device, folder)
+        searched = searched_kernels(options)
+        found_features, tried = tune_features(datamodule, searched, subsample, data, options, run, device, folder)
         if output.json:
             print_json(found_features)
         else:
@@ -128,8 +131,32 @@ class Speaker:
             self._said = time.monotonic()
 
 
+def searched_kernels(options: TuneOptions) -> str | list[str | Kernel]:
+    """The kernels of --learn-features: by name, so that their exponents are searched, unless parameters are given.
+
+    Raises:
+        InputError: as `build_kernels`.
+    """
+    given = named_kernels(options)
+    if options.kernels == FEATURE_KERNELS and not any(given.values()):
+        return "auto"  # which looks at the number of columns
+    kernels = zip(given.items(), build_kernels(options), strict=True)
+    return [kernel if parameters else name for (name, parameters), kernel in kernels]
+
+
 def build_kernels(options: TuneOptions) -> list[Kernel]:
     """The kernels that --kernels names, each with those parameters that it has.
+
+    Raises:
+        InputError: a kernel is unknown, or none of them has a parameter that is given.
+    """
+    import kl
+
+    return [kl.build_kernel(name, **parameters) for name, parameters in named_kernels(options).items()]
+
+
+def named_kernels(options: TuneOptions) -> dict[str, dict[str, Any]]:
+    """The names in --kernels, each with those of the given parameters that the kernel has.
 
     Raises:
         InputError: a kernel is unknown, or none of them has a parameter that is given.
@@ -149,9 +176,7 @@ def build_kernels(options: TuneOptions) -> list[Kernel]:
                 f"{parameter} must be a parameter of one of the kernels; got kernels {', '.join(names)}: leave "
                 f"--{parameter} out, or add a kernel that has it"
             )
-    return [
-        kl.build_kernel(name, **{key: value for key, value in given.items() if key in accepted[name]}) for name in names
-    ]
+    return {name: {key: value for key, value in given.items() if key in accepted[name]} for name in names}
 
 
 def read_bandwidths(text: str) -> list[float] | str:

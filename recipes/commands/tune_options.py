@@ -57,8 +57,9 @@ class TuneOptions:
     learn_features: Annotated[
         int | None,
         _in_solver(
-            help="Tune a recursive feature machine of at most so many rounds: a random search over kernels, bandwidth, "
-            "ridge and metric.",
+            help="Tune a recursive feature machine of at most so many rounds: a random search over kernels, their "
+            "exponents, bandwidth, ridge and metric. Kernels by default: exponential-power, and up to 50 columns "
+            "lpq-laplacian.",
             metavar="ROUNDS",
         ),
     ] = None

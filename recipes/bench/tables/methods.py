@@ -25,9 +25,6 @@ from recipes.bench.tables.protocol import GP_ROWS, Protocol
 from recipes.bench.tables.search import plain, search
 from recipes.bench.tables.sets import Split
 
-RFM_KERNELS = ("laplacian", "lpq-laplacian")
-PRODUCT_COLUMNS = 50
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -107,16 +104,12 @@ def fit_gp(split: Split, protocol: Protocol) -> Fitted:
 
 
 def fit_rfm(split: Split, protocol: Protocol) -> Fitted:
-    """kl's recursive feature machine, by `kl.tune_features` on all training rows.
-
-    The kernels are the Laplacian and, up to `PRODUCT_COLUMNS` columns, the product Laplacian, whose time grows with d.
-    """
+    """kl's recursive feature machine, by `kl.tune_features` on all training rows."""
     targets = np.eye(split.num_classes)[split.y_train] if split.is_classes else split.y_train[:, None]
     x, y = torch.from_numpy(split.x_train), torch.from_numpy(targets)
     task = "classification" if split.is_classes else "regression"
     tuning = kl.tune_features(
         *(x, y),
-        kernels=RFM_KERNELS[: 2 if x.shape[1] <= PRODUCT_COLUMNS else 1],
         candidates=protocol.candidates,
         seconds=protocol.seconds,
         subsample=len(x),

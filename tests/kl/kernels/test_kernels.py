@@ -217,6 +217,12 @@ class TestBandwidth:
         x = rows(10)  # 45 pairs: an odd number, for which all definitions of the median agree
         assert median_distance(x) == pytest.approx(oracle.naive_median_distance(x.numpy()), rel=1e-12)
         assert Gaussian().resolve(x) == Gaussian(median_distance(x))
+
+    @pytest.mark.parametrize("far", [1e3, 1e7, 1e12])
+    def test_the_median_distance_is_right_beside_a_row_that_is_far_away(self, far: float) -> None:
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 4)))
+        x[3] = far
+        assert median_distance(x) == pytest.approx(oracle.naive_median_distance(x.numpy()), rel=1e-9)
         assert Gaussian(2.0).resolve(x) == Gaussian(2.0)
 
     def test_auto_of_every_part_is_of_the_rows_that_the_seed_draws(self) -> None:

@@ -11,7 +11,7 @@ import kl
 from kl.features.chain import evaluate_solution
 from kl.solve import Problem
 from kl.tuning import features
-from kl.tuning.features import FeatureCandidate, candidates_of, tune_features
+from kl.tuning.features import Family, FeatureCandidate, candidates_of, tune_features
 
 
 def draw(n=40, d=4, seed=0):
@@ -22,13 +22,14 @@ def draw(n=40, d=4, seed=0):
 def test_candidates():
     """The defaults of all kernels with both metrics come first; draws have the stated ranges, and are the seed's."""
     kernels = [kl.Laplacian(), kl.Gaussian(2.0)]
-    drawn = list(candidates_of(kernels, 300, 0))
+    families = [Family.of(each) for each in kernels]
+    drawn = list(candidates_of(families, 300, 0))
     first = [FeatureCandidate(kernel, metric) for kernel in kernels for metric in ("full", "diagonal")]
     assert drawn[:4] == first
     assert first[:2] == [FeatureCandidate(), FeatureCandidate(metric="diagonal")]
-    assert drawn[:50] == list(candidates_of(kernels, 50, 0))
-    assert drawn[4:] != list(candidates_of(kernels, 300, 1))[4:]
-    assert list(candidates_of(kernels, 1, 0)) == drawn[:1]
+    assert drawn[:50] == list(candidates_of(families, 50, 0))
+    assert drawn[4:] != list(candidates_of(families, 300, 1))[4:]
+    assert list(candidates_of(families, 1, 0)) == drawn[:1]
     rest = drawn[4:]
     found = {(each.kernel, each.metric, each.power) for each in rest}
     assert found == set(itertools.product(kernels, ("full", "diagonal"), (0.5, 1.0)))
@@ -37,6 +38,26 @@ def test_candidates():
     assert {each.bandwidth_factor for each in rest if each.kernel == kernels[1]} == {1.0}
     ridges = [each.ridge for each in rest]
     assert 1e-6 <= min(ridges) < 1e-5 < 1 < max(ridges) <= 10
+
+
+def test_exponents_are_drawn_for_kernels_by_name():
+    """The defaults have exponent 1, as the Laplacian. A kernel that is no name keeps its exponent."""
+    given = ["exponential-power", "lpq-laplacian", kl.LpqLaplacian(p=1.5, q=1.2), "laplacian"]
+    drawn = [each.kernel for each in candidates_of([Family.of(each) for each in given], 400, 0)]
+    assert drawn[:4:2] == [kl.ExponentialPower(), kl.LpqLaplacian()]
+    powers = [each.power for each in drawn[8:] if isinstance(each, kl.ExponentialPower)]
+    assert 0.7 <= min(powers) < 0.75 < 1.95 < max(powers) <= 2
+    found = [each for each in drawn[8:] if isinstance(each, kl.LpqLaplacian)]
+    qs = [each.q for each in found if each.p == 1]
+    assert 0.7 <= min(qs) < 0.75 < 0.95 < max(qs) <= 1
+    assert {each for each in found if each.p != 1} == {given[2]}
+    assert kl.Laplacian() in drawn[8:]
+
+
+@pytest.mark.parametrize(("d", "found"), [(50, {kl.ExponentialPower, kl.LpqLaplacian}), (51, {kl.ExponentialPower})])
+def test_kernels_auto_depend_on_the_number_of_columns(d, found):
+    tuning = tune_features(*draw(d=d), candidates=4, rounds=1)
+    assert {type(each.candidate.kernel) for each in tuning.points} == found
 
 
 def test_defaults_are_those_of_the_estimator():

@@ -48,7 +48,7 @@ def test_rfm_is_fitted_to_all_rows_by_the_choice(folder, tiny):
     split = read_split(folder / "uci/wave.npz", 0, tiny)
     fitted = METHODS["rfm"](split, replace(tiny, candidates=5))
     x, y = torch.from_numpy(split.x_train), torch.from_numpy(split.y_train)[:, None]
-    best = kl.tune_features(x, y, kernels=("laplacian", "lpq-laplacian"), candidates=5, subsample=len(x)).best
+    best = kl.tune_features(x, y, candidates=5, subsample=len(x)).best
     assert fitted.chosen["kernel"] == repr(best.candidate.kernel)
     assert (fitted.chosen["ridge"], fitted.chosen["round"]) == (best.candidate.ridge, best.round)
     fit = best.candidate.fit(Problem.of(x, y, torch.ones(len(x), dtype=torch.float64)), best.round)
@@ -56,21 +56,10 @@ def test_rfm_is_fitted_to_all_rows_by_the_choice(folder, tiny):
     np.testing.assert_allclose(fitted.predict(split.x_test), wanted)
 
 
-def test_rfm_has_no_product_kernel_on_many_columns(folder, tiny, monkeypatch):
-    asked = []
-    tune = kl.tune_features
-    monkeypatch.setattr(kl, "tune_features", lambda *data, **o: asked.append(o["kernels"]) or tune(*data, **o))
-    split, one = read_split(folder / "uci/wave.npz", 0, tiny), replace(tiny, candidates=1)
-    for columns in (2, 1):
-        monkeypatch.setattr(methods, "PRODUCT_COLUMNS", columns)
-        METHODS["rfm"](split, one)
-    assert asked == [("laplacian", "lpq-laplacian"), ("laplacian",)]
-
-
 def test_rfm_ends_by_time_after_one_candidate(folder, tiny):
     fitted = METHODS["rfm"](read_split(folder / "tables/halves.csv", 0, tiny), replace(tiny, seconds=0.0))
     assert fitted.candidates == 1
-    assert fitted.chosen["kernel"] == "Laplacian(bandwidth='auto')"
+    assert fitted.chosen["kernel"] == "ExponentialPower(bandwidth='auto', power=1.0)"
     assert {"metric", "bandwidth_factor", "ridge", "power", "round"} < set(fitted.chosen)
 
 
