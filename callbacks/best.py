@@ -28,7 +28,8 @@ class BestEpoch(pl.Callback):
     """Finds the epoch with the lowest error on the validation part, and may stop training when no better one follows.
 
     The best epoch has the lowest val/error; ties are broken by the lowest val/mse, then by the earliest epoch. For
-    regression it has the lowest val/mse. With label noise the noisy labels count (val/error_noisy, val/mse_noisy),
+    regression, and for a `kl.RecursiveFeatureMachine`, which chooses its round so, it has the lowest val/mse. With
+    label noise the noisy labels count (val/error_noisy, val/mse_noisy),
     because clean labels are not known in practice. Values that are not finite count as infinite.
 
     Args:
@@ -86,7 +87,8 @@ class BestEpoch(pl.Callback):
         # All ranks must agree on the best epoch, but their sums may differ in the last bits.
         self.last = trainer.strategy.broadcast(values)
         assert self.last is not None
-        if self.best is None or _merit(self.last) < _merit(self.best):
+        names = getattr(pl_module, "epochs_compared_by", ("error", "mse"))  # a network has no machine's attributes
+        if self.best is None or _merit(self.last, names) < _merit(self.best, names):
             self.best = self.last
         elif self.patience is not None and self.last["epoch"] - self.best["epoch"] >= self.patience:
             trainer.should_stop = True
@@ -149,10 +151,10 @@ def epoch_values(trainer: pl.Trainer, machine: Machine) -> Values:
     return values
 
 
-def _merit(values: Values) -> tuple[float, ...]:
+def _merit(values: Values, names: tuple[str, ...]) -> tuple[float, ...]:
     """The values by which epochs are compared; the lowest is the best."""
     noisy = "_noisy" if "val/error_noisy" in values else ""
-    known = (values.get(f"val/{name}{noisy}", 0.0) for name in ("error", "mse"))
+    known = (values.get(f"val/{name}{noisy}", 0.0) for name in names)
     return tuple(value if math.isfinite(value) else math.inf for value in known)
 
 

@@ -26,7 +26,7 @@ CHOOSERS = {
     "kfold": "on five parts of the rows",
     "holdout": "on rows held out",
     "loo": "by leave-one-out",
-    "given": "on the validation part",
+    "validation": "on the validation part",
 }
 
 
@@ -41,7 +41,7 @@ class Rounds:
     scores: Sequence[float]
     """The mean squared error of each round on the rows that choose."""
     by: str = ""
-    """What chooses: "kfold", "holdout", "loo" or "given"."""
+    """What chooses: "kfold", "holdout", "loo" or "validation"."""
 
 
 @dataclass(frozen=True)

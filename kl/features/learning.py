@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kl.checks import check_count, check_one_of
 from kl.distributed.ranks import Ranks
@@ -85,7 +85,7 @@ class FeatureLearning:
         seed: of all that is drawn.
         metric: how a metric is made of gradients.
         choice: how many rounds there are, and what chooses the best.
-        held_out: rows and targets (x, y) that choose the round instead.
+        held_out: rows, targets and weights that choose the round instead.
         say: is told of the progress; None is silent.
         ranks: the processes that share the gradients and EigenPro's epochs, while rank 0 does the rest; each is given
             the same arguments, with the same bytes of memory. None is one process.
@@ -94,7 +94,7 @@ class FeatureLearning:
         scores: the score of each round: a mean squared error over rows and outputs.
         whole: all rows, of which `run` gives the solution.
         best: the round of least score so far.
-        by: what chooses: "kfold", "holdout", "loo" or "given".
+        by: what chooses: "kfold", "holdout", "loo" or "validation".
 
     Raises:
         InputError: the kernel defines no gradient, or an option does not fit the data.
@@ -115,14 +115,14 @@ class FeatureLearning:
         seed: int = 0,
         metric: MetricOptions | None = None,
         choice: Choice | None = None,
-        held_out: tuple[Tensor, Tensor] | None = None,
+        held_out: Problem | None = None,
         say: Say | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.whole, self._say, self.ranks = problem, say or (lambda text: None), ranks or Ranks()
         self.choice = choice or Choice()
         leaves_out = chosen_solver(problem, solver, memory, leave_one_out=True) != "eigenpro"
-        self.by = "given" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
+        self.by = "validation" if held_out is not None else chosen_by(self.choice.by, len(problem.x), leaves_out)
         if self.by == "loo" and not leaves_out:
             raise InputError('by must be "holdout" with solver eigenpro, which leaves out no rows; got "loo"')
         solving: dict[str, Any] = {"ridge": ridge, "solver": solver, "epochs": epochs, "memory": memory}
@@ -137,10 +137,10 @@ class FeatureLearning:
         self._parts = [(chain(rest), held) for rest, held in parts]
         self._main = self._parts[0][0] if self.by == "holdout" else chain(problem)
         if held_out is not None:
-            self._parts = [(self._main, Problem.of(*held_out))]
+            self._parts = [(self._main, held_out)]
         self.scores: list[float] = []
         self.best = Best(0, None, None)
-        self._constant = False
+        self._ended = False
 
     @property
     def solver(self) -> str:
@@ -171,19 +171,36 @@ class FeatureLearning:
     def is_finished(self) -> bool:
         """Whether all rounds are done, or none of the last `patience` rounds was better."""
         done = len(self.scores)
-        if done > self.choice.rounds or self._constant:
+        if done > self.choice.rounds or self._ended:
             return True
         return done - 1 - self.best.number >= self.choice.patience
 
     def step(self) -> Fit | None:
-        """One round; None if f is constant on all rows, so that there is nothing to learn."""
+        """One round; None if there is none, because f is constant on all rows, or the score would not be finite.
+
+        Raises:
+            InputError: the score of round 0 is not finite.
+        """
+        before, number = [each.last for each in self.chains], len(self.scores)
         if any(each.step() is None for each in self.chains):
-            log.info("the function of round %d is constant on its rows, so it has no features", len(self.scores) - 1)
-            self._constant = True
+            log.info("the function of round %d is constant on its rows, so it has no features", number - 1)
+            self._ended = True
             return None
-        fit, number = self._main.last, len(self.scores)
+        fit = self._main.last
         assert fit is not None  # it has just been made
-        self.scores.append(self.ranks.broadcast_result(self._score))
+        score = self.ranks.broadcast_result(self._score)
+        if not math.isfinite(score):
+            if number == 0:
+                raise InputError(
+                    f"ridge must be large enough for a finite error of round 0; got {self._main.solving['ridge']:g}, "
+                    f"with which the error of {fit.solution.kernel} is {score}: raise ridge, or scale the features"
+                )
+            log.warning("the error of round %d is %s: rounds end with the one before", number, score)
+            for chain, last in zip(self.chains, before, strict=True):
+                chain.last = last
+            self._ended = True
+            return None
+        self.scores.append(score)
         if number == 0 or self.scores[-1] < self.scores[self.best.number]:
             self.best = Best(number, fit.metric, fit.solution if self.by == "loo" else None)
         norm = fit.solution.rkhs_norm
@@ -216,7 +233,7 @@ class FeatureLearning:
         metric = None if self.best.metric is None else self.best.metric.state_dict()
         best = {"number": self.best.number, "metric": metric}
         chains = [each.state_dict() for each in self.chains]
-        return {"scores": list(self.scores), "constant": self._constant, "best": best, "chains": chains}
+        return {"scores": list(self.scores), "ended": self._ended, "best": best, "chains": chains}
 
     def load_state_dict(self, state: Any) -> None:
         """Go on after the rounds that `state_dict` described; the state may come from a file, and is checked.
@@ -224,7 +241,7 @@ class FeatureLearning:
         Raises:
             CheckpointError: it is no such state, or one of other rows, options or another kernel.
         """
-        types = {"scores": list[float], "constant": bool, "best": dict, "chains": list[dict]}
+        types = {"scores": list[float], "ended": bool, "best": dict, "chains": list[dict]}
         require_values("feature learning", state, types)
         scores, best, chains = state["scores"], state["best"], state["chains"]
         require_values("best round", best, {"number": int})
@@ -237,13 +254,13 @@ class FeatureLearning:
         for chain, each in zip(self.chains, chains, strict=True):
             chain.load_state_dict(each)
             number = -1 if chain.last is None else chain.last.number
-            if number != len(scores) - 1 and not state["constant"]:  # one chain may have stepped before another ended
+            if number != len(scores) - 1 and not state["ended"]:  # one chain may have stepped before another ended
                 raise CheckpointError(f"its {len(scores)} scores must be of as many rounds; got {number + 1} rounds")
         with faults_in("best round"):
             metric = None if best.get("metric") is None else Metric.from_state(best["metric"])
         if (metric is None) != (best["number"] == 0) or (metric and metric.structure != self._main.structure):
             raise CheckpointError("its best round must have a metric of the structure of its rounds: train again")
-        self.scores, self._constant, self.best = list(scores), state["constant"], Best(best["number"], metric, None)
+        self.scores, self._ended, self.best = list(scores), state["ended"], Best(best["number"], metric, None)
 
     @property
     def chains(self) -> list[Chain]:

@@ -18,7 +18,7 @@ from kl.machines.checkpoints import faults_in, require_values
 from kl.rows.root import require_root
 from kl.solve import Problem, Say
 
-CHOOSERS = (*BY[1:], "given")  # what has chosen a round
+CHOOSERS = (*BY[1:], "validation")  # what has chosen a round
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class LearntKernel:
         root: M^(1/2), float64, on the CPU, shape (d, d), or of a diagonal M shape (d,); None for the plain kernel.
         round: the best round; 0 is the plain kernel.
         scores: the mean squared error of each round on the rows that choose.
-        chosen_by: "kfold", "holdout", "loo" or "given".
+        chosen_by: "kfold", "holdout", "loo" or "validation".
     """
 
     kernel: Kernel

@@ -81,6 +81,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
 
     method, learns_kernel = "recursive feature machine", True
     shares_ranks, all_rows_everywhere = True, True
+    epochs_compared_by = ("mse",)  # which chooses the round, too
 
     _same_when_resumed = ("targets", "order")
     _shared_rows = ()

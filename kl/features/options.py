@@ -130,7 +130,7 @@ class FeatureOptions:
             seed=seed,
             metric=self.metric_options,
             choice=self.choice,
-            held_out=held_out,
+            held_out=None if held_out is None else Problem.of(*held_out),
             say=say,
             ranks=ranks,
         )

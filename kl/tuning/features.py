@@ -73,7 +73,7 @@ class FeatureCandidate:
             seed=seed,
             metric=self.options,
             choice=Choice(rounds, patience=rounds + 1),
-            held_out=(held.x, held.y),
+            held_out=held,
         )
         while not learning.is_finished:
             learning.step()

@@ -106,11 +106,12 @@ def with_rounds(options: Any, epochs: int) -> Any:
     Raises:
         InputError: another solver, or epochs, is given as well.
     """
-    from kl.checks import check_count
+    from kl.checks import check_count, check_positive
     from kl.errors import InputError
 
     if options.learn_features is None and options.solver != "rfm":
         return options
+    check_positive("metric_power", options.metric_power)  # whose argument has the name of another option
     if options.solver in SOLVERS and SOLVERS[options.solver].grouped:
         check_count("learn_features", options.learn_features)
         return options

@@ -249,9 +249,11 @@ def rounds_results(machine: TrainedExpansion, learnt: LearntFeatures | None) -> 
     """The rounds of a machine that learns its metric, and what it has learnt; None for other machines."""
     from callbacks.learnt_features import feature_importances
 
-    found: dict[str, Any] = dict.fromkeys(("round", "round_scores", "feature_importances", "features_figure"))
+    found: dict[str, Any] = dict.fromkeys(
+        ("round", "round_scores", "round_ridge", "feature_importances", "features_figure")
+    )
     if machine.learns_kernel:
-        found |= {"round": machine.round, "round_scores": list(machine.scores)}
+        found |= {"round": machine.round, "round_scores": list(machine.scores), "round_ridge": machine.features.ridge}
         found["feature_importances"] = feature_importances(machine)
         if learnt is not None:
             found |= {"round_scores": learnt.scores, "features_figure": learnt.path and shortest(learnt.path.resolve())}

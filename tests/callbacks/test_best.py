@@ -263,7 +263,7 @@ def measured(*values):
     """The best of such epochs, counted from 0."""
     from callbacks.best import _merit
 
-    return min(range(len(values)), key=lambda i: _merit(values[i]))
+    return min(range(len(values)), key=lambda i: _merit(values[i], ("error", "mse")))
 
 
 def test_what_is_compared():

@@ -63,7 +63,7 @@ class Directions(Point):
             memory=context.memory,
             seed=self.seed,
             choice=Choice(self.rounds, patience=self.rounds),
-            held_out=(x[held], y[held]),
+            held_out=Problem.of(x[held], y[held]),
         )
         rounds = []
         while not learning.is_finished and (fit := learning.step()) is not None:

@@ -45,7 +45,7 @@ class Learned(Point):
             memory=context.memory,
             seed=self.sample.seed,
             choice=Choice(self.rounds, patience=self.rounds),
-            held_out=(x[n:], y[n:]),
+            held_out=Problem.of(x[n:], y[n:]),
         )
         rounds = []
         while not learning.is_finished and (fit := learning.step()) is not None:

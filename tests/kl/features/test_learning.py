@@ -8,6 +8,7 @@ import torch
 from user_kernels import Cauchy
 
 import kl
+from kl.errors import InputError
 from kl.features.chain import Chain, MetricOptions, evaluate_solution
 from kl.features.learning import Choice, FeatureLearning, held_out_parts
 from kl.solve import Problem, solve
@@ -114,12 +115,45 @@ def test_the_best_round_is_solved_on_all_rows():
         torch.testing.assert_close(best.metric.dense(), fit.metric.dense())
 
 
+def not_finite_from(monkeypatch, number):
+    """Make the error of rounds infinite from a number on."""
+    score = FeatureLearning._score
+    monkeypatch.setattr(
+        FeatureLearning, "_score", lambda self: float("inf") if len(self.scores) >= number else score(self)
+    )
+
+
+@pytest.mark.parametrize("by", ["kfold", "holdout"])
+def test_rounds_end_before_one_whose_error_is_not_finite(by, monkeypatch, caplog):
+    """The state is that of the rounds before, from which learning can go on; the best of them is solved for."""
+    x, y = two_directions(60, 4)
+    whole = learn(x, y, choice=Choice(1, by))
+    wanted = whole.run()
+    not_finite_from(monkeypatch, 2)
+    learning = learn(x, y, choice=Choice(3, by))
+    found = learning.run()
+    assert (learning.scores, learning.is_finished, learning.step()) == (whole.scores, True, None)
+    assert caplog.messages[0] == "the error of round 2 is inf: rounds end with the one before"
+    torch.testing.assert_close(found.solution.alpha, wanted.solution.alpha, rtol=0, atol=0)
+    again = learn(x, y, choice=Choice(3, by))
+    again.load_state_dict(learning.state_dict())
+    assert (again.scores, again.is_finished, again.best.number) == (whole.scores, True, whole.best.number)
+
+
+def test_round_0_without_a_finite_error(monkeypatch):
+    not_finite_from(monkeypatch, 0)
+    with pytest.raises(
+        InputError, match=r"^ridge must be large enough for a finite error of round 0; got 0\.001, with"
+    ):
+        learn(*two_directions()).step()
+
+
 def test_what_auto_chooses_by():
     x, y = two_directions(3100, 2)
     assert learn(x, y).by == "holdout"
     assert learn(x[:3000], y[:3000]).by == "kfold"
     assert learn(x[:19], y[:19]).by == "loo"
-    assert learn(x[:30], y[:30], held_out=(x[30:40], y[30:40])).by == "given"
+    assert learn(x[:30], y[:30], held_out=problem_of(x[30:40], y[30:40])).by == "validation"
 
 
 def test_the_bandwidth_is_the_factor_times_the_median_distance_under_the_metric():
@@ -184,7 +218,7 @@ def test_a_round_starts_from_the_weights_of_the_round_before(solver, monkeypatch
 
 def test_rows_that_choose_may_be_given():
     x, y = two_directions(100, 5)
-    given = learn(x, y, held_out=(x[:30] + 0.1, y[:30]))
+    given = learn(x, y, held_out=problem_of(x[:30] + 0.1, y[:30]))
     found = given.step()
     expected = (evaluate_solution(found.solution, x[:30] + 0.1) - y[:30]).square().mean()
     assert given.scores == [pytest.approx(float(expected))]

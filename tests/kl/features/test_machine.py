@@ -74,8 +74,8 @@ def test_before_training_there_are_no_importances():
 def test_a_validation_part_chooses_the_round():
     data = columns(n=80, validation=0.25)
     fit(trained := machine(by="auto", rounds=3), data, 10)
-    assert trained.learning.by == "given"
-    assert trained.describe().endswith("chosen by given")
+    assert trained.learning.by == "validation"
+    assert trained.describe().endswith("chosen by validation")
     assert len(trained.centers) == 60  # the validation rows choose, and are no centres
     held = data.val_set
     for score, epochs in zip(trained.scores, range(1, 10), strict=False):

@@ -101,7 +101,7 @@ def test_the_sample_and_what_chooses(caplog):
     data = columns(n=200, validation=0.25)
     caplog.set_level(logging.INFO)
     fit(trained := machine(features={"rounds": 1, "rows": 60}), data, 2)
-    assert trained.chosen_by == "given"
+    assert trained.chosen_by == "validation"
     assert "round 1 is the best on 60 rows" in caplog.text
     assert len(trained.scores) == 2
 

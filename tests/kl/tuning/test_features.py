@@ -84,6 +84,16 @@ def test_the_candidate_of_least_error_is_chosen(monkeypatch):
         np.testing.assert_allclose(evaluate_solution(fit.solution, x)[:, 0], same.predict(x.numpy()), atol=1e-6)
 
 
+def test_a_row_given_twice_counts_twice_among_the_held_out_rows():
+    """The error of a candidate is that of the mean target, weighted by how often the rows were given."""
+    x, y = draw(n=60)
+    rows, held = Problem.of(x[:40], y[:40]), Problem.of(torch.cat([x[40:], x[40:50]]), torch.cat([y[40:], y[40:50]]))
+    (found,) = FeatureCandidate().errors(rows, held, 0, 0, "auto")
+    outputs = evaluate_solution(FeatureCandidate().fit(rows, 0).solution, x[40:])
+    squares = (outputs - y[40:]).square()[:, 0]
+    assert found == pytest.approx(float((squares.sum() + squares[:10].sum()) / 30), rel=1e-6)
+
+
 def test_a_candidate_that_is_far_behind_is_given_up(monkeypatch):
     """The third has 1.11 times the best one's error after a part; the fourth is tried on all, and is behind."""
     told = {1.0: [0.8] * 5, 2.0: [0.87] + [0.6] * 4, 3.0: [0.97], 4.0: [0.9] + [0.61] * 4}

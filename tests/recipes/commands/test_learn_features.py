@@ -87,8 +87,8 @@ def test_json_of_a_table_and_predictions(kl, houses):
 
 def test_other_solvers_have_no_rounds(kl):
     found = fit_json(kl, *DIGITS, "--epochs", 1, "--no-exact")
-    names = ("round", "round_scores", "feature_importances", "features_figure")
-    assert [found[name] for name in names] == [None] * 4
+    names = ("round", "round_scores", "round_ridge", "feature_importances", "features_figure")
+    assert [found[name] for name in names] == [None] * 5
     assert "features:" not in kl("fit", *DIGITS, "--epochs", 1, "--no-exact").out
     assert not list(Path("lightning_logs").rglob("features.*"))
 
@@ -108,7 +108,8 @@ def test_solver_rfm_is_the_same(kl):
 def test_a_validation_part_chooses(kl):
     found = fit_json(kl, *DIGITS, "--learn-features", 2, "--validation", 0.25)
     assert found["validation_rows"] == 30
-    assert 0 <= found["round"] < len(found["round_scores"])
+    assert found["round"] == int(np.argmin(found["round_scores"])) == found["best_epoch"] - 1
+    assert found["val_mse"] == pytest.approx(min(found["round_scores"]))
     assert found["test_error"] < 0.2
     assert Path(found["features_figure"]).is_file()
 
@@ -177,7 +178,8 @@ GENERAL = (*FAST, "--solver", "eigenpro4", "--centers", 40, "--epochs", 3)
 
 def test_centers_of_their_own_under_a_learnt_metric(kl):
     """The metric is learnt before training on all rows; the figure, predictions and the resumed run know it."""
-    found = fit_json(kl, *GENERAL, "--name", "general")
+    found = fit_json(kl, *GENERAL, "--name", "general", "--ridge", 0.1)
+    assert (found["ridge"], found["round_ridge"]) == (0, 0.1)  # EigenPro has no ridge
     assert found["solver"] in ("EigenPro 3", "EigenPro 4")
     assert len(found["round_scores"]) <= 3
     assert len(found["feature_importances"]) == 64
@@ -188,7 +190,7 @@ def test_centers_of_their_own_under_a_learnt_metric(kl):
     result = kl("predict", run / "checkpoints/last.ckpt", "--input", "x.npz", "--output", "out.csv")
     assert result.code == 0, result.err
     assert len(pd.read_csv("out.csv")) == 3
-    more = fit_json(kl, *GENERAL[:-1], 4, "--name", "general", "--resume", "last")
+    more = fit_json(kl, *GENERAL[:-1], 4, "--name", "general", "--ridge", 0.1, "--resume", "last")
     assert more["round_scores"] == found["round_scores"]
 
 
@@ -231,6 +233,8 @@ class Cauchy(kl.RadialKernel):
         (("--learn-features", 2, "--solver", "pcg"), ("--round-solver", "pcg")),
         (("--learn-features", 2, "--epochs", 3), ("epochs", "--round-epochs")),
         (("--learn-features", 2, "--metric", "half"), ("metric must be", "full, diagonal")),
+        (("--learn-features", 2, "--metric-power", 0), ("metric_power must be", "above 0")),
+        (("--solver", "eigenpro4", "--learn-features", 2, "--metric-power", -1), ("metric_power must be",)),
         (("--metric", "diagonal"), ("metric", "--solver rfm")),
         (("--learn-features", 2, "--by", "cv"), ("by must be", "kfold")),
         (("--learn-features", 2, "--centers", 20), ("centers is for", "eigenpro3")),
