@@ -28,6 +28,10 @@ class TablesOptions:
     splits: Annotated[int | None, _in_run(help="The first so many splits of each set; default: those of --scale.")] = (
         None
     )
+    seconds: Annotated[
+        float | None,
+        _in_run(help="Seconds after which a method begins no candidate; default: 8, 15 or 600, those of --scale."),
+    ] = None
     methods: Annotated[
         str | None,
         _in_run(help="Methods, of kl,svm,ridge,boosting,gp,rfm,xrfm; default: all.", metavar="METHOD,..."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SCALES = ("quick", "medium", "full")
 FOLDS = 5
@@ -38,6 +38,10 @@ class Protocol:
         if scale == "medium":
             return cls(2, 1000, 2000, 24, 15.0, 120.0, 1, seed)
         return cls(2, 1000, 400, 24, 8.0, 60.0, 1, seed)
+
+    def within(self, seconds: float) -> Protocol:
+        """The same with other seconds, and the time after which a method is stopped in proportion."""
+        return replace(self, seconds=seconds, hard_seconds=seconds * self.hard_seconds / self.seconds)
 
     @property
     def budget(self) -> str:

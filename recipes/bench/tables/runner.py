@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kl.checks import check_count, check_one_of, check_seed
+from kl.checks import check_count, check_one_of, check_positive, check_seed
 from kl.errors import InputError
 from recipes.bench.tables.cells import DONE, Asked, Cell, keep, kept
 from recipes.bench.tables.methods import METHODS
@@ -40,6 +40,8 @@ def run_tables(options: TablesOptions, as_json: bool = False) -> dict[str, Any]:
 
     check_one_of("scale", options.scale, SCALES)
     protocol = Protocol.of(options.scale, check_seed("seed", options.seed))
+    if options.seconds is not None:
+        protocol = protocol.within(check_positive("seconds", options.seconds))
     splits = protocol.splits if options.splits is None else check_count("splits", options.splits)
     methods = choose_methods(options.methods)
     sets = choose_sets(find_sets(options.data_dir), options.sets, options.scale)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from recipes.bench.tables.protocol import Protocol
+
 TWO = ("--sets", "wave,halves", "--methods", "kl,ridge", "--log-dir", "out")
 
 
@@ -55,6 +57,14 @@ def test_a_run_and_its_resumption(kl, folder, monkeypatch, caplog):
     assert "failed: ridge on halves: ValueError: broken" in said.out
 
 
+def test_the_seconds_of_a_scale_can_be_changed():
+    """A method is stopped after as many times these seconds as before."""
+    changed = Protocol.of("full").within(300)
+    assert (changed.seconds, changed.hard_seconds) == (300, 1800)
+    assert "none begun after 300 s" in changed.budget
+    assert "After 1800 s" in changed.budget
+
+
 @pytest.mark.slow
 def test_a_run_in_its_own_process(kl, folder):
     found = json.loads(kl("bench", "tables", "--data-dir", folder, *TWO, "--json").out)
@@ -70,6 +80,7 @@ def test_a_run_in_its_own_process(kl, folder):
         (["--sets", "wave", "--scale", "huge"], ["scale must be one of quick, medium, full", "'huge'"]),
         (["--sets", "wave", "--splits", "0"], ["splits must be", "got 0"]),
         (["--sets", "wave", "--seed", "-1"], ["seed"]),
+        (["--sets", "wave", "--seconds", "0"], ["seconds must be a finite number above 0", "got 0"]),
         (["--sets", "wave", "--log-dir", "/proc/no"], ["log_dir must be a folder that can be written"]),
         (["--data-dir", "nowhere"], ["data_dir must be a folder with uci/NAME.npz", "nowhere", "give --data-dir"]),
     ],
