@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -18,6 +19,7 @@ from datamodules.batches import FeatureRows, whole_batches
 from datamodules.facts import Facts
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
+from datamodules.patches import as_images, patches_of
 from datamodules.raw import RawData
 from datamodules.sampling import draw_subset
 from datamodules.stored import restored
@@ -62,6 +64,8 @@ class KernelDataModule(pl.LightningDataModule):
             (see `datamodules.augment`). Only for machines with centres of their own.
         validation: share of the training rows to hold out, in [0, 1), drawn by `seed` from the train_size rows, the
             same share of every class. Label noise is drawn first.
+        patches: options of `kl.Patches`, by which the features are those of image patches, learnt from the training
+            images; {} takes the defaults. None keeps the pixels.
         shift: whether the median is subtracted from float64 columns that would lose digits in float32. Give False for
             kernels that are not shift-invariant, because the shift changes their values.
 
@@ -128,6 +132,7 @@ class KernelDataModule(pl.LightningDataModule):
         download: bool = True,
         augment: str | None = None,
         validation: float = 0.0,
+        patches: Mapping[str, Any] | None = None,
         shift: bool = True,
     ) -> None:
         super().__init__()
@@ -142,6 +147,10 @@ class KernelDataModule(pl.LightningDataModule):
         self.download = bool(download)
         self.augmentation = None if augment is None else Augmentation.parse(augment)
         self.validation = check_share("validation", validation)
+        self.patches = patches_of(patches)
+        if self.patches is not None and (self.streamed or augment is not None):
+            other = "a stream" if self.streamed else f"augment={augment!r}"
+            raise InputError(f"patches are computed once, for images that stay as they are; got {other}: leave one out")
         if self.streamed and self.validation:
             raise InputError(
                 f"validation holds out rows of a training set in memory, and this one is a stream; got {validation}: "
@@ -169,6 +178,8 @@ class KernelDataModule(pl.LightningDataModule):
         x_train, test = features, self._test_rows(raw)
         if test is not None:
             test = self.encoding.encode(test[0], "x_test"), test[1]
+        if self.patches is not None:
+            x_train, test = self._patch_features(x_train, test)
         if self.task == "classification":
             self._set_classes(x_train, y_train.long(), test)
         else:
@@ -189,8 +200,20 @@ class KernelDataModule(pl.LightningDataModule):
     def _fit_encoding(self, x: Tensor) -> None:
         """Fit the scale and the origin of all features to the training rows `x`."""
         # Augmentation brings in pixels of value 0, which would become edges if each pixel had an origin.
-        shift = self.shift and self.augmentation is None
+        shift = self.shift and self.augmentation is None and self.patches is None
         self.encoding = FeatureEncoding.fit(x, images=self.image_shape is not None, shift=shift)
+
+    def _patch_features(
+        self, x_train: Tensor, test: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The features of both sets, float32; the rows are then no images any more."""
+        assert self.patches is not None  # the caller has looked
+        images = as_images(x_train, self.image_shape, self.name)
+        features = self.patches.fit(images).transform(images).float()
+        if test is not None:
+            test = self.patches.transform(as_images(test[0], self.image_shape, self.name)).float(), test[1]
+        self.image_shape = None
+        return features, test
 
     @property
     def num_rows(self) -> int:
@@ -393,6 +416,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         values = [_plain(item) for item in value]
         return NotImplemented if any(item is NotImplemented for item in values) else values
+    if isinstance(value, Mapping) and all(type(name) is str for name in value):
+        named = {name: _plain(item) for name, item in value.items()}
+        return NotImplemented if any(item is NotImplemented for item in named.values()) else named
     if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
         return _plain(value.item())
     return NotImplemented

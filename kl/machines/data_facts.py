@@ -60,6 +60,8 @@ class DataFacts:
     """The encoding of the samples as features; None if they are taken as given."""
     table: TableEncoding | None = None
     """The encoding of a table's rows as features; None if the data is no table."""
+    patches: Any = None
+    """A fitted `kl.Patches`, by which images became features; None if they did not."""
     target_offset: Sequence[float] = ()
     """With `target_scale`, a number for each output: targets times the scale plus the offset are in their own unit."""
     target_scale: Sequence[float] = ()
@@ -91,6 +93,7 @@ class DataFacts:
             background=str(getattr(data, "background", "white")),
             encoding=getattr(data, "encoding", None),
             table=getattr(data, "table", None),
+            patches=getattr(data, "patches", None),
             target_offset=getattr(data, "target_offset", ()),
             target_scale=getattr(data, "target_scale", ()),
             num_rows=getattr(data, "num_rows", None),
@@ -117,8 +120,8 @@ class DataFacts:
 
         name, task ("classification" or "regression"), class_names, image_shape (empty if the rows are no images),
         background (behind transparent images), num_features (d), num_outputs (c), encoding
-        (`FeatureEncoding.to_dict`) and table (`TableEncoding.to_dict`), both empty without an encoding, and
-        target_offset and target_scale, lists of c numbers.
+        (`FeatureEncoding.to_dict`), table (`TableEncoding.to_dict`) and patches (`Patches.state_dict`), all three
+        empty without one, and target_offset and target_scale, lists of c numbers.
         """
         encoding, table, c = self.encoding, self.table, y.shape[1]
         return {
@@ -131,6 +134,7 @@ class DataFacts:
             "num_outputs": c,
             "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
             "table": table.to_dict() if isinstance(table, TableEncoding) else {},
+            "patches": {} if self.patches is None else self.patches.state_dict(),
             "target_offset": [float(value) for value in self.target_offset] or [0.0] * c,
             "target_scale": [float(value) for value in self.target_scale] or [1.0] * c,
         }

@@ -12,6 +12,7 @@ import typer
 from recipes.options.groups import DELIMITER_HELP, MAX_PIXELS_HELP, OwnKernels
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from kl.machines.expansion import KernelExpansion
@@ -155,6 +156,7 @@ def read_inputs(
     from datamodules.arrays import features_of, require_alike
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
+    from datamodules.patches import as_images, patches_in
     from datamodules.single import ARRAY_FILES, read_array
     from datamodules.table_files import TABLE_FILES, encode_file
     from kl import InputError
@@ -175,7 +177,14 @@ def read_inputs(
         raise InputError(
             f"input must be a {', '.join(ARRAY_FILES)} file, an image or a folder of images; there is no {source}"
         )
-    width, encoding = machine.centers.shape[1], FeatureEncoding.from_dict(machine.data_info["encoding"])
+    encoding, patches = FeatureEncoding.from_dict(machine.data_info["encoding"]), patches_in(machine.data_info)
+    shape = machine.data_info.get("image_shape") if patches is None else patches.image
+    width = machine.centers.shape[1] if patches is None else math.prod(shape)
+
+    def features(name: str, x: np.ndarray) -> Tensor:
+        rows = features_of(name, x, encoding)
+        return rows if patches is None else patches.transform(as_images(rows, shape, name)).float()
+
     if source.suffix.lower() in ARRAY_FILES:
         key, array = read_array(source, ("x", "x_test"))
         given = math.prod(array.shape[1:])
@@ -185,11 +194,10 @@ def read_inputs(
             f"{key} of input {source}",
             array.shape[1:],
             "the training images",
-            tuple(machine.data_info.get("image_shape") or ()),
+            tuple(shape or ()),
         )
-        x = features_of(f"{key} of input {source}", array, encoding)
+        x = features(f"{key} of input {source}", array)
         return [str(i) for i in range(len(x))], x
-    shape = machine.data_info.get("image_shape")
     if not shape:
         raise InputError(
             f"input must be a {', '.join(ARRAY_FILES)} file, since this machine was not trained on images; got {source}"
@@ -203,4 +211,4 @@ def read_inputs(
     background = machine.data_info["background"]
     limit = MAX_PIXELS if max_pixels is None else check_max_pixels(max_pixels)
     pixels = [decode_image(path, str(path), channels == 1, (height, wide), background, limit) for path in files]
-    return [str(path) for path in files], features_of(f"input {source}", np.stack(pixels), encoding)
+    return [str(path) for path in files], features(f"input {source}", np.stack(pixels))

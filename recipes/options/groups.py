@@ -19,6 +19,7 @@ from recipes.options.solvers import SOLVER_HELP, SOLVERS
 Option = functools.partial(typer.Option, show_default=True)
 _in_data = functools.partial(Option, rich_help_panel="Data")
 _in_table = functools.partial(Option, rich_help_panel="Table (csv, parquet)")
+_in_patches = functools.partial(Option, rich_help_panel="Image patches (--features patches)")
 _in_kernel = functools.partial(Option, rich_help_panel="Kernel")
 _in_solver = functools.partial(Option, rich_help_panel="Solver")
 _in_run = functools.partial(Option, rich_help_panel="Run")
@@ -107,6 +108,43 @@ class DataOptions:
             metavar="shift[:PIXELS],flip",
         ),
     ] = None
+    features: Annotated[
+        str,
+        _in_data(
+            help="What the kernel sees: the pixels or columns; or of images the pooled responses of patches to COUNT of "
+            "them, 1024 by default.",
+            metavar="plain|patches[:COUNT]",
+        ),
+    ] = "plain"
+    patch_size: Annotated[int | None, _in_patches(help="Side of a patch in pixels.  [default: 6]")] = None
+    patch_whitening: Annotated[
+        float | None, _in_patches(help="Added to the eigenvalues of the patches' covariance.  [default: 0.01]")
+    ] = None
+    patch_dictionary: Annotated[
+        str | None,
+        _in_patches(help="Patches drawn at random, or cluster means.  [default: random]", metavar="random|kmeans"),
+    ] = None
+    patch_mirrored: Annotated[
+        bool, _in_patches("--patch-mirrored", help="Add the left-right mirror image of each patch.")
+    ] = False
+    patch_encoding: Annotated[
+        str | None,
+        _in_patches(
+            help="count: responses above a threshold in each cell, in exact 8 bits; soft, rectified: means of the "
+            "responses beyond it, of one sign or both.  [default: count]",
+            metavar="count|soft|rectified",
+        ),
+    ] = None
+    patch_active: Annotated[
+        float | None, _in_patches(help="Share of the responses that count.  [default: 0.3]")
+    ] = None
+    patch_threshold: Annotated[
+        float | None, _in_patches(help="Threshold of soft and rectified, 0 to 1.  [default: 0.15]")
+    ] = None
+    patch_pool: Annotated[
+        int | None, _in_patches(help="Side of a cell in positions; default: cells that make 2 x 2.")
+    ] = None
+    patch_stride: Annotated[int | None, _in_patches(help="Positions from cell to cell; default: 2 x 2 cells.")] = None
 
 
 @dataclass(frozen=True)

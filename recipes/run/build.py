@@ -49,6 +49,8 @@ def build_data(
     if not shift:
         extra["shift"] = False
     extra |= table_options(options)
+    if (patches := patch_options(options)) is not None:
+        extra["patches"] = {**patches, "seed": seed}
     for name in ("augment", "image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
@@ -94,6 +96,29 @@ def table_options(options: DataOptions) -> dict[str, Any]:
         name = next(iter(given)).replace("_", "-")
         raise InputError(f"{name} is of a table; got --{name} with --data {options.data}: give --data csv:FILE")
     return {TABLE_OPTIONS[name]: value for name, value in given.items()}
+
+
+PATCHES = "patches"
+PATCH_OPTIONS = ("size", "whitening", "dictionary", "mirrored", "encoding", "active", "threshold", "pool", "stride")
+"""Arguments of `kl.Patches`, whose options begin with patch."""
+
+
+def patch_options(options: DataOptions) -> dict[str, Any] | None:
+    """The arguments of `kl.Patches` that --features and its options are; None where the features are plain.
+
+    Raises:
+        InputError: --features has another value, or an option of patches is given without them.
+    """
+    given = {name: getattr(options, f"patch_{name}") for name in PATCH_OPTIONS}
+    given = {name: value for name, value in given.items() if value not in (None, False)}
+    kind, colon, count = options.features.partition(":")
+    if kind == PATCHES and (not colon or count.isdecimal()):
+        return {**given, **({"count": int(count)} if colon else {})}
+    if options.features != "plain":
+        raise InputError(f"features must be plain, {PATCHES} or {PATCHES}:COUNT; got {options.features!r}")
+    if given:
+        raise InputError(f"patch_{next(iter(given))} is of image patches: give --features {PATCHES} as well")
+    return None
 
 
 def build_kernel(options: KernelOptions) -> Kernel:
