@@ -1,0 +1,197 @@
+"""The dictionary of patches: drawn from training images, whitened, perhaps clustered, with a threshold for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl.errors import InputError
+from kl.features.patch_images import patches_at, positions, remove_brightness
+from kl.rows.workspace import spans
+
+SAMPLE, SAMPLE_VALUES = 50_000, 2**23  # patches that are drawn, and their values, at most, but always
+PER_ENTRY = 4  # patches for each one of the dictionary
+CALIBRATION = 8192  # patches on which the thresholds are calibrated, at most
+ROUNDS = 10  # of k-means
+CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do not depend on the memory
+BLOCK = 256  # patches of the dictionary at a time
+LEAST = 1e-30  # a norm below it is 0
+
+
+@dataclass(frozen=True, eq=False)
+class PatchDictionary:
+    """What is learnt from training images. A patch p, without its brightness, has the responses <W p / |W p|, D_k>."""
+
+    whitening: Tensor  # W, symmetric, float32, shape: (d, d)
+    patches: Tensor  # D, whitened patches of norm 1, float32, shape: (m, d)
+    thresholds: Tensor  # t_k, exceeded by a share `active` of the responses, float32, shape: (m,)
+
+
+def sample_size(count: int, d: int, places: int) -> int:
+    """Patches that are drawn of all places, for a dictionary of `count` patches of d values."""
+    return min(places, max(PER_ENTRY * count, min(SAMPLE, SAMPLE_VALUES // d)))
+
+
+def learn_dictionary(
+    images: Tensor,  # shape: (n, channels, height, width)
+    *,
+    count: int,
+    size: int,
+    whitening: float,
+    clustered: bool,
+    mirrored: bool,
+    active: float,
+    normalize: bool,
+    seed: int,
+    say: Callable[[str], object],
+) -> PatchDictionary:
+    """Draw patches, and learn the whitening, the dictionary and the thresholds from those that are not constant.
+
+    Args:
+        images: the training images.
+        count: patches of the dictionary, without mirror images.
+        size: side of a patch in pixels.
+        whitening: added to the eigenvalues of the covariance, in units of their mean.
+        clustered: cluster the patches by spherical k-means; otherwise the first ones of the draw are taken.
+        mirrored: add the left-right mirror image of each patch of the dictionary.
+        active: share of the responses above each threshold.
+        normalize: divide each patch by its contrast.
+        seed: seed of the draw.
+        say: is called with a line for each stage.
+
+    Raises:
+        InputError: there are fewer patches than `count`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    height, width = positions(images.shape[2], images.shape[3], size)
+    places = len(images) * height * width
+    d = images.shape[1] * size**2
+    say("drawing patches")
+    chosen = draw(places, sample_size(count, d, places), generator).to(images.device)
+    sample = torch.cat([patches_at(images, chosen[part], size) for part in spans(len(chosen), CHUNK)])
+    remove_brightness(sample.T, normalize)
+    sample = sample[sample.any(dim=1)]
+    if len(sample) < count:
+        reason = "all patches are constant" if not len(sample) else "others are constant"
+        raise InputError(
+            f"count must be at most the number of patches with any contrast, {len(sample)} of the {len(chosen)} drawn "
+            f"({reason}); got {count}: give more or other images, or a smaller count"
+        )
+    mirror = torch.arange(d, device=images.device).view(-1, size, size).flip(-1).flatten()
+    say("whitening patches")
+    w = whitening_matrix(covariance(sample, mirror if mirrored else None), whitening).float()
+    for part in spans(len(sample), CHUNK):
+        sample[part] = unit_columns(w @ sample[part].T).T
+    patches = sample[:count].clone()
+    if clustered:
+        patches, _ = spherical_kmeans(sample, patches, ROUNDS, say)
+    say("calibrating thresholds")
+    known = sample[:CALIBRATION]
+    thresholds = calibrate(patches, torch.cat([known, known[:, mirror]]) if mirrored else known, active)
+    if mirrored:
+        patches, thresholds = torch.cat([patches, patches[:, mirror]]), thresholds.repeat(2)
+    return PatchDictionary(w, patches, thresholds)
+
+
+def draw(total: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of the numbers 0..total-1 without repeats, in random order; a few less if total is large."""
+    if total <= 4 * count:
+        return torch.randperm(total, generator=generator)[:count]
+    found = torch.randint(total, (count,), generator=generator).unique()  # a permutation of all would fill the memory
+    return found[torch.randperm(len(found), generator=generator)]
+
+
+def covariance(
+    patches: Tensor,  # without their brightness, shape: (k, d)
+    mirror: Tensor | None,  # order of the pixels of a mirror image, shape: (d,)
+) -> Tensor:
+    """The mean of p p^T, float64, shape (d, d); with `mirror`, over the patches and their mirror images.
+
+    The mean patch is not subtracted: each patch's own mean was, and a constant patch is to stay 0.
+    """
+    total = patches.new_zeros(patches.shape[1], patches.shape[1], dtype=torch.float64)
+    for part in spans(len(patches), CHUNK):
+        found = patches[part].double()
+        total.addmm_(found.T, found)
+    total /= len(patches)
+    return total if mirror is None else (total + total[mirror][:, mirror]) / 2
+
+
+def whitening_matrix(
+    covariance: Tensor,  # float64, shape: (d, d)
+    eps: float,
+) -> Tensor:
+    """W = V (Lambda + eps mean(Lambda))^(-1/2) V^T without its part along constant patches, float64, shape (d, d)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0)
+    root = (vectors * (values + eps * values.mean()).rsqrt()) @ vectors.T
+    root -= root.mean(dim=0)
+    return root - root.mean(dim=1, keepdim=True)
+
+
+def unit_columns(
+    w: Tensor,  # shape: (..., d, k)
+) -> Tensor:
+    """Divide each column by its norm, in place; a column of zeros stays."""
+    return w.div_(w.square().sum(dim=-2, keepdim=True).sqrt_().clamp_(min=LEAST))
+
+
+def spherical_kmeans(
+    patches: Tensor,  # of norm 1, shape: (k, d)
+    centers: Tensor,  # of norm 1, shape: (m, d)
+    rounds: int,
+    say: Callable[[str], object] = lambda line: None,
+) -> tuple[Tensor, list[float]]:
+    """k-means by angles: each patch goes to the centre of the largest inner product, and centres to their sums' direction.
+
+    A centre without patches stays where it is.
+
+    Returns:
+        The centres, of norm 1, shape (m, d), and the mean of 1 - <patch, centre> before each round and after the last,
+        which never rises but for rounding.
+    """
+    objective = []
+    for number in range(rounds + 1):
+        say(f"k-means: round {number} of {rounds}")
+        sums, reached = torch.zeros_like(centers, dtype=torch.float64), 0.0
+        for part in spans(len(patches), CHUNK):
+            best, nearest = _nearest(patches[part], centers)
+            sums.index_add_(0, nearest, patches[part].double())
+            reached += float(best.double().sum())
+        objective.append(1 - reached / len(patches))
+        if number < rounds:
+            found = unit_columns(sums.T).T
+            centers = torch.where(found.any(dim=1, keepdim=True), found.to(centers), centers)
+    return centers, objective
+
+
+def _nearest(patches: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest inner product of each patch with a centre, and which centre it is, shape (k,) each."""
+    best = patches.new_full((len(patches),), -torch.inf)
+    nearest = torch.zeros(len(patches), dtype=torch.int64, device=patches.device)
+    for block in spans(len(centers), BLOCK):
+        value, index = (patches @ centers[block].T).max(dim=1)
+        nearest = torch.where(value > best, index + block.start, nearest)
+        best = torch.maximum(best, value)
+    return best, nearest
+
+
+def calibrate(
+    dictionary: Tensor,  # of norm 1, shape: (m, d)
+    patches: Tensor,  # of norm 1, shape: (k, d)
+    active: float,
+) -> Tensor:
+    """For each patch of the dictionary a threshold that round(active k) of its responses exceed, shape (m,).
+
+    At least one response does, and at least one does not. The threshold lies midway between two responses, so that
+    rounding does not move a response across.
+    """
+    above = min(max(round(active * len(patches)), 1), len(patches) - 1)
+    found = []
+    for block in spans(len(dictionary), BLOCK):
+        ordered = (dictionary[block] @ patches.T).sort(dim=1, descending=True).values
+        found.append((ordered[:, max(above - 1, 0)] + ordered[:, min(above, len(patches) - 1)]) / 2)
+    return torch.cat(found)

@@ -1,0 +1,162 @@
+"""From an image to its features: responses, encoding and pooling, one block after the other that stays in cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, unfold
+
+from kl.errors import InputError
+from kl.features.patch_dictionary import PatchDictionary, unit_columns
+from kl.features.patch_images import remove_brightness
+from kl.rows.workspace import spans
+
+MOST = 255  # positions of a cell whose count fits uint8
+POSITIONS, BLOCK = 1024, 512  # positions and patches of the dictionary in a block of responses: 2 MB
+GPU_IMAGES = 64  # images of a block on a GPU, which one image would not fill
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Square cells of response positions, over which the responses are pooled."""
+
+    starts: tuple[tuple[int, ...], tuple[int, ...]]
+    """First row of each row of cells, first column of each column of cells."""
+    sides: tuple[int, int]
+    """Rows and columns of positions of a cell."""
+    positions: tuple[int, int]
+    """Rows and columns of positions of an image."""
+
+    @classmethod
+    def of(cls, positions: tuple[int, int], pool: int | None, stride: int | None) -> Cells:
+        """Cells of side `pool`; see `kl.Patches`.
+
+        Raises:
+            InputError: a cell does not fit.
+        """
+        sides = tuple(-(-each // 2) if pool is None else pool for each in positions)
+        if max(side - each for side, each in zip(sides, positions, strict=True)) > 0:
+            raise InputError(
+                f"pool must be at most the {min(positions)} positions of a patch along the shorter side of an image; "
+                f"got {pool}: give a smaller pool or size, or larger images"
+            )
+        steps = (stride or max(1, each - side) for each, side in zip(positions, sides, strict=True))
+        rows, columns = (
+            tuple(range(0, each - side + 1, step))
+            for each, side, step in zip(positions, sides, steps, strict=True)
+        )
+        return cls((rows, columns), (sides[0], sides[1]), positions)
+
+    def __len__(self) -> int:
+        return len(self.starts[0]) * len(self.starts[1])
+
+    @property
+    def size(self) -> int:
+        """Positions of a cell."""
+        return self.sides[0] * self.sides[1]
+
+    def matrices(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """0/1 matrices A and B of float32, so that A Z B^T are the sums over the cells of a map Z of positions."""
+        both = []
+        for starts, side, each in zip(self.starts, self.sides, self.positions, strict=True):
+            first = torch.tensor(starts, device=device)[:, None]
+            place = torch.arange(each, device=device)
+            both.append(((place >= first) & (place < first + side)).float())
+        return both[0], both[1]
+
+
+class Encoder:
+    """Computes the features of a fixed number of images at a time.
+
+    Each product has a shape that depends on the size of the images alone. An image's features are therefore the same
+    bits, whatever images come with it: products of other shapes differ in the last bits, and those decide which
+    responses exceed a threshold.
+
+    Args:
+        dictionary: what was learnt from training images.
+        cells: the cells.
+        encoding: "count", "soft" or "rectified".
+        threshold: of "soft" and "rectified".
+        normalize: divide each patch by its contrast.
+        size: side of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        dictionary: PatchDictionary,
+        cells: Cells,
+        *,
+        encoding: str,
+        threshold: float,
+        normalize: bool,
+        size: int,
+    ) -> None:
+        device = dictionary.patches.device
+        self.images = 1 if device.type == "cpu" else GPU_IMAGES
+        """Images of a block."""
+        self._whitening, self._cells = dictionary.whitening, cells
+        self._encoding, self._threshold, self._normalize, self._size = encoding, threshold, normalize, size
+        # The dictionary in blocks, each as the right side of a product, because its rows are then read in one run.
+        blocks = list(spans(len(dictionary.patches), BLOCK))
+        self._parts = [dictionary.patches[block].T.contiguous() for block in blocks]
+        self._thresholds = [dictionary.thresholds[block] for block in blocks]
+        self._rows, self._columns = cells.matrices(device)
+        self._bands = list(spans(cells.positions[0], max(1, POSITIONS // cells.positions[1])))
+        self._band_rows = [self._rows[:, band].contiguous() for band in self._bands]
+        self._buffers: dict[int, Tensor] = {}
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a block beyond its pixels and its features."""
+        height, width = self._cells.positions
+        d, widest = self._parts[0].shape
+        band = max(band.stop - band.start for band in self._bands)
+        held = 3 * d * height * width + 2 * band * width * widest + 3 * len(self._rows) * width * widest
+        return 4 * self.images * held
+
+    def encode(
+        self,
+        pixels: Tensor,  # float32, shape: (at most `images`, channels, height, width)
+    ) -> Tensor:
+        """The features, float32, shape (len(pixels), cells m), or twice as many for "rectified"."""
+        images, width = len(pixels), self._cells.positions[1]
+        pixels = pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - images))
+        patches = remove_brightness(unfold(pixels, self._size), self._normalize)
+        units = unit_columns(torch.matmul(self._whitening, patches)).mT  # shape: (images, positions, d)
+        found = []
+        for part, thresholds in zip(self._parts, self._thresholds, strict=True):
+            pooled: list[Tensor] = []
+            for band, rows in zip(self._bands, self._band_rows, strict=True):
+                z = self._responses(units[:, band.start * width : band.stop * width], part)
+                for i, coded in enumerate(self._encoded(z, thresholds)):
+                    sums = torch.matmul(rows, coded.view(len(coded), band.stop - band.start, -1))
+                    if band.start == 0:
+                        pooled.append(sums)
+                    else:
+                        pooled[i].add_(sums)
+            maps = torch.stack(pooled, dim=1).view(self.images, len(pooled), len(self._rows), width, -1)
+            found.append(torch.matmul(self._columns, maps))  # shape: (images, 1 or 2, rows, columns, block)
+        features = torch.cat(found, dim=-1).flatten(2, 3).transpose(1, 2).flatten(1)[:images]
+        return features if self._encoding == "count" else features / self._cells.size
+
+    def _responses(self, units: Tensor, part: Tensor) -> Tensor:
+        """<unit patch, dictionary patch>, shape (images, positions of the band, m of the block); overwrites the last."""
+        shape = (len(units), units.shape[1], part.shape[1])
+        size = shape[0] * shape[1] * shape[2]
+        buffer = self._buffers.get(0)
+        if buffer is None or len(buffer) < size:
+            buffer = self._buffers[0] = units.new_empty(size)
+        return torch.matmul(units, part, out=buffer[:size].view(shape))
+
+    def _encoded(self, z: Tensor, thresholds: Tensor):
+        """The encodings of z, one after the other, each of which may overwrite z once it was used."""
+        if self._encoding == "count":
+            yield torch.gt(z, thresholds, out=z)
+            return
+        if self._encoding == "rectified":
+            yield (z - self._threshold).clamp_(min=0)
+            yield z.neg_().sub_(self._threshold).clamp_(min=0)
+            return
+        yield z.sub_(self._threshold).clamp_(min=0)

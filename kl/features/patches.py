@@ -1,0 +1,326 @@
+"""Features of image patches: what a convolutional network's first layer sees, learnt without back-propagation."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl.checks import check_count, check_count_or_none, check_one_of, check_positive, check_seed, plain
+from kl.errors import InputError, MemoryBudgetError
+from kl.exact.equations import LOG_SECONDS, duration
+from kl.features.patch_dictionary import CHUNK, PatchDictionary, learn_dictionary, sample_size
+from kl.features.patch_encoding import MOST, Cells, Encoder
+from kl.features.patch_images import check_images, positions, read_pixels
+from kl.machines.checkpoints import require_arguments, require_tensors, require_values
+from kl.rows.workspace import spans
+from kl.system.memory import format_memory, parse_memory
+
+log = logging.getLogger(__name__)
+
+REPORTED = 1024  # images between two reports, at most
+ROUNDING = 1e-3  # how far the norm of a dictionary's patch in a file may be from 1
+TENSORS = {"whitening": 2, "patches": 2, "thresholds": 1}
+
+
+@dataclass(eq=False)
+class Patches:
+    """Pooled responses of image patches to a dictionary of patches: features on which any kernel works.
+
+    From each patch p of size x size pixels its mean is subtracted, so that brightness does not count. The response to
+    entry D_k of the dictionary is the cosine z_k = <W p / |W p|, D_k> with the whitening W = (C + eps mean(C))^(-1/2),
+    where C is the covariance of training patches, mean(C) the mean of its eigenvalues, and D_k a whitened training
+    patch of norm 1. A patch whose pixels are all equal has the response 0 to all. A feature is, over the positions of a
+    cell, for the encodings
+
+    - "count": the number of responses z_k > t_k; t_k is exceeded by the share `active` of the training patches that are
+      not constant. Counts are stored in 8 bits, and the kernels compute with them exactly;
+    - "soft": the mean of max(z_k - threshold, 0);
+    - "rectified": the same, and the mean of max(-z_k - threshold, 0), which doubles the features.
+
+    Features are ordered by the row of the cell, its column, the sign (for "rectified"), and k.
+
+    Args:
+        count: patches of the dictionary, before mirror images.
+        size: side of a patch in pixels.
+        whitening: eps, above 0, in units of the mean eigenvalue.
+        dictionary: "random" takes patches of training images drawn at random; "kmeans" takes the centres of spherical
+            k-means of whitened patches, which starts from them.
+        mirrored: the dictionary also holds the left-right mirror image of each patch, as `count` further entries with
+            the same thresholds. The mirror image of an image then has the same features in other columns, if its cells
+            lie symmetrically, as they do by default.
+        encoding: "count", "soft" or "rectified".
+        active: share of the responses that "count" counts, between 0 and 1.
+        threshold: of "soft" and "rectified", 0 or above and below 1.
+        pool: side of a cell in positions; None is half of the positions along each side of the image, rounded up. An
+            image has height - size + 1 rows of positions.
+        stride: positions from one cell to the next, starting at the first position; None gives 2 x 2 cells, one in each
+            corner.
+        normalize: divide each patch, less its mean, by sqrt(its variance + 10 / 255^2), so that faint patches count for
+            the whitening nearly as much as others.
+        seed: seed of the draw.
+        memory: bytes of the temporaries beyond images and features. Features do not depend on it.
+
+    Raises:
+        InputError: an option is out of its range.
+
+    Source: Coates and Ng 2011, The importance of encoding versus training with sparse coding and vector quantization;
+    Recht et al. 2019, arXiv:1902.10811, and Thiry et al. 2021, arXiv:2101.07528, which take random patches. Counts of
+    responses are this project's.
+
+    Example:
+        >>> import torch, kl
+        >>> images = torch.randint(256, (20, 3, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        >>> features = kl.Patches(count=8, size=5).fit(images).transform(images)  # 8 x 8 positions, 4 cells of 4 x 4
+        >>> features.shape, features.dtype, int(features.max()) <= 16
+        (torch.Size([20, 32]), torch.uint8, True)
+    """
+
+    count: int = 1024
+    size: int = 6
+    whitening: float = 0.01
+    dictionary: str = "random"
+    mirrored: bool = False
+    encoding: str = "count"
+    active: float = 0.3
+    threshold: float = 0.15
+    pool: int | None = None
+    stride: int | None = None
+    normalize: bool = True
+    seed: int = 0
+    memory: int | str = "256MB"
+    image: tuple[int, int, int] | None = field(default=None, init=False)
+    """Channels, height and width of the images; None before `fit`."""
+    learnt: PatchDictionary | None = field(default=None, init=False)
+    """The dictionary; None before `fit`."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            setattr(self, each.name, plain(getattr(self, each.name)))
+        check_count("count", self.count)
+        check_count("size", self.size)
+        if self.size == 1:
+            raise InputError("size must be at least 2 pixels, because a patch of one pixel has no contrast; got 1")
+        self.whitening = check_positive("whitening", self.whitening, remedy="try 0.01")
+        check_one_of("dictionary", self.dictionary, ("random", "kmeans"))
+        check_one_of("encoding", self.encoding, ("count", "soft", "rectified"))
+        self.active = check_positive("active", self.active, remedy="try 0.3")
+        self.threshold = _check_below_one("threshold", self.threshold)
+        if self.active >= 1:
+            raise InputError(f"active must be a share of the responses below 1; got {self.active}: try 0.3")
+        check_count_or_none("pool", self.pool, "half of the positions")
+        check_count_or_none("stride", self.stride, "2 x 2 cells")
+        for name in ("mirrored", "normalize"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False; got {getattr(self, name)!r}")
+        check_seed("seed", self.seed)
+        parse_memory(self.memory)
+
+    def fit(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Patches:
+        """Learn dictionary, whitening and thresholds from patches of training images.
+
+        At most 50000 patches are drawn, or 4 for each of the dictionary if that is more.
+
+        Args:
+            images: uint8 pixels of 0 to 255, or floats in [0, 1], shape (n, channels, height, width), or
+                (n, height, width) if gray.
+            progress: is called with a line for each stage; None logs the lines.
+
+        Returns:
+            This object.
+
+        Raises:
+            InputError: the images are none, are smaller than a patch, hold NaN, or have fewer patches than the
+                dictionary that are not constant; or a cell does not fit them.
+            MemoryBudgetError: the patches need more than `memory`.
+        """
+        images = check_images(images, self.size)
+        _, channels, height, width = images.shape
+        self._cells((channels, height, width))
+        places = len(images) * math.prod(positions(height, width, self.size))
+        d = channels * self.size**2
+        if self.count > places:
+            raise InputError(
+                f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: give "
+                "more images or a smaller count"
+            )
+        budget = parse_memory(self.memory, images.device)
+        needed = 4 * d * (2 * sample_size(self.count, d, places) + 4 * CHUNK + 2 * self.count + 6 * d)
+        if needed > budget:
+            raise MemoryBudgetError(
+                f"learning a dictionary of {self.count} patches needs {format_memory(needed)}, more than the budget of "
+                f"{format_memory(budget)}: raise memory, or give a smaller count or size"
+            )
+        for rows in spans(len(images), self._batch(images, budget, 0, 1)):
+            read_pixels(images, rows)
+        self.learnt = learn_dictionary(
+            images,
+            count=self.count,
+            size=self.size,
+            whitening=self.whitening,
+            clustered=self.dictionary == "kmeans",
+            mirrored=self.mirrored,
+            active=self.active,
+            normalize=self.normalize,
+            seed=self.seed,
+            say=progress or log.info,
+        )
+        self.image = (channels, height, width)
+        return self
+
+    def transform(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Tensor:
+        """The features of images, to the same bits as those of each image alone.
+
+        The features are computed on the images' device, and are the only result whose size grows with n.
+
+        Args:
+            images: images of the size and channels of those of `fit`.
+            progress: is called with a line after each batch; None logs one every 5 seconds.
+
+        Returns:
+            Features, shape (n, `columns`), uint8 for "count" and float32 otherwise.
+
+        Raises:
+            InputError: `fit` was not called, or the images have another size, other channels, or NaN.
+            MemoryBudgetError: one image needs more than `memory`.
+        """
+        shape, learnt = self._fitted()
+        images = check_images(images, self.size)
+        if tuple(images.shape[1:]) != shape:
+            raise InputError(
+                f"images must have {_called(shape)}, as those of fit; got {_called(images.shape[1:])}: resize or convert "
+                "them, or fit again"
+            )
+        device = images.device
+        learnt = PatchDictionary(*(getattr(learnt, name).to(device) for name in TENSORS))
+        encoder = Encoder(
+            learnt,
+            self._cells(shape),
+            encoding=self.encoding,
+            threshold=self.threshold,
+            normalize=self.normalize,
+            size=self.size,
+        )
+        batch = self._batch(images, parse_memory(self.memory, device), encoder.memory, encoder.images)
+        dtype = torch.uint8 if self.encoding == "count" else torch.float32
+        features = torch.empty(len(images), self.columns, dtype=dtype, device=device)
+        start = said = time.monotonic()
+        for rows in spans(len(images), batch):
+            pixels = read_pixels(images, rows)
+            for part in spans(len(pixels), encoder.images):
+                features[rows][part] = encoder.encode(pixels[part])
+            done = rows.stop
+            left = (time.monotonic() - start) / done * (len(images) - done)
+            line = f"patches of {done} of {len(images)} images, about {duration(left)} left"
+            if progress is not None:
+                progress(line)
+            elif time.monotonic() - said >= LOG_SECONDS:
+                log.info("%s", line)
+                said = time.monotonic()
+        return features
+
+    @property
+    def columns(self) -> int:
+        """The number of features of an image.
+
+        Raises:
+            InputError: `fit` was not called.
+        """
+        shape, learnt = self._fitted()
+        return len(self._cells(shape)) * len(learnt.patches) * (2 if self.encoding == "rectified" else 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, from which `from_state` makes an object that transforms images to the same bits.
+
+        Raises:
+            InputError: `fit` was not called.
+        """
+        shape, learnt = self._fitted()
+        options = {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name != "memory"}
+        return {
+            "options": options,
+            "image": list(shape),
+            **{name: getattr(learnt, name).cpu() for name in TENSORS},
+        }
+
+    @classmethod
+    def from_state(cls, state: Any, memory: int | str = "256MB") -> Patches:
+        """The object of `state_dict`, which may come from a file and is checked.
+
+        Args:
+            state: the state.
+            memory: see `Patches`; it is no part of a state.
+
+        Raises:
+            InputError: it is no such state, or an option, size or value of it is impossible.
+        """
+        require_values("patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY)
+        require_arguments("options of patches", cls, state["options"], REMEDY)
+        patches = cls(**{**state["options"], "memory": memory})
+        if len(state["image"]) != 3 or min(state["image"]) < 1:
+            raise InputError(f"the patches' image must be channels, height and width; got {state['image']}: {REMEDY}")
+        channels, height, width = shape = (state["image"][0], state["image"][1], state["image"][2])
+        if min(height, width) < patches.size:
+            raise InputError(
+                f"the patches' image must be as large as a patch of {patches.size} pixels; got {height} x {width}: "
+                f"{REMEDY}"
+            )
+        patches._cells(shape)
+        tensors = {name: state[name] for name in TENSORS}
+        require_tensors(tensors, TENSORS)
+        d, m = channels * patches.size**2, patches.count * (2 if patches.mirrored else 1)
+        for name, expected in {"whitening": (d, d), "patches": (m, d), "thresholds": (m,)}.items():
+            if tensors[name].shape != expected or tensors[name].dtype != torch.float32:
+                raise InputError(
+                    f"the patches' {name} must be float32 of shape {expected}; got {tensors[name].dtype} of shape "
+                    f"{tuple(tensors[name].shape)}: {REMEDY}"
+                )
+        if bool(((tensors["patches"].norm(dim=1) - 1).abs() > ROUNDING).any()):
+            raise InputError(f"the patches' dictionary must have rows of norm 1: {REMEDY}")
+        patches.image, patches.learnt = shape, PatchDictionary(**tensors)
+        return patches
+
+    def _fitted(self) -> tuple[tuple[int, int, int], PatchDictionary]:
+        if self.image is None or self.learnt is None:
+            raise InputError("patches must be learnt first: call fit with training images")
+        return self.image, self.learnt
+
+    def _cells(self, shape: tuple[int, int, int]) -> Cells:
+        """The cells of images of a shape, which fit it."""
+        cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
+        if self.encoding == "count" and cells.size > MOST:
+            raise InputError(
+                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells of "
+                f"{cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
+            )
+        return cells
+
+    def _batch(self, images: Tensor, budget: int, held: int, step: int) -> int:
+        """Images whose pixels are converted together, a multiple of `step`, beside `held` bytes."""
+        each = 6 * images[0].numel() + (images[0].numel() * 8 if images.dtype == torch.float64 else 0)
+        if held + each * step > budget:
+            raise MemoryBudgetError(
+                f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the budget "
+                f"of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
+            )
+        return max(step, min(REPORTED, (budget - held) // each) // step * step)
+
+
+REMEDY = "the file is damaged or another's; fit again"
+
+
+def _called(shape: tuple[int, ...] | torch.Size) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+
+
+def _check_below_one(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    raise InputError(f"{name} must be a number from 0 to below 1; got {value!r}: try 0.15")
