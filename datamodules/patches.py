@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.features.patches import Patches
+from kl.machines.packed import unpack
 
 
 def patches_of(options: Mapping[str, Any] | None) -> Patches | None:
@@ -49,4 +50,4 @@ def patches_in(data_info: Mapping[str, Any]) -> Patches | None:
         InputError: the description holds no patches that `Patches.state_dict` could have given.
     """
     state = data_info.get("patches", {})
-    return None if state == {} else Patches.from_state(state)
+    return None if state == {} else Patches.from_state(unpack(state))

@@ -44,8 +44,7 @@ class Cells:
             )
         steps = (stride or max(1, each - side) for each, side in zip(positions, sides, strict=True))
         rows, columns = (
-            tuple(range(0, each - side + 1, step))
-            for each, side, step in zip(positions, sides, steps, strict=True)
+            tuple(range(0, each - side + 1, step)) for each, side, step in zip(positions, sides, steps, strict=True)
         )
         return cls((rows, columns), (sides[0], sides[1]), positions)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -260,7 +260,9 @@ class Patches:
         Raises:
             InputError: it is no such state, or an option, size or value of it is impossible.
         """
-        require_values("patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY)
+        require_values(
+            "patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY
+        )
         require_arguments("options of patches", cls, state["options"], REMEDY)
         patches = cls(**{**state["options"], "memory": memory})
         if len(state["image"]) != 3 or min(state["image"]) < 1:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from kl.machines.packed import pack
 from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import RowDataset, is_one_hot
 from kl.rows.table import TableEncoding
@@ -120,7 +121,7 @@ class DataFacts:
 
         name, task ("classification" or "regression"), class_names, image_shape (empty if the rows are no images),
         background (behind transparent images), num_features (d), num_outputs (c), encoding
-        (`FeatureEncoding.to_dict`), table (`TableEncoding.to_dict`) and patches (`Patches.state_dict`), all three
+        (`FeatureEncoding.to_dict`), table (`TableEncoding.to_dict`) and patches (`Patches.state_dict`, packed), all three
         empty without one, and target_offset and target_scale, lists of c numbers.
         """
         encoding, table, c = self.encoding, self.table, y.shape[1]
@@ -134,7 +135,7 @@ class DataFacts:
             "num_outputs": c,
             "encoding": encoding.to_dict() if isinstance(encoding, FeatureEncoding) else {},
             "table": table.to_dict() if isinstance(table, TableEncoding) else {},
-            "patches": {} if self.patches is None else self.patches.state_dict(),
+            "patches": {} if self.patches is None else pack(self.patches.state_dict()),
             "target_offset": [float(value) for value in self.target_offset] or [0.0] * c,
             "target_scale": [float(value) for value in self.target_scale] or [1.0] * c,
         }

@@ -111,8 +111,8 @@ class DataOptions:
     features: Annotated[
         str,
         _in_data(
-            help="What the kernel sees: the pixels or columns; or of images the pooled responses of patches to COUNT of "
-            "them, 1024 by default.",
+            help="What the kernel sees: pixels or columns; or, of images, pooled responses to COUNT of their patches, "
+            "1024 by default.",
             metavar="plain|patches[:COUNT]",
         ),
     ] = "plain"
@@ -135,9 +135,7 @@ class DataOptions:
             metavar="count|soft|rectified",
         ),
     ] = None
-    patch_active: Annotated[
-        float | None, _in_patches(help="Share of the responses that count.  [default: 0.3]")
-    ] = None
+    patch_active: Annotated[float | None, _in_patches(help="Share of the responses that count.  [default: 0.3]")] = None
     patch_threshold: Annotated[
         float | None, _in_patches(help="Threshold of soft and rectified, 0 to 1.  [default: 0.15]")
     ] = None

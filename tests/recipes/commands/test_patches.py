@@ -1,0 +1,99 @@
+"""`--features patches`: from `kl fit`, `kl tune` and `kl interpolate` to predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+
+PATCHES = ("--features", "patches:16", "--patch-size", 3)
+DIGITS = ("--data", "digits", "--train-size", 150, "--test-size", 80, "--kernel", "gaussian", *PATCHES)
+
+
+def json_of(kl, *arguments):
+    result = kl(*arguments, "--json")
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+@pytest.fixture
+def images():
+    """Thirty digits, as the training images are stored."""
+    np.savez("new.npz", x=load_digits().images[:30].astype("float32"))
+    return "new.npz"
+
+
+def predicted(kl, model, images):
+    result = kl("predict", model, "--input", images, "--output", "out.csv")
+    assert result.code == 0, result.err
+    return pd.read_csv("out.csv")
+
+
+def test_a_run_and_what_is_made_of_its_checkpoint(kl, images):
+    """The checkpoint, and the model that `kl export` keeps of it, take images."""
+    found = json_of(kl, "fit", *DIGITS, "--epochs", 4, "--ridge", 0)
+    assert (found["d"], found["n"]) == (64, 150)
+    assert found["test_error"] < 0.25
+    first = predicted(kl, found["last_checkpoint"], images)
+    assert (first["class"] == load_digits().target[:30]).mean() > 0.8
+    assert kl("export", found["last_checkpoint"], "--output", "small.ckpt").code == 0
+    pd.testing.assert_frame_equal(predicted(kl, "small.ckpt", images), first, rtol=1e-6)
+    more = json_of(kl, "fit", *DIGITS, "--epochs", 5, "--ridge", 0, "--resume", "last")
+    assert more["epochs"] == 5
+    np.savez("large.npz", x=np.zeros((2, 9, 9), dtype="float32"))
+    result = kl("predict", "small.ckpt", "--input", "large.npz", "--output", "no.csv")
+    assert result.code == 2
+    assert "x must have 64 features, as in training; got 81" in result.err
+    assert not Path("no.csv").exists()
+
+
+def test_an_exact_solution_takes_images(kl, images):
+    found = json_of(kl, "interpolate", *DIGITS, "--patch-encoding", "rectified", "--save", "exact.ckpt")
+    assert found["d"] == 128
+    assert (predicted(kl, "exact.ckpt", images)["class"] == load_digits().target[:30]).mean() > 0.8
+
+
+def test_tune_gives_a_config_for_fit(kl):
+    result = kl(
+        *("tune", "--data", "digits", "--train-size", 100, "--test-size", 50, *PATCHES),
+        *("--kernels", "gaussian", "--ridges", "0.01", "--name", "tuned"),
+    )
+    assert result.code == 0, result.err
+    found = json_of(kl, "fit", "--config", "lightning_logs/tune/tuned/config.yaml", "--epochs", 1)
+    assert found["d"] == 64
+
+
+def test_plan(kl):
+    assert json_of(kl, "plan", *DIGITS)["d"] == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--features", "patch"), "features must be plain, patches or patches:COUNT; got 'patch'"),
+        (("--features", "patches:"), "got 'patches:'"),
+        (("--features", "patches:0"), "count must be a whole number, 1 or above; got 0"),
+        (("--patch-size", 5), "patch_size is of image patches: give --features patches as well"),
+        (("--patch-mirrored",), "patch_mirrored is of image patches"),
+        (("--features", "patches", "--patch-size", 9), "images must be at least as large as a patch"),
+        (("--features", "patches", "--augment", "shift", "--solver", "eigenpro4"), "leave one out"),
+        (("--features", "patches", "--patch-active", 2), "active must be a share"),
+        (("--features", "patches", "--patch-encoding", "sign"), "encoding must be one of count, soft, rectified"),
+        (("--features", "patches", "--patch-dictionary", "mine"), "dictionary must be one of random, kmeans"),
+        (
+            ("--data", "synthetic1", "--features", "patches"),
+            "patches are of images, and the rows of synthetic1 are none",
+        ),
+    ],
+    ids=lambda each: " ".join(map(str, each)) if isinstance(each, tuple) else "",
+)
+def test_wrong_input_is_one_line(kl, options, text):
+    data = () if "--data" in options else ("--data", "digits")
+    result = kl("fit", *data, *options)
+    assert result.code == 2
+    (error,) = [line for line in result.err.splitlines() if line.startswith("error:")]
+    assert text in error
+    assert "Traceback" not in result.err
+    assert not Path("lightning_logs").exists()
