@@ -145,7 +145,7 @@ def spherical_kmeans(
     rounds: int,
     say: Callable[[str], object] = lambda line: None,
 ) -> tuple[Tensor, list[float]]:
-    """k-means by angles: each patch goes to the centre of the largest inner product, and centres to their sums' direction.
+    """k-means by angles: a patch goes to the centre of the largest inner product, a centre to its patches' direction.
 
     A centre without patches stays where it is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -147,8 +147,8 @@ class Patches:
         d = channels * self.size**2
         if self.count > places:
             raise InputError(
-                f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: give "
-                "more images or a smaller count"
+                f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: "
+                "give more images or a smaller count"
             )
         budget = parse_memory(self.memory, images.device)
         needed = 4 * d * (2 * sample_size(self.count, d, places) + 4 * CHUNK + 2 * self.count + 6 * d)
@@ -194,8 +194,8 @@ class Patches:
         images = check_images(images, self.size)
         if tuple(images.shape[1:]) != shape:
             raise InputError(
-                f"images must have {_called(shape)}, as those of fit; got {_called(images.shape[1:])}: resize or convert "
-                "them, or fit again"
+                f"images must have {_called(shape)}, as those of fit; got {_called(images.shape[1:])}: resize or "
+                "convert them, or fit again"
             )
         device = images.device
         learnt = PatchDictionary(*(getattr(learnt, name).to(device) for name in TENSORS))
@@ -204,7 +204,6 @@ class Patches:
             self._cells(shape),
             encoding=self.encoding,
             threshold=self.threshold,
-            normalize=self.normalize,
             size=self.size,
         )
         batch = self._batch(images, parse_memory(self.memory, device), encoder.memory, encoder.images)
@@ -260,7 +259,9 @@ class Patches:
         Raises:
             InputError: it is no such state, or an option, size or value of it is impossible.
         """
-        require_values("patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY)
+        require_values(
+            "patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY
+        )
         require_arguments("options of patches", cls, state["options"], REMEDY)
         patches = cls(**{**state["options"], "memory": memory})
         if len(state["image"]) != 3 or min(state["image"]) < 1:
@@ -296,8 +297,8 @@ class Patches:
         cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
         if self.encoding == "count" and cells.size > MOST:
             raise InputError(
-                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells of "
-                f"{cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
+                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells "
+                f"of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
             )
         return cells
 
@@ -306,8 +307,8 @@ class Patches:
         each = 6 * images[0].numel() + (images[0].numel() * 8 if images.dtype == torch.float64 else 0)
         if held + each * step > budget:
             raise MemoryBudgetError(
-                f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the budget "
-                f"of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
+                f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the "
+                f"budget of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
             )
         return max(step, min(REPORTED, (budget - held) // each) // step * step)
 
