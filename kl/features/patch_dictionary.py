@@ -35,6 +35,13 @@ def sample_size(count: int, d: int, places: int) -> int:
     return min(places, max(PER_ENTRY * count, min(SAMPLE, SAMPLE_VALUES // d)))
 
 
+def learning_memory(count: int, d: int, places: int) -> int:
+    """Bytes that `learn_dictionary` takes beside the images, most of them for the drawn patches or their responses."""
+    drawn = sample_size(count, d, places)
+    patches = 4 * d * (2 * drawn + 6 * min(CHUNK, drawn) + 4 * count + 6 * d)
+    return patches + 20 * min(BLOCK, count) * 2 * min(CALIBRATION, drawn)
+
+
 def learn_dictionary(
     images: Tensor,  # shape: (n, channels, height, width)
     *,

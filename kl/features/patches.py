@@ -15,7 +15,7 @@ from torch import Tensor
 from kl.checks import check_count, check_count_or_none, check_one_of, check_positive, check_seed, plain
 from kl.errors import InputError, MemoryBudgetError
 from kl.exact.equations import LOG_SECONDS, duration
-from kl.features.patch_dictionary import CHUNK, PatchDictionary, learn_dictionary, sample_size
+from kl.features.patch_dictionary import PatchDictionary, learn_dictionary, learning_memory
 from kl.features.patch_encoding import MOST, Cells, Encoder
 from kl.features.patch_images import check_images, positions, read_pixels
 from kl.machines.checkpoints import require_arguments, require_tensors, require_values
@@ -151,7 +151,7 @@ class Patches:
                 "give more images or a smaller count"
             )
         budget = parse_memory(self.memory, images.device)
-        needed = 4 * d * (2 * sample_size(self.count, d, places) + 4 * CHUNK + 2 * self.count + 6 * d)
+        needed = learning_memory(self.count, d, places)
         if needed > budget:
             raise MemoryBudgetError(
                 f"learning a dictionary of {self.count} patches needs {format_memory(needed)}, more than the budget of "
