@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from kl.errors import InputError
 from kl.features.patch_dictionary import PatchDictionary, unit_columns
 from kl.features.patch_images import all_patches, remove_brightness
+from kl.features.patch_options import PatchOptions
 from kl.rows.workspace import spans
 
 MOST = 255  # positions of a cell whose count fits uint8
@@ -78,25 +79,15 @@ class Encoder:
     Args:
         dictionary: what was learnt from training images.
         cells: the cells.
-        encoding: "count", "soft" or "rectified".
-        threshold: of "soft" and "rectified".
-        size: side of a patch in pixels.
+        options: of which the encoding, its threshold and the size of a patch are used.
     """
 
-    def __init__(
-        self,
-        dictionary: PatchDictionary,
-        cells: Cells,
-        *,
-        encoding: str,
-        threshold: float,
-        size: int,
-    ) -> None:
+    def __init__(self, dictionary: PatchDictionary, cells: Cells, options: PatchOptions) -> None:
         device = dictionary.patches.device
         self.images = 1 if device.type == "cpu" else GPU_IMAGES
         """Images of a block."""
         self._whitening, self._cells = dictionary.whitening, cells
-        self._encoding, self._threshold, self._size = encoding, threshold, size
+        self._encoding, self._threshold, self._size = options.encoding, options.threshold, options.size
         # The dictionary in blocks, each as the right side of a product, because its rows are then read in one run.
         blocks = list(spans(len(dictionary.patches), BLOCK))
         self._parts = [dictionary.patches[block].T.contiguous() for block in blocks]
@@ -105,8 +96,7 @@ class Encoder:
         self._bands = list(spans(cells.positions[0], max(1, POSITIONS // cells.positions[1])))
         self._rows = [rows[:, band].contiguous() for band in self._bands]
         size = self.images * max(band.stop - band.start for band in self._bands) * cells.positions[1]
-        shape = (1 if encoding != "rectified" else 2, size * len(self._parts[0][0]))
-        self._buffers = self._whitening.new_empty(shape)
+        self._buffers = self._whitening.new_empty(options.signs, size * self._parts[0].shape[1])
 
     @property
     def memory(self) -> int:
