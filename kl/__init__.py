@@ -40,6 +40,7 @@ from kl.features.agop import Agop, agop
 from kl.features.machine import RecursiveFeatureMachine
 from kl.features.metric import Metric
 from kl.features.options import FeatureOptions
+from kl.features.patches import Patches
 from kl.general.machine import GeneralKernelMachine
 from kl.kernels import *  # noqa: F403
 from kl.kernels import __all__ as _kernels
@@ -93,6 +94,7 @@ __all__ = [
     "KernelParallelStrategy",
     "MemoryBudgetError",
     "Metric",
+    "Patches",
     "RFMClassifier",
     "RFMRegressor",
     "RecursiveFeatureMachine",

@@ -1,1 +1,1 @@
-"""Features that are learnt before the kernel sees them: the average gradient outer product and its metric."""
+"""Features before the kernel: the metric of average gradient outer products, and responses to patches of images."""

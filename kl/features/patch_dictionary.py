@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kl.errors import InputError
 from kl.features.patch_images import patches_at, positions, remove_brightness
+from kl.features.patch_options import PatchOptions
+from kl.machines.checkpoints import require_tensors, require_values
 from kl.rows.workspace import spans
 
 SAMPLE, SAMPLE_VALUES = 50_000, 2**23  # patches that are drawn, and their values, at most, but always
@@ -19,6 +22,8 @@ ROUNDS = 10  # of k-means
 CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do not depend on the memory
 BLOCK = 256  # patches of the dictionary at a time
 LEAST = 1e-30  # a norm below it is 0
+ROUNDING = 1e-3  # how far the norm of a dictionary's patch in a file may be from 1
+REMEDY = "the file is damaged or another's; fit again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,50 +34,77 @@ class PatchDictionary:
     patches: Tensor  # D, whitened patches of norm 1, float32, shape: (m, d)
     thresholds: Tensor  # t_k, exceeded by a share `active` of the responses, float32, shape: (m,)
 
+    def to(self, device: torch.device) -> PatchDictionary:
+        """The same on a device."""
+        return PatchDictionary(**{name: each.to(device) for name, each in vars(self).items()})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors, on the CPU."""
+        return {name: each.cpu() for name, each in vars(self).items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], d: int, m: int) -> PatchDictionary:
+        """The dictionary of `state_dict`, which may come from a file and is checked.
+
+        Args:
+            state: the tensors, perhaps with other values.
+            d: values of a patch.
+            m: patches of the dictionary, with mirror images.
+
+        Raises:
+            InputError: a tensor is missing, is not of its shape, or is not finite, or a patch has not the norm 1.
+        """
+        shapes = {"whitening": (d, d), "patches": (m, d), "thresholds": (m,)}
+        require_values("patches", state, dict.fromkeys(shapes, Tensor), REMEDY)
+        tensors = {name: state[name] for name in shapes}
+        require_tensors(tensors, {name: len(shape) for name, shape in shapes.items()})
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape or tensors[name].dtype != torch.float32:
+                raise InputError(
+                    f"the patches' {name} must be float32 of shape {shape}; got {tensors[name].dtype} of shape "
+                    f"{tuple(tensors[name].shape)}: {REMEDY}"
+                )
+        if bool(((tensors["patches"].norm(dim=1) - 1).abs() > ROUNDING).any()):
+            raise InputError(f"the patches' dictionary must have rows of norm 1: {REMEDY}")
+        return cls(**tensors)
+
 
 def sample_size(count: int, d: int, places: int) -> int:
     """Patches that are drawn of all places, for a dictionary of `count` patches of d values."""
     return min(places, max(PER_ENTRY * count, min(SAMPLE, SAMPLE_VALUES // d)))
 
 
+def learning_memory(count: int, d: int, places: int) -> int:
+    """Bytes that `learn_dictionary` takes beside the images, most of them for the drawn patches or their responses."""
+    drawn = sample_size(count, d, places)
+    patches = 4 * d * (2 * drawn + 6 * min(CHUNK, drawn) + 4 * count + 6 * d)
+    return patches + 20 * min(BLOCK, count) * 2 * min(CALIBRATION, drawn)
+
+
 def learn_dictionary(
     images: Tensor,  # shape: (n, channels, height, width)
-    *,
-    count: int,
-    size: int,
-    whitening: float,
-    clustered: bool,
-    mirrored: bool,
-    active: float,
-    normalize: bool,
-    seed: int,
+    options: PatchOptions,
     say: Callable[[str], object],
 ) -> PatchDictionary:
     """Draw patches, and learn the whitening, the dictionary and the thresholds from those that are not constant.
 
     Args:
         images: the training images.
-        count: patches of the dictionary, without mirror images.
-        size: side of a patch in pixels.
-        whitening: added to the eigenvalues of the covariance, in units of their mean.
-        clustered: cluster the patches by spherical k-means; otherwise the first ones of the draw are taken.
-        mirrored: add the left-right mirror image of each patch of the dictionary.
-        active: share of the responses above each threshold.
-        normalize: divide each patch by its contrast.
-        seed: seed of the draw.
+        options: the options.
         say: is called with a line for each stage.
 
     Raises:
-        InputError: there are fewer patches than `count`.
+        InputError: there are fewer patches than the dictionary is to have.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    count, size = options.count, options.size
     height, width = positions(images.shape[2], images.shape[3], size)
     places = len(images) * height * width
     d = images.shape[1] * size**2
     say("drawing patches")
     chosen = draw(places, sample_size(count, d, places), generator).to(images.device)
     sample = torch.cat([patches_at(images, chosen[part], size) for part in spans(len(chosen), CHUNK)])
-    remove_brightness(sample.T, normalize)
+    remove_brightness(sample.T, options.normalize)
     sample = sample[sample.any(dim=1)]
     if len(sample) < count:
         reason = "all patches are constant" if not len(sample) else "others are constant"
@@ -82,16 +114,16 @@ def learn_dictionary(
         )
     mirror = torch.arange(d, device=images.device).view(-1, size, size).flip(-1).flatten()
     say("whitening patches")
-    w = whitening_matrix(covariance(sample, mirror if mirrored else None), whitening).float()
+    w = whitening_matrix(covariance(sample, mirror if options.mirrored else None), options.whitening).float()
     for part in spans(len(sample), CHUNK):
         sample[part] = unit_columns(w @ sample[part].T).T
     patches = sample[:count].clone()
-    if clustered:
+    if options.dictionary == "kmeans":
         patches, _ = spherical_kmeans(sample, patches, ROUNDS, say)
     say("calibrating thresholds")
     known = sample[:CALIBRATION]
-    thresholds = calibrate(patches, torch.cat([known, known[:, mirror]]) if mirrored else known, active)
-    if mirrored:
+    thresholds = calibrate(patches, torch.cat([known, known[:, mirror]]) if options.mirrored else known, options.active)
+    if options.mirrored:
         patches, thresholds = torch.cat([patches, patches[:, mirror]]), thresholds.repeat(2)
     return PatchDictionary(w, patches, thresholds)
 
@@ -145,7 +177,7 @@ def spherical_kmeans(
     rounds: int,
     say: Callable[[str], object] = lambda line: None,
 ) -> tuple[Tensor, list[float]]:
-    """k-means by angles: each patch goes to the centre of the largest inner product, and centres to their sums' direction.
+    """k-means by angles: a patch goes to the centre of the largest inner product, a centre to its patches' direction.
 
     A centre without patches stays where it is.
 

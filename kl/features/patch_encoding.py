@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, unfold
+from torch.nn.functional import pad
 
 from kl.errors import InputError
 from kl.features.patch_dictionary import PatchDictionary, unit_columns
-from kl.features.patch_images import remove_brightness
+from kl.features.patch_images import all_patches, remove_brightness
+from kl.features.patch_options import PatchOptions
 from kl.rows.workspace import spans
 
 MOST = 255  # positions of a cell whose count fits uint8
@@ -76,86 +79,72 @@ class Encoder:
     Args:
         dictionary: what was learnt from training images.
         cells: the cells.
-        encoding: "count", "soft" or "rectified".
-        threshold: of "soft" and "rectified".
-        normalize: divide each patch by its contrast.
-        size: side of a patch in pixels.
+        options: of which the encoding, its threshold and the size of a patch are used.
     """
 
-    def __init__(
-        self,
-        dictionary: PatchDictionary,
-        cells: Cells,
-        *,
-        encoding: str,
-        threshold: float,
-        normalize: bool,
-        size: int,
-    ) -> None:
+    def __init__(self, dictionary: PatchDictionary, cells: Cells, options: PatchOptions) -> None:
         device = dictionary.patches.device
         self.images = 1 if device.type == "cpu" else GPU_IMAGES
         """Images of a block."""
         self._whitening, self._cells = dictionary.whitening, cells
-        self._encoding, self._threshold, self._normalize, self._size = encoding, threshold, normalize, size
+        self._encoding, self._threshold, self._size = options.encoding, options.threshold, options.size
         # The dictionary in blocks, each as the right side of a product, because its rows are then read in one run.
         blocks = list(spans(len(dictionary.patches), BLOCK))
         self._parts = [dictionary.patches[block].T.contiguous() for block in blocks]
         self._thresholds = [dictionary.thresholds[block] for block in blocks]
-        self._rows, self._columns = cells.matrices(device)
+        rows, self._columns = cells.matrices(device)
         self._bands = list(spans(cells.positions[0], max(1, POSITIONS // cells.positions[1])))
-        self._band_rows = [self._rows[:, band].contiguous() for band in self._bands]
-        self._buffers: dict[int, Tensor] = {}
+        self._rows = [rows[:, band].contiguous() for band in self._bands]
+        size = self.images * max(band.stop - band.start for band in self._bands) * cells.positions[1]
+        self._buffers = self._whitening.new_empty(options.signs, size * self._parts[0].shape[1])
 
     @property
     def memory(self) -> int:
-        """Bytes of a block beyond its pixels and its features."""
-        height, width = self._cells.positions
-        d, widest = self._parts[0].shape
-        band = max(band.stop - band.start for band in self._bands)
-        held = 3 * d * height * width + 2 * band * width * widest + 3 * len(self._rows) * width * widest
-        return 4 * self.images * held
+        """Bytes of a block beyond its pixels."""
+        (rows, columns), (height, width) = map(len, self._cells.starts), self._cells.positions
+        d, m = len(self._whitening), sum(part.shape[1] for part in self._parts)
+        signs = len(self._buffers)
+        pooled = signs * rows * (2 * width * self._parts[0].shape[1] + 2 * columns * m)
+        return self._buffers.nbytes + 4 * self.images * (3 * d * height * width + pooled)
 
     def encode(
         self,
         pixels: Tensor,  # float32, shape: (at most `images`, channels, height, width)
     ) -> Tensor:
         """The features, float32, shape (len(pixels), cells m), or twice as many for "rectified"."""
-        images, width = len(pixels), self._cells.positions[1]
-        pixels = pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - images))
-        patches = remove_brightness(unfold(pixels, self._size), self._normalize)
+        given, width = len(pixels), self._cells.positions[1]
+        if given < self.images:
+            pixels = pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - given))
+        # Without the contrast, by which the norm divides too.
+        patches = remove_brightness(all_patches(pixels, self._size), normalize=False)
         units = unit_columns(torch.matmul(self._whitening, patches)).mT  # shape: (images, positions, d)
         found = []
         for part, thresholds in zip(self._parts, self._thresholds, strict=True):
-            pooled: list[Tensor] = []
-            for band, rows in zip(self._bands, self._band_rows, strict=True):
+            pooled: list[Tensor] = []  # over rows, for each sign, shape: (images, rows of cells, width m of the block)
+            for band, rows in zip(self._bands, self._rows, strict=True):
                 z = self._responses(units[:, band.start * width : band.stop * width], part)
-                for i, coded in enumerate(self._encoded(z, thresholds)):
-                    sums = torch.matmul(rows, coded.view(len(coded), band.stop - band.start, -1))
+                for sign, coded in enumerate(self._encoded(z, thresholds)):
+                    sums = torch.matmul(rows, coded.view(self.images, band.stop - band.start, -1))
                     if band.start == 0:
                         pooled.append(sums)
                     else:
-                        pooled[i].add_(sums)
-            maps = torch.stack(pooled, dim=1).view(self.images, len(pooled), len(self._rows), width, -1)
-            found.append(torch.matmul(self._columns, maps))  # shape: (images, 1 or 2, rows, columns, block)
-        features = torch.cat(found, dim=-1).flatten(2, 3).transpose(1, 2).flatten(1)[:images]
-        return features if self._encoding == "count" else features / self._cells.size
+                        pooled[sign].add_(sums)
+            maps = torch.stack(pooled, dim=2).view(self.images, -1, len(pooled), width, part.shape[1])
+            found.append(torch.matmul(self._columns, maps).transpose(2, 3))
+        features = torch.cat(found, dim=-1).flatten(1)[:given]  # shape: (images, rows, columns, signs, m) before
+        return features if self._encoding == "count" else features.div_(self._cells.size)
 
     def _responses(self, units: Tensor, part: Tensor) -> Tensor:
-        """<unit patch, dictionary patch>, shape (images, positions of the band, m of the block); overwrites the last."""
-        shape = (len(units), units.shape[1], part.shape[1])
-        size = shape[0] * shape[1] * shape[2]
-        buffer = self._buffers.get(0)
-        if buffer is None or len(buffer) < size:
-            buffer = self._buffers[0] = units.new_empty(size)
-        return torch.matmul(units, part, out=buffer[:size].view(shape))
+        """<unit patch, dictionary patch>, shape (images, positions, m of the block); overwrites the last ones."""
+        shape = (*units.shape[:2], part.shape[1])
+        return torch.matmul(units, part, out=self._buffers[0][: math.prod(shape)].view(shape))
 
-    def _encoded(self, z: Tensor, thresholds: Tensor):
-        """The encodings of z, one after the other, each of which may overwrite z once it was used."""
+    def _encoded(self, z: Tensor, thresholds: Tensor) -> Iterator[Tensor]:
+        """The encoding of z for each sign; z is overwritten."""
         if self._encoding == "count":
             yield torch.gt(z, thresholds, out=z)
             return
         if self._encoding == "rectified":
-            yield (z - self._threshold).clamp_(min=0)
-            yield z.neg_().sub_(self._threshold).clamp_(min=0)
-            return
+            yield torch.sub(z, self._threshold, out=self._buffers[1][: z.numel()].view(z.shape)).clamp_(min=0)
+            z.neg_()
         yield z.sub_(self._threshold).clamp_(min=0)

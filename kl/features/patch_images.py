@@ -85,6 +85,16 @@ def patches_at(
     return found.flatten(1).float().div_(WHITE if images.dtype == torch.uint8 else 1)
 
 
+def all_patches(
+    pixels: Tensor,  # shape: (m, channels, height, width)
+    size: int,
+) -> Tensor:
+    """All patches of images, a patch a column, shape (m, channels size^2, positions); a copy."""
+    windows = pixels.unfold(2, size, 1).unfold(3, size, 1)  # torch's own function `unfold` was four times as slow
+    columns = windows.permute(0, 1, 4, 5, 2, 3).clone(memory_format=torch.contiguous_format)
+    return columns.view(len(pixels), -1, windows.shape[2] * windows.shape[3])
+
+
 def remove_brightness(
     patches: Tensor,  # float32, a patch a column, shape: (..., d, k)
     normalize: bool,

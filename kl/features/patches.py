@@ -12,25 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl.checks import check_count, check_count_or_none, check_one_of, check_positive, check_seed, plain
 from kl.errors import InputError, MemoryBudgetError
 from kl.exact.equations import LOG_SECONDS, duration
-from kl.features.patch_dictionary import CHUNK, PatchDictionary, learn_dictionary, sample_size
+from kl.features.patch_dictionary import REMEDY, PatchDictionary, learn_dictionary, learning_memory
 from kl.features.patch_encoding import MOST, Cells, Encoder
 from kl.features.patch_images import check_images, positions, read_pixels
-from kl.machines.checkpoints import require_arguments, require_tensors, require_values
+from kl.features.patch_options import PatchOptions
+from kl.machines.checkpoints import require_arguments, require_values
 from kl.rows.workspace import spans
 from kl.system.memory import format_memory, parse_memory
 
 log = logging.getLogger(__name__)
 
 REPORTED = 1024  # images between two reports, at most
-ROUNDING = 1e-3  # how far the norm of a dictionary's patch in a file may be from 1
-TENSORS = {"whitening": 2, "patches": 2, "thresholds": 1}
 
 
 @dataclass(eq=False)
-class Patches:
+class Patches(PatchOptions):
     """Pooled responses of image patches to a dictionary of patches: features on which any kernel works.
 
     From each patch p of size x size pixels its mean is subtracted, so that brightness does not count. The response to
@@ -82,45 +80,10 @@ class Patches:
         (torch.Size([20, 32]), torch.uint8, True)
     """
 
-    count: int = 1024
-    size: int = 6
-    whitening: float = 0.01
-    dictionary: str = "random"
-    mirrored: bool = False
-    encoding: str = "count"
-    active: float = 0.3
-    threshold: float = 0.15
-    pool: int | None = None
-    stride: int | None = None
-    normalize: bool = True
-    seed: int = 0
-    memory: int | str = "256MB"
     image: tuple[int, int, int] | None = field(default=None, init=False)
     """Channels, height and width of the images; None before `fit`."""
     learnt: PatchDictionary | None = field(default=None, init=False)
     """The dictionary; None before `fit`."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            setattr(self, each.name, plain(getattr(self, each.name)))
-        check_count("count", self.count)
-        check_count("size", self.size)
-        if self.size == 1:
-            raise InputError("size must be at least 2 pixels, because a patch of one pixel has no contrast; got 1")
-        self.whitening = check_positive("whitening", self.whitening, remedy="try 0.01")
-        check_one_of("dictionary", self.dictionary, ("random", "kmeans"))
-        check_one_of("encoding", self.encoding, ("count", "soft", "rectified"))
-        self.active = check_positive("active", self.active, remedy="try 0.3")
-        self.threshold = _check_below_one("threshold", self.threshold)
-        if self.active >= 1:
-            raise InputError(f"active must be a share of the responses below 1; got {self.active}: try 0.3")
-        check_count_or_none("pool", self.pool, "half of the positions")
-        check_count_or_none("stride", self.stride, "2 x 2 cells")
-        for name in ("mirrored", "normalize"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be True or False; got {getattr(self, name)!r}")
-        check_seed("seed", self.seed)
-        parse_memory(self.memory)
 
     def fit(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Patches:
         """Learn dictionary, whitening and thresholds from patches of training images.
@@ -147,11 +110,11 @@ class Patches:
         d = channels * self.size**2
         if self.count > places:
             raise InputError(
-                f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: give "
-                "more images or a smaller count"
+                f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: "
+                "give more images or a smaller count"
             )
         budget = parse_memory(self.memory, images.device)
-        needed = 4 * d * (2 * sample_size(self.count, d, places) + 4 * CHUNK + 2 * self.count + 6 * d)
+        needed = learning_memory(self.count, d, places)
         if needed > budget:
             raise MemoryBudgetError(
                 f"learning a dictionary of {self.count} patches needs {format_memory(needed)}, more than the budget of "
@@ -159,18 +122,7 @@ class Patches:
             )
         for rows in spans(len(images), self._batch(images, budget, 0, 1)):
             read_pixels(images, rows)
-        self.learnt = learn_dictionary(
-            images,
-            count=self.count,
-            size=self.size,
-            whitening=self.whitening,
-            clustered=self.dictionary == "kmeans",
-            mirrored=self.mirrored,
-            active=self.active,
-            normalize=self.normalize,
-            seed=self.seed,
-            say=progress or log.info,
-        )
+        self.learnt = learn_dictionary(images, self, progress or log.info)
         self.image = (channels, height, width)
         return self
 
@@ -194,19 +146,11 @@ class Patches:
         images = check_images(images, self.size)
         if tuple(images.shape[1:]) != shape:
             raise InputError(
-                f"images must have {_called(shape)}, as those of fit; got {_called(images.shape[1:])}: resize or convert "
-                "them, or fit again"
+                f"images must have {_called(shape)}, as those of fit; got {_called(images.shape[1:])}: resize or "
+                "convert them, or fit again"
             )
         device = images.device
-        learnt = PatchDictionary(*(getattr(learnt, name).to(device) for name in TENSORS))
-        encoder = Encoder(
-            learnt,
-            self._cells(shape),
-            encoding=self.encoding,
-            threshold=self.threshold,
-            normalize=self.normalize,
-            size=self.size,
-        )
+        encoder = Encoder(learnt.to(device), self._cells(shape), self)
         batch = self._batch(images, parse_memory(self.memory, device), encoder.memory, encoder.images)
         dtype = torch.uint8 if self.encoding == "count" else torch.float32
         features = torch.empty(len(images), self.columns, dtype=dtype, device=device)
@@ -233,7 +177,7 @@ class Patches:
             InputError: `fit` was not called.
         """
         shape, learnt = self._fitted()
-        return len(self._cells(shape)) * len(learnt.patches) * (2 if self.encoding == "rectified" else 1)
+        return len(self._cells(shape)) * len(learnt.patches) * self.signs
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, from which `from_state` makes an object that transforms images to the same bits.
@@ -243,11 +187,7 @@ class Patches:
         """
         shape, learnt = self._fitted()
         options = {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name != "memory"}
-        return {
-            "options": options,
-            "image": list(shape),
-            **{name: getattr(learnt, name).cpu() for name in TENSORS},
-        }
+        return {"options": options, "image": list(shape), **learnt.state_dict()}
 
     @classmethod
     def from_state(cls, state: Any, memory: int | str = "256MB") -> Patches:
@@ -260,32 +200,18 @@ class Patches:
         Raises:
             InputError: it is no such state, or an option, size or value of it is impossible.
         """
-        require_values(
-            "patches", state, {"options": dict, "image": list[int], **dict.fromkeys(TENSORS, Tensor)}, REMEDY
-        )
+        require_values("patches", state, {"options": dict, "image": list[int]}, REMEDY)
         require_arguments("options of patches", cls, state["options"], REMEDY)
         patches = cls(**{**state["options"], "memory": memory})
-        if len(state["image"]) != 3 or min(state["image"]) < 1:
-            raise InputError(f"the patches' image must be channels, height and width; got {state['image']}: {REMEDY}")
-        channels, height, width = shape = (state["image"][0], state["image"][1], state["image"][2])
-        if min(height, width) < patches.size:
+        if len(state["image"]) != 3 or min(state["image"]) < 1 or min(state["image"][1:]) < patches.size:
             raise InputError(
-                f"the patches' image must be as large as a patch of {patches.size} pixels; got {height} x {width}: "
-                f"{REMEDY}"
+                f"the patches' image must be channels, height and width, at least as large as a patch of "
+                f"{patches.size} pixels; got {state['image']}: {REMEDY}"
             )
+        shape = (state["image"][0], state["image"][1], state["image"][2])
         patches._cells(shape)
-        tensors = {name: state[name] for name in TENSORS}
-        require_tensors(tensors, TENSORS)
-        d, m = channels * patches.size**2, patches.count * (2 if patches.mirrored else 1)
-        for name, expected in {"whitening": (d, d), "patches": (m, d), "thresholds": (m,)}.items():
-            if tensors[name].shape != expected or tensors[name].dtype != torch.float32:
-                raise InputError(
-                    f"the patches' {name} must be float32 of shape {expected}; got {tensors[name].dtype} of shape "
-                    f"{tuple(tensors[name].shape)}: {REMEDY}"
-                )
-        if bool(((tensors["patches"].norm(dim=1) - 1).abs() > ROUNDING).any()):
-            raise InputError(f"the patches' dictionary must have rows of norm 1: {REMEDY}")
-        patches.image, patches.learnt = shape, PatchDictionary(**tensors)
+        d, m = shape[0] * patches.size**2, patches.count * (2 if patches.mirrored else 1)
+        patches.image, patches.learnt = shape, PatchDictionary.from_state(state, d, m)
         return patches
 
     def _fitted(self) -> tuple[tuple[int, int, int], PatchDictionary]:
@@ -298,8 +224,8 @@ class Patches:
         cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
         if self.encoding == "count" and cells.size > MOST:
             raise InputError(
-                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells of "
-                f"{cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
+                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells "
+                f"of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
             )
         return cells
 
@@ -308,21 +234,12 @@ class Patches:
         each = 6 * images[0].numel() + (images[0].numel() * 8 if images.dtype == torch.float64 else 0)
         if held + each * step > budget:
             raise MemoryBudgetError(
-                f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the budget "
-                f"of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
+                f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the "
+                f"budget of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
             )
         return max(step, min(REPORTED, (budget - held) // each) // step * step)
-
-
-REMEDY = "the file is damaged or another's; fit again"
 
 
 def _called(shape: tuple[int, ...] | torch.Size) -> str:
     channels, height, width = shape
     return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
-
-
-def _check_below_one(name: str, value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
-        return float(value)
-    raise InputError(f"{name} must be a number from 0 to below 1; got {value!r}: try 0.15")

@@ -47,7 +47,7 @@ def test_a_description_holds_the_patches_as_plain_values():
 def test_a_checkpoint_keeps_the_options(tmp_path):
     data = digits(patches=OPTIONS)
     path = tmp_path / "data.ckpt"
-    torch.save({DigitsDataModule.CHECKPOINT_HYPER_PARAMS_KEY: dict(data.hparams)}, path)
+    torch.save({DigitsDataModule.CHECKPOINT_HYPER_PARAMS_KEY: dict(data.hparams), "state_dict": {}}, path)
     again = DigitsDataModule.load_from_checkpoint(path)
     again.setup()
     torch.testing.assert_close(again.train_set.x, data.train_set.x, rtol=0, atol=0)
