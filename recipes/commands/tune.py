@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.commands.tune_features import FEATURE_KERNELS
-from recipes.commands.tune_options import TuneOptions
+from recipes.commands.tune_options import FEATURE_KERNELS, TuneOptions
 from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
 
 if TYPE_CHECKING:

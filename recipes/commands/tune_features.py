@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 SHOWN = 10  # candidates in the table on the screen
-FEATURE_KERNELS = "exponential-power,lpq-laplacian"  # those of kernels="auto" of kl.tune_features
 OF_GRID = ("bandwidths", "ridges", "by", "folds", "metric", "finalists", "one_standard_error")
 """Options of the search without --learn-features alone."""
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from recipes.options.groups import KERNEL_HELP, Bias, Degree, Depth, P, Power, Q, _in_kernel, _in_output, _in_solver
 
+FEATURE_KERNELS = "exponential-power,lpq-laplacian"  # those of kernels="auto" of `kl.tune_features`
+
 
 @dataclass(frozen=True)
 class TuneOptions:

@@ -169,15 +169,19 @@ def look(row: Row) -> Style:
 
 
 def draw_directions(found: DataFrame) -> Figure:
-    """A column for each target and d: the sine of the angle above, the error below."""
-    columns = groups(found, ["target", "d"])
-    figure, axes = panels(2, len(columns), sharex="col", sharey="row")
-    for (upper, lower), own in zip(axes.T, columns, strict=True):
-        learnt = own[own["way"] == LEARNT].assign(title=TITLES[own["target"].iat[0]])
-        title, up = "{title}, d={d}", log("sine of the largest angle")
-        panel(upper, learnt, "n", "sine", "way", look, label="{way}", band=True, title=title, up=up)
-        named: Style = {"label": "{way}", "band": True, "up": log("test error / variance")}
-        panel(lower, own, "n", "test_error", "way", look, **named)
+    """Two rows for each target, the sine of the angle and the error; a column for each d."""
+    targets = [groups(of_target, "d") for of_target in groups(found, "target")]
+    figure, axes = panels(2 * len(targets), max(map(len, targets)), height=1.9, sharex=True, sharey="row")
+    for i, by_d in enumerate(targets):
+        for j, own in enumerate(by_d):
+            upper, lower = axes[2 * i : 2 * i + 2, j]
+            learnt = own[own["way"] == LEARNT].assign(title=TITLES[own["target"].iat[0]])
+            title, up = "{title}, d={d}", log("sine of the angle")
+            panel(upper, learnt, "n", "sine", "way", look, label="{way}", band=True, title=title, up=up)
+            named: Style = {"label": "{way}", "band": True, "up": scale("test error / variance", 10)}
+            panel(lower, own, "n", "test_error", "way", look, **named)
+        for unused in axes[2 * i : 2 * i + 2, len(by_d) :].flat:
+            unused.remove()
     finish(figure, 2)
     return figure
 
