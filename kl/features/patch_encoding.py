@@ -25,7 +25,7 @@ GPU_IMAGES = 64  # images of a block on a GPU, which one image would not fill
 class Cells:
     """Square cells of response positions, over which the responses are pooled."""
 
-    starts: tuple[tuple[int, ...], tuple[int, ...]]
+    starts: tuple[range, range]
     """First row of each row of cells, first column of each column of cells."""
     sides: tuple[int, int]
     """Rows and columns of positions of a cell."""
@@ -47,7 +47,7 @@ class Cells:
             )
         steps = (stride or max(1, each - side) for each, side in zip(positions, sides, strict=True))
         rows, columns = (
-            tuple(range(0, each - side + 1, step)) for each, side, step in zip(positions, sides, steps, strict=True)
+            range(0, each - side + 1, step) for each, side, step in zip(positions, sides, steps, strict=True)
         )
         return cls((rows, columns), (sides[0], sides[1]), positions)
 
@@ -63,7 +63,7 @@ class Cells:
         """0/1 matrices A and B of float32, so that A Z B^T are the sums over the cells of a map Z of positions."""
         both = []
         for starts, side, each in zip(self.starts, self.sides, self.positions, strict=True):
-            first = torch.tensor(starts, device=device)[:, None]
+            first = torch.tensor(list(starts), device=device)[:, None]
             place = torch.arange(each, device=device)
             both.append(((place >= first) & (place < first + side)).float())
         return both[0], both[1]

@@ -298,10 +298,14 @@ def test_draws_have_no_repeats():
 
 
 def test_cells():
-    assert Cells.of((23, 27), None, None).starts == ((0, 11), (0, 13))
-    assert Cells.of((23, 23), 12, None).sides == (12, 12)
-    assert Cells.of((23, 23), 7, 8).starts == ((0, 8, 16), (0, 8, 16))
-    assert Cells.of((1, 1), None, None).starts == ((0,), (0,))
+    def starts(positions, pool, stride):
+        return [list(each) for each in Cells.of(positions, pool, stride).starts]
+
+    assert starts((23, 27), None, None) == [[0, 11], [0, 13]]
+    assert starts((23, 23), 12, None) == [[0, 11], [0, 11]]
+    assert starts((23, 23), 7, 8) == [[0, 8, 16], [0, 8, 16]]
+    assert starts((1, 1), None, None) == [[0], [0]]
+    assert Cells.of((23, 27), None, None).sides == (12, 14)
     rows, columns = Cells.of((3, 4), 2, 1).matrices(torch.device("cpu"))
     assert rows.tolist() == [[1, 1, 0], [0, 1, 1]]
     assert columns.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
@@ -351,6 +355,11 @@ def test_damaged_files(change, message):
     Patches.from_state(tensors())
     with pytest.raises(InputError, match=message):
         Patches.from_state(tensors(**change))
+
+
+def test_a_file_of_endless_images_costs_nothing():
+    endless = {"count": 2, "size": 2, "pool": 1, "stride": 1}
+    assert Patches.from_state(tensors(options=endless, image=[1, 10**9, 10**9])).columns > 10**18
 
 
 def test_files_of_others():
