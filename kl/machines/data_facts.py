@@ -121,7 +121,7 @@ class DataFacts:
 
         name, task ("classification" or "regression"), class_names, image_shape (empty if the rows are no images),
         background (behind transparent images), num_features (d), num_outputs (c), encoding
-        (`FeatureEncoding.to_dict`), table (`TableEncoding.to_dict`) and patches (`Patches.state_dict`, packed), all three
+        (`FeatureEncoding.to_dict`), table (`TableEncoding.to_dict`) and patches (`Patches.state_dict`, packed), each
         empty without one, and target_offset and target_scale, lists of c numbers.
         """
         encoding, table, c = self.encoding, self.table, y.shape[1]

@@ -21,6 +21,7 @@ from kl.machines.checkpoints import (
 )
 from kl.machines.data_facts import DataFacts, TrainingData, facts_of
 from kl.machines.loaders import label_rows
+from kl.machines.packed import unpack
 from kl.metrics import EvaluationMetrics
 from kl.probabilities import probabilities
 from kl.rows.encoding import FeatureEncoding
@@ -242,12 +243,33 @@ def require_description(info: Any) -> None:
     if len(FeatureEncoding.from_dict(info["encoding"]).origin) not in (0, d):
         raise CheckpointError(f"its data_info must have an origin of {d} features: train again")
     _require_table(info, d, c)
+    _require_patches(info)
     if "temperature" in info:
         require_values("data_info", info, {"temperature": float})
         if info["temperature"] <= 0:
             raise CheckpointError(f"its data_info must have a temperature above 0; got {info['temperature']}")
     if names and len(names) != c:
         raise CheckpointError(f"its data_info must have a class name for each of {c} outputs; got {len(names)}")
+
+
+def _require_patches(info: dict[str, Any]) -> None:
+    """Check what a description says of image patches, up to what `kl.Patches.from_state` checks when they are used."""
+    if "patches" not in info:  # a checkpoint from before
+        return
+    require_values("data_info", info, {"patches": dict})
+    if info["patches"] == {}:
+        return
+    require_values("patches of data_info", info["patches"], {"options": dict, "image": list[int]})
+    require_values(
+        "options of patches",
+        info["patches"]["options"],
+        dict.fromkeys(info["patches"]["options"], str | int | float | None),
+    )
+    unpack(info["patches"])
+    if info["image_shape"]:
+        raise CheckpointError(
+            f"its data_info must have no image_shape beside patches; got {info['image_shape']}: train again"
+        )
 
 
 def _require_table(info: dict[str, Any], d: int, c: int) -> None:

@@ -179,7 +179,7 @@ def read_inputs(
         )
     encoding, patches = FeatureEncoding.from_dict(machine.data_info["encoding"]), patches_in(machine.data_info)
     shape = machine.data_info.get("image_shape") if patches is None else patches.image
-    width = machine.centers.shape[1] if patches is None else math.prod(shape)
+    width = machine.centers.shape[1] if patches is None else math.prod(shape or ())
 
     def features(name: str, x: np.ndarray) -> Tensor:
         rows = features_of(name, x, encoding)

@@ -8,7 +8,7 @@ import kl
 from datamodules import ArrayDataModule, DigitsDataModule
 from datamodules.patches import patches_in
 from kl.errors import CheckpointError, InputError
-from kl.machines.evaluated import describe_data
+from kl.machines.evaluated import describe_data, require_description
 
 OPTIONS = {"count": 12, "size": 3, "seed": 1}
 
@@ -82,3 +82,19 @@ def test_damaged_patches_of_a_checkpoint():
     info["patches"]["whitening"]["base64"] = "no"
     with pytest.raises(CheckpointError, match="its tensor whitening is damaged"):
         patches_in(info)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patches": torch.zeros(3)},
+        {"patches": {"image": [1, 8, 8]}},
+        {"patches": {"options": {"count": [1]}, "image": [1, 8, 8]}},
+        {"image_shape": [3, 4, 4]},
+    ],
+)
+def test_a_damaged_description(change):
+    info = describe_data(digits(patches=OPTIONS))
+    require_description(info)
+    with pytest.raises(CheckpointError):
+        require_description({**info, **change})
