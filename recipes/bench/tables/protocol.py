@@ -53,7 +53,7 @@ class Protocol:
             f"begun after {self.seconds:g} s. Of kl they are {self.candidates} kernels and bandwidths by "
             "leave-one-out, each with 9 ridges that its decomposition gives at little cost, without a limit of time. "
             "Of rfm, kl's recursive feature machine, they are its defaults for each kernel and metric and "
-            f"random draws, by {FOLDS} parts of the training rows as for the peers, none begun after {self.seconds:g} "
+            f"random draws, by {FOLDS} parts of at most 2000 training rows, none begun after {self.seconds:g} "
             "s; one that is far behind on the first parts is not tried on the others. "
             f"A Gaussian process instead maximises its marginal likelihood for {self.seconds:g} s at most. After "
             f"{self.hard_seconds:g} s a method is stopped, which is a failure."

@@ -48,7 +48,7 @@ def test_rfm_is_fitted_to_all_rows_by_the_choice(folder, tiny):
     split = read_split(folder / "uci/wave.npz", 0, tiny)
     fitted = METHODS["rfm"](split, replace(tiny, candidates=5))
     x, y = torch.from_numpy(split.x_train), torch.from_numpy(split.y_train)[:, None]
-    best = kl.tune_features(x, y, candidates=5, subsample=len(x)).best
+    best = kl.tune_features(x, y, candidates=5).best
     assert fitted.chosen["kernel"] == repr(best.candidate.kernel)
     assert (fitted.chosen["ridge"], fitted.chosen["round"]) == (best.candidate.ridge, best.round)
     fit = best.candidate.fit(Problem.of(x, y, torch.ones(len(x), dtype=torch.float64)), best.round)
