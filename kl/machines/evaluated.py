@@ -259,13 +259,10 @@ def _require_patches(info: dict[str, Any]) -> None:
     require_values("data_info", info, {"patches": dict})
     if info["patches"] == {}:
         return
-    require_values("patches of data_info", info["patches"], {"options": dict, "image": list[int]})
-    require_values(
-        "options of patches",
-        info["patches"]["options"],
-        dict.fromkeys(info["patches"]["options"], str | int | float | None),
-    )
-    unpack(info["patches"])
+    state, value = info["patches"], bool | str | int | float | None
+    require_values("patches of data_info", state, {"options": dict, "image": list[int]})
+    require_values("options of patches", state["options"], dict.fromkeys(state["options"], value))
+    unpack(state)
     if info["image_shape"]:
         raise CheckpointError(
             f"its data_info must have no image_shape beside patches; got {info['image_shape']}: train again"
