@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kl.errors import InputError
 from kl.features.patches import Patches
-from kl.machines.packed import unpack
 
 
 def patches_of(options: Mapping[str, Any] | None) -> Patches | None:
@@ -41,13 +40,3 @@ def as_images(
     if image_shape is None:
         raise InputError(f"patches are of images, and the rows of {name} are none: leave them out")
     return rows.reshape(len(rows), *image_shape)
-
-
-def patches_in(data_info: Mapping[str, Any]) -> Patches | None:
-    """The patches of a checkpoint's description of its data; None if its features are pixels or no images.
-
-    Raises:
-        InputError: the description holds no patches that `Patches.state_dict` could have given.
-    """
-    state = data_info.get("patches", {})
-    return None if state == {} else Patches.from_state(unpack(state))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
 from kl.errors import InputError
+from kl.features.patches import Patches, patches_in
 from kl.kernels import Kernel, build_kernel
 from kl.machines.data_facts import DataFacts
 from kl.model import KernelModel
@@ -43,6 +44,7 @@ class KernelEstimator(BaseEstimator):
     _root: Tensor | None
     _encoding: FeatureEncoding | None
     _table: TableEncoding | None
+    _patches: Patches | None
     """What makes features of the rows of a function that `kl.load` has read; None after fit."""
     _standard: tuple[np.ndarray, np.ndarray] | None
     """Mean and standard deviation of every column; None where features are as given, or `_encoding` makes them."""
@@ -91,7 +93,7 @@ class KernelEstimator(BaseEstimator):
         """
         ridge = check_not_negative("ridge", self.ridge)
         epochs, seed = check_count("epochs", self.epochs), self._seed()
-        self._encoding, self._table = None, None  # of a file that was loaded before this fit
+        self._encoding, self._table, self._patches = None, None, None  # of a file that was loaded before this fit
         self._standard = standardisation(X, weights) if self.standardize else None
         kept = weights > 0
         x = self._features(X[kept])
@@ -185,7 +187,9 @@ class KernelEstimator(BaseEstimator):
 
     def _description(self, encoding: FeatureEncoding | None) -> dict[str, Any]:
         """What a file says of the data, as `kl.machines.data_facts.DataFacts.description`."""
-        facts = DataFacts(name=type(self).__name__, encoding=encoding, table=self._table, **self._facts())
+        facts = DataFacts(
+            name=type(self).__name__, encoding=encoding, table=self._table, patches=self._patches, **self._facts()
+        )
         return {**facts.description(self._centers, self._alpha), "estimator": self._kept()}
 
     def _facts(self) -> dict[str, Any]:
@@ -207,9 +211,9 @@ class KernelEstimator(BaseEstimator):
         self.kernel_, info = model.kernel, model.data_info
         self._encoding = FeatureEncoding.from_dict(info["encoding"])
         self._table = TableEncoding.from_dict(info["table"]) if info.get("table") else None
-        self._standard = None
+        self._standard, self._patches = None, patches_in(info)
         names = kept.get("features", []) if self._table is None else [column.name for column in self._table.columns]
-        self.n_features_in_ = len(names) or info["num_features"]
+        self.n_features_in_ = len(names) or (math.prod(self._patches.image) if self._patches else info["num_features"])
         if names:
             self.feature_names_in_ = np.array(names, dtype=object)
         self.n_iter_, self.solver_ = kept.get("n_iter", 1), kept.get("solver", "unknown")
@@ -225,7 +229,8 @@ class KernelEstimator(BaseEstimator):
     def _features(self, X: np.ndarray) -> Tensor:
         """What the kernel is computed on, shape (m, d), in the float type of X."""
         if self._encoding is not None:
-            return self._encoding.encode(torch.from_numpy(np.array(X)))
+            x = self._encoding.encode(torch.from_numpy(np.array(X)))
+            return x if self._patches is None else self._patches.transform_rows(x)
         if self._standard is None:
             return torch.from_numpy(np.array(X))
         mean, scale = self._standard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,6 +19,7 @@ from kl.features.patch_encoding import MOST, Cells, Encoder
 from kl.features.patch_images import check_images, positions, read_pixels
 from kl.features.patch_options import PatchOptions
 from kl.machines.checkpoints import require_arguments, require_values
+from kl.machines.packed import unpack
 from kl.rows.workspace import spans
 from kl.system.memory import format_memory, parse_memory
 
@@ -169,6 +170,22 @@ class Patches(PatchOptions):
                 said = time.monotonic()
         return features
 
+    def transform_rows(
+        self,
+        rows: Tensor,  # shape: (n, channels height width)
+    ) -> Tensor:
+        """The features of images that are rows of pixels, float32, shape (n, columns).
+
+        Raises:
+            InputError: `fit` was not called, or the rows have another number of pixels.
+        """
+        shape, _ = self._fitted()
+        if rows.ndim != 2 or rows.shape[1] != math.prod(shape):
+            raise InputError(
+                f"rows must have {math.prod(shape)} pixels, those of {_called(shape)}; got shape {tuple(rows.shape)}"
+            )
+        return self.transform(rows.reshape(len(rows), *shape)).float()
+
     @property
     def columns(self) -> int:
         """The number of features of an image.
@@ -243,3 +260,13 @@ class Patches(PatchOptions):
 def _called(shape: tuple[int, ...] | torch.Size) -> str:
     channels, height, width = shape
     return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+
+
+def patches_in(data_info: Mapping[str, Any]) -> Patches | None:
+    """The patches of a checkpoint's description of its data; None if its features are pixels or no images.
+
+    Raises:
+        InputError: the description holds no patches that `Patches.state_dict` could have given.
+    """
+    state = data_info.get("patches", {})
+    return None if state == {} else Patches.from_state(unpack(state))

@@ -156,10 +156,10 @@ def read_inputs(
     from datamodules.arrays import features_of, require_alike
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
-    from datamodules.patches import as_images, patches_in
     from datamodules.single import ARRAY_FILES, read_array
     from datamodules.table_files import TABLE_FILES, encode_file
     from kl import InputError
+    from kl.features.patches import patches_in
     from kl.rows.encoding import FeatureEncoding
     from kl.rows.table import TableEncoding
 
@@ -183,7 +183,7 @@ def read_inputs(
 
     def features(name: str, x: np.ndarray) -> Tensor:
         rows = features_of(name, x, encoding)
-        return rows if patches is None else patches.transform(as_images(rows, shape, name)).float()
+        return rows if patches is None else patches.transform_rows(rows)
 
     if source.suffix.lower() in ARRAY_FILES:
         key, array = read_array(source, ("x", "x_test"))

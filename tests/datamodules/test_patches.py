@@ -6,8 +6,8 @@ import torch
 
 import kl
 from datamodules import ArrayDataModule, DigitsDataModule
-from datamodules.patches import patches_in
 from kl.errors import CheckpointError, InputError
+from kl.features.patches import patches_in
 from kl.machines.evaluated import describe_data, require_description
 
 OPTIONS = {"count": 12, "size": 3, "seed": 1}

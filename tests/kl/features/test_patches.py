@@ -450,3 +450,12 @@ def test_fit_comes_first():
     for use in (lambda: small().transform(pictures()), small().state_dict, lambda: small().columns):
         with pytest.raises(InputError, match="patches must be learnt first: call fit with training images"):
             use()
+
+
+def test_rows_of_pixels_are_images():
+    images = torch.rand(6, 3, 7, 8, generator=torch.Generator().manual_seed(0))
+    patches = kl.Patches(count=5, size=3).fit(images)
+    found = patches.transform_rows(images.flatten(1))
+    torch.testing.assert_close(found, patches.transform(images).float(), rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"rows must have 168 pixels, those of 3 channels of 7 x 8 pixels; got shape"):
+        patches.transform_rows(images[:, :1].flatten(1))

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
+import kl as kernel_learning
+
 PATCHES = ("--features", "patches:16", "--patch-size", 3)
 DIGITS = ("--data", "digits", "--train-size", 150, "--test-size", 80, "--kernel", "gaussian", *PATCHES)
 
@@ -53,6 +55,18 @@ def test_an_exact_solution_takes_images(kl, images):
     found = json_of(kl, "interpolate", *DIGITS, "--patch-encoding", "rectified", "--save", "exact.ckpt")
     assert found["d"] == 128
     assert (predicted(kl, "exact.ckpt", images)["class"] == load_digits().target[:30]).mean() > 0.8
+
+
+def test_an_estimator_of_a_checkpoint_takes_rows_of_pixels(kl, images):
+    """And writes a file that `kl predict` reads."""
+    json_of(kl, "interpolate", *DIGITS, "--save", "exact.ckpt")
+    first = predicted(kl, "exact.ckpt", images)
+    model = kernel_learning.load("exact.ckpt")
+    rows = np.load(images)["x"].reshape(30, 64)
+    assert model.n_features_in_ == 64
+    np.testing.assert_array_equal(model.predict(rows).astype(int), first["class"])
+    model.save("again.ckpt")
+    pd.testing.assert_frame_equal(predicted(kl, "again.ckpt", images), first, rtol=1e-6)
 
 
 def test_tune_gives_a_config_for_fit(kl):
