@@ -60,9 +60,9 @@ def _median_of_pairs(
     that rounding could change more than its last 10 digits.
     """
     if p == 2:
-        x = x - x.mean(dim=0)
-        sq_norm = x.square().sum(dim=1)
-        sq_dist = torch.addmm(sq_norm, x, x.T, alpha=-2).add_(sq_norm[:, None]).numpy()
+        near = x - x.mean(dim=0)
+        sq_norm = near.square().sum(dim=1)
+        sq_dist = torch.addmm(sq_norm, near, near.T, alpha=-2).add_(sq_norm[:, None]).numpy()
         median = _lower_median(np.concatenate([row[i + 1 :] for i, row in enumerate(sq_dist)]))
         if median > 1e-5 * float(sq_norm.max()):
             return math.sqrt(median)
