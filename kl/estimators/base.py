@@ -213,7 +213,8 @@ class KernelEstimator(BaseEstimator):
         self._table = TableEncoding.from_dict(info["table"]) if info.get("table") else None
         self._standard, self._patches = None, patches_in(info)
         names = kept.get("features", []) if self._table is None else [column.name for column in self._table.columns]
-        self.n_features_in_ = len(names) or (math.prod(self._patches.image or ()) if self._patches else info["num_features"])
+        pixels = 0 if self._patches is None else math.prod(self._patches.image or ())
+        self.n_features_in_ = len(names) or pixels or info["num_features"]
         if names:
             self.feature_names_in_ = np.array(names, dtype=object)
         self.n_iter_, self.solver_ = kept.get("n_iter", 1), kept.get("solver", "unknown")
