@@ -24,7 +24,9 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(each, marks=pytest.mark.slow if "kl reproduce " in each else ()) for each in COMMANDS]
+)
 def test_commands(kl, command, request, monkeypatch):
     words = shlex.split(command)[1:]
     if words[0] == "fit":

@@ -108,6 +108,7 @@ def test_the_test_set_is_evaluated_once_with_the_weights_of_the_best_epoch(kl, m
     assert found["exact_test_error"] is not None
 
 
+@pytest.mark.slow
 def test_nothing_but_the_test_errors_depends_on_the_test_set(kl):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4)).astype(np.float32)

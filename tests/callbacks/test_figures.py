@@ -37,6 +37,7 @@ def assert_is_a_picture(path, width=400):
     assert (pixels[:, -1] == 255).all(), "something runs out of the page on the right"
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_both_share_one_pass_over_the_test_set(tmp_path, monkeypatch):
     passes = []
 

@@ -81,6 +81,7 @@ def test_packed_and_dotted_files_are_read(tmp_path, rename):
     assert sums[0] == sums[1]
 
 
+@pytest.mark.slow
 def test_small_images_are_trained_augmented_and_predicted(kl, tmp_path):
     write(tmp_path, n=120)
     common = ("--data", "mnist", "--data-dir", tmp_path, "--bandwidth", 5, "--epochs", 2, "--no-exact", "--json")

@@ -93,6 +93,7 @@ def test_sound_arrays_are_read(tmp_path):
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x_train=np.zeros((200, 1000, 1000), dtype=np.uint8))
     assert (tmp_path / "a.npz").stat().st_size < 10**6

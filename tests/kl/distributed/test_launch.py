@@ -284,7 +284,8 @@ def test_a_stopped_rank_ends_all(tmp_path, rank):
     assert f"rank {1 - rank} of 2 got no answer from another, which hangs or was lost: {REMEDY}" in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_sighup_stop_all_ranks(tmp_path, number):
     code, [message] = lose(tmp_path, number, COMMAND)
     assert code == 130

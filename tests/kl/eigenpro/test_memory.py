@@ -131,6 +131,7 @@ print(json.dumps([free_memory(), parse_memory("auto")]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process uses is read from /proc")
 @pytest.mark.parametrize("name", ["AS", pytest.param("DATA", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_auto_respects_the_limits_of_the_process(name):
     room = 10**8
     child = subprocess.run([sys.executable, "-c", LIMITED, name, str(room)], capture_output=True, text=True, check=True)

@@ -58,7 +58,8 @@ def test_peak_is_within_the_least_budget(n, d, c, solver, kernel, found):
     assert result["taken"] <= budget + 16 * MB
 
 
-@pytest.mark.parametrize("n", [2000, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2000, 4000])
 @pytest.mark.parametrize("solver", ["direct", "pcg"])
 def test_leave_one_out_is_within_its_budget(n, solver):
     budget = direct_memory(n, 20, 1, None, True) if solver == "direct" else least_pcg_memory(n, 20, 1 + PROBES)

@@ -139,6 +139,7 @@ def test_centres_from_a_file(kl, tmp_path):
     assert result.code == 0, result.err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(kl):
     options = ("--solver", "eigenpro4", "--centers", 40, "--name", "run", "--no-exact")
     fit(kl, *options, "--epochs", 3)

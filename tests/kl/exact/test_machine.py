@@ -59,6 +59,7 @@ def test_it_comes_with_the_callbacks(tmp_path):
     assert trainer.callback_metrics["val/error"] < 0.2
 
 
+@pytest.mark.slow
 def test_it_stops_where_float32_leads_no_further(caplog):
     with caplog.at_level("INFO"):
         trainer = fit(machine := ConjugateGradientMachine(Gaussian(8.0)), digits(), 2000)

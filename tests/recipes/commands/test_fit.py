@@ -76,6 +76,7 @@ def test_run_folder(kl, tmp_path):
     assert any(name.startswith("events.out.tfevents") for name in names)
 
 
+@pytest.mark.slow
 def test_config_of_a_run_repeats_it(kl):
     first = fit_json(kl, *FAST, "--bandwidth", 3, "--top-q", 5)
     again = fit_json(kl, "--config", Path(first["log_dir"], "config.yaml"))
@@ -120,6 +121,7 @@ def test_resume_last_equals_uninterrupted(kl):
     assert torch.equal(*weights)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_options_that_it_runs_with(kl):
     first = fit_json(kl, *FAST, "--batch-size", 48, "--step-size", 30, "--subsample", 5000)
     config = Path(first["log_dir"], "config.yaml")
@@ -131,6 +133,7 @@ def test_a_resumed_run_keeps_the_options_that_it_runs_with(kl):
     assert more["batch_size"] == 48
 
 
+@pytest.mark.slow
 def test_resume_last_is_the_newest_by_time(kl):
     older = fit_json(kl, *FAST, "--name", "mine")
     newer = fit_json(kl, *FAST[:-1], 3, "--name", "mine")
@@ -154,6 +157,7 @@ def test_resume_last_is_the_newest_by_time_of_many_versions(tmp_path, newest):
     assert found == tmp_path / "mine" / newest / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 def test_resume_from_a_path(kl):
     first = fit_json(kl, *FAST)
     more = fit_json(kl, *FAST[:-1], 3, "--resume", first["checkpoint"])
@@ -229,6 +233,7 @@ def test_conjugate_gradients(kl):
     assert kl("predict", found["checkpoint"], "--input", "some.npz", "--output", "some.csv").code == 0
 
 
+@pytest.mark.slow
 def test_medium_precision(kl):
     arguments = ("--data", "synthetic1", "--train-size", 300, "--test-size", 100, "--epochs", 3)
     high, medium = (fit_json(kl, *arguments, "--precision", precision) for precision in ("high", "medium"))
@@ -302,6 +307,7 @@ def test_help_needs_no_torch(tmp_path):
         assert f"─ {panel} ─" in shown.stdout
 
 
+@pytest.mark.slow
 def test_both_commands_report_the_same_exact_limit_of_an_ill_conditioned_kernel(kl):
     arguments = ("--data", "digits", "--train-size", 300, "--kernel", "gaussian", "--bandwidth", 30)
     exact = json.loads(kl("interpolate", *arguments, "--json").out)
@@ -323,6 +329,7 @@ def test_runs_that_start_together_have_folders_of_their_own(tmp_path):
     assert [new_version(tmp_path).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
 
 
+@pytest.mark.slow
 def test_termination_is_a_failure(tmp_path):
     command = [sys.executable, "-m", "recipes", "fit", "--data", "digits", "--epochs", "100000", "--no-exact"]
     child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
