@@ -29,8 +29,8 @@ class BestEpoch(pl.Callback):
 
     The best epoch has the lowest val/error; ties are broken by the lowest val/mse, then by the earliest epoch. For
     regression, and for a `kl.RecursiveFeatureMachine`, which chooses its round so, it has the lowest val/mse. With
-    label noise the noisy labels count (val/error_noisy, val/mse_noisy),
-    because clean labels are not known in practice. Values that are not finite count as infinite.
+    label noise the noisy labels count (val/error_noisy, val/mse_noisy), because clean labels are not known in practice.
+    Values that are not finite count as infinite.
 
     Args:
         patience: stop after this many epochs without a better one; None never stops.

@@ -21,6 +21,7 @@ CALIBRATION = 8192  # patches on which the thresholds are calibrated, at most
 ROUNDS = 10  # of k-means
 CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do not depend on the memory
 BLOCK = 256  # patches of the dictionary at a time
+LARGEST_WHITENING = 1e12  # beyond it responses could overflow; eps and pixels give far less
 LEAST = 1e-30  # a norm below it is 0
 ROUNDING = 1e-3  # how far the norm of a dictionary's patch in a file may be from 1
 REMEDY = "the file is damaged or another's; fit again"
@@ -64,6 +65,8 @@ class PatchDictionary:
                     f"the patches' {name} must be float32 of shape {shape}; got {tensors[name].dtype} of shape "
                     f"{tuple(tensors[name].shape)}: {REMEDY}"
                 )
+        if float(tensors["whitening"].abs().max()) > LARGEST_WHITENING:
+            raise InputError(f"the patches' whitening must be at most {LARGEST_WHITENING:.0e}: {REMEDY}")
         if bool(((tensors["patches"].norm(dim=1) - 1).abs() > ROUNDING).any()):
             raise InputError(f"the patches' dictionary must have rows of norm 1: {REMEDY}")
         return cls(**tensors)

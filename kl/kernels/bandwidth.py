@@ -56,8 +56,8 @@ def _median_of_pairs(
 ) -> float:
     """The median of |x_i - x_j|_p over i < j; of an even number of pairs the lower of the two in the middle.
 
-    Euclidean distances come from inner products, in a sixth of the time, unless the median is so far below the norms
-    that rounding could change more than its last 10 digits.
+    Euclidean distances come from inner products, in half to a fifth of the time, unless the median is so far below the
+    norms that rounding could leave fewer than 10 digits of it.
     """
     if p == 2:
         near = x - x.mean(dim=0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.commands.tune_options import FEATURE_KERNELS, TuneOptions
+from recipes.commands.tune_options import FEATURE_KERNELS, GRID_KERNELS, TuneOptions
 from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
 
 if TYPE_CHECKING:
@@ -51,12 +51,13 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     learning = options.learn_features is not None
     if learning:
         check_feature_options(options, data.validation)
-        if options.kernels == TuneOptions.kernels:
-            options = replace(options, kernels=FEATURE_KERNELS)
     elif options.candidates != TuneOptions.candidates:
         raise kl.InputError(
             f"candidates is for learn_features; got {options.candidates}: give --learn-features 5 as well"
         )
+    by_default = options.kernels is None
+    if by_default:
+        options = replace(options, kernels=FEATURE_KERNELS if learning else GRID_KERNELS)
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
     by = choose_by(options.by, data.validation)
     subsample = read_subsample(options.subsample)
@@ -67,7 +68,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     datamodule.setup()
     start, device = time.perf_counter(), device_of(run)
     if learning:
-        searched = searched_kernels(options)
+        searched = searched_kernels(options, by_default)
         found_features, tried = tune_features(datamodule, searched, subsample, data, options, run, device, folder)
         if output.json:
             print_json(found_features)
@@ -130,14 +131,18 @@ class Speaker:
             self._said = time.monotonic()
 
 
-def searched_kernels(options: TuneOptions) -> str | list[str | Kernel]:
+def searched_kernels(options: TuneOptions, by_default: bool) -> str | list[str | Kernel]:
     """The kernels of --learn-features: by name, so that their exponents are searched, unless parameters are given.
+
+    Args:
+        options: the options.
+        by_default: whether --kernels was left out.
 
     Raises:
         InputError: as `build_kernels`.
     """
     given = named_kernels(options)
-    if options.kernels == FEATURE_KERNELS and not any(given.values()):
+    if by_default and not any(given.values()):
         return "auto"  # which looks at the number of columns
     kernels = zip(given.items(), build_kernels(options), strict=True)
     return [kernel if parameters else name for (name, parameters), kernel in kernels]
@@ -165,7 +170,7 @@ def named_kernels(options: TuneOptions) -> dict[str, dict[str, Any]]:
     import kl
     from kl.kernels.registry import kernel_class
 
-    names = parts_of("kernels", options.kernels, "laplacian,gaussian")
+    names = parts_of("kernels", options.kernels or GRID_KERNELS, "laplacian,gaussian")
     accepted = {name: set(inspect.signature(kernel_class(name)).parameters) for name in names}
     given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree", "p", "q")}
     given = {name: value for name, value in given.items() if value is not None}

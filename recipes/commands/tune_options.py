@@ -7,6 +7,7 @@ from typing import Annotated
 
 from recipes.options.groups import KERNEL_HELP, Bias, Degree, Depth, P, Power, Q, _in_kernel, _in_output, _in_solver
 
+GRID_KERNELS = "laplacian,gaussian,matern32"
 FEATURE_KERNELS = "exponential-power,lpq-laplacian"  # those of kernels="auto" of `kl.tune_features`
 
 
@@ -14,9 +15,10 @@ FEATURE_KERNELS = "exponential-power,lpq-laplacian"  # those of kernels="auto" o
 class TuneOptions:
     """What is compared, and how it is scored."""
 
-    kernels: Annotated[str, _in_kernel(help=f"Kernels to compare: {KERNEL_HELP}", metavar="NAME,...")] = (
-        "laplacian,gaussian,matern32"
-    )
+    kernels: Annotated[
+        str | None,
+        _in_kernel(help=f"Kernels to compare: {KERNEL_HELP}  [default: {GRID_KERNELS}]", metavar="NAME,..."),
+    ] = None
     bandwidths: Annotated[
         str, _in_kernel(help="Numbers, or auto: the median distance times 1/8 to 16.", metavar="FLOAT,...|auto")
     ] = "auto"

@@ -111,7 +111,7 @@ def with_rounds(options: Any, epochs: int) -> Any:
 
     if options.learn_features is None and options.solver != "rfm":
         return options
-    check_positive("metric_power", options.metric_power)  # whose argument has the name of another option
+    check_positive("metric_power", options.metric_power)  # here, because the library calls it power, as the kernel's
     if options.solver in SOLVERS and SOLVERS[options.solver].grouped:
         check_count("learn_features", options.learn_features)
         return options

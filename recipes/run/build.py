@@ -50,7 +50,7 @@ def build_data(
         extra["shift"] = False
     extra |= table_options(options)
     if (patches := patch_options(options)) is not None:
-        extra["patches"] = {**patches, "seed": seed}
+        extra["patches"] = {**patches, "seed": seed, "memory": memory}
     for name in ("augment", "image_size", "background", "max_pixels"):
         if getattr(options, name) is not None:
             extra[name] = getattr(options, name)
@@ -110,15 +110,33 @@ def patch_options(options: DataOptions) -> dict[str, Any] | None:
         InputError: --features has another value, or an option of patches is given without them.
     """
     given = {name: getattr(options, f"patch_{name}") for name in PATCH_OPTIONS}
-    given = {name: value for name, value in given.items() if value not in (None, False)}
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
     kind, colon, count = options.features.partition(":")
     if kind == PATCHES and (not colon or count.isdecimal()):
-        return {**given, **({"count": int(count)} if colon else {})}
+        found = {**given, **({"count": int(count)} if colon else {})}
+        require_patches(found)
+        return found
     if options.features != "plain":
         raise InputError(f"features must be plain, {PATCHES} or {PATCHES}:COUNT; got {options.features!r}")
     if given:
-        raise InputError(f"patch_{next(iter(given))} is of image patches: give --features {PATCHES} as well")
+        raise InputError(f"--patch-{next(iter(given))} is of image patches: give --features {PATCHES} as well")
     return None
+
+
+def require_patches(options: dict[str, Any]) -> None:
+    """Check arguments of `kl.Patches`, whose options have other names.
+
+    Raises:
+        InputError: one is out of its range; the message names the option.
+    """
+    from kl.features.patches import Patches
+
+    try:
+        Patches(**options)
+    except InputError as error:
+        name, _, said = str(error).partition(" ")
+        option = f"--features {PATCHES}:COUNT" if name == "count" else f"--patch-{name}"
+        raise InputError(f"{option} {said}") from None
 
 
 def build_kernel(options: KernelOptions) -> Kernel:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kl.system.files import written_whole
+from kl.tuning.features import SUBSAMPLE_ROWS
 from recipes.bench.record import one_line
 from recipes.bench.tables.protocol import Protocol
 from recipes.bench.tables.sets import fingerprint, read_split, task_of
@@ -43,7 +44,10 @@ class Asked:
         """What a kept cell must agree in: the rows by their hash, not by their path."""
         package = PACKAGES.get(self.method, "scikit-learn")
         plain = {**asdict(self), "path": fingerprint(Path(self.path))}
-        return {**plain, "version": f"{package} {version(package)}"}
+        found = {**plain, "version": f"{package} {version(package)}"}
+        if self.method == "rfm" and self.protocol.train_rows > SUBSAMPLE_ROWS:
+            found["candidate_rows"] = SUBSAMPLE_ROWS
+        return found
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,15 @@ def test_tune_gives_a_config_for_fit(kl):
     assert found["d"] == 64
 
 
+def test_a_threshold_of_0_is_no_default(kl):
+    """It is 0.15 by default, and 0 gives other features."""
+    norms = [
+        json_of(kl, "interpolate", *DIGITS, "--patch-encoding", "soft", "--ridge", 0.1, *more)["rkhs_norm"]
+        for more in ((), ("--patch-threshold", 0.15), ("--patch-threshold", 0))
+    ]
+    assert norms[0] == norms[1] != norms[2]
+
+
 def test_plan(kl):
     assert json_of(kl, "plan", *DIGITS)["d"] == 64
 
@@ -88,14 +97,23 @@ def test_plan(kl):
     [
         (("--features", "patch"), "features must be plain, patches or patches:COUNT; got 'patch'"),
         (("--features", "patches:"), "got 'patches:'"),
-        (("--features", "patches:0"), "count must be a whole number, 1 or above; got 0"),
-        (("--patch-size", 5), "patch_size is of image patches: give --features patches as well"),
-        (("--patch-mirrored",), "patch_mirrored is of image patches"),
+        (("--features", "patches:0"), "--features patches:COUNT must be a whole number, 1 or above; got 0"),
+        (("--patch-size", 5), "--patch-size is of image patches: give --features patches as well"),
+        (("--features", "patches", "--patch-size", 0), "--patch-size must be a whole number, 1 or above; got 0"),
+        (("--features", "patches", "--patch-pool", 0), "--patch-pool must be"),
+        (("--features", "patches", "--patch-stride", 0), "--patch-stride must be"),
+        (("--features", "patches", "--patch-active", 0), "--patch-active must be a finite number above 0"),
+        (("--features", "patches", "--patch-whitening", 0), "--patch-whitening must be a finite number above 0"),
+        (("--patch-threshold", 0), "--patch-threshold is of image patches"),
+        (("--patch-mirrored",), "--patch-mirrored is of image patches"),
         (("--features", "patches", "--patch-size", 9), "images must be at least as large as a patch"),
         (("--features", "patches", "--augment", "shift", "--solver", "eigenpro4"), "leave one out"),
-        (("--features", "patches", "--patch-active", 2), "active must be a share"),
-        (("--features", "patches", "--patch-encoding", "sign"), "encoding must be one of count, soft, rectified"),
-        (("--features", "patches", "--patch-dictionary", "mine"), "dictionary must be one of random, kmeans"),
+        (("--features", "patches", "--patch-active", 2), "--patch-active must be a share"),
+        (
+            ("--features", "patches", "--patch-encoding", "sign"),
+            "--patch-encoding must be one of count, soft",
+        ),
+        (("--features", "patches", "--patch-dictionary", "mine"), "--patch-dictionary must be one of random, kmeans"),
         (
             ("--data", "synthetic1", "--features", "patches"),
             "patches are of images, and the rows of synthetic1 are none",
