@@ -170,7 +170,7 @@ def named_kernels(options: TuneOptions) -> dict[str, dict[str, Any]]:
     import kl
     from kl.kernels.registry import kernel_class
 
-    names = parts_of("kernels", options.kernels or GRID_KERNELS, "laplacian,gaussian")
+    names = parts_of("kernels", GRID_KERNELS if options.kernels is None else options.kernels, "laplacian,gaussian")
     accepted = {name: set(inspect.signature(kernel_class(name)).parameters) for name in names}
     given = {name: getattr(options, name) for name in ("depth", "bias", "power", "degree", "p", "q")}
     given = {name: value for name, value in given.items() if value is not None}
