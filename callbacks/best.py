@@ -87,7 +87,7 @@ class BestEpoch(pl.Callback):
         # All ranks must agree on the best epoch, but their sums may differ in the last bits.
         self.last = trainer.strategy.broadcast(values)
         assert self.last is not None
-        names = getattr(pl_module, "epochs_compared_by", ("error", "mse"))  # a network has no machine's attributes
+        names = pl_module.epochs_compared_by
         if self.best is None or _merit(self.last, names) < _merit(self.best, names):
             self.best = self.last
         elif self.patience is not None and self.last["epoch"] - self.best["epoch"] >= self.patience:

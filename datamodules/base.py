@@ -208,12 +208,10 @@ class KernelDataModule(pl.LightningDataModule):
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """The features of both sets, float32; the rows are then no images any more."""
         assert self.patches is not None  # the caller has looked
-        images = as_images(x_train, self.image_shape, self.name)
-        features = self.patches.fit(images).transform(images).float()
-        if test is not None:
-            test = self.patches.transform(as_images(test[0], self.image_shape, self.name)).float(), test[1]
+        self.patches.fit(as_images(x_train, self.image_shape, self.name))
         self.image_shape = None
-        return features, test
+        transform = self.patches.transform_rows
+        return transform(x_train), None if test is None else (transform(test[0]), test[1])
 
     @property
     def num_rows(self) -> int:

@@ -17,10 +17,10 @@ from kl.products.blocks import LONG_SIDE
 from kl.products.triangle import SIDE_ON_GPU, LowerTriangle
 from kl.rows.rows import Rows
 from kl.rows.workspace import spans
+from kl.system.progress import LOG_SECONDS
 
 log = logging.getLogger(__name__)
 
-LOG_SECONDS = 5.0  # seconds between two log lines of progress
 DOT_VALUES = 2**20  # values that are multiplied at a time: 8 MB in float64
 
 

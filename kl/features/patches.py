@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kl.errors import InputError, MemoryBudgetError
-from kl.exact.equations import LOG_SECONDS, duration
+from kl.exact.equations import duration
 from kl.features.patch_dictionary import REMEDY, PatchDictionary, learn_dictionary, learning_memory
 from kl.features.patch_encoding import MOST, Cells, Encoder
 from kl.features.patch_images import check_images, positions, read_pixels
@@ -22,6 +22,7 @@ from kl.machines.checkpoints import require_arguments, require_values
 from kl.machines.packed import unpack
 from kl.rows.workspace import spans
 from kl.system.memory import format_memory, parse_memory
+from kl.system.progress import Reports
 
 log = logging.getLogger(__name__)
 
@@ -155,19 +156,14 @@ class Patches(PatchOptions):
         batch = self._batch(images, parse_memory(self.memory, device), encoder.memory, encoder.images)
         dtype = torch.uint8 if self.encoding == "count" else torch.float32
         features = torch.empty(len(images), self.columns, dtype=dtype, device=device)
-        start = said = time.monotonic()
+        start, report = time.monotonic(), Reports(progress, log)
         for rows in spans(len(images), batch):
             pixels = read_pixels(images, rows)
             for part in spans(len(pixels), encoder.images):
                 features[rows][part] = encoder.encode(pixels[part])
             done = rows.stop
             left = (time.monotonic() - start) / done * (len(images) - done)
-            line = f"patches of {done} of {len(images)} images, about {duration(left)} left"
-            if progress is not None:
-                progress(line)
-            elif time.monotonic() - said >= LOG_SECONDS:
-                log.info("%s", line)
-                said = time.monotonic()
+            report(f"patches of {done} of {len(images)} images, about {duration(left)} left")
         return features
 
     def transform_rows(

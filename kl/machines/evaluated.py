@@ -43,6 +43,10 @@ class EvaluatedModule(pl.LightningModule):
         eval_metrics: val/* or test/* of the last pass over validation or test data.
     """
 
+    epochs_compared_by: tuple[str, ...] = ("error", "mse")
+    """The scores of validation rows by which one epoch is better than another, the first that differs; see
+    `callbacks.BestEpoch`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.data_info: dict[str, Any] = {}

@@ -86,9 +86,6 @@ class TrainedExpansion(StatefulExpansion):
     """Of a machine that learns its metric, the mean squared error of each round on the rows that choose."""
     chosen_by = ""
     """Of a machine that learns its metric, what chooses the round: "kfold", "holdout", "loo" or "validation"."""
-    epochs_compared_by: tuple[str, ...] = ("error", "mse")
-    """The scores of validation rows by which one epoch is better than another, the first that differs; see
-    `callbacks.BestEpoch`."""
     norm_is_free = True
     """Whether the RKHS norm after a step costs next to nothing."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kl.checks import check_count, check_not_negative, check_seed
 from kl.errors import InputError
-from kl.exact.equations import LOG_SECONDS, duration
+from kl.exact.equations import duration
 from kl.features.chain import Chain, Fit, MetricOptions
 from kl.features.learning import Choice, FeatureLearning, held_out_parts
 from kl.kernels.kernel import Kernel
@@ -22,6 +22,7 @@ from kl.kernels.lpq import LpqLaplacian
 from kl.kernels.radial import ExponentialPower, Laplacian
 from kl.kernels.registry import build_kernel
 from kl.solve import Problem
+from kl.system.progress import Reports
 from kl.tuning.problem import drawn_rows
 from kl.tuning.tune import check_data
 
@@ -211,7 +212,7 @@ def tune_features(
     parts = held_out_parts(problem, "kfold", seed)
     points: list[FeaturePoint] = []
     best: list[list[float]] | None = None  # of each part, the errors after each round
-    start = said = time.monotonic()
+    start, report = time.monotonic(), Reports(progress, log)
     for candidate in candidates_of(families, count, seed):
         errors = tried_on(candidate, parts, best, rounds, seed, memory)
         points.append(FeaturePoint(candidate, tuple(by_round(errors)), len(errors)))
@@ -219,12 +220,7 @@ def tune_features(
             best = errors
         spent, done = time.monotonic() - start, len(points)
         left = min(spent / done * (count - done), max(0.0, limit - spent))
-        line = f"candidate {done} of {count}, about {duration(left)} left"
-        if progress is not None:
-            progress(line)
-        elif time.monotonic() - said >= LOG_SECONDS:
-            log.info("%s", line)
-            said = time.monotonic()
+        report(f"candidate {done} of {count}, about {duration(left)} left")
         if spent >= limit:
             break
     whole = [each for each in points if each.parts == len(parts)]

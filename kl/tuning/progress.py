@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kl.exact.equations import LOG_SECONDS, duration
+from kl.exact.equations import duration
 from kl.kernels.kernel import Kernel
+from kl.system.progress import Reports
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Clock:
     """
 
     def __init__(self, listener: Callable[[TuningProgress], object] | None) -> None:
-        self._listener, self._logged = listener, time.monotonic()
+        self._pass_on = Reports(listener, log)
         self._spent, self._worked, self._later = 0.0, 0.0, 0.0
 
     def plan(self, work: float) -> None:
@@ -59,9 +59,4 @@ class Clock:
         """Report; `work` is what is left of this stage."""
         rate = self._spent / self._worked if self._worked else math.inf
         left = work + self._later
-        progress = TuningProgress(stage, done, total, kernel, rate * left if left else 0.0)
-        if self._listener is not None:
-            self._listener(progress)
-        elif time.monotonic() - self._logged >= LOG_SECONDS:
-            log.info("%s", progress)
-            self._logged = time.monotonic()
+        self._pass_on(TuningProgress(stage, done, total, kernel, rate * left if left else 0.0))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.commands.tune_options import FEATURE_KERNELS, GRID_KERNELS, TuneOptions
+from recipes.commands.tune_options import GRID_KERNELS, TuneOptions
 from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
     from kl.machines.evaluated import describe_data, scale_of
     from kl.system.memory import peak_memory
+    from kl.tuning.features import KERNELS
     from recipes.commands.tune_features import check_feature_options, print_results, tune_features
     from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
     from recipes.output.report import print_json
@@ -57,7 +58,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
         )
     by_default = options.kernels is None
     if by_default:
-        options = replace(options, kernels=FEATURE_KERNELS if learning else GRID_KERNELS)
+        options = replace(options, kernels=",".join(KERNELS) if learning else GRID_KERNELS)
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
     by = choose_by(options.by, data.validation)
     subsample = read_subsample(options.subsample)

@@ -8,7 +8,6 @@ from typing import Annotated
 from recipes.options.groups import KERNEL_HELP, Bias, Degree, Depth, P, Power, Q, _in_kernel, _in_output, _in_solver
 
 GRID_KERNELS = "laplacian,gaussian,matern32"
-FEATURE_KERNELS = "exponential-power,lpq-laplacian"  # those of kernels="auto" of `kl.tune_features`
 
 
 @dataclass(frozen=True)

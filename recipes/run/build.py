@@ -99,8 +99,6 @@ def table_options(options: DataOptions) -> dict[str, Any]:
 
 
 PATCHES = "patches"
-PATCH_OPTIONS = ("size", "whitening", "dictionary", "mirrored", "encoding", "active", "threshold", "pool", "stride")
-"""Arguments of `kl.Patches`, whose options begin with patch."""
 
 
 def patch_options(options: DataOptions) -> dict[str, Any] | None:
@@ -109,8 +107,10 @@ def patch_options(options: DataOptions) -> dict[str, Any] | None:
     Raises:
         InputError: --features has another value, or an option of patches is given without them.
     """
-    given = {name: getattr(options, f"patch_{name}") for name in PATCH_OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    named = {name: value for name, value in vars(options).items() if name.startswith("patch_")}
+    given = {
+        name.removeprefix("patch_"): each for name, each in named.items() if each is not None and each is not False
+    }
     kind, colon, count = options.features.partition(":")
     if kind == PATCHES and (not colon or count.isdecimal()):
         found = {**given, **({"count": int(count)} if colon else {})}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kl.tuning.features import SUBSAMPLE_ROWS
+
 SCALES = ("quick", "medium", "full")
 FOLDS = 5
 GP_ROWS = 1000  # training rows beyond which a Gaussian process, of time n^3 a step, is not run
@@ -53,8 +55,8 @@ class Protocol:
             f"begun after {self.seconds:g} s. Of kl they are {self.candidates} kernels and bandwidths by "
             "leave-one-out, each with 9 ridges that its decomposition gives at little cost, without a limit of time. "
             "Of rfm, kl's recursive feature machine, they are its defaults for each kernel and metric and "
-            f"random draws, by {FOLDS} parts of at most 2000 training rows, none begun after {self.seconds:g} "
-            "s; one that is far behind on the first parts is not tried on the others. "
+            f"random draws, by {FOLDS} parts of at most {SUBSAMPLE_ROWS} training rows, none begun after "
+            f"{self.seconds:g} s; one that is far behind on the first parts is not tried on the others. "
             f"A Gaussian process instead maximises its marginal likelihood for {self.seconds:g} s at most. After "
             f"{self.hard_seconds:g} s a method is stopped, which is a failure."
         )
