@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from recipes.reproduce.points.sample import KernelSpec, Sample
 from recipes.reproduce.sweep.point import Context, Point, Result
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    import kl
+    from datamodules import KernelDataModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +33,7 @@ class Exact(Point):
 
     def run(self, context: Context) -> Result:
         """Solve, and evaluate on the test set."""
-        import torch
-
         import kl
-        from kl.metrics import error, mse
         from kl.rkhs import evaluate
         from recipes.options.groups import RunOptions
         from recipes.run.processes import device_of
@@ -37,35 +41,15 @@ class Exact(Point):
         device = device_of(RunOptions(accelerator=context.accelerator))
         modules = [self.sample.datamodule(context, noise) for noise in self.noises]
         x = modules[0].train_set.x.to(device)
-        y = torch.cat([each.train_set.y for each in modules], dim=1).to(device)
+        y = targets(modules).to(device)
         kernel = self.kernel.build()
         # Conjugate gradients need hundreds of iterations for the Gaussian's fast decaying eigenvalues.
         solver = "direct" if self.kernel.name == "gaussian" else "auto"
         solved = kl.interpolate(kernel, x, y, memory=context.memory, solver=solver)
         solved.require_better_than_zero()
         scores = evaluate(kernel, x, solved.alpha, modules[0].require_test_set().x.to(device)).cpu()
-        fitted, y = solved.fitted.cpu(), y.cpu().double()
-        levels = []
-        for i, (noise, module) in enumerate(zip(self.noises, modules, strict=True)):
-            c = module.num_outputs
-            own = slice(i * c, (i + 1) * c)
-            test, noisy = module.require_test_set().y, module.require_test_set().y_noisy
-            residual = (fitted[:, own] - y[:, own]).norm() / y[:, own].norm()
-            levels.append(
-                {
-                    "noise": noise,
-                    "train_mse": mse(fitted[:, own], y[:, own]),
-                    "train_error": error(fitted[:, own], y[:, own]),
-                    "test_mse": mse(scores[:, own], test),
-                    "test_error": error(scores[:, own], test),
-                    "test_error_noisy": error(scores[:, own], test if noisy is None else noisy),
-                    "rkhs_norm": float(solved.rkhs_norm_per_class[own].square().sum().sqrt()),
-                    "rkhs_norm_per_class": solved.rkhs_norm_per_class[own].tolist(),
-                    "relative_residual": float(residual),
-                }
-            )
         return {
-            "levels": levels,
+            "levels": by_noise(self.noises, modules, solved, scores),
             "n": len(x),
             "d": x.shape[1],
             "c": modules[0].num_outputs,
@@ -86,3 +70,42 @@ class Exact(Point):
         """The n^3 of a factorisation, and the cost of every solve."""
         n = self.sample.rows
         return 0.3 + 3e-8 * n * n + n**3 / 3 / 1.5e11
+
+
+def targets(modules: Sequence[KernelDataModule]) -> Tensor:
+    """The training targets at all levels of noise beside one another, shape (n, levels times c)."""
+    import torch
+
+    return torch.cat([each.train_set.y for each in modules], dim=1)
+
+
+def by_noise(
+    noises: Sequence[float],
+    modules: Sequence[KernelDataModule],
+    solved: kl.Interpolant,
+    scores: Tensor,  # f at the test rows, on the CPU, shape: (m, levels times c)
+) -> list[Result]:
+    """The errors and norms of each level of noise, from one solution of `targets`."""
+    from kl.metrics import error, mse
+
+    fitted, y = solved.fitted.cpu(), targets(modules).double()
+    left = y - fitted - solved.ridge * solved.alpha.cpu()
+    levels = []
+    for i, (noise, module) in enumerate(zip(noises, modules, strict=True)):
+        c = module.num_outputs
+        own = slice(i * c, (i + 1) * c)
+        test, noisy = module.require_test_set().y, module.require_test_set().y_noisy
+        levels.append(
+            {
+                "noise": noise,
+                "train_mse": mse(fitted[:, own], y[:, own]),
+                "train_error": error(fitted[:, own], y[:, own]),
+                "test_mse": mse(scores[:, own], test),
+                "test_error": error(scores[:, own], test),
+                "test_error_noisy": error(scores[:, own], test if noisy is None else noisy),
+                "rkhs_norm": float(solved.rkhs_norm_per_class[own].square().sum().sqrt()),
+                "rkhs_norm_per_class": solved.rkhs_norm_per_class[own].tolist(),
+                "relative_residual": float(left[:, own].norm() / y[:, own].norm()),
+            }
+        )
+    return levels
