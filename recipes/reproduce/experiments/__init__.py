@@ -9,6 +9,7 @@ from recipes.reproduce.experiments.convergence import Convergence
 from recipes.reproduce.experiments.features import Features
 from recipes.reproduce.experiments.general import General
 from recipes.reproduce.experiments.geometry import Geometry
+from recipes.reproduce.experiments.images import ImagePatches
 from recipes.reproduce.experiments.kernels import Kernels
 from recipes.reproduce.experiments.neighbours import Neighbours
 from recipes.reproduce.experiments.networks import Networks
@@ -33,5 +34,6 @@ _ALL: tuple[Experiment, ...] = (
     Networks(),
     General(),
     Features(),
+    ImagePatches(),
 )
 EXPERIMENTS: dict[str, Experiment] = {each.name: each for each in _ALL}

@@ -41,6 +41,7 @@ NAMES = [
     "networks",
     "general",
     "features",
+    "images",
 ]
 
 
