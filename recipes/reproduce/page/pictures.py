@@ -34,7 +34,7 @@ def pictures_figure(grids: Sequence[Grid], columns: int) -> Figure:
     parts = figure.subfigures(1, len(grids), squeeze=False)[0]
     for part, grid in zip(parts, grids, strict=True):
         part.suptitle(grid.title, fontsize=9)
-        axes = part.subplots(lines, columns, squeeze=False).flat
+        axes = list(part.subplots(lines, columns, squeeze=False).flat)
         captions = grid.captions or [""] * len(grid.images)
         for each in axes:
             each.set_axis_off()
