@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import kl
     from datamodules import KernelDataModule
 
-WRONG, SHOWN = 24, 64  # misclassified test images and patches of the dictionary that a result holds, for pictures
+WRONG, SHOWN = 15, 64  # misclassified test images and patches of the dictionary that a result holds, for pictures
 SIDES = {"cifar10": (3, 32), "digits": (1, 8)}  # channels and pixels of a side; others have (1, 28)
 
 
@@ -62,7 +62,7 @@ class PatchExact(Point):
       solve_seconds and evaluation_seconds, which the levels of a ridge share;
     - extraction_seconds, of learning the dictionary and of all features, and seconds, of everything but reading data;
     - d (columns), bandwidth, exact (whether the products were of 8-bit codes), n, c, data_source;
-    - `wrong`, of the first ridge and noise: row, predicted and true class name of the first misclassified test images;
+    - `wrong`, of the first ridge and noise: row, predicted and true class name of some misclassified test images;
     - `dictionary`, the first whitened patches, three digits each, and `patch_shape`: channels, rows, columns. Both are
       None for pixels.
     """
@@ -106,7 +106,7 @@ class PatchExact(Point):
             same = {"ridge": ridge, "solve_seconds": done - begin, "evaluation_seconds": time.perf_counter() - done}
             levels += [{**same, **level} for level in by_noise(self.noises, modules, solved, scores)]
             if ridge == self.ridges[0]:
-                wrong = first_wrong(modules[0], scores[:, : modules[0].num_outputs])
+                wrong = some_wrong(modules[0], scores[:, : modules[0].num_outputs])
         return {
             "levels": levels,
             "n": len(x),
@@ -152,16 +152,20 @@ class PatchExact(Point):
         return 0.3 + (n + m) * each / 6e10 + len(self.ridges) * (products + n**3 / 3 / 5e10)
 
 
-def first_wrong(
+def some_wrong(
     data: KernelDataModule,
     scores: Tensor,  # shape: (m, c)
 ) -> list[Result]:
-    """Row, predicted and true class name of the first `WRONG` misclassified test images."""
+    """Row, predicted and true class name of `WRONG` misclassified test images, evenly spread over all of them.
+
+    Some sets come class by class, so the first ones would be of one class.
+    """
     predicted, true = scores.argmax(dim=1), data.require_test_set().y.argmax(dim=1)
     names = data.class_names
+    rows = (predicted != true).nonzero().flatten()
+    kept = rows[[i * len(rows) // WRONG for i in range(WRONG)]] if len(rows) > WRONG else rows
     return [
-        {"row": row, "predicted": names[int(predicted[row])], "true": names[int(true[row])]}
-        for row in (predicted != true).nonzero().flatten().tolist()[:WRONG]
+        {"row": row, "predicted": names[int(predicted[row])], "true": names[int(true[row])]} for row in kept.tolist()
     ]
 
 
