@@ -1,7 +1,12 @@
-"""The dictionary of patches: drawn from training images, whitened, perhaps clustered, with a threshold for each."""
+"""The dictionary of patches: drawn from training images, whitened, perhaps clustered, with a threshold for each.
+
+Whitened patches of norm 1 are rounded to whole numbers of 8 bits, k = round(127 u), because their inner products are
+then whole numbers below 2^24, which int8, bfloat16 and float32 products compute exactly, on every processor.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,17 +28,22 @@ CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do
 BLOCK = 256  # patches of the dictionary at a time
 LARGEST_WHITENING = 1e12  # beyond it responses could overflow; eps and pixels give far less
 LEAST = 1e-30  # a norm below it is 0
-ROUNDING = 1e-3  # how far the norm of a dictionary's patch in a file may be from 1
+UNIT = 127  # the norm of a whitened patch
+ROUNDING = 0.51  # times sqrt(d): how far rounding may take the norm of a patch from UNIT
 REMEDY = "the file is damaged or another's; fit again"
 
 
 @dataclass(frozen=True, eq=False)
 class PatchDictionary:
-    """What is learnt from training images. A patch p, without its brightness, has the responses <W p / |W p|, D_k>."""
+    """What is learnt from training images. A patch p, without its brightness, has the responses <k(W p), D_k>.
+
+    k(w) is `to_integers` of w / |w|.
+    """
 
     whitening: Tensor  # W, symmetric, float32, shape: (d, d)
-    patches: Tensor  # D, whitened patches of norm 1, float32, shape: (m, d)
+    patches: Tensor  # D, whitened patches, whole numbers of norm about 127, float32, shape: (m, d)
     thresholds: Tensor  # t_k, exceeded by a share `active` of the responses, float32, shape: (m,)
+    factors: Tensor  # by which pooled responses are multiplied, float32, shape: (columns,); empty for "count"
 
     def to(self, device: torch.device) -> PatchDictionary:
         """The same on a device."""
@@ -44,18 +54,19 @@ class PatchDictionary:
         return {name: each.cpu() for name, each in vars(self).items()}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], d: int, m: int) -> PatchDictionary:
+    def from_state(cls, state: Mapping[str, Any], d: int, m: int, factors: int) -> PatchDictionary:
         """The dictionary of `state_dict`, which may come from a file and is checked.
 
         Args:
             state: the tensors, perhaps with other values.
             d: values of a patch.
             m: patches of the dictionary, with mirror images.
+            factors: the number of factors.
 
         Raises:
-            InputError: a tensor is missing, is not of its shape, or is not finite, or a patch has not the norm 1.
+            InputError: a tensor is missing, is not of its shape, or is not finite, or a patch is none of norm 127.
         """
-        shapes = {"whitening": (d, d), "patches": (m, d), "thresholds": (m,)}
+        shapes = {"whitening": (d, d), "patches": (m, d), "thresholds": (m,), "factors": (factors,)}
         require_values("patches", state, dict.fromkeys(shapes, Tensor), REMEDY)
         tensors = {name: state[name] for name in shapes}
         require_tensors(tensors, {name: len(shape) for name, shape in shapes.items()})
@@ -67,8 +78,11 @@ class PatchDictionary:
                 )
         if float(tensors["whitening"].abs().max()) > LARGEST_WHITENING:
             raise InputError(f"the patches' whitening must be at most {LARGEST_WHITENING:.0e}: {REMEDY}")
-        if bool(((tensors["patches"].norm(dim=1) - 1).abs() > ROUNDING).any()):
-            raise InputError(f"the patches' dictionary must have rows of norm 1: {REMEDY}")
+        patches = tensors["patches"]
+        if bool(((patches.norm(dim=1) - UNIT).abs() > ROUNDING * math.sqrt(d)).any() or (patches.frac() != 0).any()):
+            raise InputError(f"the patches' dictionary must have rows of whole numbers and norm {UNIT}: {REMEDY}")
+        if bool((tensors["factors"] < 0).any()):
+            raise InputError(f"the patches' factors must be 0 or above: {REMEDY}")
         return cls(**tensors)
 
 
@@ -90,6 +104,8 @@ def learn_dictionary(
     say: Callable[[str], object],
 ) -> PatchDictionary:
     """Draw patches, and learn the whitening, the dictionary and the thresholds from those that are not constant.
+
+    The factors are left empty, because they need the features of whole images.
 
     Args:
         images: the training images.
@@ -119,16 +135,16 @@ def learn_dictionary(
     say("whitening patches")
     w = whitening_matrix(covariance(sample, mirror if options.mirrored else None), options.whitening).float()
     for part in spans(len(sample), CHUNK):
-        sample[part] = unit_columns(w @ sample[part].T).T
+        sample[part] = unit_rows(sample[part] @ w)
     patches = sample[:count].clone()
     if options.dictionary == "kmeans":
         patches, _ = spherical_kmeans(sample, patches, ROUNDS, say)
     say("calibrating thresholds")
-    known = sample[:CALIBRATION]
+    known, patches = to_integers(sample[:CALIBRATION]), to_integers(patches)
     thresholds = calibrate(patches, torch.cat([known, known[:, mirror]]) if options.mirrored else known, options.active)
     if options.mirrored:
         patches, thresholds = torch.cat([patches, patches[:, mirror]]), thresholds.repeat(2)
-    return PatchDictionary(w, patches, thresholds)
+    return PatchDictionary(w, patches, thresholds, thresholds.new_empty(0))
 
 
 def draw(total: int, count: int, generator: torch.Generator) -> Tensor:
@@ -167,11 +183,18 @@ def whitening_matrix(
     return root - root.mean(dim=1, keepdim=True)
 
 
-def unit_columns(
-    w: Tensor,  # shape: (..., d, k)
+def unit_rows(
+    w: Tensor,  # shape: (..., k, d)
 ) -> Tensor:
-    """Divide each column by its norm, in place; a column of zeros stays."""
-    return w.div_(w.square().sum(dim=-2, keepdim=True).sqrt_().clamp_(min=LEAST))
+    """Divide each row by its norm, in place; a row of zeros stays."""
+    return w.div_(w.square().sum(dim=-1, keepdim=True).sqrt_().clamp_(min=LEAST))
+
+
+def to_integers(
+    u: Tensor,  # of norm 1
+) -> Tensor:
+    """round(127 u), whole numbers from -127 to 127, float32, of u's shape."""
+    return (u * UNIT).round_()
 
 
 def spherical_kmeans(
@@ -198,7 +221,7 @@ def spherical_kmeans(
             reached += float(best.double().sum())
         objective.append(1 - reached / len(patches))
         if number < rounds:
-            found = unit_columns(sums.T).T
+            found = unit_rows(sums)
             centers = torch.where(found.any(dim=1, keepdim=True), found.to(centers), centers)
     return centers, objective
 
@@ -215,18 +238,18 @@ def _nearest(patches: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate(
-    dictionary: Tensor,  # of norm 1, shape: (m, d)
-    patches: Tensor,  # of norm 1, shape: (k, d)
+    dictionary: Tensor,  # whole numbers, float32, shape: (m, d)
+    patches: Tensor,  # whole numbers, float32, shape: (k, d)
     active: float,
 ) -> Tensor:
     """For each patch of the dictionary a threshold that round(active k) of its responses exceed, shape (m,).
 
-    At least one response does, and at least one does not. The threshold lies midway between two responses, so that
-    rounding does not move a response across.
+    At least one response does not. Responses that are equal are all above it or all below, so that a few less may
+    exceed it. It is a whole number.
     """
     above = min(max(round(active * len(patches)), 1), len(patches) - 1)
     found = []
     for block in spans(len(dictionary), BLOCK):
         ordered = (dictionary[block] @ patches.T).sort(dim=1, descending=True).values
         found.append((ordered[:, max(above - 1, 0)] + ordered[:, min(above, len(patches) - 1)]) / 2)
-    return torch.cat(found)
+    return torch.cat(found).floor_()

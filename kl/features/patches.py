@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kl.errors import InputError, MemoryBudgetError
 from kl.exact.equations import duration
-from kl.features.patch_dictionary import REMEDY, PatchDictionary, learn_dictionary, learning_memory
-from kl.features.patch_encoding import MOST, Cells, Encoder
+from kl.features.patch_cells import Cells
+from kl.features.patch_dictionary import REMEDY, PatchDictionary, draw, learn_dictionary, learning_memory
+from kl.features.patch_encoding import LEVELS, Encoder
 from kl.features.patch_images import check_images, positions, read_pixels
 from kl.features.patch_options import PatchOptions
 from kl.machines.checkpoints import require_arguments, require_values
@@ -26,6 +27,7 @@ from kl.system.progress import Reports
 
 log = logging.getLogger(__name__)
 
+SCALED, STEPS = 512, 20  # images from which standard deviations are learnt, and the steps of 8 bits in each
 REPORTED = 1024  # images between two reports, at most
 
 
@@ -40,9 +42,13 @@ class Patches(PatchOptions):
     cell, for the encodings
 
     - "count": the number of responses z_k > t_k; t_k is exceeded by the share `active` of the training patches that are
-      not constant. Counts are stored in 8 bits, and the kernels compute with them exactly;
-    - "soft": the mean of max(z_k - threshold, 0);
-    - "rectified": the same, and the mean of max(-z_k - threshold, 0), which doubles the features.
+      not constant;
+    - "soft": the sum of max(z_k - threshold, 0), divided by its standard deviation over training images;
+    - "rectified": the same, and the sum of max(-z_k - threshold, 0), which doubles the features.
+
+    All features are whole numbers of 8 bits, with which the kernels compute exactly: counts are, and the others are
+    rounded to 20ths of a standard deviation, at most 12.75. Responses are rounded, too: z_k = <k(W p), k(D_k)> / 127^2
+    with k(w) = round(127 w / |w|), so that responses and their sums over a cell are exact.
 
     Features are ordered by the row of the cell, its column, the sign (for "rectified"), and k.
 
@@ -124,9 +130,39 @@ class Patches(PatchOptions):
             )
         for rows in spans(len(images), self._batch(images, budget, 0, 1)):
             read_pixels(images, rows)
-        self.learnt = learn_dictionary(images, self, progress or log.info)
-        self.image = (channels, height, width)
+        learnt = learn_dictionary(images, self, progress or log.info)
+        if self.encoding != "count":
+            (progress or log.info)("scaling features")
+            learnt = replace(learnt, factors=self._factors(images, learnt))
+        self.learnt, self.image = learnt, (channels, height, width)
         return self
+
+    def _factors(self, images: Tensor, learnt: PatchDictionary) -> Tensor:
+        """20 / the standard deviation of each column's sums over some of the images, 0 for a constant column."""
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        chosen = draw(len(images), min(len(images), SCALED), torch.Generator().manual_seed(self.seed))
+        encoder = Encoder(learnt.to(images.device), self._cells(shape), self)
+        total = squares = images.new_zeros((), dtype=torch.float64)
+        for part in chosen.split(encoder.images):
+            pooled = encoder.pooled(read_pixels(images[part.to(images.device)], slice(None)))
+            total, squares = total + pooled.sum(dim=0), squares + pooled.square().sum(dim=0)
+        order = self._mirror_order(shape)
+        if order is not None:  # as if the mirror images had been seen, too
+            total, squares = (total + total[order]) / 2, (squares + squares[order]) / 2
+        deviation = (squares / len(chosen) - (total / len(chosen)).square()).clamp(min=0).sqrt()
+        return torch.where(deviation > 0, STEPS / deviation, 0).float()
+
+    def _mirror_order(self, shape: tuple[int, int, int]) -> Tensor | None:
+        """The column in which the mirror image of an image has each feature, shape (columns,); None if there is none.
+
+        It exists for a mirrored dictionary and cells that are their own mirror image.
+        """
+        cells = self._cells(shape)
+        if not (self.mirrored and cells.mirrored()):
+            return None
+        rows, columns = map(len, cells.starts)
+        columns_of = torch.arange(len(cells) * self.signs * 2 * self.count)
+        return columns_of.view(rows, columns, self.signs, 2, self.count).flip(1, 3).flatten()
 
     def transform(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Tensor:
         """The features of images, to the same bits as those of each image alone.
@@ -138,7 +174,7 @@ class Patches(PatchOptions):
             progress: is called with a line after each batch; None logs one every 5 seconds.
 
         Returns:
-            Features, shape (n, `columns`), uint8 for "count" and float32 otherwise.
+            Features, uint8, shape (n, `columns`).
 
         Raises:
             InputError: `fit` was not called, or the images have another size, other channels, or NaN.
@@ -154,8 +190,7 @@ class Patches(PatchOptions):
         device = images.device
         encoder = Encoder(learnt.to(device), self._cells(shape), self)
         batch = self._batch(images, parse_memory(self.memory, device), encoder.memory, encoder.images)
-        dtype = torch.uint8 if self.encoding == "count" else torch.float32
-        features = torch.empty(len(images), self.columns, dtype=dtype, device=device)
+        features = torch.empty(len(images), self.columns, dtype=torch.uint8, device=device)
         start, report = time.monotonic(), Reports(progress, log)
         for rows in spans(len(images), batch):
             pixels = read_pixels(images, rows)
@@ -189,8 +224,11 @@ class Patches(PatchOptions):
         Raises:
             InputError: `fit` was not called.
         """
-        shape, learnt = self._fitted()
-        return len(self._cells(shape)) * len(learnt.patches) * self.signs
+        shape, _ = self._fitted()
+        return self._columns(shape)
+
+    def _columns(self, shape: tuple[int, int, int]) -> int:
+        return len(self._cells(shape)) * self.count * (2 if self.mirrored else 1) * self.signs
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, from which `from_state` makes an object that transforms images to the same bits.
@@ -224,7 +262,8 @@ class Patches(PatchOptions):
         shape = (state["image"][0], state["image"][1], state["image"][2])
         patches._cells(shape)
         d, m = shape[0] * patches.size**2, patches.count * (2 if patches.mirrored else 1)
-        patches.image, patches.learnt = shape, PatchDictionary.from_state(state, d, m)
+        factors = 0 if patches.encoding == "count" else patches._columns(shape)
+        patches.image, patches.learnt = shape, PatchDictionary.from_state(state, d, m, factors)
         return patches
 
     def _fitted(self) -> tuple[tuple[int, int, int], PatchDictionary]:
@@ -235,9 +274,9 @@ class Patches(PatchOptions):
     def _cells(self, shape: tuple[int, int, int]) -> Cells:
         """The cells of images of a shape, which fit it."""
         cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
-        if self.encoding == "count" and cells.size > MOST:
+        if self.encoding == "count" and cells.size > LEVELS:
             raise InputError(
-                f"pool must be so small that a cell has at most {MOST} positions, whose count fits 8 bits; got cells "
+                f"pool must be so small that a cell has at most {LEVELS} positions, whose count fits 8 bits; got cells "
                 f"of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
             )
         return cells

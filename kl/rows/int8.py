@@ -127,9 +127,7 @@ class Codes:
 
     def product(self, other: Codes, workspace: Workspace) -> Tensor:
         """<k_i - 128, k_j - 128>, int32, shape (m, p), exact; in `workspace` on a CPU."""
-        a, b = self.values, other.values
-        out = None if a.is_cuda else workspace.take(len(a), len(b), a, torch.int32)
-        return _int8_product(a, b, out)
+        return int8_product(self.values, other.values, workspace)
 
 
 def encode(
@@ -265,6 +263,15 @@ def _seconds(work: Callable[[], Tensor], repeats: int = 5) -> float:
         work()[0, 0].item()  # reading a value waits for a device that works asynchronously
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def int8_product(
+    a: Tensor,  # int8, shape: (m, k)
+    b: Tensor,  # int8, shape: (p, k)
+    workspace: Workspace,
+) -> Tensor:
+    """a b^T, int32, shape (m, p), exact where `int8_is_exact`; k is a multiple of 16; in `workspace` on a CPU."""
+    return _int8_product(a, b, None if a.is_cuda else workspace.take(len(a), len(b), a, torch.int32))
 
 
 def _int8_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

@@ -6,18 +6,32 @@ PATCHES = "tests/kl/features/test_patches.py"
 
 MUTANTS = [
     Mutant(
-        "a block of images is as large as what is given",
-        "kl/features/patch_encoding.py",
-        "self.images = 1 if device.type",
-        "self.images = 4 if device.type",
-        f"{PATCHES} -k 'same_bits or memory'",
+        "patches are not rounded to whole numbers",
+        "kl/features/patch_dictionary.py",
+        "return (u * UNIT).round_()",
+        "return u * UNIT",
+        f"{PATCHES} -k 'loops or float_products'",
     ),
     Mutant(
         "the second band of positions is left out",
         "kl/features/patch_encoding.py",
-        "pooled[sign].add_(sums)",
-        "pass",
+        "total = bands[0] if len(bands) == 1 else",
+        "total = bands[0] if bands else",
         f"{PATCHES} -k two_bands",
+    ),
+    Mutant(
+        "the offset of a term is that of one position",
+        "kl/features/patch_encoding.py",
+        "self._cells.size * term.offset",
+        "term.offset",
+        f"{PATCHES} -k loops",
+    ),
+    Mutant(
+        "a column and its mirror image have deviations of their own",
+        "kl/features/patches.py",
+        "if order is not None:",
+        "if order is False:",
+        f"{PATCHES} -k 'mirror_image_has or 20th'",
     ),
     Mutant(
         "a constant patch keeps its rounding, which whitening blows up",
