@@ -8,31 +8,27 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from callbacks.figures import BLACK, GREY
-from recipes.reproduce.analysis.patch_claims import claims
+from recipes.reproduce.analysis.patch_claims import MAIN, PIXELS, RIDGE, beside_published, claims
+from recipes.reproduce.analysis.patch_figures import draw_changes, draw_counts, draw_seconds
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import Style, counts, finish, log, panel, panels, percent, scale, style_of
 from recipes.reproduce.page.pictures import Grid, decoded, patch_images, pictures_figure
-from recipes.reproduce.page.presentation import Comparison, Presentation, Table
+from recipes.reproduce.page.presentation import Presentation, Table
 from recipes.reproduce.points.images import Images
 from recipes.reproduce.points.patch_exact import PatchExact, PatchSpec
 from recipes.reproduce.points.sample import KERNEL_TITLES, KernelSpec
-from recipes.reproduce.published import PATCHES_CIFAR, PATCHES_SOURCE
+from recipes.reproduce.published import PATCHES_SOURCE
 from recipes.reproduce.setting import Setting, title
 from recipes.reproduce.sweep.point import Point, Results
-from recipes.reproduce.table import DataFrame, Row, by_level, derived, groups, rows_of, stacked, sweep_table
+from recipes.reproduce.table import DataFrame, Row, by_level, derived, rows_of, stacked, sweep_table
 
 DATA = ("fashion-mnist", "cifar10")
 GAUSSIAN, LAPLACIAN = KernelSpec(name="gaussian"), KernelSpec(name="laplacian")
-RIDGE = 0.1
 RIDGES = (RIDGE, 0.0, 0.01)  # of the main features; the first is that of all other runs
 NINE_CELLS = {  # cells of 3 x 3, by the set
     "digits": {"pool": 2, "stride": 2},
     "fashion-mnist": {"pool": 7, "stride": 8},
     "cifar10": {"pool": 9, "stride": 9},
 }
-MAIN, PIXELS = "number of patches", "pixels"
-SLOWER = ("3 x 3 cells", "soft", "rectified", "Laplacian")  # changes after which the seconds differ
 ACROSS = 8  # patches in a row of a picture
 COLUMNS = (
     "set n change count d kernel bandwidth ridge exact test_error train_error test_mse extraction_seconds "
@@ -69,7 +65,7 @@ class ImagePatches(Experiment):
             },
             rows=rows_of(found, COLUMNS),
             comparisons=[each for own in tables for each in beside_published(own)],
-            claims=[each for own in tables for each in claims(own, MAIN, PIXELS, RIDGE)],
+            claims=[each for own in tables for each in claims(own)],
             tables=[options_table(own) for own in tables],
             sentences=[
                 f"Gaussian kernel at the median distance and ridge {RIDGE:g}, 2 x 2 cells and eps 0.01, unless a line "
@@ -77,7 +73,7 @@ class ImagePatches(Experiment):
                 "The published errors are of the original CIFAR-10, n = 50000, and a linear classifier trained with "
                 "random crops and flips, without which it has about 2 points more; ours are of exact kernel machines "
                 f"on {found['n'].iat[0]} training images without augmentation. They are no reproduction.",
-                "Pixels are at their own median distance and the same ridge.",
+                "Pixels are at their own median distance.",
                 "Seconds are of one processor: learning the dictionary and all features, the solve, and the "
                 "evaluation on the test set. A single draw, without a spread.",
             ],
@@ -119,8 +115,8 @@ def runs(setting: Setting, data: str) -> Iterator[tuple[str, PatchExact]]:
         yield change, replace(usual, patches=replace(usual.patches, **options))
     for change, options in machines.items():
         yield change, replace(usual, **options)
-    for kernel in (GAUSSIAN, LAPLACIAN):
-        yield PIXELS, replace(usual, patches=None, kernel=kernel)
+    yield PIXELS, replace(usual, patches=None)
+    yield PIXELS, replace(usual, patches=None, kernel=LAPLACIAN, ridges=(0.0, RIDGE))
 
 
 def wrong_images(point: PatchExact, results: Results) -> Images:
@@ -155,85 +151,7 @@ def runs_table(setting: Setting, results: Results, data: str) -> DataFrame:
     )
 
 
-def beside_published(own: DataFrame) -> list[Comparison]:
-    """Our error on colour CIFAR-10 at the published numbers of patches, or the largest of ours if that is fewer."""
-    curve = own[own["change"] == MAIN]
-    if not str(own["data"].iat[0]).startswith("cifar10") or curve["count"].max() < min(PATCHES_CIFAR):
-        return []
-    found = []
-    for published, error in PATCHES_CIFAR.items():
-        row = curve[curve["count"] <= published].iloc[-1]
-        fewer = "" if row["count"] == published else f", ours {row['count']}"
-        copy = "JPEG copy, " if row["data"].endswith("-jpeg") else ""
-        note = f"{copy}n = {row['n']}, kernel machine; theirs: n = 50000, linear, crops and flips"
-        quantity = f"CIFAR-10, {published} patches{fewer}: test error"
-        found.append(Comparison(quantity, 100 * row["test_error"], 100 * error, PATCHES_SOURCE, "%", note=note))
-    return found
-
-
-# Figures
-
-
-def draw_counts(found: DataFrame) -> Figure:
-    """Test error against the number of patches, with that of pixels and the published one as lines."""
-    figure, (axes,) = panels(1, found["set"].nunique(), width=3.4, height=2.8)
-    for each, own in zip(axes, groups(found, "set"), strict=True):
-        curve = own[own["change"] == MAIN]
-        across, named = counts("patches in the dictionary"), f"patches, Gaussian, ridge {RIDGE:g}"
-        panel(each, curve, "count", "test_error", label=named, title="{set}, n={n}", across=across, color=BLACK)
-        for i, kernel in enumerate(groups(own[own["change"] == PIXELS], "kernel")):
-            line: Style = {"color": style_of(i)["color"], "linestyle": "--", "linewidth": 1.2}
-            each.axhline(kernel["test_error"].iat[0], label=f"pixels, {kernel['kernel_title'].iat[0]}", **line)
-        for comparison in beside_published(own)[:1]:
-            label = "published, 2048 patches, n = 50000, crops and flips, linear"
-            each.axhline(comparison.published / 100, label=label, color=GREY, linestyle=":")
-        each.set_ylim(bottom=0)
-    finish(figure, columns=2)
-    return figure
-
-
-def draw_seconds(found: DataFrame) -> Figure:
-    """Test error against the seconds of features, solve and evaluation, of all that changes the seconds."""
-    figure, (axes,) = panels(1, found["set"].nunique(), width=3.4, height=2.8)
-    across = log("seconds of features, solve and evaluation")
-    for each, own in zip(axes, groups(found, "set"), strict=True):
-        curve = own[own["change"] == MAIN]
-        panel(each, curve, "seconds", "test_error", label=MAIN, title="{set}, n={n}", color=BLACK, marker="o")
-        for row in rows_of(curve):
-            each.annotate(f"{row['count']}", (row["seconds"], row["test_error"]), (2, 4), textcoords="offset points")
-        others = own[own["change"].isin(SLOWER)]
-        plain = own[own["change"] == PIXELS]
-        shown = stacked([others, plain.assign(change=f"{PIXELS}, " + plain["kernel_title"])])
-        style: Style = {"linestyle": "", "markersize": 6, "across": across, "up": percent("test error")}
-        panel(each, shown, "seconds", "test_error", "change", label="{change}", **style)
-    finish(figure, columns=4)
-    return figure
-
-
-def draw_changes(found: DataFrame) -> Figure:
-    """Test error after each change, beside a line at that of the main machine."""
-    figure, (axes,) = panels(1, found["set"].nunique(), width=3.2, height=3.2, sharey=True)
-    for each, own in zip(axes, groups(found, "set"), strict=True):
-        changed = own[~own["change"].isin([MAIN, PIXELS])].sort_values("change", key=order).reset_index(drop=True)
-        changed = changed.assign(place=[-float(i) for i in range(len(changed))])
-        names = scale("", ticks={-float(i): name for i, name in enumerate(changed["change"])})
-        style: Style = {"linestyle": "", "marker": "o", "markersize": 6, "across": percent("test error"), "up": names}
-        panel(
-            each, changed, "test_error", "place", title="{set}, n={n}, {features}", color=style_of(0)["color"], **style
-        )
-        base = own[(own["change"] == MAIN) & (own["count"] == changed["count"].iat[0])]
-        line: Style = {"color": BLACK, "linestyle": "--", "linewidth": 1.2}
-        each.axvline(
-            base["test_error"].iat[0], label=f"eps 0.01, 2 x 2 cells, count, Gaussian, ridge {RIDGE:g}", **line
-        )
-    finish(figure, columns=2)
-    return figure
-
-
-def order(changes: Any) -> Any:
-    """Ridges together, before the other changes, which stay in their order."""
-    seen = list(dict.fromkeys(changes))
-    return changes.map({name: (not name.startswith("ridge")) * len(seen) + i for i, name in enumerate(seen)})
+# Pictures and the table
 
 
 def draw_dictionaries(setting: Setting, results: Results, names: list[str]) -> Figure:

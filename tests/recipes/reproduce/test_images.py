@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from datamodules import DigitsDataModule
-from recipes.reproduce.analysis.patch_claims import claims
+from recipes.reproduce.analysis.patch_claims import MAIN, PIXELS, beside_published, claims
 from recipes.reproduce.experiments import images
-from recipes.reproduce.experiments.images import MAIN, PIXELS
 from recipes.reproduce.page.pictures import decoded, patch_images
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.images import Images
@@ -106,13 +105,13 @@ def test_changes_are_of_one_option(scale):
     found = list(images.runs(setting, "cifar10"))
     assert len({point.key for _, point in found}) == len(found)
     usual = images.main(setting, "cifar10")
-    assert usual in [point for change, point in found if change == images.MAIN]
+    assert usual in [point for change, point in found if change == MAIN]
     expected = {"3 x 3 cells": {"pool", "stride"}, "soft": {"encoding"}, "rectified": {"encoding"}}
     expected |= {"eps 0.1": {"whitening"}, "eps 10": {"whitening"}, "Laplacian": {"kernel"}}
     expected |= {f"{each} the bandwidth": {"bandwidth_factor"} for each in ("half", "twice")}
     seen = {}
     for change, point in found:
-        if change not in (images.MAIN, images.PIXELS):
+        if change not in (MAIN, PIXELS):
             outer = {f.name for f in fields(point) if getattr(point, f.name) != getattr(usual, f.name)}
             inner = {
                 f.name for f in fields(usual.patches) if vars(point.patches)[f.name] != vars(usual.patches)[f.name]
@@ -132,12 +131,12 @@ def made_up(pixels=0.3, counts=(0.2, 0.15, 0.1), eps=0.25, interpolant=0.2, **sa
 
 def test_claims():
     def verdicts(frame):
-        return [claim.holds for claim in claims(frame, MAIN, PIXELS, 0.1)]
+        return [claim.holds for claim in claims(frame)]
 
     good = made_up()
     assert verdicts(good) == [True] * 4
-    seen = [claim.seen for claim in claims(good, MAIN, PIXELS, 0.1)]
-    assert seen[0] == "256 patches 20.00%, 2048 patches 10.00%; pixels at best 30.00%, Gaussian"
+    seen = [claim.seen for claim in claims(good)]
+    assert seen[0] == "256 patches 20.00%, 2048 patches 10.00%; pixels at best 30.00%, Gaussian, ridge 0.1"
     assert seen[1] == "256 patches 20.00%, 512 patches 15.00%, 2048 patches 10.00%"
     assert seen[2:] == ["512 patches: eps 0.01 15.00%, eps 10 25.00%", "512 patches: ridge 0.1 15.00%, ridge 0 20.00%"]
     assert verdicts(made_up(pixels=0.18)) == [False, True, True, True]
@@ -147,14 +146,14 @@ def test_claims():
 
 
 def test_published_numbers_stand_beside_those_of_as_many_patches():
-    exact, fewer = images.beside_published(made_up())
+    exact, fewer = beside_published(made_up())
     assert (exact.ours, exact.published) == (pytest.approx(10.0), pytest.approx(17.3))
     assert exact.quantity == "CIFAR-10, 2048 patches: test error"
     assert fewer.quantity == "CIFAR-10, 16384 patches, ours 2048: test error"
     assert all("JPEG copy, n = 10000, kernel machine" in each.note and each.agrees is None for each in (exact, fewer))
-    assert images.beside_published(made_up(data="fashion-mnist")) == []
+    assert beside_published(made_up(data="fashion-mnist")) == []
     small = made_up()
-    assert images.beside_published(small[small["count"] != 2048]) == []
+    assert beside_published(small[small["count"] != 2048]) == []
 
 
 def test_tiny_scale(kl, tmp_path):
@@ -165,7 +164,7 @@ def test_tiny_scale(kl, tmp_path):
         assert (folder / f"images-{name}.png").stat().st_size > 5_000
         assert "<image" in (folder / f"images-{name}.svg").read_text() or name not in ("dictionary", "wrong")
     record = json.loads((folder / "results.json").read_text())
-    assert (len(record["claims"]), record["points"], len(record["rows"])) == (4, 13, 14)
+    assert (len(record["claims"]), record["points"], len(record["rows"])) == (4, 13, 15)
     errors = {(row["change"], row["count"]): row["test_error"] for row in record["rows"]}
     assert errors[MAIN, 16] < errors[MAIN, 8]
     assert all(row["seconds"] >= row["extraction_seconds"] for row in record["rows"])
