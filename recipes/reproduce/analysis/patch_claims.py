@@ -17,8 +17,8 @@ def claims(own: DataFrame) -> list[Claim]:
     """All claims of one set.
 
     Args:
-        own: a row for each machine and ridge, with change, count, kernel_title, ridge, test_error and set. The change is
-            `MAIN` of the machines that differ in the number of patches alone, in the order of that number.
+        own: a row for each machine and ridge, with change, count, kernel_title, ridge, test_error and set. The change
+            is `MAIN` of the machines that differ in the number of patches alone, in the order of that number.
     """
     curve, plain = own[own["change"] == MAIN], own[own["change"] == PIXELS]
     errors = own[~own["change"].isin([MAIN, PIXELS])].set_index("change")["test_error"]
