@@ -8,26 +8,29 @@ from matplotlib.figure import Figure
 
 from callbacks.figures import BLACK, GREY
 from recipes.reproduce.analysis.patch_claims import MAIN, PIXELS, RIDGE, beside_published
-from recipes.reproduce.page.drawing import Style, counts, finish, log, panel, panels, percent, scale, style_of
+from recipes.reproduce.page.drawing import Style, finish, log, panel, panels, percent, scale, style_of
+from recipes.reproduce.published import PATCHES_CIFAR
 from recipes.reproduce.table import DataFrame, groups, rows_of, stacked
 
 SLOWER = ("3 x 3 cells", "soft", "rectified", "Laplacian")  # changes after which the seconds differ
 
 
 def draw_counts(found: DataFrame) -> Figure:
-    """Test error against the number of patches, with that of pixels and the published one as lines."""
+    """Test error against the number of patches, with those of pixels as lines, and a published one."""
     figure, (axes,) = panels(1, found["set"].nunique(), width=3.4, height=2.8)
     for each, own in zip(axes, groups(found, "set"), strict=True):
         curve = own[own["change"] == MAIN]
-        across, named = counts("patches in the dictionary"), f"patches, Gaussian, ridge {RIDGE:g}"
+        across = scale("patches in the dictionary", 2, ticks=lambda values: {value: str(value) for value in values})
+        named = f"patches, Gaussian, ridge {RIDGE:g}"
         panel(each, curve, "count", "test_error", label=named, title="{set}, n={n}", across=across, color=BLACK)
         for i, pixels in enumerate(groups(own[own["change"] == PIXELS], ["kernel", "ridge"])):
             line: Style = {"color": style_of(i)["color"], "linestyle": "--", "linewidth": 1.2}
             label = "pixels, {kernel_title}, ridge {ridge:g}".format(**pixels.iloc[0])
             each.axhline(pixels["test_error"].iat[0], label=label, **line)
-        for comparison in beside_published(own)[:1]:
-            label = "published, 2048 patches, n = 50000, crops and flips, linear"
-            each.axhline(comparison.published / 100, label=label, color=GREY, linestyle=":")
+        if beside_published(own):
+            first = min(PATCHES_CIFAR)
+            mark: Style = {"color": GREY, "marker": "X", "linestyle": "", "markersize": 7}
+            each.plot([first], [PATCHES_CIFAR[first]], label="published, n=50000, augmented, linear", **mark)
         each.set_ylim(bottom=0)
     finish(figure, columns=2)
     return figure
@@ -60,7 +63,7 @@ def draw_changes(found: DataFrame) -> Figure:
         names = scale("", ticks={-float(i): name for i, name in enumerate(changed["change"])})
         style: Style = {"linestyle": "", "marker": "o", "markersize": 6, "across": percent("test error"), "up": names}
         panel(
-            each, changed, "test_error", "place", title="{set}, n={n}, {features}", color=style_of(0)["color"], **style
+            each, changed, "test_error", "place", title="{set}, n={n},\n{features}", color=style_of(0)["color"], **style
         )
         base = own[(own["change"] == MAIN) & (own["count"] == changed["count"].iat[0])]
         line: Style = {"color": BLACK, "linestyle": "--", "linewidth": 1.2}
