@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kl.distributed.ranks import Share
 from kl.errors import InputError
 from kl.rows.batches import BatchIndexSampler, derive_seed
-from kl.rows.rows import RowDataset
 
 SHIFT = 2  # pixels, if "shift" gives no number
 
@@ -82,29 +83,34 @@ class AugmentedRows(Dataset):
     """Batches (x, y, index) of a training set with x augmented, a pure function of seed, epoch and batch.
 
     Args:
-        rows: the training set.
+        pixels: the training images, shape (n, C H W).
+        y: their targets, shape (n, c).
         sampler: the sampler of the batches, which knows the epoch.
-        augmentation: the augmentation of x.
+        augmentation: the augmentation of the images.
         image_shape: (C, H, W).
         seed: seed of the shifts and flips.
+        features: makes x of a batch's augmented images.
     """
 
     def __init__(
         self,
-        rows: RowDataset,
+        pixels: Tensor,
+        y: Tensor,
         sampler: BatchIndexSampler,
         augmentation: Augmentation,
         image_shape: tuple[int, int, int],
         seed: int,
+        features: Callable[[Tensor], Tensor | Share],
     ) -> None:
-        self._rows, self._sampler, self._augmentation = rows, sampler, augmentation
-        self._image_shape, self._seed = image_shape, seed
+        self._pixels, self._y, self._sampler, self._augmentation = pixels, y, sampler, augmentation
+        self._image_shape, self._seed, self._features = image_shape, seed, features
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._pixels)
 
-    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor, Tensor]:
-        x, y, index = self._rows[index]
-        counter = self._sampler.epoch * len(self._rows) + int(index[0])
+    def __getitem__(self, index: Any) -> tuple[Tensor | Share, Tensor, Tensor]:
+        index = torch.as_tensor(index)
+        counter = self._sampler.epoch * len(self._pixels) + int(index[0])
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "augment", counter))
-        return self._augmentation(x, self._image_shape, generator), y, index
+        images = self._augmentation(self._pixels[index], self._image_shape, generator)
+        return self._features(images), self._y[index], index

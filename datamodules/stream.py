@@ -94,13 +94,13 @@ class StreamDataModule(KernelDataModule):
     def train_dataloader(self) -> PieceStream:  # type: ignore[override]
         """Batches (x, y), in an order that is a pure function of seed and epoch."""
         m = self.batch_size or DEFAULT_BATCH_SIZE
-        return PieceStream(self.pieces, m, self._features, self.seed, self._augmented)
+        return PieceStream(self.pieces, m, self._rows_of, self.seed, self._changed)
 
-    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if self.augmentation is None:
-            return x
-        assert self.image_shape is not None  # setup() has looked
-        return self.augmentation(x, self.image_shape, generator)
+    def _changed(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The features of a piece's rows, which are augmented first if augmentation is on."""
+        if self.augmentation is not None:
+            x = self.augmentation(x, self._training_images[1], generator)
+        return self._passing(x)
 
     def _sample(self) -> tuple[Tensor, np.ndarray]:
         """Samples and targets of random rows, about equally many from each of a few pieces."""
@@ -138,10 +138,10 @@ class StreamDataModule(KernelDataModule):
             raise InputError(f"{piece.path} must hold {self._form}, as the other pieces do; got {form}")
         return pixels.flatten(1), y
 
-    def _features(self, piece: Piece) -> tuple[Tensor, Tensor]:
-        """Features and targets of a piece."""
+    def _rows_of(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """Encoded rows and targets of a piece."""
         pixels, y = self._read(piece)
-        rows = self.encoding.encode(pixels, f"x in {piece.path}", quiet=True)
+        rows = self._encoded(pixels, f"x in {piece.path}", quiet=True)
         name = f"y in {piece.path}"
         if self._classes is None:
             return rows, numbers(name, y)
@@ -177,21 +177,21 @@ class PieceStream:
     Args:
         pieces: the pieces on disk.
         batch_size: m.
-        features: reads the features and targets of a piece.
+        rows_of: reads the rows and targets of a piece.
         seed: seed of the shuffling.
-        augmented: augments the features of a piece.
+        changed: makes features of the rows of a piece, perhaps of changed ones.
     """
 
     def __init__(
         self,
         pieces: list[Piece],
         batch_size: int,
-        features: Callable[[Piece], tuple[Tensor, Tensor]],
+        rows_of: Callable[[Piece], tuple[Tensor, Tensor]],
         seed: int,
-        augmented: Callable[[Tensor, torch.Generator], Tensor],
+        changed: Callable[[Tensor, torch.Generator], Tensor],
     ) -> None:
-        self._pieces, self._batch_size, self._features = pieces, batch_size, features
-        self._seed, self._augmented, self.epoch = seed, augmented, 0
+        self._pieces, self._batch_size, self._rows_of = pieces, batch_size, rows_of
+        self._seed, self._changed, self.epoch = seed, changed, 0
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
@@ -209,9 +209,9 @@ class PieceStream:
 
     def _shuffled(self, pieces: list[Piece], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for piece in pieces:
-            x, y = self._features(piece)
+            x, y = self._rows_of(piece)
             order = torch.randperm(len(x), generator=generator)
-            yield self._augmented(x[order], generator), y[order]
+            yield self._changed(x[order], generator), y[order]
 
 
 def rebatched(parts: Iterable[tuple[Tensor, Tensor]], m: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -204,8 +204,13 @@ class Patches(PatchOptions):
     def transform_rows(
         self,
         rows: Tensor,  # shape: (n, channels height width)
+        transform: Callable[[Patches, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The features of images that are rows of pixels, float32, shape (n, columns).
+
+        Args:
+            rows: rows of pixels.
+            transform: another way to the same features than `transform` of these patches.
 
         Raises:
             InputError: `fit` was not called, or the rows have another number of pixels.
@@ -215,7 +220,8 @@ class Patches(PatchOptions):
             raise InputError(
                 f"rows must have {math.prod(shape)} pixels, those of {_called(shape)}; got shape {tuple(rows.shape)}"
             )
-        return self.transform(rows.reshape(len(rows), *shape)).float()
+        images = rows.reshape(len(rows), *shape)
+        return (self.transform(images) if transform is None else transform(self, images)).float()
 
     @property
     def columns(self) -> int:

@@ -107,7 +107,6 @@ def test_plan(kl):
         (("--patch-threshold", 0), "--patch-threshold is of image patches"),
         (("--patch-mirrored",), "--patch-mirrored is of image patches"),
         (("--features", "patches", "--patch-size", 9), "images must be at least as large as a patch"),
-        (("--features", "patches", "--augment", "shift", "--solver", "eigenpro4"), "leave one out"),
         (("--features", "patches", "--patch-active", 2), "--patch-active must be a share"),
         (
             ("--features", "patches", "--patch-encoding", "sign"),
@@ -116,7 +115,7 @@ def test_plan(kl):
         (("--features", "patches", "--patch-dictionary", "mine"), "--patch-dictionary must be one of random, kmeans"),
         (
             ("--data", "synthetic1", "--features", "patches"),
-            "patches are of images, and the rows of synthetic1 are none",
+            "patches: they are of images, and the rows of synthetic1 are none",
         ),
     ],
     ids=lambda each: " ".join(map(str, each)) if isinstance(each, tuple) else "",
