@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.augment import Augmentation, AugmentedRows
+from datamodules.augment import Augmentation, AugmentedImages, AugmentedRows
 from datamodules.batches import FeatureRows, whole_batches
 from datamodules.facts import Facts
 from datamodules.holdout import check_share, hold_out
@@ -22,7 +21,7 @@ from datamodules.noise import add_label_noise, check_noise
 from datamodules.patches import kept_features, learn, passing_features, patches_of
 from datamodules.raw import RawData
 from datamodules.sampling import draw_subset
-from datamodules.stored import restored
+from datamodules.stored import plain_value, restored
 from kl.checks import check_count_or_none, check_seed
 from kl.distributed.ranks import Ranks, Share
 from kl.distributed.strategy import KernelParallelStrategy
@@ -177,7 +176,8 @@ class KernelDataModule(pl.LightningDataModule):
         x_train, test = features, self._test_rows(raw)
         if test is not None:
             test = self._encoded(test[0], "x_test"), test[1]
-        self._require_augmentable()
+        if self.augmentation is not None:
+            self.augmentation.require_images(self.image_shape, self.name)
         if self.patches is not None:
             x_train, test = self._patch_features(x_train, test)
         if self.task == "classification":
@@ -201,18 +201,6 @@ class KernelDataModule(pl.LightningDataModule):
             return channels_first(x).reshape(len(x), -1)
         return self.encoding.encode(x, name, quiet)
 
-    def _require_augmentable(self) -> None:
-        """Check that the rows are images, if they are to be augmented, and larger than the shifts."""
-        if self.augmentation is None:
-            return
-        if self.image_shape is None:
-            raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
-        if self.augmentation.shift >= min(self.image_shape[1:]):
-            raise InputError(
-                f"augment must shift by fewer pixels than the images of {self.name} have on a side, "
-                f"{min(self.image_shape[1:])}; got {self.augmentation.shift}"
-            )
-
     def _patch_features(
         self, x_train: Tensor, test: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -225,11 +213,13 @@ class KernelDataModule(pl.LightningDataModule):
         return train, None if test is None else (kept_features(self.patches, test[0]), test[1])
 
     @property
-    def _training_images(self) -> tuple[Tensor, tuple[int, int, int]]:
-        """What is augmented: rows of pixels, shape (n, C H W), and (C, H, W)."""
+    def _augmented(self) -> AugmentedImages | None:
+        """The training images as epochs have them; None without augmentation."""
         shape = self.image_shape if self.patches is None else self.patches.image
-        assert shape is not None  # setup() has looked
-        return self.train_set.x if self._pixels is None else self._pixels, shape
+        if self.augmentation is None or shape is None:
+            return None
+        pixels = self.train_set.x if self._pixels is None else self._pixels
+        return AugmentedImages(pixels, shape, self.augmentation, self.seed)
 
     def _passing(self, pixels: Tensor) -> Tensor:
         """The features of augmented or streamed pixels, by the Trainer's device if patches are taken from them."""
@@ -269,22 +259,19 @@ class KernelDataModule(pl.LightningDataModule):
         Returns:
             Features, shape (k, d) or (m, d).
         """
-        rows, shape = (self.train_set.x, None) if self.augmentation is None else self._training_images
-        rows = rows if index is None else rows[index]
-        if self.augmentation is not None and shape is not None:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained", draw))
-            rows = self.augmentation(rows, shape, generator)
-        rows = rows if chosen is None else rows[chosen]
-        return rows if self.augmentation is None else self._passing(rows).to(rows.device)
+        if (images := self._augmented) is None:
+            rows = self.train_set.x if index is None else self.train_set.x[index]
+            return rows if chosen is None else rows[chosen]
+        pixels = images.drawn(index, draw)
+        pixels = pixels if chosen is None else pixels[chosen]
+        return self._passing(pixels).to(pixels.device)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
         sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
         rows: Dataset = self.train_set
-        if self.augmentation is not None:
-            pixels, shape = self._training_images
-            y, change = self.train_set.y, self.augmentation
-            rows = AugmentedRows(pixels, y, sampler, change, shape, self.seed, self._passing_share)
+        if (images := self._augmented) is not None:
+            rows = AugmentedRows(images, self.train_set.y, sampler, self._passing_share)
         return indexed_batches(rows, sampler)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -450,26 +437,9 @@ class KernelDataModule(pl.LightningDataModule):
         seed and a batch size of its own).
         """
         self.save_hyperparameters(logger=False)
-        plain = {name: _plain(value) for name, value in self.hparams.items()}
+        plain = {name: plain_value(value) for name, value in self.hparams.items()}
         dropped = [name for name, value in plain.items() if value is NotImplemented]
         self.save_hyperparameters(plain, ignore=dropped, logger=False)
-
-
-def _plain(value: Any) -> Any:
-    """The value as str, int, float, bool, None or a list of them, else NotImplemented."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, list | tuple):
-        values = [_plain(item) for item in value]
-        return NotImplemented if any(item is NotImplemented for item in values) else values
-    if isinstance(value, Mapping) and all(type(name) is str for name in value):
-        named = {name: _plain(item) for name, item in value.items()}
-        return NotImplemented if any(item is NotImplemented for item in named.values()) else named
-    if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
-        return _plain(value.item())
-    return NotImplemented
 
 
 def _as_targets(y: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def as_images(
         InputError: the rows are no images.
     """
     if image_shape is None:
-        raise InputError(f"they are of images, and the rows of {name} are none: leave them out")
+        raise InputError(f"patches are of images, and the rows of {name} are none: leave them out")
     return rows.reshape(len(rows), *image_shape)
 
 
@@ -52,8 +52,9 @@ def learn(patches: Patches, pixels: Tensor, image_shape: tuple[int, int, int] | 
         InputError: the rows are no images, or the patches cannot be learnt from them.
         MemoryBudgetError: see `kl.Patches.fit`.
     """
+    images = as_images(pixels, image_shape, name)
     with errors_say_patches():
-        fit_once(patches, as_images(pixels, image_shape, name))
+        fit_once(patches, images)
 
 
 def kept_features(patches: Patches, pixels: Tensor) -> Tensor:

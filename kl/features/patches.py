@@ -119,14 +119,14 @@ class Patches(PatchOptions):
         if self.count > places:
             raise InputError(
                 f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: "
-                "give more images or a smaller count"
+                "give more images or a smaller count="
             )
         budget = parse_memory(self.memory, images.device)
         needed = learning_memory(self.count, d, places)
         if needed > budget:
             raise MemoryBudgetError(
                 f"learning a dictionary of {self.count} patches needs {format_memory(needed)}, more than the budget of "
-                f"{format_memory(budget)}: raise memory, or give a smaller count or size"
+                f"{format_memory(budget)}: raise memory=, or give a smaller count= or size="
             )
         for rows in spans(len(images), self._batch(images, budget, 0, 1)):
             read_pixels(images, rows)
@@ -282,8 +282,8 @@ class Patches(PatchOptions):
         cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
         if self.encoding == "count" and cells.size > LEVELS:
             raise InputError(
-                f"pool must be so small that a cell has at most {LEVELS} positions, whose count fits 8 bits; got cells "
-                f"of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
+                f"pool must be so small that a cell has at most {LEVELS} positions, whose number fits 8 bits; got "
+                f"cells of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride=, or another encoding="
             )
         return cells
 
@@ -293,7 +293,7 @@ class Patches(PatchOptions):
         if held + each * step > budget:
             raise MemoryBudgetError(
                 f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the "
-                f"budget of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
+                f"budget of {format_memory(budget)}: raise memory=, or give a smaller count= or smaller images"
             )
         return max(step, min(REPORTED, (budget - held) // each) // step * step)
 

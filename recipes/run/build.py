@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kl.errors import InputError
 from recipes.options.solvers import SOLVERS
+from recipes.output.remedies import as_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,9 +135,7 @@ def require_patches(options: dict[str, Any]) -> None:
     try:
         Patches(**options)
     except InputError as error:
-        name, _, said = str(error).partition(" ")
-        option = f"--features {PATCHES}:COUNT" if name == "count" else f"--patch-{name}"
-        raise InputError(f"{option} {said}") from None
+        raise InputError(as_options(f"patches: {error}")) from None
 
 
 def build_kernel(options: KernelOptions) -> Kernel:

@@ -69,7 +69,7 @@ def test_wrong_options(options, said):
 
 def test_rows_that_are_no_images():
     x = np.random.default_rng(0).normal(size=(8, 5))
-    with pytest.raises(InputError, match="patches: they are of images, and the rows of arrays are none"):
+    with pytest.raises(InputError, match="patches are of images, and the rows of arrays are none"):
         ArrayDataModule.from_arrays(x, [0, 1] * 4, patches={}).setup()
 
 

@@ -106,7 +106,21 @@ def test_plan(kl):
         (("--features", "patches", "--patch-whitening", 0), "--patch-whitening must be a finite number above 0"),
         (("--patch-threshold", 0), "--patch-threshold is of image patches"),
         (("--patch-mirrored",), "--patch-mirrored is of image patches"),
-        (("--features", "patches", "--patch-size", 9), "images must be at least as large as a patch"),
+        (
+            ("--features", "patches", "--patch-size", 9),
+            "patches: images must be at least as large as a patch, 9 x 9 pixels; got 8 x 8: give larger images or a "
+            "smaller --patch-size",
+        ),
+        (
+            ("--features", "patches:99999", "--patch-size", 8),
+            "--features patches:COUNT must be at most the number of patches, 1437 in 1437 images; got 99999: give more "
+            "images or a smaller --features patches:COUNT",
+        ),
+        (
+            ("--features", "patches", "--patch-size", 3, "--patch-pool", 7),
+            "--patch-pool must be at most the 6 positions of a patch along the shorter side of an image; got 7: give a "
+            "smaller --patch-pool or --patch-size, or larger images",
+        ),
         (("--features", "patches", "--patch-active", 2), "--patch-active must be a share"),
         (
             ("--features", "patches", "--patch-encoding", "sign"),
@@ -115,7 +129,7 @@ def test_plan(kl):
         (("--features", "patches", "--patch-dictionary", "mine"), "--patch-dictionary must be one of random, kmeans"),
         (
             ("--data", "synthetic1", "--features", "patches"),
-            "patches: they are of images, and the rows of synthetic1 are none",
+            "patches are of images, and the rows of synthetic1 are none",
         ),
     ],
     ids=lambda each: " ".join(map(str, each)) if isinstance(each, tuple) else "",
@@ -128,3 +142,9 @@ def test_wrong_input_is_one_line(kl, options, text):
     assert text in error
     assert "Traceback" not in result.err
     assert not Path("lightning_logs").exists()
+
+
+def test_a_budget_that_is_too_small_is_an_option(kl):
+    result = kl("fit", "--data", "digits", "--features", "patches", "--memory", "1KB")
+    assert result.code == 1
+    assert "raise --memory, or give a smaller --features patches:COUNT or --patch-size\n" in result.err
