@@ -152,6 +152,8 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     except Exception as error:  # a damaged header can raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         log.warning("the patch features in %s cannot be used (%s): computing them again", path, reason)
+        with suppress(OSError):
+            path.unlink()
         return None
     _touch(path)
     return torch.from_numpy(array)
