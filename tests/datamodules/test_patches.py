@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from training import fit
+from processes import on_ranks, shared
+from training import fit, quiet_trainer
 
 import kl
 from datamodules import ArrayDataModule, DigitsDataModule, IterableDataModule, StreamDataModule
@@ -269,6 +270,20 @@ def test_a_machine_is_trained_on_a_stream(folder, augment, tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     fit(*resumed, 4, ckpt_path=tmp_path / "last.ckpt")
     same(resumed[0].alpha, whole[0].alpha)
+
+
+def on_a_stream(folder):
+    """What a run on augmented pieces says."""
+    machine = kl.GeneralKernelMachine("laplacian", 40)
+    data = StreamDataModule(folder, sample_size=60, augment=CHANGES, patches=OPTIONS)
+    quiet_trainer(2, **shared()).fit(machine, datamodule=data)
+    return {**machine.eval_metrics, "norm": machine.rkhs_norm}
+
+
+def test_a_stream_on_two_ranks(folder):
+    wanted = on_a_stream(folder)
+    for found in on_ranks(2, on_a_stream, folder):
+        assert found == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("x", [np.ones((8, 4)), np.arange(32, dtype=np.uint8).reshape(8, 4)])

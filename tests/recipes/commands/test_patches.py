@@ -148,3 +148,41 @@ def test_a_budget_that_is_too_small_is_an_option(kl):
     result = kl("fit", "--data", "digits", "--features", "patches", "--memory", "1KB")
     assert result.code == 1
     assert "raise --memory, or give a smaller --features patches:COUNT or --patch-size\n" in result.err
+
+
+def test_a_stream_of_images_on_the_command_line(kl, images):
+    digits = load_digits()
+    x, y = (digits.images * 15).astype(np.uint8), digits.target
+    Path("digits/train").mkdir(parents=True)
+    for number in range(3):
+        np.savez(f"digits/train/{number}.npz", x=x[number:600:3], y=y[number:600:3])
+    np.savez("digits/test.npz", x=x[600:700], y=y[600:700])
+    options = ("--data", "stream:digits", *PATCHES, "--solver", "eigenpro4", "--centers", 200, "--epochs", 4)
+    found = json_of(kl, "fit", *options, "--augment", "shift:1")
+    assert (found["n"], found["d"]) == (600, 64)
+    assert found["test_error"] < 0.25
+    np.savez("new.npz", x=x[600:630])
+    assert (predicted(kl, found["last_checkpoint"], "new.npz")["class"] == y[600:630]).mean() > 0.8
+    assert json_of(kl, "plan", *options)["d"] == 64
+
+
+def test_a_stream_of_no_images(kl):
+    Path("table/train").mkdir(parents=True)
+    np.savez("table/train/0.npz", x=np.random.default_rng(0).normal(size=(20, 3)), y=np.arange(20) % 2)
+    result = kl("fit", "--data", "stream:table", "--features", "patches", "--solver", "eigenpro4")
+    assert result.code == 2
+    assert "error: patches are of images, and the rows of table are none: leave them out" in result.err
+
+
+def test_a_plan_counts_features(kl):
+    """Of which there are more than pixels; and the seconds of an epoch's, where images are changed anew."""
+    options = ("--data", "digits", "--train-size", 100, "--solver", "eigenpro4", "--centers", 50)
+    more = ("--features", "patches:64", "--patch-size", 3)
+    pixels, features = json_of(kl, "plan", *options), json_of(kl, "plan", *options, *more)
+    assert (pixels["d"], features["d"]) == (64, 256)
+    grown = features["memory_items"]["centres"] / pixels["memory_items"]["centres"]
+    assert 3.5 < grown < 4.1
+    assert pixels["seconds_features"] is features["seconds_features"] is None
+    assert json_of(kl, "plan", *options, *more, "--augment", "flip")["seconds_features"] > 0
+    shown = kl("plan", *options, *more, "--augment", "flip").out
+    assert "an epoch's features of patches" in shown
