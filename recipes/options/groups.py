@@ -104,7 +104,8 @@ class DataOptions:
     augment: Annotated[
         str | None,
         _in_data(
-            help="Random changes of training images, new ones every epoch; for eigenpro3 and eigenpro4.",
+            help="Random changes of training images, new ones every epoch, for eigenpro3 and eigenpro4; with other "
+            "solvers flip, which adds the mirror image of each training image by a kernel of both.",
             metavar="shift[:PIXELS],flip",
         ),
     ] = None
