@@ -146,23 +146,38 @@ class Patches(PatchOptions):
         for part in chosen.split(encoder.images):
             pooled = encoder.pooled(read_pixels(images[part.to(images.device)], slice(None)))
             total, squares = total + pooled.sum(dim=0), squares + pooled.square().sum(dim=0)
-        order = self._mirror_order(shape)
-        if order is not None:  # as if the mirror images had been seen, too
+        if self.mirrored and self._cells(shape).mirrored():  # as if the mirror images had been seen, too
+            sides, axes = self._mirror(shape)
+            order = torch.arange(len(total)).view(sides).flip(axes).flatten()
             total, squares = (total + total[order]) / 2, (squares + squares[order]) / 2
         deviation = (squares / len(chosen) - (total / len(chosen)).square()).clamp(min=0).sqrt()
         return torch.where(deviation > 0, STEPS / deviation, 0).float()
 
-    def _mirror_order(self, shape: tuple[int, int, int]) -> Tensor | None:
-        """The column in which the mirror image of an image has each feature, shape (columns,); None if there is none.
+    @property
+    def mirror(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape and axes: features of that shape, reversed along those axes, are the features of the mirror image.
 
-        It exists for a mirrored dictionary and cells that are their own mirror image.
+        They are what `kl.kernels.Mirrored` takes.
+
+        Raises:
+            InputError: `fit` was not called, `mirrored` is False, or the cells are not their own mirror image.
         """
+        shape, _ = self._fitted()
+        if not self.mirrored:
+            raise InputError("mirrored must be True, so that mirror images have their features in other columns")
         cells = self._cells(shape)
-        if not (self.mirrored and cells.mirrored()):
-            return None
-        rows, columns = map(len, cells.starts)
-        columns_of = torch.arange(len(cells) * self.signs * 2 * self.count)
-        return columns_of.view(rows, columns, self.signs, 2, self.count).flip(1, 3).flatten()
+        if not cells.mirrored():
+            starts = cells.starts[1]
+            raise InputError(
+                f"pool and stride must give cells that are their own mirror image; got columns from {starts[0]} to "
+                f"{starts[-1] + cells.sides[1]} of {cells.positions[1]} positions: leave them out, or choose a stride "
+                f"that divides {cells.positions[1] - cells.sides[1]}"
+            )
+        return self._mirror(shape)
+
+    def _mirror(self, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        rows, columns = map(len, self._cells(shape).starts)
+        return (rows, columns, self.signs, 2, self.count), (1, 3)
 
     def transform(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Tensor:
         """The features of images, to the same bits as those of each image alone.

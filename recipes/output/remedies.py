@@ -22,7 +22,7 @@ PATCHES = "patches: "  # before messages of `kl.Patches`
 _OF_PATCHES = ("size", "whitening", "dictionary", "mirrored", "encoding", "active", "threshold", "pool", "stride")
 PATCH_OPTIONS = {"count": "--features patches:COUNT", **{name: f"--patch-{name}" for name in _OF_PATCHES}}
 """Entries of `patches`, and the options that they are."""
-_PATCH_FIRST = re.compile(rf"^{PATCHES}({'|'.join(PATCH_OPTIONS)})(?= )")
+_PATCH_FIRST = re.compile(rf"^{PATCHES}({'|'.join(PATCH_OPTIONS)})(?: and ({'|'.join(PATCH_OPTIONS)}))?(?= )")
 _PATCH_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(PATCH_OPTIONS)})=([^\s,;:()]+)?")
 
 
@@ -36,7 +36,7 @@ def as_options(message: str) -> str:
         '--patch-pool must be at most 3; got 4: give a smaller --patch-pool or --patch-size, or larger images'
     """
     if message.startswith(PATCHES):
-        message = _PATCH_FIRST.sub(lambda m: PATCH_OPTIONS[m[1]], message)
+        message = _PATCH_FIRST.sub(lambda m: " and ".join(PATCH_OPTIONS[name] for name in m.groups() if name), message)
         message = _PATCH_ARGUMENT.sub(lambda m: " ".join(filter(None, [PATCH_OPTIONS[m[1]], m[2]])), message)
     message = re.sub(r"use (\d+) rows or less", r"use --train-size \1 or less", message)
     message = re.sub(r"\b(use|or) fewer rows\b", r"\1 fewer rows (--train-size)", message)

@@ -22,8 +22,8 @@ MUTANTS = [
     Mutant(
         "the offset of a term is that of one position",
         "kl/features/patch_encoding.py",
-        "self._cells.size * term.offset",
-        "term.offset",
+        "self._cells.size * term.offset.double()",
+        "term.offset.double()",
         f"{PATCHES} -k loops",
     ),
     Mutant(

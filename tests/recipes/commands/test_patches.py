@@ -88,6 +88,27 @@ def test_a_threshold_of_0_is_no_default(kl):
     assert norms[0] == norms[1] != norms[2]
 
 
+def test_tune_refuses_augmentation(kl):
+    result = kl("tune", "--data", "digits", "--augment", "flip")
+    assert result.code == 2
+    assert "augment is for kl fit and kl interpolate; got 'flip': leave it out" in result.err
+
+
+@pytest.mark.parametrize("features", [(), PATCHES], ids=["pixels", "patches"])
+def test_mirror_images(kl, images, features):
+    options = ("--data", "digits", "--train-size", 150, "--augment", "flip", *features, "--kernel", "gaussian")
+    found = json_of(kl, "interpolate", *options, "--save", "model.ckpt")
+    assert found["kernel"] == "mirrored"
+    assert found["train_error"] == 0
+    trained = json_of(kl, "fit", *options, "--epochs", 2)
+    assert trained["kernel_parameters"] == found["kernel_parameters"]
+    np.savez("turned.npz", x=load_digits().images[:30, :, ::-1].astype("float32"))
+    for model in ("model.ckpt", trained["checkpoint"]):
+        one, other = (predicted(kl, model, each).select_dtypes("number") for each in (images, "turned.npz"))
+        # The patches of a mirror image are whitened to other last bits.
+        np.testing.assert_allclose(one, other, atol=0.05 if features else 1e-4)
+
+
 def test_plan(kl):
     assert json_of(kl, "plan", *DIGITS)["d"] == 64
 
@@ -120,6 +141,14 @@ def test_plan(kl):
             ("--features", "patches", "--patch-size", 3, "--patch-pool", 7),
             "--patch-pool must be at most the 6 positions of a patch along the shorter side of an image; got 7: give a "
             "smaller --patch-pool or --patch-size, or larger images",
+        ),
+        (("--augment", "shift"), "augment must be flip where the centres are the training rows"),
+        (("--augment", "flip", "--kernel", "lpq-laplacian"), "augment flip needs a kernel of distances or inner"),
+        (("--data", "synthetic1", "--augment", "flip"), "augment changes images, and the rows of synthetic1 are none"),
+        (
+            ("--features", "patches", "--patch-size", 3, "--patch-pool", 3, "--patch-stride", 2, "--augment", "flip"),
+            "--patch-pool and --patch-stride must give cells that are their own mirror image; got columns from 0 to 5 "
+            "of 6 positions",
         ),
         (("--features", "patches", "--patch-active", 2), "--patch-active must be a share"),
         (
