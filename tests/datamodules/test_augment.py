@@ -196,4 +196,4 @@ def test_from_the_command_line(kl):
     assert kl("plan", *options[1:], "--solver", "eigenpro4", "--centers", 50).code == 0
     result = kl(*options)
     assert result.code == 2
-    assert "use GeneralKernelMachine (--solver eigenpro4)" in result.err
+    assert "give --augment flip, or kl fit --solver eigenpro4" in result.err
