@@ -250,6 +250,8 @@ def test_pieces_of_a_stream_have_the_features_of_the_whole(folder, augment):
         for (x, y), (pixels, expected) in zip(batches(data, epoch), batches(plain, epoch), strict=True):
             same(x, patches.transform_rows(pixels))
             same(y, expected)
+    unchanged = batches(stream(folder, patches=OPTIONS), 0)
+    assert torch.equal(batches(data, 0)[0][0], unchanged[0][0]) == (augment is None)
     if augment is None:
         whole = patches.transform(torch.from_numpy(IMAGES)).float()
         rows = torch.cat([x for x, _ in batches(data, 0)])
