@@ -58,14 +58,17 @@ def fit_once(patches: Patches, images: Tensor, progress: Callable[[str], object]
     """
     if (folder := features_folder()) is None:
         return patches.fit(images, progress)
-    images, options = check_images(images, patches.size), _options_of(patches)
-    path = folder / f"dictionary-{_digest('fit', options, images)}.pt"
+    images = check_images(images, patches.size)
+    options = {each.name: getattr(patches, each.name) for each in fields(PatchOptions) if each.name != "memory"}
+    key = _digest("fit", options, images)
+    path = folder / f"dictionary-{key}.pt"
     with _alone(path):
         if path.is_file():
             try:
-                found = Patches.from_state(load_values(path), patches.memory)
-                if _options_of(found) != options:
-                    raise CheckpointError("it is of other options")
+                state = load_values(path)
+                if state.pop("key", None) != key:
+                    raise CheckpointError("it is of other images or options")
+                found = Patches.from_state(state, patches.memory)
             except (CheckpointError, InputError) as error:
                 log.warning("the dictionary of patches in %s cannot be used (%s): learning it again", path, error)
             else:
@@ -76,7 +79,7 @@ def fit_once(patches: Patches, images: Tensor, progress: Callable[[str], object]
         patches.fit(images, progress)
         state = patches.state_dict()
         size = sum(each.numel() * each.element_size() for each in state.values() if isinstance(each, Tensor))
-        _keep(path, size, lambda: save_values(path, state))
+        _keep(path, size, lambda: save_values(path, {"key": key, **state}))
     return patches
 
 
@@ -105,12 +108,12 @@ def transform_once(patches: Patches, images: Tensor, progress: Callable[[str], o
     key = _digest("transform", state, images)
     with _alone(folder / key):
         for path in sorted(folder.glob(f"features-{key}-*.npy")):
-            if (found := _read(path, shape)) is not None:
+            if (found := _read(path, key, shape)) is not None:
                 log.info("the patch features of %d images are read from %s", len(images), path)
                 return found.to(images.device)
         features = patches.transform(images, progress)
         array = features.cpu().numpy()
-        path = folder / f"features-{key}-{_checksum(array)}.npy"
+        path = folder / f"features-{key}-{_checksum(key, array)}.npy"
         _keep(path, array.nbytes, lambda: _write(path, array))
     return features
 
@@ -128,12 +131,9 @@ def _digest(what: str, state: dict[str, Any], images: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _options_of(patches: Patches) -> dict[str, Any]:
-    return {each.name: getattr(patches, each.name) for each in fields(PatchOptions) if each.name != "memory"}
-
-
-def _checksum(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=DIGEST).hexdigest()
+def _checksum(key: str, array: np.ndarray) -> str:
+    """A digest of features and of the key that they belong to."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=DIGEST, key=key.encode()).hexdigest()
 
 
 def _write(path: Path, array: np.ndarray) -> None:
@@ -141,13 +141,13 @@ def _write(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+def _read(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
     """The features in a file; None, with a log line, if it is damaged."""
     try:
         array = np.lib.format.open_memmap(path, mode="c")  # pages that are written to are copied, the file stays
         if array.dtype != np.uint8 or array.shape != shape:
             raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
-        if not path.stem.endswith(_checksum(array)):
+        if not path.stem.endswith(_checksum(key, array)):
             raise ValueError("its checksum is wrong")
     except Exception as error:  # a damaged header can raise anything
         reason = str(error).split("\n")[0] or type(error).__name__

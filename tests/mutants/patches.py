@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant(
         "kept features are believed without their checksum",
         "kl/features/patch_cache.py",
-        "if not path.stem.endswith(_checksum(array)):",
+        "if not path.stem.endswith(_checksum(key, array)):",
         "if not path.stem:",
         f"{CACHE} -k damaged_features",
     ),

@@ -1,6 +1,7 @@
 """Dictionaries and features of image patches that are kept on disk."""
 
 import errno
+import hashlib
 import logging
 import threading
 import time
@@ -169,7 +170,21 @@ def test_a_dictionary_of_other_options_is_not_used(caplog):
     for active in (0.1, 0.3):
         found = fit_once(kl.Patches(**{**OPTIONS, "active": active}), draw())
         same(found.transform(draw()), fitted(active=active).transform(draw()))
-    assert "it is of other options" in caplog.text
+    assert "it is of other images or options" in caplog.text
+
+
+def test_features_of_other_images_are_not_used(caplog):
+    """A file that was given the name of another, whose features have the same shape."""
+    patches = fitted()
+    transform_once(patches, draw(seed=1))
+    (other,) = features_folder().glob("features-*")
+    expected = transform_once(patches, draw())
+    (path,) = set(features_folder().glob("features-*")) - {other}
+    checksum = other.stem.rpartition("-")[2]
+    other.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{checksum}.npy"))
+    path.unlink()
+    same(transform_once(patches, draw()), expected)
+    assert "its checksum is wrong" in caplog.text
 
 
 def test_what_is_read_may_be_written_to():
@@ -267,3 +282,18 @@ def test_what_is_no_image_is_refused(images):
         fit_once(kl.Patches(**OPTIONS), images)
     with pytest.raises(InputError, match="images must"):
         transform_once(fitted(), images)
+
+
+@pytest.mark.parametrize(
+    ("options", "digest"),
+    [
+        ({}, "328c81251221ed5b"),
+        ({"encoding": "rectified", "mirrored": True}, "69a08614af8ff387"),
+        ({"encoding": "soft"}, "c40b43972572b893"),
+    ],
+)
+def test_the_version_says_which_features_are_kept(options, digest):
+    """If this fails because features are other ones on purpose, raise VERSION and put the new digests here."""
+    found = kl.Patches(**OPTIONS, **options).fit(draw()).transform(draw(4))  # few, so that hardly any lies at a tie
+    assert hashlib.sha256(found.numpy().tobytes()).hexdigest()[:16] == digest
+    assert patch_cache.VERSION == 1
