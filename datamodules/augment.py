@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kl.distributed.ranks import Share
 from kl.errors import InputError
 from kl.rows.batches import BatchIndexSampler, derive_seed
-from kl.rows.rows import RowDataset
 
 SHIFT = 2  # pixels, if "shift" gives no number
 
@@ -51,6 +52,20 @@ class Augmentation:
                 )
         return cls(shift, flip)
 
+    def require_images(self, image_shape: tuple[int, int, int] | None, name: str) -> None:
+        """Check that the rows of the data are images, and larger than the shifts.
+
+        Raises:
+            InputError: they are not.
+        """
+        if image_shape is None:
+            raise InputError(f"augment changes images, and the rows of {name} are none: leave it out")
+        if self.shift >= min(image_shape[1:]):
+            raise InputError(
+                f"augment must shift by fewer pixels than the images of {name} have on a side, "
+                f"{min(image_shape[1:])}; got {self.shift}"
+            )
+
     def __call__(
         self,
         x: Tensor,  # shape: (m, C H W)
@@ -78,33 +93,54 @@ class Augmentation:
         return out
 
 
+@dataclass(frozen=True)
+class AugmentedImages:
+    """Training images, which are changed anew in every epoch."""
+
+    pixels: Tensor  # shape: (n, C H W)
+    image_shape: tuple[int, int, int]
+    augmentation: Augmentation
+    seed: int
+
+    def drawn(self, index: Tensor | None, draw: int) -> Tensor:
+        """The images of an index tensor (k,), or all, changed by the draw of a number, shape (k, C H W)."""
+        return self._changed(index, "as trained", draw)
+
+    def of_epoch(
+        self,
+        index: Tensor,  # of a batch, shape: (m,)
+        epoch: int,
+    ) -> Tensor:
+        """A batch of images changed as in an epoch, shape (m, C H W)."""
+        return self._changed(index, "augment", epoch * len(self.pixels) + int(index[0]))
+
+    def _changed(self, index: Tensor | None, purpose: str, counter: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose, counter))
+        return self.augmentation(self.pixels if index is None else self.pixels[index], self.image_shape, generator)
+
+
 class AugmentedRows(Dataset):
-    """Batches (x, y, index) of a training set with x augmented, a pure function of seed, epoch and batch.
+    """Batches (x, y, index) of a training set with x of augmented images, a pure function of seed, epoch and batch.
 
     Args:
-        rows: the training set.
+        images: the training images.
+        y: their targets, shape (n, c).
         sampler: the sampler of the batches, which knows the epoch.
-        augmentation: the augmentation of x.
-        image_shape: (C, H, W).
-        seed: seed of the shifts and flips.
+        features: makes x of a batch's augmented images.
     """
 
     def __init__(
         self,
-        rows: RowDataset,
+        images: AugmentedImages,
+        y: Tensor,
         sampler: BatchIndexSampler,
-        augmentation: Augmentation,
-        image_shape: tuple[int, int, int],
-        seed: int,
+        features: Callable[[Tensor], Tensor | Share],
     ) -> None:
-        self._rows, self._sampler, self._augmentation = rows, sampler, augmentation
-        self._image_shape, self._seed = image_shape, seed
+        self._images, self._y, self._sampler, self._features = images, y, sampler, features
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._y)
 
-    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor, Tensor]:
-        x, y, index = self._rows[index]
-        counter = self._sampler.epoch * len(self._rows) + int(index[0])
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "augment", counter))
-        return self._augmentation(x, self._image_shape, generator), y, index
+    def __getitem__(self, index: Any) -> tuple[Tensor | Share, Tensor, Tensor]:
+        index = torch.as_tensor(index)
+        return self._features(self._images.of_epoch(index, self._sampler.epoch)), self._y[index], index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.augment import Augmentation, AugmentedRows
+from datamodules.augment import Augmentation, AugmentedImages, AugmentedRows
 from datamodules.batches import FeatureRows, whole_batches
 from datamodules.facts import Facts
 from datamodules.holdout import check_share, hold_out
 from datamodules.noise import add_label_noise, check_noise
-from datamodules.patches import as_images, patches_of
+from datamodules.patches import kept_features, learn, passing_features, patches_of
 from datamodules.raw import RawData
 from datamodules.sampling import draw_subset
-from datamodules.stored import restored
+from datamodules.stored import plain_value, restored
 from kl.checks import check_count_or_none, check_seed
 from kl.distributed.ranks import Ranks, Share
 from kl.distributed.strategy import KernelParallelStrategy
@@ -30,6 +29,7 @@ from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import require_values, require_weights_only
 from kl.rows.batches import BatchIndexSampler, derive_seed, indexed_batches
 from kl.rows.encoding import FeatureEncoding, say_merged
+from kl.rows.pixels import channels_first
 from kl.rows.rows import RowDataset, data_key, one_hot
 from kl.system.files import expand_home
 
@@ -65,7 +65,7 @@ class KernelDataModule(pl.LightningDataModule):
         validation: share of the training rows to hold out, in [0, 1), drawn by `seed` from the train_size rows, the
             same share of every class. Label noise is drawn first.
         patches: options of `kl.Patches`, by which the features are those of image patches, learnt from the training
-            images; {} takes the defaults. None keeps the pixels.
+            images, and kept on disk (`kl.features.patch_cache`); {} takes the defaults. None keeps the pixels.
         shift: whether the median is subtracted from float64 columns that would lose digits in float32. Give False for
             kernels that are not shift-invariant, because the shift changes their values.
 
@@ -148,15 +148,13 @@ class KernelDataModule(pl.LightningDataModule):
         self.augmentation = None if augment is None else Augmentation.parse(augment)
         self.validation = check_share("validation", validation)
         self.patches = patches_of(patches)
-        if self.patches is not None and (self.streamed or augment is not None):
-            other = "a stream" if self.streamed else f"augment={augment!r}"
-            raise InputError(f"patches are computed once, for images that stay as they are; got {other}: leave one out")
         if self.streamed and self.validation:
             raise InputError(
                 f"validation holds out rows of a training set in memory, and this one is a stream; got {validation}: "
                 "leave it out; val/* is then of the stream's test set"
             )
         self._is_setup = False
+        self._pixels: Tensor | None = None  # of the training rows, if patches of augmented images are taken
         self._save_plain_hyperparameters()
 
     def load(self) -> RawData:
@@ -173,11 +171,13 @@ class KernelDataModule(pl.LightningDataModule):
         self.source = self.source or self.name
         x_train, y_train = self._subset("train", raw.x_train, raw.y_train, self.train_size)
         self._fit_encoding(raw.x_train)
-        features = self.encoding.encode(x_train, "x_train")
+        features = self._encoded(x_train, "x_train")
         say_merged("x_train", x_train, features)
         x_train, test = features, self._test_rows(raw)
         if test is not None:
-            test = self.encoding.encode(test[0], "x_test"), test[1]
+            test = self._encoded(test[0], "x_test"), test[1]
+        if self.augmentation is not None:
+            self.augmentation.require_images(self.image_shape, self.name)
         if self.patches is not None:
             x_train, test = self._patch_features(x_train, test)
         if self.task == "classification":
@@ -185,14 +185,6 @@ class KernelDataModule(pl.LightningDataModule):
         else:
             self._set_regression(x_train, y_train, test)
         self._hold_out()
-        if self.augmentation is not None:
-            if self.image_shape is None:
-                raise InputError(f"augment changes images, and the rows of {self.name} are none: leave it out")
-            if self.augmentation.shift >= min(self.image_shape[1:]):
-                raise InputError(
-                    f"augment must shift by fewer pixels than the images of {self.name} have on a side, "
-                    f"{min(self.image_shape[1:])}; got {self.augmentation.shift}"
-                )
         self.num_features = self.train_set.x.shape[1]
         self.num_outputs = self.train_set.y.shape[1]
         self._is_setup = True
@@ -203,48 +195,92 @@ class KernelDataModule(pl.LightningDataModule):
         shift = self.shift and self.augmentation is None and self.patches is None
         self.encoding = FeatureEncoding.fit(x, images=self.image_shape is not None, shift=shift)
 
+    def _encoded(self, x: Tensor, name: str, quiet: bool = False) -> Tensor:
+        """Samples as rows of features, or of the pixels that patches are taken from, of which 8-bit ones stay so."""
+        if self.patches is not None and x.dtype == torch.uint8 and self.encoding.dtype == "uint8":
+            return channels_first(x).reshape(len(x), -1)
+        return self.encoding.encode(x, name, quiet)
+
     def _patch_features(
         self, x_train: Tensor, test: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """The features of both sets, float32; the rows are then no images any more."""
         assert self.patches is not None  # the caller has looked
-        self.patches.fit(as_images(x_train, self.image_shape, self.name))
+        learn(self.patches, x_train, self.image_shape, self.name)
         self.image_shape = None
-        transform = self.patches.transform_rows
-        return transform(x_train), None if test is None else (transform(test[0]), test[1])
+        self._pixels = None if self.augmentation is None else x_train
+        train = kept_features(self.patches, x_train)
+        return train, None if test is None else (kept_features(self.patches, test[0]), test[1])
+
+    @property
+    def _augmented(self) -> AugmentedImages | None:
+        """The training images as epochs have them; None without augmentation."""
+        shape = self.image_shape if self.patches is None else self.patches.image
+        if self.augmentation is None or shape is None:
+            return None
+        pixels = self.train_set.x if self._pixels is None else self._pixels
+        return AugmentedImages(pixels, shape, self.augmentation, self.seed)
+
+    def _passing(self, pixels: Tensor) -> Tensor:
+        """The features of augmented or streamed pixels, by the Trainer's device if patches are taken from them."""
+        if self.patches is None:
+            return pixels
+        device = pixels.device if self.trainer is None else self.trainer.strategy.root_device
+        return passing_features(self.patches, pixels, device)
+
+    def _passing_share(self, pixels: Tensor) -> Tensor | Share:
+        """The same of a batch, of which a rank that shares the run computes its own rows alone."""
+        ranks = self._ranks
+        if ranks is None or self.patches is None:
+            return self._passing(pixels)
+        return Share(self._passing(pixels[ranks.local_rows(len(pixels))]), len(pixels))
+
+    @property
+    def _ranks(self) -> Ranks | None:
+        """The ranks that share a training run; None outside of one."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or not isinstance(trainer.strategy, KernelParallelStrategy):
+            return None
+        return Ranks(trainer.global_rank, trainer.world_size)
 
     @property
     def num_rows(self) -> int:
         """Training rows of an epoch."""
         return len(self.train_set)
 
-    def as_trained(
-        self,
-        x: Tensor,  # shape: (k, d)
-        draw: int = 0,
-    ) -> Tensor:
-        """The training rows x augmented as in an epoch, if augmentation is on; the same for equal `draw`; (k, d)."""
-        if self.augmentation is None or self.image_shape is None:
-            return x
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "as trained", draw))
-        return self.augmentation(x, self.image_shape, generator)
+    def as_trained(self, index: Tensor | None = None, draw: int = 0, chosen: Tensor | None = None) -> Tensor:
+        """Rows of train_set as an epoch has them, augmented if augmentation is on; the same for equal arguments.
+
+        Args:
+            index: the rows, shape (k,); None is all.
+            draw: the number of the draw of changes.
+            chosen: which of these k rows to give, shape (m,), where the others need no features; None is all.
+
+        Returns:
+            Features, shape (k, d) or (m, d).
+        """
+        if (images := self._augmented) is None:
+            rows = self.train_set.x if index is None else self.train_set.x[index]
+            return rows if chosen is None else rows[chosen]
+        pixels = images.drawn(index, draw)
+        pixels = pixels if chosen is None else pixels[chosen]
+        return self._passing(pixels).to(pixels.device)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
         sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
         rows: Dataset = self.train_set
-        if self.augmentation is not None:
-            assert self.image_shape is not None  # setup() has looked
-            rows = AugmentedRows(self.train_set, sampler, self.augmentation, self.image_shape, self.seed)
+        if (images := self._augmented) is not None:
+            rows = AugmentedRows(images, self.train_set.y, sampler, self._passing_share)
         return indexed_batches(rows, sampler)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """With ranks that share a run, only this rank's share of a training batch's features moves to its device."""
-        trainer = self.trainer
-        if trainer is None or not trainer.training or not isinstance(trainer.strategy, KernelParallelStrategy):
+        ranks = self._ranks
+        if ranks is None or isinstance(batch[0], Share):
             return batch
         x, *rest = batch
-        return (Share(x[Ranks(trainer.global_rank, trainer.world_size).local_rows(len(x))], len(x)), *rest)
+        return (Share(x[ranks.local_rows(len(x))], len(x)), *rest)
 
     @property
     def val_set(self) -> RowDataset | None:
@@ -337,6 +373,7 @@ class KernelDataModule(pl.LightningDataModule):
         clean = rows.y[held] if labels is None else one_hot(labels[held], rows.y.shape[1])
         noisy = rows.y[held] if self.label_noise > 0 else None
         self.validation_set = RowDataset(rows.x[held], clean, noisy)
+        self._pixels = None if self._pixels is None else self._pixels[kept]
         self.train_set = RowDataset(rows.x[kept], rows.y[kept])
         self.noise_mask = self.noise_mask[kept]
         self.clean_labels = None if labels is None else labels[kept]
@@ -400,26 +437,9 @@ class KernelDataModule(pl.LightningDataModule):
         seed and a batch size of its own).
         """
         self.save_hyperparameters(logger=False)
-        plain = {name: _plain(value) for name, value in self.hparams.items()}
+        plain = {name: plain_value(value) for name, value in self.hparams.items()}
         dropped = [name for name, value in plain.items() if value is NotImplemented]
         self.save_hyperparameters(plain, ignore=dropped, logger=False)
-
-
-def _plain(value: Any) -> Any:
-    """The value as str, int, float, bool, None or a list of them, else NotImplemented."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, list | tuple):
-        values = [_plain(item) for item in value]
-        return NotImplemented if any(item is NotImplemented for item in values) else values
-    if isinstance(value, Mapping) and all(type(name) is str for name in value):
-        named = {name: _plain(item) for name, item in value.items()}
-        return NotImplemented if any(item is NotImplemented for item in named.values()) else named
-    if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
-        return _plain(value.item())
-    return NotImplemented
 
 
 def _as_targets(y: Tensor) -> Tensor:

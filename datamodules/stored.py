@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -53,3 +56,20 @@ def option_names(cls: type) -> set[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names
+
+
+def plain_value(value: Any) -> Any:
+    """The value as str, int, float, bool, None or a list of them, else NotImplemented."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        values = [plain_value(item) for item in value]
+        return NotImplemented if any(item is NotImplemented for item in values) else values
+    if isinstance(value, Mapping) and all(type(name) is str for name in value):
+        named = {name: plain_value(item) for name, item in value.items()}
+        return NotImplemented if any(item is NotImplemented for item in named.values()) else named
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", (2,))) == 1:
+        return plain_value(value.item())
+    return NotImplemented

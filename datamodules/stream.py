@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from datamodules.targets import check_targets, check_task, class_index, labels, 
 from kl.checks import check_count_or_none
 from kl.errors import InputError
 from kl.rows.batches import derive_seed
-from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import check_finite_matrix, is_one_hot, one_hot
 from kl.system.files import expand_home
 
@@ -34,8 +34,9 @@ class StreamDataModule(KernelDataModule):
     pieces and a batch are in memory at a time. Every epoch shuffles the pieces, and the rows within each piece. Write
     the rows in random order, because the rows of one piece follow each other.
 
-    `train_set` is a sample of the rows, from which centres are chosen and the spectrum is estimated. Only machines with
-    centres of their own can train on a stream.
+    `train_set` is a sample of the rows, from which patches are learnt, centres chosen, and the spectrum estimated. Only
+    machines with centres of their own can train on a stream. Features of patches are computed of each piece while the
+    one before is used.
 
     Args:
         path: the folder.
@@ -94,13 +95,13 @@ class StreamDataModule(KernelDataModule):
     def train_dataloader(self) -> PieceStream:  # type: ignore[override]
         """Batches (x, y), in an order that is a pure function of seed and epoch."""
         m = self.batch_size or DEFAULT_BATCH_SIZE
-        return PieceStream(self.pieces, m, self._features, self.seed, self._augmented)
+        return PieceStream(self.pieces, m, self._rows_of, self.seed, self._changed)
 
-    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if self.augmentation is None:
-            return x
-        assert self.image_shape is not None  # setup() has looked
-        return self.augmentation(x, self.image_shape, generator)
+    def _changed(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The features of a piece's rows, which are augmented first if augmentation is on."""
+        if (images := self._augmented) is not None:
+            x = images.augmentation(x, images.image_shape, generator)
+        return self._passing(x)
 
     def _sample(self) -> tuple[Tensor, np.ndarray]:
         """Samples and targets of random rows, about equally many from each of a few pieces."""
@@ -138,10 +139,10 @@ class StreamDataModule(KernelDataModule):
             raise InputError(f"{piece.path} must hold {self._form}, as the other pieces do; got {form}")
         return pixels.flatten(1), y
 
-    def _features(self, piece: Piece) -> tuple[Tensor, Tensor]:
-        """Features and targets of a piece."""
+    def _rows_of(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """Encoded rows and targets of a piece."""
         pixels, y = self._read(piece)
-        rows = self.encoding.encode(pixels, f"x in {piece.path}", quiet=True)
+        rows = self._encoded(pixels, f"x in {piece.path}", quiet=True)
         name = f"y in {piece.path}"
         if self._classes is None:
             return rows, numbers(name, y)
@@ -177,21 +178,21 @@ class PieceStream:
     Args:
         pieces: the pieces on disk.
         batch_size: m.
-        features: reads the features and targets of a piece.
+        rows_of: reads the rows and targets of a piece.
         seed: seed of the shuffling.
-        augmented: augments the features of a piece.
+        changed: makes features of the rows of a piece, perhaps of changed ones.
     """
 
     def __init__(
         self,
         pieces: list[Piece],
         batch_size: int,
-        features: Callable[[Piece], tuple[Tensor, Tensor]],
+        rows_of: Callable[[Piece], tuple[Tensor, Tensor]],
         seed: int,
-        augmented: Callable[[Tensor, torch.Generator], Tensor],
+        changed: Callable[[Tensor, torch.Generator], Tensor],
     ) -> None:
-        self._pieces, self._batch_size, self._features = pieces, batch_size, features
-        self._seed, self._augmented, self.epoch = seed, augmented, 0
+        self._pieces, self._batch_size, self._rows_of = pieces, batch_size, rows_of
+        self._seed, self._changed, self.epoch = seed, changed, 0
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
@@ -209,9 +210,9 @@ class PieceStream:
 
     def _shuffled(self, pieces: list[Piece], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for piece in pieces:
-            x, y = self._features(piece)
+            x, y = self._rows_of(piece)
             order = torch.randperm(len(x), generator=generator)
-            yield self._augmented(x[order], generator), y[order]
+            yield self._changed(x[order], generator), y[order]
 
 
 def rebatched(parts: Iterable[tuple[Tensor, Tensor]], m: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -242,7 +243,8 @@ class IterableDataModule(KernelDataModule):
         sample: (x, y) in memory, from which centres are chosen and the spectrum is estimated.
         test: (x, y) in memory; None for no test set.
         num_rows: training rows of an epoch; None if unknown.
-        **options: those of `KernelDataModule`, without train_size, label_noise and validation.
+        image_shape: (channels, height, width) if x are rows of pixels, which `patches` needs; None if they are not.
+        **options: those of `KernelDataModule`, without train_size, label_noise, validation and augment.
     """
 
     streamed = True
@@ -253,20 +255,29 @@ class IterableDataModule(KernelDataModule):
         sample: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor] | None = None,
         num_rows: int | None = None,
+        image_shape: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if self.augmentation is not None:
+            raise InputError(
+                f"augment needs images in memory or in pieces on disk; got {options['augment']!r}: leave it out, and "
+                "let the dataset change its images"
+            )
         self.name, self._dataset, self._num_rows = "stream", dataset, num_rows
+        self._shape_of_images = image_shape
         self._sample, self._test = sample, test or (None, None)
 
     def load(self) -> RawData:
         """The sample and the test set; one-hot targets are classes."""
         (x, y), (x_test, y_test) = self._sample, self._test
         check_finite_matrix("y of the sample", y)
+        self._width, shape = x.shape[1], _image_shape(self._shape_of_images, x.shape[1])
         if is_one_hot(y):
             names = [str(k) for k in range(y.shape[1])]
-            return RawData(x, y.argmax(dim=1), x_test, None if y_test is None else y_test.argmax(dim=1), names)
-        return RawData(x, y, x_test, y_test)
+            classes = y.argmax(dim=1), None if y_test is None else y_test.argmax(dim=1)
+            return RawData(x, classes[0], x_test, classes[1], names, shape)
+        return RawData(x, y, x_test, y_test, image_shape=shape)
 
     @property
     def num_rows(self) -> int | None:  # type: ignore[override]
@@ -276,20 +287,23 @@ class IterableDataModule(KernelDataModule):
     def train_dataloader(self) -> Rebatched:  # type: ignore[override]
         """Batches (x, y) of m rows."""
         m = self.batch_size or DEFAULT_BATCH_SIZE
-        return Rebatched(self._dataset, m, self.num_features, self.num_outputs, self.encoding)
+        return Rebatched(self._dataset, m, self._width, self.num_outputs, self._features_of)
+
+    def _features_of(self, x: Tensor) -> Tensor:
+        return self._passing(self._encoded(x, "x of the dataset", quiet=True))
 
 
 class Rebatched:
-    """Batches of m rows from an iterable of parts (x, y), with features encoded; each pass iterates it anew.
+    """Batches of m rows from an iterable of parts (x, y), with `features` of x; each pass iterates it anew.
 
     Raises:
         InputError: a part does not have d finite features and c finite targets per row.
     """
 
     def __init__(
-        self, parts: Iterable[tuple[Tensor, Tensor]], m: int, d: int, c: int, encoding: FeatureEncoding
+        self, parts: Iterable[tuple[Tensor, Tensor]], m: int, d: int, c: int, features: Callable[[Tensor], Tensor]
     ) -> None:
-        self._parts, self._m, self._widths, self._encoding = parts, m, (d, c), encoding
+        self._parts, self._m, self._widths, self._features = parts, m, (d, c), features
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return rebatched(read_ahead(self._checked()), self._m)
@@ -303,7 +317,19 @@ class Rebatched:
                     f"the dataset must yield x of {self._widths[0]} and y of {self._widths[1]} columns, a row of each "
                     f"per sample; got {tuple(x.shape)} and {tuple(y.shape)}"
                 )
-            yield self._encoding.encode(x, "x of the dataset", quiet=True), y
+            yield self._features(x), y
+
+
+def _image_shape(given: Sequence[int] | None, width: int) -> tuple[int, int, int] | None:
+    """The (channels, height, width) of rows of so many pixels, from what the user gave."""
+    if given is None:
+        return None
+    shape = tuple(given)
+    if len(shape) != 3 or not all(isinstance(each, int) and each > 0 for each in shape) or math.prod(shape) != width:
+        raise InputError(
+            f"image_shape must be (channels, height, width) of the {width} pixels of a row; got {tuple(given)}"
+        )
+    return shape[0], shape[1], shape[2]
 
 
 def _read_test(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:

@@ -37,7 +37,7 @@ def data_dir() -> str:
 
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact solutions and decoded images are kept in the user's cache folder: tests have one of their own."""
+    """Exact solutions, decoded images and patches are kept in the user's cache folder: tests have one of their own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

@@ -108,6 +108,19 @@ def test_checkpoints_move_between_devices(tmp_path):
     assert quiet_trainer(**GPU).predict(loaded, datamodule=digits())
 
 
+def test_features_of_augmented_images_are_computed_there():
+    def made():
+        data = DigitsDataModule(train_size=300, test_size=100, augment="shift:1,flip", patches={"count": 16, "size": 3})
+        return kl.GeneralKernelMachine(Laplacian(20.0), 100, **OPTIONS), data
+
+    (cpu, _), (gpu, data) = one, other = made(), made()
+    fit(*one, 3)
+    fit(*other, 3, **GPU)
+    assert next(iter(data.train_dataloader()))[0].is_cuda
+    assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-2)
+    assert gpu.eval_metrics["val/mse"] == pytest.approx(cpu.eval_metrics["val/mse"], rel=1e-2)
+
+
 def test_divergence_recovers():
     machine = KernelMachine(Laplacian(1.0), step_size=1e4, batch_size=10)
     fit(machine, regression(), 60, **GPU)

@@ -32,7 +32,7 @@ class Cells:
         if max(side - each for side, each in zip(sides, positions, strict=True)) > 0:
             raise InputError(
                 f"pool must be at most the {min(positions)} positions of a patch along the shorter side of an image; "
-                f"got {pool}: give a smaller pool or size, or larger images"
+                f"got {pool}: give a smaller pool= or size=, or larger images"
             )
         steps = (stride or max(1, each - side) for each, side in zip(positions, sides, strict=True))
         rows, columns = (

@@ -129,7 +129,7 @@ def learn_dictionary(
         reason = "all patches are constant" if not len(sample) else "others are constant"
         raise InputError(
             f"count must be at most the number of patches with any contrast, {len(sample)} of the {len(chosen)} drawn "
-            f"({reason}); got {count}: give more or other images, or a smaller count"
+            f"({reason}); got {count}: give more or other images, or a smaller count="
         )
     mirror = torch.arange(d, device=images.device).view(-1, size, size).flip(-1).flatten()
     say("whitening patches")

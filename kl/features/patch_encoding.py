@@ -104,7 +104,7 @@ class Encoder:
             maps = torch.cat([self._over_rows(tile, part, terms) for tile in units.split(self._tile)])
             sums = self._cells.over_columns(maps)  # shape: (images, signs, rows of cells, columns of cells, m of block)
             for number, term in enumerate(terms):
-                sums[:, number].sub_(self._cells.size * term.offset).mul_(term.sign)
+                sums[:, number].sub_(self._cells.size * term.offset.double()).mul_(term.sign)
             found.append(sums.permute(0, 2, 3, 1, 4))
         return torch.cat(found, dim=-1).flatten(1)[:given]
 

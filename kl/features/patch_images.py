@@ -39,7 +39,7 @@ def check_images(images: Tensor, size: int) -> Tensor:
     if min(height, width) < size:
         raise InputError(
             f"images must be at least as large as a patch, {size} x {size} pixels; got {height} x {width}: give larger "
-            "images or a smaller size"
+            "images or a smaller size="
         )
     return images
 

@@ -119,14 +119,14 @@ class Patches(PatchOptions):
         if self.count > places:
             raise InputError(
                 f"count must be at most the number of patches, {places} in {len(images)} images; got {self.count}: "
-                "give more images or a smaller count"
+                "give more images or a smaller count="
             )
         budget = parse_memory(self.memory, images.device)
         needed = learning_memory(self.count, d, places)
         if needed > budget:
             raise MemoryBudgetError(
                 f"learning a dictionary of {self.count} patches needs {format_memory(needed)}, more than the budget of "
-                f"{format_memory(budget)}: raise memory, or give a smaller count or size"
+                f"{format_memory(budget)}: raise memory=, or give a smaller count= or size="
             )
         for rows in spans(len(images), self._batch(images, budget, 0, 1)):
             read_pixels(images, rows)
@@ -146,23 +146,38 @@ class Patches(PatchOptions):
         for part in chosen.split(encoder.images):
             pooled = encoder.pooled(read_pixels(images[part.to(images.device)], slice(None)))
             total, squares = total + pooled.sum(dim=0), squares + pooled.square().sum(dim=0)
-        order = self._mirror_order(shape)
-        if order is not None:  # as if the mirror images had been seen, too
+        if self.mirrored and self._cells(shape).mirrored():  # as if the mirror images had been seen, too
+            sides, axes = self._mirror(shape)
+            order = torch.arange(len(total)).view(sides).flip(axes).flatten()
             total, squares = (total + total[order]) / 2, (squares + squares[order]) / 2
         deviation = (squares / len(chosen) - (total / len(chosen)).square()).clamp(min=0).sqrt()
         return torch.where(deviation > 0, STEPS / deviation, 0).float()
 
-    def _mirror_order(self, shape: tuple[int, int, int]) -> Tensor | None:
-        """The column in which the mirror image of an image has each feature, shape (columns,); None if there is none.
+    @property
+    def mirror(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape and axes: features of that shape, reversed along those axes, are the features of the mirror image.
 
-        It exists for a mirrored dictionary and cells that are their own mirror image.
+        They are what `kl.kernels.Mirrored` takes.
+
+        Raises:
+            InputError: `fit` was not called, `mirrored` is False, or the cells are not their own mirror image.
         """
+        shape, _ = self._fitted()
+        if not self.mirrored:
+            raise InputError("mirrored must be True, so that mirror images have their features in other columns")
         cells = self._cells(shape)
-        if not (self.mirrored and cells.mirrored()):
-            return None
-        rows, columns = map(len, cells.starts)
-        columns_of = torch.arange(len(cells) * self.signs * 2 * self.count)
-        return columns_of.view(rows, columns, self.signs, 2, self.count).flip(1, 3).flatten()
+        if not cells.mirrored():
+            starts = cells.starts[1]
+            raise InputError(
+                f"pool and stride must give cells that are their own mirror image; got columns from {starts[0]} to "
+                f"{starts[-1] + cells.sides[1]} of {cells.positions[1]} positions: leave them out, or choose a stride "
+                f"that divides {cells.positions[1] - cells.sides[1]}"
+            )
+        return self._mirror(shape)
+
+    def _mirror(self, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        rows, columns = map(len, self._cells(shape).starts)
+        return (rows, columns, self.signs, 2, self.count), (1, 3)
 
     def transform(self, images: Tensor, progress: Callable[[str], object] | None = None) -> Tensor:
         """The features of images, to the same bits as those of each image alone.
@@ -204,8 +219,13 @@ class Patches(PatchOptions):
     def transform_rows(
         self,
         rows: Tensor,  # shape: (n, channels height width)
+        transform: Callable[[Patches, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The features of images that are rows of pixels, float32, shape (n, columns).
+
+        Args:
+            rows: rows of pixels.
+            transform: another way to the same features than `transform` of these patches.
 
         Raises:
             InputError: `fit` was not called, or the rows have another number of pixels.
@@ -215,7 +235,8 @@ class Patches(PatchOptions):
             raise InputError(
                 f"rows must have {math.prod(shape)} pixels, those of {_called(shape)}; got shape {tuple(rows.shape)}"
             )
-        return self.transform(rows.reshape(len(rows), *shape)).float()
+        images = rows.reshape(len(rows), *shape)
+        return (self.transform(images) if transform is None else transform(self, images)).float()
 
     @property
     def columns(self) -> int:
@@ -276,8 +297,8 @@ class Patches(PatchOptions):
         cells = Cells.of(positions(shape[1], shape[2], self.size), self.pool, self.stride)
         if self.encoding == "count" and cells.size > LEVELS:
             raise InputError(
-                f"pool must be so small that a cell has at most {LEVELS} positions, whose count fits 8 bits; got cells "
-                f"of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride, or another encoding"
+                f"pool must be so small that a cell has at most {LEVELS} positions, whose number fits 8 bits; got "
+                f"cells of {cells.sides[0]} x {cells.sides[1]}: give pool=15 and a stride=, or another encoding="
             )
         return cells
 
@@ -287,7 +308,7 @@ class Patches(PatchOptions):
         if held + each * step > budget:
             raise MemoryBudgetError(
                 f"the patches of {step} images at a time need {format_memory(held + each * step)}, more than the "
-                f"budget of {format_memory(budget)}: raise memory, or give a smaller count or smaller images"
+                f"budget of {format_memory(budget)}: raise memory=, or give a smaller count= or smaller images"
             )
         return max(step, min(REPORTED, (budget - held) // each) // step * step)
 

@@ -45,8 +45,7 @@ def choose_centers(
     check_one_of("centers_from", how, CENTERS_FROM)
     if not 1 <= p <= len(x):
         raise InputError(f"p must be from 1 to {len(x)}, the rows to choose centres from; got {p}")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=generator)
+    order = random_order(len(x), seed)
     if how == "random":
         return x[order[:p].to(x.device)]
     if how == "kmeans":
@@ -54,6 +53,11 @@ def choose_centers(
     pivots = pivoted_cholesky(kernel, Rows.of(x), p, seed)[1].cpu()
     others = order[~torch.isin(order, pivots)]
     return x[torch.cat([pivots, others[: p - len(pivots)]]).to(x.device)]
+
+
+def random_order(n: int, seed: int) -> Tensor:
+    """The order of n rows of which "random" takes the first p, shape (n,)."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
 def _cluster_means(x: Tensor, p: int, seed: int) -> Tensor:

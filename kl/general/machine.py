@@ -19,7 +19,7 @@ from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import CheckpointError, InputError
 from kl.features.options import FeatureOptions
-from kl.general.centers import CENTERS_FROM, choose_centers
+from kl.general.centers import CENTERS_FROM, choose_centers, random_order
 from kl.general.learning import LearnsKernel
 from kl.general.optimizer import ProjectedEigenPro
 from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_general, sample_rows
@@ -246,7 +246,7 @@ class GeneralKernelMachine(LearnsKernel):
 
     def _choose(self, x: Tensor, y: Tensor, device: torch.device | str) -> None:
         """Resolve the kernel or learn it, choose the centres, and allocate the parameters."""
-        rows, p = self._candidates(x)
+        p = self._count(x)
         resumed = self._find_kernel(x, y, p, device)
         origin, root, how = self.kernel.origin_of(x), self.root, self.hparams["centers_from"]
 
@@ -254,6 +254,9 @@ class GeneralKernelMachine(LearnsKernel):
             return under_root(some.to(x) - origin, root)
 
         def choose() -> Tensor:
+            if self._augmented and how == "random":
+                return place(self._random_augmented(x, p))
+            rows = self._candidates(x)
             if root is None or how == "random":  # few rows to place
                 return place(choose_centers(self.kernel, rows, p, how, self.hparams["seed"]))
             placed = torch.cat([place(rows[some]) for some in spans(len(rows), EVALUATED_ROWS)])
@@ -270,23 +273,42 @@ class GeneralKernelMachine(LearnsKernel):
             self._all_centers = self.centers
             self.centers = self.centers[self.ranks.local_rows(p)].clone()
 
-    def _candidates(self, x: Tensor) -> tuple[Tensor, int]:
-        """The rows among which centres are chosen, or the given centres, shape (t, d); and p."""
+    def _count(self, x: Tensor) -> int:
+        """p, the number of centres."""
         if self._given is not None:
-            rows, p = self._given, len(self._given)
-            if rows.shape[1] != x.shape[1]:
+            rows = p = len(self._given)
+            if self._given.shape[1] != x.shape[1]:
                 raise InputError(
-                    f"centers must have as many columns as the data has features, {x.shape[1]}; got {rows.shape[1]}"
+                    f"centers must have as many columns as the data has features, {x.shape[1]}; got "
+                    f"{self._given.shape[1]}"
                 )
         else:
-            rows, asked = x, self.hparams["centers"]
-            if self._augmented:
-                draws = math.ceil(asked / len(x))
-                rows = torch.cat([self._some_epoch(x, draw) for draw in range(draws)])
-            p = at_most("centers", asked, len(rows), "sampled row" if self._streamed else "training row")
+            rows = len(x) * self._draws(x)
+            p = at_most("centers", self.hparams["centers"], rows, "sampled row" if self._streamed else "training row")
         if p < self.ranks.size:
             raise InputError(f"{p} centers are fewer than the {self.ranks.size} ranks: use fewer devices")
-        return rows, p
+        return p
+
+    def _draws(self, x: Tensor) -> int:
+        """How many times all training rows are augmented, so that there are enough to choose centres among."""
+        return math.ceil(self.hparams["centers"] / len(x)) if self._augmented else 1
+
+    def _candidates(self, x: Tensor) -> Tensor:
+        """The rows among which centres are chosen, shape (t, d)."""
+        if self._as_trained is None:
+            return x
+        return torch.cat([self._as_trained(None, draw, None) for draw in range(self._draws(x))])
+
+    def _random_augmented(self, x: Tensor, p: int) -> Tensor:
+        """The centres that "random" chooses among the candidates, shape (p, d), of which only they are computed."""
+        assert self._as_trained is not None  # they are augmented
+        n = len(x)
+        chosen = random_order(n * self._draws(x), self.hparams["seed"])[:p]
+        found = x.new_empty(p, x.shape[1])
+        for draw in range(self._draws(x)):
+            of_draw = chosen // n == draw
+            found[of_draw.to(x.device)] = self._as_trained(None, draw, chosen[of_draw] % n).to(found)
+        return found
 
     def _require_room(self, p: int, x: Tensor, device: torch.device | str) -> None:
         c, s, on_gpu = 1, self._options.subsample_of(p), torch.device(device).type == "cuda"
@@ -309,7 +331,8 @@ class GeneralKernelMachine(LearnsKernel):
         head = self._head(head_rows(p, s))
         itemsize, on_gpu, budget = head.sq_norm.element_size(), head.data.is_cuda, int(ranks.all_reduce_min(budget))
         room = general_memory(p, d, c, s, budget, itemsize, options["projection"], on_gpu, ranks.size)
-        sample = self._some_epoch(x[sample_rows(len(x), options["seed"]).to(x.device)], 0)
+        some = sample_rows(len(x), options["seed"])
+        sample = x[some.to(x.device)] if self._as_trained is None else self._as_trained(some, 0, None)
         rows = self.placed(sample)
         epoch_rows = self._epoch_rows or (None if self._streamed else len(x))
         memory_batch, asked = room.batch_rows, self._options
@@ -341,10 +364,6 @@ class GeneralKernelMachine(LearnsKernel):
         )
         self._run.changed = norm_is_old
         log.info("%s; %s: %s, T %d", self.kernel, self.method, self.plan.describe(), self.period)
-
-    def _some_epoch(self, rows: Tensor, draw: int = 0) -> Tensor:
-        """Training rows as an epoch has them, augmented if the data module augments them."""
-        return rows if self._as_trained is None else self._as_trained(rows, draw)
 
     def _head(self, count: int) -> Rows:
         """The first `count` centres of all ranks."""

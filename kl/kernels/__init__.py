@@ -19,6 +19,7 @@ from kl.kernels.gram import GramKernel
 from kl.kernels.inner_product import Polynomial
 from kl.kernels.kernel import Kernel, Product, Scaled, Sum
 from kl.kernels.lpq import LpqLaplacian
+from kl.kernels.mirrored import Mirrored
 from kl.kernels.names import kernel_names
 from kl.kernels.registry import build_kernel
 from kl.kernels.relu import ReluNNGP, ReluNTK
@@ -34,6 +35,7 @@ __all__ = [
     "LpqLaplacian",
     "Matern32",
     "Matern52",
+    "Mirrored",
     "Polynomial",
     "Product",
     "RadialKernel",

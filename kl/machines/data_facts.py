@@ -14,6 +14,9 @@ from kl.rows.encoding import FeatureEncoding
 from kl.rows.rows import RowDataset, is_one_hot
 from kl.rows.table import TableEncoding
 
+AsTrained = Callable[[Tensor | None, int, Tensor | None], Tensor]
+"""Rows of `train_set`, all for None, augmented by the draw of a number; of these the chosen ones, all for None."""
+
 
 class TrainingData(Protocol):
     """What a machine needs of a data module besides a training loader; everything else is optional (`DataFacts`).
@@ -71,7 +74,7 @@ class DataFacts:
     """Training rows of an epoch; None if unknown."""
     streamed: bool = False
     """Whether batches are read while training runs; `train_set` is then a sample of the rows."""
-    as_trained: Callable[[Tensor, int], Tensor] | None = None
+    as_trained: AsTrained | None = None
     """A function that augments training rows as an epoch does; None without `augmentation`."""
     validation: float | None = None
     """Share of the training rows that is held out; None if unknown."""

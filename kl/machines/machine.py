@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
@@ -29,7 +29,7 @@ from kl.machines.checkpoints import (
     require_tensors,
     require_values,
 )
-from kl.machines.data_facts import DataFacts, TrainingData
+from kl.machines.data_facts import AsTrained, DataFacts, TrainingData
 from kl.machines.evaluated import require_description
 from kl.machines.loaders import training_data
 from kl.machines.state import EXTRA, StatefulExpansion, encode_description
@@ -96,7 +96,7 @@ class TrainedExpansion(StatefulExpansion):
     """The numbers of dimensions of those tensors of a checkpoint that determine the sizes of the others."""
     _run: Run | None = None  # set by `prepare`, in machines that have a run
     _of_a_run = (*StatefulExpansion._of_a_run, "_as_trained", "_run")
-    _as_trained: Callable[[Tensor, int], Tensor] | None = None  # augments rows as an epoch does
+    _as_trained: AsTrained | None = None  # augments training rows as an epoch does
 
     def __init__(
         self,

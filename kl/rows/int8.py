@@ -14,7 +14,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,12 @@ class Codes:
 
     def __getitem__(self, index: slice | Tensor) -> Codes:
         return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
+
+    def with_columns(self, order: Tensor) -> Codes:
+        """The same rows with their d features in another order, shape (d,)."""
+        values = self.values.clone()
+        values[:, : len(order)] = self.values[:, order]
+        return replace(self, values=values)
 
     @classmethod
     def cat(cls, parts: Sequence[Codes]) -> Codes:

@@ -41,6 +41,11 @@ class Pair:
         self._codes = (x.codes, z.codes) if x.codes is not None and z.codes is not None else None
 
     @property
+    def has_same(self) -> bool:
+        """Whether `same` was given."""
+        return self._same is not None
+
+    @property
     def has_exact_distances(self) -> bool:
         """Whether `sq_dist` has no rounding error, because both sets are 8-bit integers on one grid."""
         return (
@@ -53,7 +58,7 @@ class Pair:
         if self._codes is not None:
             ours, others = self._codes
             product = ours.inner(others, self.x.data.shape[1], product, out)
-        return self._with_exact(product, self.x.sq_norm)
+        return self.with_exact(product, self.x.sq_norm)
 
     def sq_dist(self) -> Tensor:
         """|x_i - z_j|^2, shape (m, p), which the caller may overwrite."""
@@ -64,8 +69,11 @@ class Pair:
         distances = self.inner().mul_(-2).add_(x.sq_norm[:, None]).add_(z.sq_norm[None, :])
         return distances.clamp_(min=0)
 
-    def _with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
-        """Put |x_i|^2 where x_i and z_j are the same row, so that rounding leaves no distance between equal rows."""
+    def with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
+        """Put a value of each x_i, shape (m,), where x_i and z_j are the same row; `inner`, shape (m, p), is changed.
+
+        With the value |x_i|^2 rounding leaves no distance between equal rows.
+        """
         p = len(self.z)
         if self._same is not None and p:
             # Scatter instead of a list of rows, because the length of a list would make the CPU wait for the GPU.

@@ -98,6 +98,11 @@ class Rows:
         """The dtype of kernel values."""
         return self.sq_norm.dtype
 
+    def with_columns(self, order: Tensor) -> Rows:
+        """The same rows with their d features in another order, shape (d,), in which no feature is left out."""
+        codes = None if self.codes is None else self.codes.with_columns(order)
+        return replace(self, data=self.data[:, order], codes=codes)
+
     def __len__(self) -> int:
         return self.data.shape[0]
 

@@ -31,7 +31,7 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kl"
     except RuntimeError as error:  # no $HOME, and a user whom the system does not know
         raise InputError(
-            "there is no folder for exact solutions and decoded images, for HOME is not set and the user is unknown: "
+            "there is no folder for results that are kept, for HOME is not set and the user is unknown: "
             "set XDG_CACHE_HOME to a folder that can be written"
         ) from error
 

@@ -21,7 +21,7 @@ class BenchOptions:
     only: Annotated[
         str | None,
         _in_run(
-            help="Parts to run, of limit,epochs,exact,peers,growth,memory,general,tune; default: all.",
+            help="Parts to run, of limit,epochs,exact,peers,growth,memory,general,tune,patches; default: all.",
             metavar="PART,...",
         ),
     ] = None

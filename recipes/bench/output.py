@@ -21,6 +21,7 @@ TITLES = {
     "memory": "memory: the peak beyond Python and torch themselves",
     "general": "general: an epoch of p centres, Laplacian",
     "tune": "tune: the choice of kernel, bandwidth and ridge",
+    "patches": "patches: features of images by 1024 patches of 6x6, and the Gaussian kernel matrix of them",
 }
 HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
 IN_TITLE = (1, 2, 5)  # columns that move to the title if all rows agree

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCALES = ("quick", "full")
-PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general", "tune")
+PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general", "tune", "patches")
 
 # The targets: the largest ratios that are wanted. Each row of the table names the reference of its ratio.
 EPOCH_NOT_KEPT, EPOCH_KEPT, EPOCH_FLOATS, EPOCH_NTK = 0.45, 0.1, 1.2, 1.0
@@ -16,6 +16,7 @@ EXACT, EXACT_FROM = 0.5, 10_000
 MEMORY = 1.0
 GENERAL, DELAYED, DELAYED_FROM = 1.3, 0.2, 10_000
 TUNE, TUNE_FROM = 0.1, 5_000
+EXTRACTION, EXTRACTION_WITH_UNITS, FEATURES = 1.2, 0.6, 0.35
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from recipes.bench.parts.general import general_tasks
 from recipes.bench.parts.growth import growth_tasks
 from recipes.bench.parts.limit import MM, Limits, mm_rate
 from recipes.bench.parts.memory import memory_tasks
+from recipes.bench.parts.patches import patch_tasks
 from recipes.bench.parts.peers import check_python, peer_tasks
 from recipes.bench.parts.tune import tune_tasks
 from recipes.bench.record import Measurement, Task, one_line
@@ -114,6 +115,7 @@ def tasks_of(bench: Bench) -> list[Task]:
         "memory": memory_tasks,
         "general": general_tasks,
         "tune": tune_tasks,
+        "patches": patch_tasks,
     }
     return [task for part in bench.sizes.parts for task in makers[part](bench)]
 

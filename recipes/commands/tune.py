@@ -60,6 +60,11 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     if by_default:
         options = replace(options, kernels=",".join(KERNELS) if learning else GRID_KERNELS)
     kernels, bandwidths, ridges = build_kernels(options), read_bandwidths(options.bandwidths), read_ridges(options)
+    if data.augment is not None:
+        raise kl.InputError(
+            f"augment is for kl fit and kl interpolate; got {data.augment!r}: leave it out, and give it to those with "
+            "the chosen kernel and ridge"
+        )
     by = choose_by(options.by, data.validation)
     subsample = read_subsample(options.subsample)
     folder = Path(options.log_dir, folder_name(options.name or data.data))

@@ -104,7 +104,9 @@ class DataOptions:
     augment: Annotated[
         str | None,
         _in_data(
-            help="Random changes of training images, new ones every epoch; for eigenpro3 and eigenpro4.",
+            help="Random changes of training images, new ones every epoch, for eigenpro3 and eigenpro4, also before "
+            "--features patches; with other solvers flip, which adds the mirror image of each training image by a "
+            "kernel of both.",
             metavar="shift[:PIXELS],flip",
         ),
     ] = None
@@ -112,7 +114,7 @@ class DataOptions:
         str,
         _in_data(
             help="What the kernel sees: pixels or columns; or, of images, pooled responses to COUNT of their patches, "
-            "1024 by default.",
+            "1024 by default, which are kept in ~/.cache/kl/patches ($XDG_CACHE_HOME/kl/patches).",
             metavar="plain|patches[:COUNT]",
         ),
     ] = "plain"

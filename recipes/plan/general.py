@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from recipes.plan.prepared import PreparedRun, RunForecast, Table, parameter_rows, time_table, traffic_row
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import GeneralKernelMachine
 
+TIMED = 128  # images of which the features are computed to see how long it takes
 UNEVEN = 0.1  # by how much the diagonal of the assumed metric differs among the features
 
 
@@ -43,9 +45,29 @@ def plan_general(machine: GeneralKernelMachine, run: PreparedRun) -> RunForecast
         found |= {"round_solver": rounds.solver, "chains": rounds.chains, "seconds_rounds": all_rounds}
         found["round_rows"] = len(learning.whole.group)
     found |= estimate_general(machine, rows.x, run.datamodule.num_rows)
+    found["seconds_features"] = seconds_of_features(run)
     each = found["seconds_per_epoch"] + found["seconds_norm"] + found["seconds_training_error"]
+    each += found["seconds_features"] or 0
     total = run.seconds_spent + found["seconds_rounds"] + run.epochs * each
     return RunForecast({**found, "seconds_total": total}, tables)
+
+
+def seconds_of_features(run: PreparedRun) -> float | None:
+    """Seconds in which an epoch's images become features of patches; None if they do not, or only once.
+
+    A stream's do while the images before them are used, so that an epoch may take less than the sum of both.
+    """
+    import torch
+
+    datamodule = run.datamodule
+    patches, rows = datamodule.patches, datamodule.num_rows
+    if patches is None or patches.image is None or not (datamodule.streamed or datamodule.augmentation):
+        return None
+    timed = min(TIMED, rows)
+    images = torch.zeros(timed, *patches.image, dtype=torch.uint8, device=run.device)
+    start = time.perf_counter()
+    patches.transform(images).cpu()
+    return (time.perf_counter() - start) * rows / timed
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
@@ -63,6 +85,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
         ("data and plan", r["seconds_planning"]),
         *rounds_row(r),
         ("a projection", r["seconds_projection"]),
+        *([] if r["seconds_features"] is None else [("an epoch's features of patches", r["seconds_features"])]),
         ("an epoch's steps and projections", r["seconds_per_epoch"]),
         ("an epoch's norm", r["seconds_norm"]),
         ("an epoch's training error", r["seconds_training_error"]),

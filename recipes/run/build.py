@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kl.errors import InputError
 from recipes.options.solvers import SOLVERS
+from recipes.output.remedies import as_options
+from recipes.run.mirror_images import check_mirrored, mirrored_kernel, takes_random_images, without_flip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,9 +136,7 @@ def require_patches(options: dict[str, Any]) -> None:
     try:
         Patches(**options)
     except InputError as error:
-        name, _, said = str(error).partition(" ")
-        option = f"--features {PATCHES}:COUNT" if name == "count" else f"--patch-{name}"
-        raise InputError(f"{option} {said}") from None
+        raise InputError(as_options(f"patches: {error}")) from None
 
 
 def build_kernel(options: KernelOptions) -> Kernel:
@@ -179,7 +179,11 @@ def build_run(
     centers = solver.centers or "2000"
     sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
     chosen = build_kernel(kernel)
-    datamodule = build_data(data, run.seed, sampled, chosen.shift_invariant, run.memory)
+    if not takes_random_images(solver.solver) and check_mirrored(data):
+        datamodule = build_data(without_flip(data), run.seed, shift=False, memory=run.memory)
+        chosen = mirrored_kernel(chosen, datamodule)
+    else:
+        datamodule = build_data(data, run.seed, sampled, chosen.shift_invariant, run.memory)
     return datamodule, build_machine(chosen, solver, exact, run, datamodule)
 
 

@@ -154,9 +154,11 @@ def test_the_spectrum_is_that_of_augmented_rows():
     for data in (plain, changed):
         data.setup()
     x = plain.train_set.x
-    assert plain.as_trained(x) is x
-    assert torch.equal(changed.as_trained(x), changed.as_trained(x))
-    assert not torch.equal(changed.as_trained(x), x)
+    assert plain.as_trained() is x
+    assert torch.equal(changed.as_trained(), changed.as_trained())
+    assert not torch.equal(changed.as_trained(), x)
+    some, chosen = torch.tensor([5, 1, 7]), torch.tensor([2, 0])
+    assert torch.equal(changed.as_trained(some, 1, chosen), changed.as_trained(some, 1)[chosen])
     tops = []
     for data in (plain, changed):
         machine = GeneralKernelMachine("laplacian", 100)
@@ -194,4 +196,4 @@ def test_from_the_command_line(kl):
     assert kl("plan", *options[1:], "--solver", "eigenpro4", "--centers", 50).code == 0
     result = kl(*options)
     assert result.code == 2
-    assert "use GeneralKernelMachine (--solver eigenpro4)" in result.err
+    assert "give --augment flip, or kl fit --solver eigenpro4" in result.err

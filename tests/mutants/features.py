@@ -29,7 +29,7 @@ MUTANTS = [
     Mutant(
         "the test set has an origin of its own",
         "datamodules/base.py",
-        'self.encoding.encode(test[0], "x_test")',
+        'self._encoded(test[0], "x_test")',
         "FeatureEncoding.fit(test[0]).encode(test[0])",
         f"{ENCODING} -k 'origin or scale'",
     ),
@@ -71,8 +71,8 @@ MUTANTS = [
     Mutant(
         "pieces of a stream are not encoded like its sample",
         "datamodules/stream.py",
-        'self.encoding.encode(pixels, f"x in {piece.path}", quiet=True)',
-        "FeatureEncoding.fit(pixels).encode(pixels)",
+        'self._encoded(pixels, f"x in {piece.path}", quiet=True)',
+        "type(self.encoding).fit(pixels).encode(pixels)",
         f"{ENCODING} -k streams",
     ),
     Mutant(

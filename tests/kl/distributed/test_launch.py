@@ -110,6 +110,32 @@ def test_the_command_starts_the_other_ranks(kl, tmp_path):
     assert (json.loads(result.out)["ranks"], json.loads(result.out)["epochs"]) == (1, 3)
 
 
+PATCHES = ("--features", "patches:32", "--patch-size", 3, "--train-size", 300, "--epochs", 2)
+
+
+AUGMENTED = ("--solver", "eigenpro4", "--centers", 100, "--augment", "shift:1,flip")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(AUGMENTED, marks=pytest.mark.slow)], ids=["plain", "augmented"])
+def test_image_patches_on_two_ranks(kl, tmp_path, monkeypatch, caplog, more):
+    """Features that the ranks keep, and that a run on one device reads."""
+    cache = tmp_path / "cache"
+    code, out = end(start([*FIT, *PATCHES, *more, "--json", "--devices", 2], tmp_path, XDG_CACHE_HOME=cache))
+    assert code == 0, said(tmp_path)
+    names = sorted(path.name.split("-")[0] for path in Path(cache, "kl/patches").iterdir())
+    assert names == ["dictionary", "features", "features"]  # of the training set and the test set
+    alone = json.loads(kl(*FIT[3:], *PATCHES, *more, "--json").out)  # in this process, with another cache
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    caplog.clear()
+    reading = kl(*FIT[3:], *PATCHES, *more, "--json")
+    assert caplog.text.count("patch features of 300 images are read from") == 1
+    found = json.loads(out)
+    assert (found["ranks"], found["d"]) == (2, 128)
+    for other in (alone, json.loads(reading.out)):
+        for name in ("train_error", "test_mse", "test_error", "rkhs_norm", "step_size"):
+            assert found[name] == pytest.approx(other[name], rel=1e-5), name
+
+
 @pytest.mark.slow
 def test_fast_dev_run_on_two_ranks_writes_nothing(tmp_path):
     """By the script that pip installs."""

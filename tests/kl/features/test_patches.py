@@ -19,6 +19,7 @@ from kl.features.patch_dictionary import (
     unit_rows,
     whitening_matrix,
 )
+from kl.features.patch_encoding import Encoder
 from kl.features.patch_images import all_patches, patches_at, remove_brightness
 
 pytestmark = pytest.mark.numeric
@@ -175,6 +176,26 @@ def test_two_bands_are_those_of_loops(encoding):
     images = pictures(1, (1, 38, 40), seed=3)
     expected, _ = naive(patches, images, (37, 37), (1, 2))  # 37 x 39 positions: two cells side by side
     torch.testing.assert_close(patches.transform(images).double(), expected, atol=1, rtol=0)  # a tie may be near
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.9])  # the offset of the second, 394^2 t, is beyond 2^31
+def test_sums_over_large_cells_are_exact(threshold):
+    """A cell of 394 x 394 positions, whose sums float32 could not hold."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (1, 1, 400, 400), generator=generator).to(torch.uint8)
+    patches = small(count=3, size=4, encoding="rectified", pool=394, stride=1, threshold=threshold).fit(images)
+    cells = patches._cells((1, 400, 400))
+    encoder = Encoder(patches.learnt, cells, patches)
+    units = encoder._units(torch.nn.functional.pad(images.float().div(255), (0, 0, 0, 0, 0, 0, 0, 7)))[0]
+    z = units[:, :16].long() @ patches.learnt.patches.long().T
+    maps, t = z.view(397, 397, 3), round(127**2 * threshold)
+    expected = [
+        (sign * maps[i : i + 394, j : j + 394] - t).clamp(min=0).sum(dim=(0, 1)).double()
+        for i in range(4)
+        for j in range(4)
+        for sign in (1, -1)
+    ]
+    assert torch.equal(encoder.pooled(images.float().div(255))[0], torch.cat(expected))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

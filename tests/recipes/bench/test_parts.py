@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import kl
-from kl.rows.int8 import encode
+from kl.rows.int8 import encode, int8_is_exact
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.options import BenchOptions
 from recipes.bench.output import TITLES
-from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, peer_script, peers, tune
+from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, patches, peer_script, peers, tune
 from recipes.bench.parts.limit import Limits, mm_limit
 from recipes.bench.parts.training import StopAtMse, budget_for, train
 from recipes.bench.record import PARTS, Measurement, Task, one_line
@@ -275,6 +275,19 @@ def test_tune_beside_a_grid_search(bench, monkeypatch):
     assert ours.ratio == pytest.approx(ours.seconds / theirs.seconds)
     assert ours.target is None  # too few rows
     assert {"choice", "cv_mse"} <= set(ours.detail) & set(theirs.detail)
+
+
+def test_patches(bench, monkeypatch):
+    monkeypatch.setattr(patches, "COUNT", 8)
+    monkeypatch.setattr(patches, "SQUARE", 32)
+    tasks = patches.patch_tasks(bench)
+    assert [task.name for task in tasks] == ["gray, count", "gray, rectified", "colour, count", "colour, rectified"]
+    features, matrix = tasks[3].run()
+    assert (features.d, matrix.d) == (2 * 4 * 8, 2 * 4 * 8)
+    assert features.ratio == pytest.approx(features.seconds / features.detail["plain_seconds"])
+    assert matrix.ratio == pytest.approx(matrix.seconds / matrix.detail["plain_seconds"])
+    assert matrix.detail["exact"] == int8_is_exact(torch.device("cpu"))
+    assert patches.flops_of(10, (3, 32, 32)) == 2 * 10 * 27**2 * 108 * 8
 
 
 def test_a_grid_search_that_is_too_long_is_scaled(bench, monkeypatch):

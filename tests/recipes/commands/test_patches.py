@@ -88,6 +88,27 @@ def test_a_threshold_of_0_is_no_default(kl):
     assert norms[0] == norms[1] != norms[2]
 
 
+def test_tune_refuses_augmentation(kl):
+    result = kl("tune", "--data", "digits", "--augment", "flip")
+    assert result.code == 2
+    assert "augment is for kl fit and kl interpolate; got 'flip': leave it out" in result.err
+
+
+@pytest.mark.parametrize("features", [(), PATCHES], ids=["pixels", "patches"])
+def test_mirror_images(kl, images, features):
+    options = ("--data", "digits", "--train-size", 150, "--augment", "flip", *features, "--kernel", "gaussian")
+    found = json_of(kl, "interpolate", *options, "--save", "model.ckpt")
+    assert found["kernel"] == "mirrored"
+    assert found["train_error"] == 0
+    trained = json_of(kl, "fit", *options, "--epochs", 2)
+    assert trained["kernel_parameters"] == found["kernel_parameters"]
+    np.savez("turned.npz", x=load_digits().images[:30, :, ::-1].astype("float32"))
+    for model in ("model.ckpt", trained["checkpoint"]):
+        one, other = (predicted(kl, model, each).select_dtypes("number") for each in (images, "turned.npz"))
+        # The patches of a mirror image are whitened to other last bits.
+        np.testing.assert_allclose(one, other, atol=0.05 if features else 1e-4)
+
+
 def test_plan(kl):
     assert json_of(kl, "plan", *DIGITS)["d"] == 64
 
@@ -106,8 +127,29 @@ def test_plan(kl):
         (("--features", "patches", "--patch-whitening", 0), "--patch-whitening must be a finite number above 0"),
         (("--patch-threshold", 0), "--patch-threshold is of image patches"),
         (("--patch-mirrored",), "--patch-mirrored is of image patches"),
-        (("--features", "patches", "--patch-size", 9), "images must be at least as large as a patch"),
-        (("--features", "patches", "--augment", "shift", "--solver", "eigenpro4"), "leave one out"),
+        (
+            ("--features", "patches", "--patch-size", 9),
+            "patches: images must be at least as large as a patch, 9 x 9 pixels; got 8 x 8: give larger images or a "
+            "smaller --patch-size",
+        ),
+        (
+            ("--features", "patches:99999", "--patch-size", 8),
+            "--features patches:COUNT must be at most the number of patches, 1437 in 1437 images; got 99999: give more "
+            "images or a smaller --features patches:COUNT",
+        ),
+        (
+            ("--features", "patches", "--patch-size", 3, "--patch-pool", 7),
+            "--patch-pool must be at most the 6 positions of a patch along the shorter side of an image; got 7: give a "
+            "smaller --patch-pool or --patch-size, or larger images",
+        ),
+        (("--augment", "shift"), "augment must be flip where the centres are the training rows"),
+        (("--augment", "flip", "--kernel", "lpq-laplacian"), "augment flip needs a kernel of distances or inner"),
+        (("--data", "synthetic1", "--augment", "flip"), "augment changes images, and the rows of synthetic1 are none"),
+        (
+            ("--features", "patches", "--patch-size", 3, "--patch-pool", 3, "--patch-stride", 2, "--augment", "flip"),
+            "--patch-pool and --patch-stride must give cells that are their own mirror image; got columns from 0 to 5 "
+            "of 6 positions",
+        ),
         (("--features", "patches", "--patch-active", 2), "--patch-active must be a share"),
         (
             ("--features", "patches", "--patch-encoding", "sign"),
@@ -129,3 +171,47 @@ def test_wrong_input_is_one_line(kl, options, text):
     assert text in error
     assert "Traceback" not in result.err
     assert not Path("lightning_logs").exists()
+
+
+def test_a_budget_that_is_too_small_is_an_option(kl):
+    result = kl("fit", "--data", "digits", "--features", "patches", "--memory", "1KB")
+    assert result.code == 1
+    assert "raise --memory, or give a smaller --features patches:COUNT or --patch-size\n" in result.err
+
+
+def test_a_stream_of_images_on_the_command_line(kl, images):
+    digits = load_digits()
+    x, y = (digits.images * 15).astype(np.uint8), digits.target
+    Path("digits/train").mkdir(parents=True)
+    for number in range(3):
+        np.savez(f"digits/train/{number}.npz", x=x[number:600:3], y=y[number:600:3])
+    np.savez("digits/test.npz", x=x[600:700], y=y[600:700])
+    options = ("--data", "stream:digits", *PATCHES, "--solver", "eigenpro4", "--centers", 200, "--epochs", 4)
+    found = json_of(kl, "fit", *options, "--augment", "shift:1")
+    assert (found["n"], found["d"]) == (600, 64)
+    assert found["test_error"] < 0.25
+    np.savez("new.npz", x=x[600:630])
+    assert (predicted(kl, found["last_checkpoint"], "new.npz")["class"] == y[600:630]).mean() > 0.8
+    assert json_of(kl, "plan", *options)["d"] == 64
+
+
+def test_a_stream_of_no_images(kl):
+    Path("table/train").mkdir(parents=True)
+    np.savez("table/train/0.npz", x=np.random.default_rng(0).normal(size=(20, 3)), y=np.arange(20) % 2)
+    result = kl("fit", "--data", "stream:table", "--features", "patches", "--solver", "eigenpro4")
+    assert result.code == 2
+    assert "error: patches are of images, and the rows of table are none: leave them out" in result.err
+
+
+def test_a_plan_counts_features(kl):
+    """Of which there are more than pixels; and the seconds of an epoch's, where images are changed anew."""
+    options = ("--data", "digits", "--train-size", 100, "--solver", "eigenpro4", "--centers", 50)
+    more = ("--features", "patches:64", "--patch-size", 3)
+    pixels, features = json_of(kl, "plan", *options), json_of(kl, "plan", *options, *more)
+    assert (pixels["d"], features["d"]) == (64, 256)
+    grown = features["memory_items"]["centres"] / pixels["memory_items"]["centres"]
+    assert 3.5 < grown < 4.1
+    assert pixels["seconds_features"] is features["seconds_features"] is None
+    assert json_of(kl, "plan", *options, *more, "--augment", "flip")["seconds_features"] > 0
+    shown = kl("plan", *options, *more, "--augment", "flip").out
+    assert "an epoch's features of patches" in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.output.remedies import ARGUMENTS, OptionsFormatter, as_options
+from recipes.output.remedies import ARGUMENTS, PATCH_OPTIONS, OptionsFormatter, as_options
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,6 +22,16 @@ ROOT = Path(__file__).parents[3]
         ("(ridge=1e-6), or use solver='pcg'", "(--ridge 1e-6), or use --solver pcg"),
         ("use 99 rows or less", "use --train-size 99 or less"),
         ("raise memory=, or use fewer rows", "raise --memory, or use fewer rows (--train-size)"),
+        (
+            "patches: count must be at most 9; got 10: raise memory=, or give pool=15, a stride=, or a smaller count=",
+            "--features patches:COUNT must be at most 9; got 10: raise --memory, or give --patch-pool 15, a "
+            "--patch-stride, or a smaller --features patches:COUNT",
+        ),
+        (
+            "patches: images must be larger: give a smaller size=",
+            "patches: images must be larger: give a smaller --patch-size",
+        ),
+        ("count must be at most 9: give a smaller size=", None),  # not of patches
         ("yourself with kernel=mine:K, where", "yourself with --kernel mine:K, where"),
         ("n=5 rows, max_rows=3, Laplacian(bandwidth=2.0), --memory 4GB", None),
         ("p=3 centres and a row where x holds 'a=b'", None),
@@ -52,6 +62,9 @@ def test_every_argument_is_an_option():
 
     known = {field.name for name, group in vars(groups).items() if name.endswith("Options") for field in fields(group)}
     assert set(ARGUMENTS) <= known
+    assert {f"patch_{name}" for name in PATCH_OPTIONS} - {"patch_count"} == {
+        name for name in known if name.startswith("patch_")
+    }
 
 
 def test_commands_say_options(kl, tmp_path, monkeypatch):
