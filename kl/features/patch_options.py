@@ -20,10 +20,10 @@ class PatchOptions:
 
     count: int = 1024
     size: int = 6
-    whitening: float = 0.01
+    whitening: float = 0.1
     dictionary: str = "random"
     mirrored: bool = False
-    encoding: str = "count"
+    encoding: str = "soft"
     active: float = 0.3
     threshold: float = 0.15
     pool: int | None = None
@@ -39,7 +39,7 @@ class PatchOptions:
         check_count("size", self.size)
         if self.size == 1:
             raise InputError("size must be at least 2 pixels, because a patch of one pixel has no contrast; got 1")
-        self.whitening = check_positive("whitening", self.whitening, remedy="try 0.01")
+        self.whitening = check_positive("whitening", self.whitening, remedy="try 0.1")
         check_one_of("dictionary", self.dictionary, ("random", "kmeans"))
         check_one_of("encoding", self.encoding, ("count", "soft", "rectified"))
         self.active = check_positive("active", self.active, remedy="try 0.3")

@@ -120,7 +120,7 @@ class DataOptions:
     ] = "plain"
     patch_size: Annotated[int | None, _in_patches(help="Side of a patch in pixels.  [default: 6]")] = None
     patch_whitening: Annotated[
-        float | None, _in_patches(help="Added to the eigenvalues of the patches' covariance.  [default: 0.01]")
+        float | None, _in_patches(help="Added to the eigenvalues of the patches' covariance.  [default: 0.1]")
     ] = None
     patch_dictionary: Annotated[
         str | None,
@@ -132,9 +132,9 @@ class DataOptions:
     patch_encoding: Annotated[
         str | None,
         _in_patches(
-            help="count: responses above a threshold in each cell, in exact 8 bits; soft, rectified: means of the "
-            "responses beyond it, of one sign or both.  [default: count]",
-            metavar="count|soft|rectified",
+            help="soft, rectified: sums over a cell of the responses beyond a threshold, of one sign or both; count: "
+            "their number. All are of 8 bits.  [default: soft]",
+            metavar="soft|rectified|count",
         ),
     ] = None
     patch_active: Annotated[float | None, _in_patches(help="Share of the responses that count.  [default: 0.3]")] = None

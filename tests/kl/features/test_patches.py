@@ -40,7 +40,7 @@ def pictures(n=12, shape=COLOR, seed=0, dtype=torch.uint8):
 
 
 def small(**options):
-    return Patches(**{"count": 7, "size": 4, **options})
+    return Patches(**{"count": 7, "size": 4, "encoding": "count", **options})
 
 
 def whole(values):
@@ -403,7 +403,7 @@ def tensors(**changes):
         "thresholds": torch.zeros(2),
         "factors": torch.zeros(0),
     }
-    return {"options": {"count": 2, "size": 2}, "image": [1, 5, 5], **whole, **changes}
+    return {"options": {"count": 2, "size": 2, "encoding": "count"}, "image": [1, 5, 5], **whole, **changes}
 
 
 @pytest.mark.parametrize(
@@ -413,8 +413,14 @@ def tensors(**changes):
         ({"options": {"colour": 1}}, "its options of patches must be among count, size"),
         ({"options": {"count": "2"}}, "its options of patches must have count of type int; got '2'"),
         ({"options": {"count": 0}}, "count must be a whole number, 1 or above; got 0"),
-        ({"options": {"count": 3, "size": 2}}, r"the patches' patches must be float32 of shape \(3, 4\)"),
-        ({"options": {"count": 2, "size": 2, "mirrored": True}}, r"of shape \(4, 4\); got torch.float32 of shape"),
+        (
+            {"options": {"count": 3, "size": 2, "encoding": "count"}},
+            r"the patches' patches must be float32 of shape \(3, 4\)",
+        ),
+        (
+            {"options": {"count": 2, "size": 2, "encoding": "count", "mirrored": True}},
+            r"of shape \(4, 4\); got torch.float32 of shape",
+        ),
         ({"options": {"count": 2, "size": 2, "pool": 5}}, "pool must be at most the 4 positions"),
         ({"image": [5, 5]}, r"the patches' image must be channels, height and width, at least .*; got \[5, 5\]"),
         ({"image": [0, 5, 5]}, "the patches' image must be channels, height and width"),
@@ -444,7 +450,7 @@ def test_damaged_files(change, message):
 
 
 def test_a_file_of_endless_images_costs_nothing():
-    endless = {"count": 2, "size": 2, "pool": 1, "stride": 1}
+    endless = {"count": 2, "size": 2, "encoding": "count", "pool": 1, "stride": 1}
     assert Patches.from_state(tensors(options=endless, image=[1, 10**9, 10**9])).columns > 10**18
 
 
@@ -460,7 +466,7 @@ def test_files_of_others():
         ({"count": 0}, "count must be a whole number, 1 or above; got 0"),
         ({"size": 2.5}, "size must be a whole number, 1 or above; got 2.5"),
         ({"size": 1}, "size must be at least 2 pixels, because a patch of one pixel has no contrast; got 1"),
-        ({"whitening": 0}, "whitening must be a finite number above 0; got 0: try 0.01"),
+        ({"whitening": 0}, "whitening must be a finite number above 0; got 0: try 0.1"),
         ({"dictionary": "pca"}, "dictionary must be one of random, kmeans; got 'pca'"),
         ({"encoding": "binary"}, "encoding must be one of count, soft, rectified; got 'binary'"),
         ({"active": 0}, "active must be a finite number above 0; got 0: try 0.3"),
