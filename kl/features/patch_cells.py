@@ -53,18 +53,10 @@ class Cells:
         starts = self.starts[1]
         return starts[0] + starts[-1] + self.sides[1] == self.positions[1]
 
-    def over_rows(
-        self,
-        maps: Tensor,  # whole numbers, rows `band` of the positions, shape: (..., rows, k)
-        band: slice,
-    ) -> Tensor:
-        """Sums over those rows of each row of cells that lie in the band, float64, shape (..., rows of cells, k)."""
-        found = []
-        for start in self.starts[0]:
-            low, high = max(start, band.start), min(start + self.sides[0], band.stop)
-            part = maps[..., low - band.start : max(low, high) - band.start, :]
-            found.append(part.sum(dim=-2, dtype=maps.dtype))  # exact in int32, and in float32 up to 2^24
-        return torch.stack(found, dim=-2).double()
+    def rows_in(self, band: slice) -> list[slice]:
+        """Of each row of cells the rows of positions that lie in a band, counted from the start of the band."""
+        ends = [(max(start, band.start), min(start + self.sides[0], band.stop)) for start in self.starts[0]]
+        return [slice(low - band.start, max(low, high) - band.start) for low, high in ends]
 
     def over_columns(
         self,

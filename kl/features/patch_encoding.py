@@ -16,8 +16,8 @@ from kl.rows.int8 import MULTIPLE, int8_is_exact, int8_product
 from kl.rows.workspace import Workspace, spans
 
 LEVELS = 255  # the largest feature
-# Positions and patches of the dictionary in a block of responses, 1 MB. Float32 holds sums over its positions exactly.
-POSITIONS, BLOCK = 1024, 256
+# Positions and patches of the dictionary in a block of responses, 2 MB. Float32 holds sums over its positions exactly.
+POSITIONS, BLOCK = 1024, 512
 CPU_IMAGES, GPU_IMAGES = 8, 64  # images of a block, because one image would not fill a GPU, nor repay each call
 
 
@@ -63,10 +63,10 @@ class Encoder:
         self._integer = int8_is_exact(device)
         self._whitening = pad(dictionary.whitening, (0, -d % MULTIPLE if self._integer else 0))
         self._cells, self._factors, self._size = cells, dictionary.factors, options.size
-        blocks = list(spans(len(dictionary.patches), BLOCK))
+        blocks = list(spans(len(dictionary.patches), BLOCK // options.signs))
         self._parts = [self._right_side(dictionary.patches[block]) for block in blocks]
-        dtype = torch.int32 if self._integer else torch.float32
-        self._terms = [terms_of(options, dictionary.thresholds[block].to(dtype)) for block in blocks]
+        self._dtype = torch.int32 if self._integer else torch.float32
+        self._terms = [terms_of(options, dictionary.thresholds[block].to(self._dtype)) for block in blocks]
         self._bands = list(spans(cells.positions[0], max(1, POSITIONS // cells.positions[1])))
         self._workspace, self._clamped = Workspace(), Workspace()
 
@@ -101,7 +101,7 @@ class Encoder:
         units = self._units(pixels)
         found = []
         for part, terms in zip(self._parts, self._terms, strict=True):
-            maps = torch.cat([self._over_rows(tile, part, terms) for tile in units.split(self._tile)])
+            maps = self._over_rows(units, part, terms)
             sums = self._cells.over_columns(maps)  # shape: (images, signs, rows of cells, columns of cells, m of block)
             for number, term in enumerate(terms):
                 sums[:, number].sub_(self._cells.size * term.offset.double()).mul_(term.sign)
@@ -128,17 +128,23 @@ class Encoder:
         terms: list[Term],
     ) -> Tensor:
         """Clamped responses summed over the rows of cells, float64, shape (images, signs, rows of cells, width, m)."""
-        width = self._cells.positions[1]
-        bands = []
+        width, m, size = self._cells.positions[1], len(part), self._tile
+        total: Tensor | None = None
         for band in self._bands:
-            z = self._responses(units[:, band.start * width : band.stop * width].flatten(0, 1), part)
-            # The last term may overwrite z.
-            outs = [*(self._clamped.take(len(z), len(part), z, z.dtype) for _ in terms[1:]), z]
-            clamped = [torch.clamp(z, term.low, term.high, out=out) for term, out in zip(terms, outs, strict=True)]
-            maps = [each.view(len(units), band.stop - band.start, -1) for each in clamped]
-            bands.append(torch.stack([self._cells.over_rows(each, band) for each in maps], dim=1))
-        total = bands[0] if len(bands) == 1 else torch.stack(bands).sum(dim=0)
-        return total.view(*total.shape[:3], width, len(part))
+            rows = self._cells.rows_in(band)
+            sums = torch.empty(len(units), len(terms), len(rows), width * m, dtype=self._dtype, device=units.device)
+            for tile in spans(len(units), size):
+                z = self._responses(units[tile, band.start * width : band.stop * width].flatten(0, 1), part)
+                # The last term may overwrite z.
+                outs = [*(self._clamped.take(len(z), m, z, z.dtype) for _ in terms[1:]), z]
+                for number, (term, out) in enumerate(zip(terms, outs, strict=True)):
+                    clamped = torch.clamp(z, term.low, term.high, out=out).view(size, band.stop - band.start, -1)
+                    for row, within in enumerate(rows):
+                        # Exact in int32, and in float32, which holds whole numbers up to 2^24.
+                        torch.sum(clamped[:, within], dim=1, dtype=self._dtype, out=sums[tile, number, row])
+            total = sums.double() if total is None else total.add_(sums)
+        assert total is not None  # there is a band
+        return total.view(*total.shape[:3], width, m)
 
     def _responses(self, units: Tensor, part: Tensor) -> Tensor:
         """<patch, dictionary patch>, int32 or float32, shape (patches, m of the block); overwrites the last ones."""

@@ -16,8 +16,8 @@ MUTANTS = [
     Mutant(
         "the second band of positions is left out",
         "kl/features/patch_encoding.py",
-        "total = bands[0] if len(bands) == 1 else",
-        "total = bands[0] if bands else",
+        "else total.add_(sums)",
+        "else total",
         f"{PATCHES} -k two_bands",
     ),
     Mutant(
