@@ -1,0 +1,141 @@
+"""The points of `kl reproduce networks`: kernel machines and networks on the same rows."""
+
+from __future__ import annotations
+
+from recipes.reproduce.points.exact import Exact
+from recipes.reproduce.points.fit import Fit
+from recipes.reproduce.points.network import Network
+from recipes.reproduce.points.patch_exact import PatchExact, PatchSpec
+from recipes.reproduce.points.sample import KernelSpec, Sample
+from recipes.reproduce.points.tuned_network import TunedNetwork
+from recipes.reproduce.setting import Setting
+from recipes.reproduce.shared_points import EPOCHS, exact, whole, whole_fit
+from recipes.reproduce.sweep.point import Point, Result, Results
+
+NOISES = (0.0, 0.1, 0.2, 0.4)
+RATES = (0.02, 0.08)
+"""Learning rates that are tried for the convolutional network."""
+AUGMENT = {"mnist": "shift:2", "fashion-mnist": "shift:2,flip", "digits": "shift:1"}
+"""Changes that keep the class: a mirrored digit is another sign."""
+
+
+def noisy(setting: Setting, data: str, kernel: KernelSpec) -> Exact:
+    """The exact interpolant of fewer rows at each level of noise."""
+    n = setting.choose(tiny=150, quick=600, full=10_000)
+    return exact(setting, data, n, kernel, 0, NOISES)
+
+
+def fewer(setting: Setting, data: str) -> Sample:
+    """The rows of `noisy`."""
+    return noisy(setting, data, setting.kernels(data)[0]).sample
+
+
+def every(setting: Setting, data: str) -> Sample:
+    """The rows of the whole set."""
+    return whole(setting, data, setting.kernels(data)[0]).sample
+
+
+def fewer_fit(setting: Setting, data: str, kernel: KernelSpec) -> Fit:
+    """EigenPro on the rows of `noisy`, without noise."""
+    return Fit(sample=fewer(setting, data), kernel=kernel, epochs=setting.choose(tiny=3, quick=EPOCHS, full=EPOCHS))
+
+
+def on_patches(setting: Setting, data: str) -> PatchExact:
+    """The exact interpolant of the rows of `noisy` on features of image patches, at each level of noise."""
+    small = setting.data(data) == "digits"
+    spec = PatchSpec(count=32, size=3) if small else PatchSpec(count=1024, pool=7, stride=8)
+    return PatchExact(
+        sample=fewer(setting, data),
+        patches=spec,
+        kernel=KernelSpec(name="gaussian"),
+        bandwidth_factor=0.5,
+        noises=NOISES,
+    )
+
+
+def mlp(setting: Setting, sample: Sample, noise: float, epochs: int) -> Network:
+    """A fully connected network at one learning rate, with batches small enough for many steps an epoch."""
+    return Network(
+        sample=sample,
+        architecture="mlp",
+        widths=(512, 512),
+        noise=noise,
+        epochs=epochs,
+        batch_size=setting.choose(tiny=16, quick=64, full=256),
+    )
+
+
+def whole_mlp(setting: Setting, data: str) -> Network:
+    """The fully connected network on the whole set."""
+    return mlp(setting, every(setting, data), 0.0, setting.choose(tiny=5, quick=10, full=20))
+
+
+def noisy_mlp(setting: Setting, data: str, noise: float) -> Network:
+    """The fully connected network on the rows of `noisy`."""
+    return mlp(setting, fewer(setting, data), noise, setting.choose(tiny=5, quick=20, full=60))
+
+
+def cnn(
+    setting: Setting, data: str, sample: Sample, epochs: int, noise: float = 0.0, augmented: bool = False
+) -> TunedNetwork:
+    """A convolutional network that is tuned on held-out rows."""
+    small = setting.data(data) == "digits"
+    return TunedNetwork(
+        sample=sample,
+        widths=(8, 16) if small else (24, 48, 96),
+        learning_rates=RATES,
+        epochs=epochs,
+        noise=noise,
+        augment=AUGMENT[setting.data(data)] if augmented else None,
+        batch_size=setting.choose(tiny=16, quick=32, full=128),
+    )
+
+
+def whole_cnn(setting: Setting, data: str, augmented: bool) -> TunedNetwork:
+    """The tuned network on the whole set."""
+    epochs = setting.choose(tiny=3, quick=6, full=8)
+    return cnn(setting, data, every(setting, data), epochs, augmented=augmented)
+
+
+def noisy_cnn(setting: Setting, data: str, noise: float, augmented: bool = False) -> TunedNetwork:
+    """The tuned network on the rows of `noisy`."""
+    epochs = setting.choose(tiny=5, quick=12, full=15)
+    return cnn(setting, data, fewer(setting, data), epochs, noise, augmented)
+
+
+def kernel_seconds(result: Result) -> float:
+    """Seconds of training of `on_patches`: all features, those of the test rows too, and the solve."""
+    return float(result["extraction_seconds"] + result["levels"][0]["solve_seconds"])
+
+
+def hurried_cnn(setting: Setting, results: Results, data: str, augmented: bool) -> TunedNetwork | None:
+    """The tuned network with as many epochs as it does in the seconds of `on_patches`; None if that is none.
+
+    It is tuned for that number of epochs, at whose end its learning rate reaches 0. An epoch's seconds are the mean of
+    `noisy_cnn`, which has more epochs; more than those it is not given.
+    """
+    calm = noisy_cnn(setting, data, 0.0, augmented)
+    each = results[calm]["seconds_per_epoch"]
+    epochs = int(kernel_seconds(results[on_patches(setting, data)]) / (sum(each) / len(each)))
+    return cnn(setting, data, calm.sample, min(epochs, calm.epochs), augmented=augmented) if epochs else None
+
+
+def points(setting: Setting, results: Results, names: tuple[str, ...]) -> list[Point]:
+    """All models on whole sets without noise, and on fewer rows at all levels of noise.
+
+    The networks that are given the seconds of a kernel machine come once these seconds are known.
+    """
+    found: list[Point] = []
+    for data in setting.distinct(*names):
+        for kernel in setting.kernels(data):
+            found += [make(setting, data, kernel) for make in (whole_fit, whole, fewer_fit, noisy)]
+        found += [on_patches(setting, data), whole_mlp(setting, data)]
+        for noise in NOISES:
+            found += [noisy_mlp(setting, data, noise), noisy_cnn(setting, data, noise)]
+        found.append(noisy_cnn(setting, data, 0.0, augmented=True))
+        for augmented in (False, True):
+            found.append(whole_cnn(setting, data, augmented))
+            if on_patches(setting, data) in results and noisy_cnn(setting, data, 0.0, augmented) in results:
+                hurried = hurried_cnn(setting, results, data, augmented)
+                found += [hurried] * (hurried is not None)
+    return found
