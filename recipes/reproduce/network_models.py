@@ -13,7 +13,7 @@ from recipes.reproduce.shared_points import EPOCHS, exact, whole, whole_fit
 from recipes.reproduce.sweep.point import Point, Result, Results
 
 NOISES = (0.0, 0.1, 0.2, 0.4)
-RATES = (0.02, 0.08)
+RATES = (0.03, 0.1)
 """Learning rates that are tried for the convolutional network."""
 AUGMENT = {"mnist": "shift:2", "fashion-mnist": "shift:2,flip", "digits": "shift:1"}
 """Changes that keep the class: a mirrored digit is another sign."""
