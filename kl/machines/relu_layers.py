@@ -55,9 +55,7 @@ def cnn_bn(info: dict[str, Any], channels: Sequence[int]) -> nn.Sequential:
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _image_and_features(
-    name: str, info: dict[str, Any], channels: Sequence[int]
-) -> tuple[tuple[int, int, int], int]:
+def _image_and_features(name: str, info: dict[str, Any], channels: Sequence[int]) -> tuple[tuple[int, int, int], int]:
     """The shape of the images, and the number of features that one pooling for each convolution leaves."""
     smallest = 2 ** len(channels)
     shape = info["image_shape"]

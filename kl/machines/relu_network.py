@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kl.checks import check_not_negative, check_count, check_one_of, check_positive
+from kl.checks import check_count, check_not_negative, check_one_of, check_positive
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
 from kl.machines.data_facts import facts_of

@@ -137,5 +137,6 @@ def points(setting: Setting, results: Results, names: tuple[str, ...]) -> list[P
             found.append(whole_cnn(setting, data, augmented))
             if on_patches(setting, data) in results and noisy_cnn(setting, data, 0.0, augmented) in results:
                 hurried = hurried_cnn(setting, results, data, augmented)
-                found += [hurried] * (hurried is not None)
+                if hurried is not None:
+                    found.append(hurried)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 from recipes.reproduce.points.sample import Sample
@@ -126,14 +125,3 @@ class TunedNetwork(Point):
         """The epochs of all networks, whose seconds are proportional to the rows."""
         networks = len(self.learning_rates) + 1
         return networks * (0.5 + self.epochs * (0.01 + SECONDS_PER_ROW * self.sample.rows))
-
-
-def error_within(result: Result, seconds: float) -> float | None:
-    """The test error after the last epoch that ends within that many seconds of training; None if none does.
-
-    Args:
-        result: of a `TunedNetwork`.
-        seconds: of the training steps of the network on all rows.
-    """
-    ended = sum(spent <= seconds for spent in accumulate(result["seconds_per_epoch"]))
-    return result["curves"]["val/error"][ended - 1] if ended else None
