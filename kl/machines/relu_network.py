@@ -164,6 +164,7 @@ class ReluNetwork(EvaluatedModule):
         with torch.device("meta"):  # the layers' own initial weights would be drawn from the global random state
             layers = build(info, self.hparams["widths"])
         self.layers = initialise(layers.to_empty(device="cpu"), self.hparams["seed"])
+        self.eval()  # until a fit starts
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with momentum. Its steps vanish with the gradient, unlike Adam's, so that fitted labels stay fitted."""
