@@ -76,14 +76,20 @@ def noisy_mlp(setting: Setting, data: str, noise: float) -> Network:
 
 
 def cnn(
-    setting: Setting, data: str, sample: Sample, epochs: int, noise: float = 0.0, augmented: bool = False
+    setting: Setting,
+    data: str,
+    sample: Sample,
+    epochs: int,
+    rates: tuple[float, ...],
+    noise: float = 0.0,
+    augmented: bool = False,
 ) -> TunedNetwork:
     """A convolutional network that is tuned on held-out rows."""
     small = setting.data(data) == "digits"
     return TunedNetwork(
         sample=sample,
         widths=(8, 16) if small else (24, 48, 96),
-        learning_rates=RATES,
+        learning_rates=rates,
         epochs=epochs,
         noise=noise,
         augment=AUGMENT[setting.data(data)] if augmented else None,
@@ -91,16 +97,23 @@ def cnn(
     )
 
 
-def whole_cnn(setting: Setting, data: str, augmented: bool) -> TunedNetwork:
-    """The tuned network on the whole set."""
-    epochs = setting.choose(tiny=3, quick=6, full=8)
-    return cnn(setting, data, every(setting, data), epochs, augmented=augmented)
-
-
 def noisy_cnn(setting: Setting, data: str, noise: float, augmented: bool = False) -> TunedNetwork:
-    """The tuned network on the rows of `noisy`."""
-    epochs = setting.choose(tiny=5, quick=12, full=15)
-    return cnn(setting, data, fewer(setting, data), epochs, noise, augmented)
+    """The tuned network on the rows of `noisy`; with noise the best epoch comes early, and it has fewer epochs."""
+    full = 12 if noise else 16
+    epochs = setting.choose(tiny=5, quick=full, full=full)
+    return cnn(setting, data, fewer(setting, data), epochs, RATES, noise, augmented)
+
+
+def chosen_rate(setting: Setting, results: Results, data: str, augmented: bool) -> tuple[float]:
+    """The learning rate that held-out rows choose for `noisy_cnn` without noise."""
+    return (results[noisy_cnn(setting, data, 0.0, augmented)]["learning_rate"],)
+
+
+def whole_cnn(setting: Setting, results: Results, data: str, augmented: bool) -> TunedNetwork:
+    """The network on the whole set, with the learning rate of `chosen_rate`; only its epoch is chosen anew."""
+    epochs = setting.choose(tiny=3, quick=6, full=6)
+    rate = chosen_rate(setting, results, data, augmented)
+    return cnn(setting, data, every(setting, data), epochs, rate, augmented=augmented)
 
 
 def kernel_seconds(result: Result) -> float:
@@ -109,21 +122,24 @@ def kernel_seconds(result: Result) -> float:
 
 
 def hurried_cnn(setting: Setting, results: Results, data: str, augmented: bool) -> TunedNetwork | None:
-    """The tuned network with as many epochs as it does in the seconds of `on_patches`; None if that is none.
+    """The network with as many epochs as it does in the seconds of `on_patches`; None if that is none.
 
-    It is tuned for that number of epochs, at whose end its learning rate reaches 0. An epoch's seconds are the mean of
-    `noisy_cnn`, which has more epochs; more than those it is not given.
+    At their end its learning rate, that of `chosen_rate`, reaches 0. An epoch's seconds are the mean of `noisy_cnn`,
+    and if all epochs of that network end in the seconds it is that network.
     """
     calm = noisy_cnn(setting, data, 0.0, augmented)
     each = results[calm]["seconds_per_epoch"]
     epochs = int(kernel_seconds(results[on_patches(setting, data)]) / (sum(each) / len(each)))
-    return cnn(setting, data, calm.sample, min(epochs, calm.epochs), augmented=augmented) if epochs else None
+    if epochs >= calm.epochs:
+        return calm
+    rate = chosen_rate(setting, results, data, augmented)
+    return cnn(setting, data, calm.sample, epochs, rate, augmented=augmented) if epochs else None
 
 
 def points(setting: Setting, results: Results, names: tuple[str, ...]) -> list[Point]:
     """All models on whole sets without noise, and on fewer rows at all levels of noise.
 
-    The networks that are given the seconds of a kernel machine come once these seconds are known.
+    The networks that take a learning rate or the seconds of a kernel machine from results come once these are known.
     """
     found: list[Point] = []
     for data in setting.distinct(*names):
@@ -132,10 +148,11 @@ def points(setting: Setting, results: Results, names: tuple[str, ...]) -> list[P
         found += [on_patches(setting, data), whole_mlp(setting, data)]
         for noise in NOISES:
             found += [noisy_mlp(setting, data, noise), noisy_cnn(setting, data, noise)]
-        found.append(noisy_cnn(setting, data, 0.0, augmented=True))
         for augmented in (False, True):
-            found.append(whole_cnn(setting, data, augmented))
-            if on_patches(setting, data) in results and noisy_cnn(setting, data, 0.0, augmented) in results:
+            calm = noisy_cnn(setting, data, 0.0, augmented)
+            found.append(calm)
+            if calm in results and on_patches(setting, data) in results:
+                found.append(whole_cnn(setting, results, data, augmented))
                 hurried = hurried_cnn(setting, results, data, augmented)
                 if hurried is not None:
                     found.append(hurried)

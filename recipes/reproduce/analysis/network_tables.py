@@ -87,7 +87,7 @@ def whole_table(setting: Setting, results: Results, names: Sequence[str]) -> Dat
         plain = results[models.whole_mlp(setting, data)]
         add(MLP, plain, last_epoch(plain))
         for augmented, name in ((False, CNN), (True, AUGMENTED)):
-            tuned = results[models.whole_cnn(setting, data, augmented)]
+            tuned = results[models.whole_cnn(setting, results, data, augmented)]
             add(name, tuned, chosen_epoch(tuned))
     return table(found)
 

@@ -268,15 +268,23 @@ def test_the_error_within_some_seconds():
 )  # 5: as many as the network has that is not in a hurry
 def test_a_hurried_network_has_the_epochs_that_end_in_the_seconds_of_the_kernel_machine(seconds, epochs):
     setting = Setting("tiny")
+    calm = models.noisy_cnn(setting, "mnist", 0.0)
     results = {
         models.on_patches(setting, "mnist"): {"extraction_seconds": 0.5, "levels": [{"solve_seconds": seconds - 0.5}]},
-        models.noisy_cnn(setting, "mnist", 0.0): {"seconds_per_epoch": [1.5, 0.5, 1.0]},
+        calm: {"seconds_per_epoch": [1.5, 0.5, 1.0], "learning_rate": 0.1},
     }
     found = models.hurried_cnn(setting, results, "mnist", augmented=False)
     assert (found and found.epochs) == epochs
-    calm = models.noisy_cnn(setting, "mnist", 0.0)
-    assert found is None or replace(found, epochs=calm.epochs) == calm
-    assert (found in models.points(setting, results, ("mnist",))) is (found is not None)
+    if epochs == 5:
+        assert found == calm
+    elif epochs:
+        assert replace(found, epochs=calm.epochs, learning_rates=calm.learning_rates) == calm
+        assert found.learning_rates == (0.1,)
+    points = models.points(setting, results, ("mnist",))
+    assert (found in points) is (found is not None)
+    whole = models.whole_cnn(setting, results, "mnist", augmented=False)
+    assert whole in points
+    assert (whole.learning_rates, whole.sample.n) == ((0.1,), 200)
 
 
 def test_error_limits_leave_first_epochs_out():
