@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from recipes.reproduce.points.exact import Exact
 from recipes.reproduce.points.fit import Fit
 from recipes.reproduce.points.network import Network
@@ -76,20 +78,14 @@ def noisy_mlp(setting: Setting, data: str, noise: float) -> Network:
 
 
 def cnn(
-    setting: Setting,
-    data: str,
-    sample: Sample,
-    epochs: int,
-    rates: tuple[float, ...],
-    noise: float = 0.0,
-    augmented: bool = False,
+    setting: Setting, data: str, sample: Sample, epochs: int, noise: float = 0.0, augmented: bool = False
 ) -> TunedNetwork:
-    """A convolutional network that is tuned on held-out rows."""
+    """A convolutional network whose learning rate and epoch are chosen on held-out rows."""
     small = setting.data(data) == "digits"
     return TunedNetwork(
         sample=sample,
         widths=(8, 16) if small else (24, 48, 96),
-        learning_rates=rates,
+        learning_rates=RATES,
         epochs=epochs,
         noise=noise,
         augment=AUGMENT[setting.data(data)] if augmented else None,
@@ -101,19 +97,25 @@ def noisy_cnn(setting: Setting, data: str, noise: float, augmented: bool = False
     """The tuned network on the rows of `noisy`; with noise the best epoch comes early, and it has fewer epochs."""
     full = 12 if noise else 16
     epochs = setting.choose(tiny=5, quick=full, full=full)
-    return cnn(setting, data, fewer(setting, data), epochs, RATES, noise, augmented)
+    return cnn(setting, data, fewer(setting, data), epochs, noise, augmented)
 
 
-def chosen_rate(setting: Setting, results: Results, data: str, augmented: bool) -> tuple[float]:
-    """The learning rate that held-out rows choose for `noisy_cnn` without noise."""
-    return (results[noisy_cnn(setting, data, 0.0, augmented)]["learning_rate"],)
+def like_noisy(
+    setting: Setting, results: Results, data: str, augmented: bool, sample: Sample, epochs: int
+) -> TunedNetwork:
+    """A network with the learning rate that held-out rows choose for `noisy_cnn` without noise; its last epoch counts.
+
+    At its last epoch the learning rate reaches 0, so that an earlier one is hardly better.
+    """
+    rate = results[noisy_cnn(setting, data, 0.0, augmented)]["learning_rate"]
+    point = cnn(setting, data, sample, epochs, augmented=augmented)
+    return replace(point, learning_rates=(rate,), held_out=0.0)
 
 
 def whole_cnn(setting: Setting, results: Results, data: str, augmented: bool) -> TunedNetwork:
-    """The network on the whole set, with the learning rate of `chosen_rate`; only its epoch is chosen anew."""
+    """The network on the whole set."""
     epochs = setting.choose(tiny=3, quick=6, full=6)
-    rate = chosen_rate(setting, results, data, augmented)
-    return cnn(setting, data, every(setting, data), epochs, rate, augmented=augmented)
+    return like_noisy(setting, results, data, augmented, every(setting, data), epochs)
 
 
 def kernel_seconds(result: Result) -> float:
@@ -124,16 +126,14 @@ def kernel_seconds(result: Result) -> float:
 def hurried_cnn(setting: Setting, results: Results, data: str, augmented: bool) -> TunedNetwork | None:
     """The network with as many epochs as it does in the seconds of `on_patches`; None if that is none.
 
-    At their end its learning rate, that of `chosen_rate`, reaches 0. An epoch's seconds are the mean of `noisy_cnn`,
-    and if all epochs of that network end in the seconds it is that network.
+    An epoch's seconds are the mean of `noisy_cnn`; if all epochs of that network end in the seconds, it is that one.
     """
     calm = noisy_cnn(setting, data, 0.0, augmented)
     each = results[calm]["seconds_per_epoch"]
     epochs = int(kernel_seconds(results[on_patches(setting, data)]) / (sum(each) / len(each)))
     if epochs >= calm.epochs:
         return calm
-    rate = chosen_rate(setting, results, data, augmented)
-    return cnn(setting, data, calm.sample, epochs, rate, augmented=augmented) if epochs else None
+    return like_noisy(setting, results, data, augmented, calm.sample, epochs) if epochs else None
 
 
 def points(setting: Setting, results: Results, names: tuple[str, ...]) -> list[Point]:

@@ -46,6 +46,7 @@ class Networks(Experiment):
     def present(self, setting: Setting, results: Results) -> Presentation:
         """Two figures with a panel for each set."""
         names = setting.distinct(*DATA)
+        clean, wrong = (models.noisy_cnn(setting, names[0], noise).epochs for noise in (0.0, NOISES[-1]))
         timed, noised = time_table(setting, results, names), noise_table(setting, results, names)
         ends, whole_sets = end_table(setting, results, names), whole_table(setting, results, names)
         columns = "part data n model epoch seconds train_error test_error"
@@ -107,11 +108,13 @@ class Networks(Experiment):
                 "any model needs for evaluation is left out. Those of an exact limit are of the whole solve, and on "
                 "patches also of the features of training and test rows.",
                 f"The convolutional network is {architecture(setting, names[0])}, trained by SGD with momentum, "
-                "weight decay, and a learning rate that falls along a cosine. Its learning rate, of "
+                "weight decay, and a learning rate that falls along a cosine to 0. Its learning rate, of "
                 f"{' and '.join(f'{rate:g}' for rate in models.RATES)}, and its epoch are chosen on a tenth of the "
                 "training rows, whose labels are as noisy as the others; then it is trained on all rows. In the "
-                "seconds of the kernel machine it is tuned for as many epochs as end in them. The seconds of the "
-                "search are not counted, as those in which the kernel's bandwidth and patches were found are not.",
+                "seconds of the kernel machine it has as many epochs as end in them; there and on whole sets it has "
+                "the learning rate that was chosen on fewer rows, and its last epoch counts. The seconds of the search "
+                "are not counted, as those in which the kernel's bandwidth and patches were found are not.",
+                f"Without label noise it has {clean} epochs, with noise, where the best epoch comes early, {wrong}.",
                 "The augmented network sees images that are shifted by up to 2 pixels and, if they are no digits, "
                 "mirrored; no kernel machine here does.",
                 "The fully connected network is plain: one learning rate, no decay, nothing tuned. Its best epoch is "

@@ -8,7 +8,7 @@ from training import fit
 
 from callbacks import History
 from datamodules import DigitsDataModule
-from kl import ReluNetwork
+from kl import InputError, ReluNetwork
 from recipes.reproduce import network_models as models
 from recipes.reproduce.analysis.network_claims import ahead_claim, equal_time_claim, harmless_claim
 from recipes.reproduce.analysis.network_tables import AUGMENTED, CHOSEN, CNN, LAST, MLP, PATCHES
@@ -245,14 +245,20 @@ def test_a_tuned_network_without_noise_and_with_augmentation():
     assert "val/error_noisy" not in found["curves"]
     plain = replace(point, augment=None).run(Context(accelerator="cpu"))
     assert found["curves"]["val/error"] != plain["curves"]["val/error"]
+    unchosen = replace(point, held_out=0.0).run(Context(accelerator="cpu"))
+    assert unchosen["curves"] == found["curves"]
+    assert (unchosen["tried"], unchosen["learning_rate"], unchosen["chosen_epoch"]) == ([], 0.05, 2)
+    assert unchosen["chosen_error"] == unchosen["final"]["val/error"]
+    with pytest.raises(InputError, match="without held-out rows nothing can be chosen among learning_rates"):
+        replace(TUNED, held_out=0.0)
 
 
 def test_a_tuned_network_says_what_it_is():
     assert TUNED.describe() == (
-        "tuned cnn-bn 4-8, digits n=200 seed 3, label noise 20%, 4 epochs at learning rates 0.001, 0.1"
+        "tuned cnn-bn 4-8, digits n=200 seed 3, label noise 20%, 4 epochs at learning rate 0.001, 0.1"
     )
-    augmented = replace(TUNED, noise=0.0, augment="shift:1", learning_rates=(0.1,))
-    assert augmented.describe() == "tuned cnn-bn 4-8, digits n=200 seed 3, shift:1, 4 epochs at learning rates 0.1"
+    augmented = replace(TUNED, noise=0.0, augment="shift:1", learning_rates=(0.1,), held_out=0.0)
+    assert augmented.describe() == "cnn-bn 4-8, digits n=200 seed 3, shift:1, 4 epochs at learning rate 0.1"
     assert augmented.seconds < TUNED.seconds
     assert augmented.key != TUNED.key
 
@@ -278,8 +284,8 @@ def test_a_hurried_network_has_the_epochs_that_end_in_the_seconds_of_the_kernel_
     if epochs == 5:
         assert found == calm
     elif epochs:
-        assert replace(found, epochs=calm.epochs, learning_rates=calm.learning_rates) == calm
-        assert found.learning_rates == (0.1,)
+        assert replace(found, epochs=calm.epochs, learning_rates=calm.learning_rates, held_out=calm.held_out) == calm
+        assert (found.learning_rates, found.held_out) == ((0.1,), 0)
     points = models.points(setting, results, ("mnist",))
     assert (found in points) is (found is not None)
     whole = models.whole_cnn(setting, results, "mnist", augmented=False)
