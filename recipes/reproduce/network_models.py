@@ -94,7 +94,7 @@ def cnn(
 
 
 def noisy_cnn(setting: Setting, data: str, noise: float, augmented: bool = False) -> TunedNetwork:
-    """The tuned network on the rows of `noisy`; with noise the best epoch comes early, and it has fewer epochs."""
+    """The tuned network on the rows of `noisy`; with noise, which it should not fit, it has fewer epochs."""
     full = 12 if noise else 16
     epochs = setting.choose(tiny=5, quick=full, full=full)
     return cnn(setting, data, fewer(setting, data), epochs, noise, augmented)

@@ -18,7 +18,7 @@ PATCHES, MLP, CNN, AUGMENTED = "Gaussian on patches", "ReLU MLP", "CNN", "CNN, a
 LAPLACIAN = "Laplacian, exact"
 LAST, CHOSEN = f"{CNN}, last epoch", f"{CNN}, chosen epoch"
 STYLES = {PATCHES: style_of(6), MLP: style_of(2), CNN: style_of(3), AUGMENTED: style_of(5)}
-ALONE: Style = {"linestyle": "", "markersize": 9, "markerfacecolor": "white"}  # a result without a curve
+ALONE: Style = {"linestyle": "", "markersize": 7, "markerfacecolor": "white"}  # a result without a curve
 
 
 def time_table(setting: Setting, results: Results, names: Sequence[str]) -> DataFrame:
