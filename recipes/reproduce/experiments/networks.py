@@ -84,7 +84,7 @@ class Networks(Experiment):
                     ends,
                     ("", "{set} n={n}, {name}"),
                     ("test error in the seconds of the kernel on patches", "{within:.2%}"),
-                    ("its best, chosen on held-out rows", "{test_error:.2%}"),
+                    ("last epoch; of a CNN the one chosen on held-out rows", "{test_error:.2%}"),
                     ("epochs", "{epoch}"),
                     ("seconds", "{seconds:.1f}"),
                     ("training error", "{train_error:.3%}"),
@@ -115,8 +115,8 @@ class Networks(Experiment):
                 "seconds of the kernel machine it has as many epochs as end in them; there and on whole sets it has "
                 "the learning rate that was chosen on fewer rows, and its last epoch counts. The seconds of the search "
                 "are not counted, as those in which the kernel's bandwidth and patches were found are not.",
-                f"On fewer rows it has {clean} epochs without label noise, {wrong} with it. Its width, weight decay and "
-                "augmentation are not tuned.",
+                f"On fewer rows it has {clean} epochs without label noise, {wrong} with it. Its width, weight decay "
+                "and augmentation are not tuned.",
                 "The augmented network sees images that are shifted by up to 2 pixels and, if they are no digits, "
                 "mirrored; no kernel machine here does.",
                 "The fully connected network is plain: one learning rate, no decay, nothing tuned. Its best epoch is "
