@@ -145,7 +145,7 @@ def time_figure(timed: DataFrame, ends: DataFrame) -> Figure:
         panel(each, own, "seconds", "test_error", "model", "style", label="{model}", title="{set}, n={n}", **same)
         exact, hurried = end[end["epoch"].isna()], end[end["model"].isin((CNN, AUGMENTED))]
         panel(each, exact, "seconds", "test_error", "model", "style", label="{model}", **same)
-        said = "{model}, in the seconds on patches"
+        said = "{model}, same seconds"
         panel(each, hurried, "within_seconds", "within", "model", "style", label=said, **same)
         each.set_xlabel("seconds of training")
         last = [error for column in ("test_error", "within") for error in end[column].dropna()]
