@@ -30,8 +30,10 @@ class Sample:
     unit_norm: bool = False
     """Whether each row is divided by its Euclidean length."""
 
-    def datamodule(self, context: Context, label_noise: float = 0.0, augment: str | None = None) -> KernelDataModule:
-        """The data module, set up.
+    def datamodule(
+        self, context: Context, label_noise: float = 0.0, augment: str | None = None, validation: float = 0.0
+    ) -> KernelDataModule:
+        """The data module, set up; `validation` is the share of the training rows to hold out.
 
         Raises:
             InputError: the rows are not available.
@@ -51,13 +53,16 @@ class Sample:
             noise_seed=self.seed,
             seed=self.seed,
             batch_size=None,
+            validation=validation,
             **extra,
         )
         data.prepare_data()
         data.setup()
         if self.unit_norm:
-            for part in ("train_set", "test_set"):
+            for part in ("train_set", "validation_set", "test_set"):
                 rows = getattr(data, part)
+                if rows is None:
+                    continue
                 x = rows.x / rows.x.norm(dim=1, keepdim=True).clamp_(min=1e-12)
                 setattr(data, part, RowDataset(x, rows.y, rows.y_noisy))
         return data

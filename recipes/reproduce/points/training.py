@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from recipes.reproduce.sweep.point import Context, Result
@@ -49,6 +50,17 @@ def train(
         "d": data.num_features,
         "c": data.num_outputs,
     }
+
+
+def error_within(result: Result, seconds: float) -> float | None:
+    """The test error after the last epoch that ends within that many seconds of training; None if none does.
+
+    Args:
+        result: of `train`, with a test after each epoch.
+        seconds: of training steps.
+    """
+    ended = sum(spent <= seconds for spent in accumulate(result["seconds_per_epoch"]))
+    return result["curves"]["val/error"][ended - 1] if ended else None
 
 
 def _trainer(context: Context, epochs: int, test_every: int, observers: list[pl.Callback]) -> pl.Trainer:

@@ -77,7 +77,7 @@ class Sweep:
         self._guessed, self._spent = self._guessed + point.seconds, self._spent + seconds
         if self._origin is None:
             here = machine(device_of(RunOptions(accelerator=self.context.accelerator)))
-            kept = {name: here[name] for name in ("cpu", "cores", "gpu", "torch")}
+            kept = {name: here[name] for name in ("cpu", "cores", "threads", "gpu", "torch")}
             self._origin = {"commit": commit(), "machine": kept}
         return self.store.write(point, result, seconds=seconds, **self._origin)
 

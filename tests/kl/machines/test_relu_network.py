@@ -1,12 +1,13 @@
 """ReLU networks: what they learn, what they report of it, and what they refuse."""
 
 import copy
+import math
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch.nn.functional import cross_entropy
-from training import fit, quiet_trainer, regression
+from training import edited, fit, quiet_trainer, regression
 
 import kl
 from callbacks import History, StopWhenInterpolated, Timing
@@ -19,7 +20,7 @@ def digits(train_size=300, **options):
 
 
 def network(architecture="mlp", **options):
-    widths = {"mlp": (64, 32), "cnn": (4, 8)}[architecture]
+    widths = {"mlp": (64, 32), "cnn": (4, 8), "cnn-bn": (4, 8)}[architecture]
     return ReluNetwork(architecture, **{"widths": widths, "learning_rate": 0.05, **options})
 
 
@@ -34,7 +35,7 @@ def naive_metrics(scores, y):
     return loss / len(y), square / len(y), wrong / len(y)
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "cnn-bn"])
 def test_digits_are_learnt(architecture):
     each = network(architecture)
     trainer = fit(each, digits(), max_epochs=25)
@@ -43,7 +44,7 @@ def test_digits_are_learnt(architecture):
     assert each.is_classifier
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "cnn-bn"])
 def test_metrics_are_those_of_a_direct_computation(architecture):
     each, data = network(architecture), digits(label_noise=0.3)
     trainer = fit(each, data, max_epochs=12)
@@ -102,6 +103,121 @@ def test_layers_by_their_formula(architecture):
     torch.testing.assert_close(each(x)[0].double(), found, rtol=1e-4, atol=1e-5)
 
 
+def block(x, weight, gain, shift, moments=None):
+    """A convolution of 3x3 pixels, pooling, batch norm and ReLU by their formulas, float64, and the norm's moments."""
+    m, _, side, _ = x.shape
+    padded = torch.zeros(m, x.shape[1], side + 2, side + 2, dtype=torch.float64)
+    padded[:, :, 1:-1, 1:-1] = x
+    filtered = torch.zeros(m, len(weight), side, side, dtype=torch.float64)
+    for i in range(3):
+        for j in range(3):
+            filtered += torch.einsum("oc,mcij->moij", weight[:, :, i, j], padded[:, :, i : i + side, j : j + side])
+    pooled = filtered.view(m, len(weight), side // 2, 2, side // 2, 2).amax(dim=(3, 5))
+    flat = pooled.transpose(0, 1).reshape(len(weight), -1)
+    mean, variance = (flat.mean(dim=1), ((flat - flat.mean(dim=1, keepdim=True)) ** 2).mean(dim=1))
+    used = moments or (mean, variance)
+    scaled = (pooled - used[0].view(-1, 1, 1)) / (used[1].view(-1, 1, 1) + 1e-5).sqrt()
+    count = flat.shape[1]
+    relu = (gain.view(-1, 1, 1) * scaled + shift.view(-1, 1, 1)).clamp(min=0)
+    return relu, (mean, variance * count / (count - 1))
+
+
+def naive_cnn_bn(state, x, trained):
+    """The scores of two blocks and a linear layer, float64, and each block's mean and unbiased variance."""
+    image, seen = x.double().view(-1, 1, 8, 8), []
+    for i in (1, 5):
+        norm = f"layers.{i + 2}."
+        moments = None if trained else (state[f"{norm}running_mean"], state[f"{norm}running_var"])
+        image, moments = block(
+            image, state[f"layers.{i}.weight"], state[f"{norm}weight"], state[f"{norm}bias"], moments
+        )
+        seen.append(moments)
+    return image.flatten(1) @ state["layers.10.weight"].T + state["layers.10.bias"], seen
+
+
+def doubles(module):
+    return {name: value.detach().double().clone() for name, value in module.state_dict().items()}
+
+
+def test_batch_norm_by_its_formula():
+    """Training takes the moments of the batch and moves the running ones a tenth of the way; evaluation takes those."""
+    each, data = network("cnn-bn"), digits()
+    fit(each, data, max_epochs=2)
+    assert not each.training
+    x, before = data.test_set.x[:20], doubles(each)
+    expected, _ = naive_cnn_bn(before, x, trained=False)
+    torch.testing.assert_close(each(x).double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(each(x[:1]), each(x)[:1])  # whatever the other rows are
+    assert all(torch.equal(value, before[name]) for name, value in doubles(each).items())
+    each.train()
+    expected, seen = naive_cnn_bn(before, x, trained=True)
+    torch.testing.assert_close(each(x).double(), expected, rtol=1e-4, atol=1e-4)
+    after = doubles(each)
+    for i, moments in zip((3, 7), seen, strict=True):
+        for name, moment in zip(("running_mean", "running_var"), moments, strict=True):
+            moved = 0.9 * before[f"layers.{i}.{name}"] + 0.1 * moment
+            torch.testing.assert_close(after[f"layers.{i}.{name}"], moved, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_through_batch_norm_is_that_of_the_formula():
+    """Autograd in float64 through the formula."""
+    each, data = network("cnn-bn"), digits()
+    fit(each, data, max_epochs=1)
+    state = {name: value.requires_grad_(value.is_floating_point()) for name, value in doubles(each).items()}
+    x, y, index = data.train_set[torch.arange(30)]
+    scores, _ = naive_cnn_bn(state, x, trained=True)
+    loss = -(scores.log_softmax(dim=1) * y).sum(dim=1).mean()
+    loss.backward()
+    each.train()
+    each.training_step((x, y, index), 0).backward()
+    for name, value in each.named_parameters():
+        torch.testing.assert_close(value.grad.double(), state[name].grad, rtol=1e-3, atol=1e-5)
+
+
+class Rates(pl.Callback):
+    """The learning rate of every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen += [group["lr"] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"), [("cosine", {"max_epochs": 3}), ("cosine", {"max_steps": 11}), ("constant", {})]
+)
+def test_the_learning_rate_of_every_step(schedule, epochs):
+    rates = Rates()
+    trainer = fit(network(schedule=schedule, learning_rate=0.2), digits(100), callbacks=[rates], **epochs)
+    steps = trainer.global_step
+    assert steps == len(rates.seen) == epochs.get("max_steps", 12)
+    falling = [0.1 * (1 + math.cos(math.pi * t / steps)) for t in range(steps)]
+    assert rates.seen == pytest.approx(falling if schedule == "cosine" else [0.2] * steps)
+
+
+def test_weight_decay_adds_the_weights_to_the_gradient():
+    """One step from the same weights: w - eta (g + lambda w) against w - eta g."""
+    options = {"learning_rate": 0.1, "architecture": "cnn-bn"}
+    plain, decayed = network(**options), network(**options, weight_decay=0.5)
+    start = network(**options)
+    data = digits()
+    data.setup()
+    start._make_layers(kl.machines.evaluated.describe_data(data))
+    for each in (plain, decayed):
+        fit(each, digits(), max_steps=1)
+    for name, first in start.named_parameters():
+        expected = dict(plain.named_parameters())[name] - 0.1 * 0.5 * first
+        torch.testing.assert_close(dict(decayed.named_parameters())[name], expected)
+
+
+def test_training_metrics_can_be_left_out():
+    each = network(measures_training=False)
+    trainer = fit(each, digits(), max_epochs=2)
+    assert each.train_metrics == {}
+    assert trainer.callback_metrics["val/error"] < 0.9
+
+
 def test_a_colour_image_has_three_channels():
     x = torch.rand(40, 3, 6, 5).numpy()
     data = ArrayDataModule.from_arrays(x, [0, 1] * 20, x, [0, 1] * 20, batch_size=8)
@@ -123,7 +239,7 @@ def test_initial_weights_are_hes():
         assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "cnn-bn"])
 def test_a_seed_gives_the_same_run_whatever_the_global_random_state(architecture):
     def run(seed, state):
         torch.manual_seed(state)
@@ -133,10 +249,11 @@ def test_a_seed_gives_the_same_run_whatever_the_global_random_state(architecture
 
     first, same, other = run(0, 1), run(0, 2), run(1, 1)
     assert all(torch.equal(first[name], same[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in first)
+    counts = {name for name in first if name.endswith("num_batches_tracked")}
+    assert not any(torch.equal(first[name], other[name]) for name in first.keys() - counts)
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "cnn-bn"])
 def test_making_layers_leaves_the_global_random_state_alone(architecture):
     data, each = digits(), network(architecture)
     data.setup()
@@ -196,7 +313,7 @@ def test_fast_dev_run():
     assert set(each.eval_metrics) == {"val/mse", "val/error"}
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "cnn-bn"])
 def test_a_checkpoint_predicts_as_the_network(architecture, tmp_path):
     each, data = network(architecture), digits()
     trainer = fit(each, data, max_epochs=1)
@@ -208,10 +325,27 @@ def test_a_checkpoint_predicts_as_the_network(architecture, tmp_path):
     torch.testing.assert_close(probabilities, each(data.test_set.x).softmax(dim=1))
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    whole, half, rest = network(), network(), network()
+class Stop(pl.Callback):
+    """Ends a run after an epoch, as an interrupt does."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"architecture": "cnn-bn", "schedule": "cosine", "weight_decay": 1e-3}],
+    ids=["mlp", "cnn-bn, cosine, decay"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(options, tmp_path):
+    """Weights, and the means and variances of batch norm."""
+    whole, half, rest = (network(**options) for _ in range(3))
     fit(whole, digits(), max_epochs=4)
-    fit(half, digits(), max_epochs=2).save_checkpoint(tmp_path / "last.ckpt")
+    fit(half, digits(), max_epochs=4, callbacks=[Stop(2)]).save_checkpoint(tmp_path / "last.ckpt")
+    assert not all(torch.equal(value, half.state_dict()[name]) for name, value in whole.state_dict().items())
     fit(rest, digits(), max_epochs=4, ckpt_path=tmp_path / "last.ckpt")
     assert all(torch.equal(value, rest.state_dict()[name]) for name, value in whole.state_dict().items())
 
@@ -227,13 +361,16 @@ def test_fitting_again_goes_on_from_the_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "rnn"}, "architecture must be one of mlp, cnn; got 'rnn'"),
+        ({"architecture": "rnn"}, "architecture must be one of mlp, cnn, cnn-bn; got 'rnn'"),
         ({"widths": ()}, r"widths must be a sequence of at least one whole number, as \(512, 512\); got \(\)"),
         ({"widths": 512}, "widths must be a sequence .* got 512"),
         ({"widths": "512"}, "widths must be a sequence .* got '512'"),
         ({"widths": (64, 0)}, "each of widths must be a whole number, 1 or above; got 0"),
         ({"learning_rate": 0}, "learning_rate must be a finite number above 0; got 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0; got nan"),
+        ({"schedule": "step"}, "schedule must be one of constant, cosine; got 'step'"),
+        ({"weight_decay": -1e-4}, "weight_decay must be a finite number, 0 or above; got -0.0001"),
+        ({"weight_decay": "a"}, "weight_decay must be a finite number, 0 or above; got 'a'"),
         ({"seed": -1}, "seed must be a whole number from 0 to 2\\^63 - 1; got -1"),
         ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
     ],
@@ -254,6 +391,20 @@ def test_data_that_a_network_cannot_take():
         fit(network("cnn", widths=(4, 4, 4, 4)), digits())
     with pytest.raises(InputError, match=r"ReluNetwork needs a datamodule whose train_set is a kl.RowDataset"):
         quiet_trainer().fit(network(), torch.utils.data.DataLoader([0]), torch.utils.data.DataLoader([0]))
+
+
+def test_batch_norm_needs_two_rows_in_a_batch():
+    with pytest.raises(
+        InputError, match=r"batch norm needs batches of 2 or more rows, .* got 1 row: use another batch"
+    ):
+        fit(network("cnn-bn"), digits(33), max_epochs=1)
+    with pytest.raises(InputError, match="architecture cnn-bn with 4 convolutions needs images of at least 16x16"):
+        fit(network("cnn-bn", widths=(4, 4, 4, 4)), digits())
+
+
+def test_a_cosine_needs_an_end():
+    with pytest.raises(InputError, match='schedule "cosine" needs the number of steps; got a Trainer without max_ep'):
+        fit(network(schedule="cosine"), digits(), max_epochs=-1)
 
 
 def test_a_network_without_weights_does_not_predict():
@@ -278,6 +429,22 @@ def test_weights_of_other_data(tmp_path):
         fit(network(), rows, ckpt_path=tmp_path / "last.ckpt")
     with pytest.raises(kl.CheckpointError, match=r"this network for d=64 .* and widths \[9\]"):
         fit(network(widths=(9,)), digits(), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_a_negative_variance_in_a_checkpoint_is_refused(tmp_path):
+    fit(network("cnn-bn"), digits(), max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    bad = edited(tmp_path / "last.ckpt", tmp_path, lambda c: c["state_dict"]["layers.3.running_var"].fill_(-1.0))
+    with pytest.raises(kl.CheckpointError, match=r"its layers.3.running_var must be at least 0, .* got -1"):
+        ReluNetwork.load_from_checkpoint(bad)
+
+
+def test_a_loaded_network_predicts_without_being_put_in_evaluation_mode(tmp_path):
+    each, data = network("cnn-bn"), digits()
+    fit(each, data, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    loaded = ReluNetwork.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(loaded(data.test_set.x[:1]), each(data.test_set.x[:1]))
+    fit(loaded, digits(), max_epochs=1)  # goes on in training mode
+    assert int(loaded.layers[3].num_batches_tracked) == 2 * int(each.layers[3].num_batches_tracked)
 
 
 def test_a_kernel_machines_checkpoint_is_refused(tmp_path):

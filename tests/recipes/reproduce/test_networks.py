@@ -1,17 +1,28 @@
 """`kl reproduce random-labels` and `kl reproduce networks`, and the networks' points."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from training import fit
 
+from callbacks import History
+from datamodules import DigitsDataModule
+from kl import InputError, ReluNetwork
+from recipes.reproduce import network_models as models
+from recipes.reproduce.analysis.network_claims import ahead_claim, equal_time_claim, harmless_claim
+from recipes.reproduce.analysis.network_tables import AUGMENTED, CHOSEN, CNN, LAST, MLP, PATCHES
 from recipes.reproduce.experiments import networks, random_labels
 from recipes.reproduce.experiments.random_labels import Model
+from recipes.reproduce.network_models import NOISES
 from recipes.reproduce.page.drawing import panels
 from recipes.reproduce.points.network import Network
 from recipes.reproduce.points.sample import Sample
+from recipes.reproduce.points.training import error_within
+from recipes.reproduce.points.tuned_network import TunedNetwork
 from recipes.reproduce.setting import Setting
 from recipes.reproduce.sweep.point import Context
-from recipes.reproduce.table import sweep_table
+from recipes.reproduce.table import sweep_table, table
 
 
 def record(folder, name):
@@ -49,24 +60,32 @@ def test_networks(kl, tmp_path):
     found = record(tmp_path, "networks")
     for name in ("networks-time", "networks-noise"):
         assert (tmp_path / "networks-tiny" / f"{name}.png").is_file()
-    timed = [row for row in found["rows"] if row["part"] == "time"]
-    last = {row["model"]: row for row in timed}
-    assert set(last) == {"gaussian", "laplacian", "gaussian-exact", "laplacian-exact", "mlp", "cnn"}
-    for model, row in last.items():
-        assert row["test_error"] < 0.5, model
-        seconds = [each["seconds"] for each in timed if each["model"] == model]
+    parts = {}
+    for row in found["rows"]:
+        parts.setdefault(row["part"], []).append(row)
+    curves = {"Gaussian, EigenPro", "Laplacian, EigenPro", MLP, CNN, AUGMENTED}
+    limits = {"Gaussian, exact", "Laplacian, exact"}
+    assert {row["model"] for row in parts["time"]} == curves
+    for model in curves:
+        seconds = [each["seconds"] for each in parts["time"] if each["model"] == model]
         assert seconds == sorted(seconds)
         assert seconds[0] > 0
-    noised = [row for row in found["rows"] if row["part"] == "noise"]
-    assert len(noised) == 6 * len(networks.NOISES)
-    by_model = {row["model"]: [] for row in noised}
-    for row in noised:
-        by_model[row["model"]].append(row["test_error"])
-    for kernel in ("Gaussian, exact", "Laplacian, exact"):
+    ends = {row["model"]: row for row in parts["end"]}
+    assert set(ends) == curves | limits | {PATCHES}
+    assert all(row["test_error"] < 0.7 for row in ends.values())
+    assert len({row["within_seconds"] for row in ends.values()}) == 1
+    assert ends[PATCHES]["within"] == ends[PATCHES]["test_error"]
+    assert {row["model"] for row in parts["whole"]} == curves | limits
+    by_model = {}
+    for row in parts["noise"]:
+        by_model.setdefault(row["model"], []).append(row["test_error"])
+    assert set(by_model) == limits | {PATCHES, f"{MLP}, last epoch", f"{MLP}, best epoch", LAST, CHOSEN}
+    assert all(len(errors) == len(NOISES) for errors in by_model.values())
+    for kernel in (*limits, PATCHES):
         assert by_model[kernel][0] < by_model[kernel][-1]
-    for name in ("ReLU MLP", "ReLU CNN"):
-        pairs = zip(by_model[f"{name}, best epoch"], by_model[f"{name}, last epoch"], strict=True)
-        assert all(best <= final for best, final in pairs)
+    pairs = zip(by_model[f"{MLP}, best epoch"], by_model[f"{MLP}, last epoch"], strict=True)
+    assert all(best <= final for best, final in pairs)
+    assert len(found["claims"]) == 1 + 2 + len(NOISES[1:])
 
 
 def test_a_network_point_gives_what_a_fit_gives():
@@ -171,41 +190,166 @@ def test_claims_about_random_labels():
     assert [each.holds for each in random_labels.ratio_claims(*found)] == [False, True]
 
 
+TUNED = TunedNetwork(
+    sample=Sample(data="digits", n=200, seed=3),
+    widths=(4, 8),
+    learning_rates=(0.001, 0.1),
+    epochs=4,
+    noise=0.2,
+    batch_size=32,
+)
+
+
+def test_a_tuned_network_is_chosen_on_noisy_held_out_rows_and_trained_on_all():
+    """Each run again, with a data module, a network and a Trainer of the test's own."""
+    found = TUNED.run(Context(accelerator="cpu"))
+
+    def again(rate, validation, epochs=4):
+        data = DigitsDataModule(
+            train_size=200, label_noise=0.2, noise_seed=3, seed=3, batch_size=32, validation=validation
+        )
+        network = ReluNetwork("cnn-bn", widths=(4, 8), learning_rate=rate, schedule="cosine", weight_decay=5e-4, seed=3)
+        history = History()
+        fit(network, data, max_epochs=epochs, callbacks=[history])
+        assert len(data.train_set) == 200 - round(200 * validation)
+        return {tag: [value for _, value in curve] for tag, curve in history.history.items()}
+
+    runs = {rate: again(rate, 0.1) for rate in TUNED.learning_rates}
+    merits = {
+        (error, mse, rate, epoch): None
+        for rate, run in runs.items()
+        for epoch, (error, mse) in enumerate(zip(run["val/error_noisy"], run["val/mse_noisy"], strict=True), start=1)
+    }
+    error, _, rate, epoch = min(merits)
+    assert (found["learning_rate"], found["chosen_epoch"]) == (rate, epoch)
+    assert [each["learning_rate"] for each in found["tried"]] == [0.001, 0.1]
+    for each in found["tried"]:
+        assert each["held_out_errors"] == runs[each["learning_rate"]]["val/error_noisy"]
+        assert each["best_error"] == min(each["held_out_errors"])
+        assert each["best_error"] == each["held_out_errors"][each["best_epoch"] - 1]
+    assert min(each["best_error"] for each in found["tried"]) == error
+    last = again(rate, 0.0)
+    assert found["curves"]["val/error"] == last["val/error"]
+    assert found["curves"]["train/error"] == last["train/error"]
+    assert found["chosen_error"] == last["val/error"][epoch - 1]
+    assert found["final"]["val/error"] == last["val/error"][-1]
+    assert (found["n"], found["epochs"], len(found["seconds_per_epoch"])) == (200, 4, 4)
+    assert found["weights"] == 4 * 9 + 8 + 8 * 4 * 9 + 16 + 10 * (8 * 2 * 2 + 1)
+    assert found["tuning_seconds"] > 0
+    json.dumps(found)
+
+
+def test_a_tuned_network_without_noise_and_with_augmentation():
+    point = replace(TUNED, noise=0.0, augment="shift:1", epochs=2, learning_rates=(0.05,))
+    found = point.run(Context(accelerator="cpu"))
+    assert "val/error_noisy" not in found["curves"]
+    plain = replace(point, augment=None).run(Context(accelerator="cpu"))
+    assert found["curves"]["val/error"] != plain["curves"]["val/error"]
+    unchosen = replace(point, held_out=0.0).run(Context(accelerator="cpu"))
+    assert unchosen["curves"] == found["curves"]
+    assert (unchosen["tried"], unchosen["learning_rate"], unchosen["chosen_epoch"]) == ([], 0.05, 2)
+    assert unchosen["chosen_error"] == unchosen["final"]["val/error"]
+    with pytest.raises(InputError, match="without held-out rows nothing can be chosen among learning_rates"):
+        replace(TUNED, held_out=0.0)
+
+
+def test_a_tuned_network_says_what_it_is():
+    assert TUNED.describe() == (
+        "tuned cnn-bn 4-8, digits n=200 seed 3, label noise 20%, 4 epochs at learning rate 0.001, 0.1"
+    )
+    augmented = replace(TUNED, noise=0.0, augment="shift:1", learning_rates=(0.1,), held_out=0.0)
+    assert augmented.describe() == "cnn-bn 4-8, digits n=200 seed 3, shift:1, 4 epochs at learning rate 0.1"
+    assert augmented.seconds < TUNED.seconds
+    assert augmented.key != TUNED.key
+
+
+def test_the_error_within_some_seconds():
+    result = {"seconds_per_epoch": [2.0, 1.0, 3.0], "curves": {"val/error": [0.5, 0.4, 0.3]}}
+    found = [error_within(result, seconds) for seconds in (1.9, 2.0, 3.5, 6.0, 100.0)]
+    assert found == [None, 0.5, 0.4, 0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs"), [(0.9, None), (1.0, 1), (3.7, 3), (50.0, 5)]
+)  # 5: as many as the network has that is not in a hurry
+def test_a_hurried_network_has_the_epochs_that_end_in_the_seconds_of_the_kernel_machine(seconds, epochs):
+    setting = Setting("tiny")
+    calm = models.noisy_cnn(setting, "mnist", 0.0)
+    results = {
+        models.on_patches(setting, "mnist"): {"extraction_seconds": 0.5, "levels": [{"solve_seconds": seconds - 0.5}]},
+        calm: {"seconds_per_epoch": [1.5, 0.5, 1.0], "learning_rate": 0.1},
+    }
+    found = models.hurried_cnn(setting, results, "mnist", augmented=False)
+    assert (found and found.epochs) == epochs
+    if epochs == 5:
+        assert found == calm
+    elif epochs:
+        assert replace(found, epochs=calm.epochs, learning_rates=calm.learning_rates, held_out=calm.held_out) == calm
+        assert (found.learning_rates, found.held_out) == ((0.1,), 0)
+    points = models.points(setting, results, ("mnist",))
+    assert (found in points) is (found is not None)
+    whole = models.whole_cnn(setting, results, "mnist", augmented=False)
+    assert whole in points
+    assert (whole.learning_rates, whole.sample.n) == ((0.1,), 200)
+
+
 def test_error_limits_leave_first_epochs_out():
     low, high = networks.error_limits([[0.9, 0.1, 0.02], [0.04, 0.03]])
     assert (low, high) == (pytest.approx(0.016), pytest.approx(0.075))
     assert networks.error_limits([[0.031, 0.03]])[1] == pytest.approx(0.031 * 1.05)
 
 
-def exact_levels(*errors):
-    return {"levels": [{"test_error": error} for error in errors], "c": 10, "n": 9, "data_source": "digits"}
+def noised(**errors):
+    """Errors by model at noise 0, 10% and 40%, with a training error of 0, or that after the errors."""
+    return table(
+        {
+            "set": "digits",
+            "c": 10,
+            "model": model,
+            "noise": noise,
+            "test_error": error,
+            "train_error": (*values[3:], 0.0)[0],
+        }
+        for model, values in errors.items()
+        for noise, error in zip((0.0, 0.1, 0.4), values, strict=False)
+    )
 
 
 @pytest.mark.parametrize(
-    ("noised", "train", "holds", "seen"),
+    ("errors", "holds", "seen"),
     [
-        (0.30, 0.0, True, "Gaussian +20.0 points; Laplacian +20.0 points; ReLU MLP +5.0 points; ReLU CNN +5.0 points"),
-        (0.47, 0.0, False, "Gaussian +37.0 points; Laplacian +37.0 points; ReLU MLP +5.0 points; ReLU CNN +5.0 points"),
-        (
-            0.30,
-            0.1,
-            True,
-            "Gaussian +20.0 points; Laplacian +20.0 points; ReLU MLP does not fit them; ReLU CNN does not",
-        ),
+        ({"a": (0.1, 0.2, 0.30), "b": (0.1, 0.1, 0.15)}, True, "a +20.0 points; b +5.0 points"),
+        ({"a": (0.1, 0.2, 0.47), "b": (0.1, 0.1, 0.15)}, False, "a +37.0 points; b +5.0 points"),
+        ({"a": (0.1, 0.2, 0.30), "b": (0.1, 0.1, 0.9, 0.1)}, True, "a +20.0 points; b does not fit them"),
+        ({"a": (0.1, 0.2, 0.30), "b": (0.1, 0.1, 0.9, None)}, True, "a +20.0 points"),
     ],
 )
-def test_claim_about_noised_labels(noised, train, holds, seen):
-    setting, results = Setting("tiny"), {}
-    for kernel in setting.kernels("mnist"):
-        results[networks.noisy(setting, "mnist", kernel)] = exact_levels(0.1, 0.2, noised)
-    for network in networks.NETWORKS:
-        for noise, error in ((0.0, 0.1), (0.4, 0.15)):
-            point = networks.noisy_network(setting, "mnist", network, noise)
-            results[point] = {"final": {"train/error": train}, "curves": {"val/error": [0.9, error]}}
-    claim = networks.claim(setting, results, "mnist", 2)
+def test_claim_about_noised_labels(errors, holds, seen):
+    claim = harmless_claim(noised(**errors), 0.4)
+    assert (claim.holds, claim.seen) == (holds, seen)
+    assert claim.text.startswith("digits, 36% of the training labels wrong: ")
+
+
+@pytest.mark.parametrize(("wrong", "holds"), [(0.15, True), (0.21, False), (0.2, False)])
+def test_claim_about_who_is_ahead_under_noise(wrong, holds):
+    """Without noise the kernel may be behind."""
+    errors = noised(kernel=(0.1, 0.12, wrong), last=(0.05, 0.2, 0.4), chosen=(0.06, 0.13, 0.2))
+    claim = ahead_claim(errors, "kernel", ("last", "chosen"))
     assert claim.holds is holds
-    assert "36% of the training labels wrong" in claim.text
-    assert claim.seen.startswith(seen)
+    assert claim.text.startswith("digits: under label noise of 10% to 40% the interpolant (kernel) errs less")
+    assert claim.seen.endswith(f"40% noise: {wrong:.2%} against 20.00% (last epoch 40.00%)")
+
+
+@pytest.mark.parametrize(("within", "holds"), [((0.2, 0.3), True), ((0.2, 0.09), False), ((None, 0.2), True)])
+def test_claim_about_equal_seconds(within, holds):
+    rows = table(
+        {"name": f"net {i}", "within": error, "test_error": 0.08, "seconds": 30.0} for i, error in enumerate(within)
+    )
+    kernel = {"set": "digits", "n": 150, "name": "kernel", "test_error": 0.1, "seconds": 12.0}
+    claim = equal_time_claim(kernel, rows)
+    assert claim.holds is holds
+    first = "20.00%" if within[0] else "ends no epoch"
+    assert claim.seen.startswith(f"kernel 10.00% in 12 s; net 0 {first}, at its best 8.00% in 30 s; net 1 ")
 
 
 def test_text_of_epochs():
