@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from kl.errors import InputError
 from kl.kernels.gram import GramKernel
 from kl.kernels.kernel import Kernel
 from kl.rows.pair import Pair
-from kl.rows.rows import Rows
+from kl.rows.rows import Rows, flipped
 from kl.rows.workspace import rows_at_a_time
 
 
@@ -74,16 +75,11 @@ class Mirrored(Kernel):
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "axes", axes)
 
-    def order(self, d: int) -> Tensor:
-        """The columns of x in the order of T x, shape (d,).
-
-        Raises:
-            InputError: rows of d features have not this shape.
-        """
-        columns = torch.arange(torch.Size(self.shape).numel())
-        if len(columns) != d:
-            raise InputError(f"rows of shape {self.shape} have {len(columns)} features; got {d}: give the rows' shape")
-        return columns.view(self.shape).flip(self.axes).flatten()
+    def _require_width(self, d: int) -> None:
+        if d != math.prod(self.shape):
+            raise InputError(
+                f"rows of shape {self.shape} have {math.prod(self.shape)} features; got {d}: give the rows' shape"
+            )
 
     def uses_products(self, d: int) -> int:
         """What the part needs."""
@@ -105,8 +101,9 @@ class Mirrored(Kernel):
         self.part._require_resolved()
 
     def _values(self, pair: Pair) -> Tensor:
-        turned = pair.z.with_columns(self.order(pair.z.data.shape[1]).to(pair.z.data.device))
-        other = Pair(pair.x, turned, uses=self.part.uses_products(pair.x.data.shape[1]), plain=pair.plain)
+        d = pair.z.data.shape[1]
+        self._require_width(d)
+        other = Pair(pair.x, pair.z.flipped(self.shape, self.axes), uses=self.part.uses_products(d), plain=pair.plain)
         found = self.part._values(pair)
         if pair.plain:
             return (found + self.part._values(other)) / 2
@@ -114,15 +111,11 @@ class Mirrored(Kernel):
         return pair.with_exact(found, self._diag(pair.x)) if pair.has_same else found
 
     def _diag(self, x: Rows) -> Tensor:
-        order, sq = self.order(x.data.shape[1]).to(x.data.device), x.sq_norm[:, None]
-        inner = torch.cat([_inner(part, order) for part in x.data.split(rows_at_a_time(x.data.shape[1]))])
+        self._require_width(x.data.shape[1])
+        sq = x.sq_norm[:, None]
+        inner = torch.cat([self._inner(part.double()) for part in x.data.split(rows_at_a_time(x.data.shape[1]))])
         return (self.part._diag(x) + self.part._evaluate(inner.to(x.dtype)[:, None], sq, sq).squeeze(1)).div_(2)
 
-
-def _inner(
-    x: Tensor,  # shape: (m, d)
-    order: Tensor,  # shape: (d,)
-) -> Tensor:
-    """<x_i, T x_i>, float64, shape (m,)."""
-    rows = x.double()
-    return (rows * rows[:, order]).sum(dim=1)
+    def _inner(self, x: Tensor) -> Tensor:
+        """<x_i, T x_i>, shape (m,)."""
+        return (x * flipped(x, self.shape, self.axes)).sum(dim=1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -53,10 +54,11 @@ class Codes:
     def __getitem__(self, index: slice | Tensor) -> Codes:
         return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
 
-    def with_columns(self, order: Tensor) -> Codes:
-        """The same rows with their d features in another order, shape (d,)."""
-        values = self.values.clone()
-        values[:, : len(order)] = self.values[:, order]
+    def flipped(self, shape: Sequence[int], axes: Sequence[int]) -> Codes:
+        """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""
+        values, d = torch.empty_like(self.values), math.prod(shape)
+        values[:, d:] = self.values[:, d:]
+        values[:, :d] = self.values[:, :d].unflatten(1, tuple(shape)).flip([axis + 1 for axis in axes]).flatten(1)
         return replace(self, values=values)
 
     @classmethod

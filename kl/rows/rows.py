@@ -98,10 +98,10 @@ class Rows:
         """The dtype of kernel values."""
         return self.sq_norm.dtype
 
-    def with_columns(self, order: Tensor) -> Rows:
-        """The same rows with their d features in another order, shape (d,), in which no feature is left out."""
-        codes = None if self.codes is None else self.codes.with_columns(order)
-        return replace(self, data=self.data[:, order], codes=codes)
+    def flipped(self, shape: Sequence[int], axes: Sequence[int]) -> Rows:
+        """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""
+        codes = None if self.codes is None else self.codes.flipped(shape, axes)
+        return replace(self, data=flipped(self.data, shape, axes), codes=codes)
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -114,6 +114,15 @@ class Rows:
         """Consecutive parts, one with each of these numbers of rows."""
         ends = list(accumulate(counts, initial=0))
         return [self[start:stop] for start, stop in pairwise(ends)]
+
+
+def flipped(
+    x: Tensor,  # shape: (n, d)
+    shape: Sequence[int],
+    axes: Sequence[int],
+) -> Tensor:
+    """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements; (n, d), a copy."""
+    return x.unflatten(1, tuple(shape)).flip([axis + 1 for axis in axes]).flatten(1)
 
 
 def row_sq_norm(x: Tensor, chunk: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
