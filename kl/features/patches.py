@@ -83,7 +83,7 @@ class Patches(PatchOptions):
     Example:
         >>> import torch, kl
         >>> images = torch.randint(256, (20, 3, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-        >>> features = kl.Patches(count=8, size=5).fit(images).transform(images)  # 8 x 8 positions, 4 cells of 4 x 4
+        >>> features = kl.Patches(count=8, size=5, encoding="count").fit(images).transform(images)  # 4 cells of 4 x 4
         >>> features.shape, features.dtype, int(features.max()) <= 16
         (torch.Size([20, 32]), torch.uint8, True)
     """

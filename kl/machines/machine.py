@@ -384,7 +384,7 @@ class TrainedExpansion(StatefulExpansion):
             if not is_same(getattr(self, name), state[name]):
                 raise CheckpointError(
                     f"the checkpoint belongs to other training data (its {name} differ): resume with the same "
-                    "data, number of rows, label noise and seed as the first run"
+                    "data, features, augmentation, number of rows, label noise and seed as the first run"
                 )
         hyper_parameters = checkpoint.get("hyper_parameters")
         require_values("hyper_parameters", hyper_parameters, {"precision": str})

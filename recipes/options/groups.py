@@ -105,8 +105,8 @@ class DataOptions:
         str | None,
         _in_data(
             help="Random changes of training images, new ones every epoch, for eigenpro3 and eigenpro4, also before "
-            "--features patches; with other solvers flip, which adds the mirror image of each training image by a "
-            "kernel of both.",
+            "--features patches; flip for others without --learn-features, which adds the mirror image of each "
+            "training image by a kernel of both.",
             metavar="shift[:PIXELS],flip",
         ),
     ] = None

@@ -38,6 +38,7 @@ def as_options(message: str) -> str:
     if message.startswith(PATCHES):
         message = _PATCH_FIRST.sub(lambda m: " and ".join(PATCH_OPTIONS[name] for name in m.groups() if name), message)
         message = _PATCH_ARGUMENT.sub(lambda m: " ".join(filter(None, [PATCH_OPTIONS[m[1]], m[2]])), message)
+        message = message.removeprefix(PATCHES)
     message = re.sub(r"use (\d+) rows or less", r"use --train-size \1 or less", message)
     message = re.sub(r"\b(use|or) fewer rows\b", r"\1 fewer rows (--train-size)", message)
     return _ARGUMENT.sub(lambda m: " ".join(filter(None, ["--" + m[1].replace("_", "-"), m[2] or m[3]])), message)

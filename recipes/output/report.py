@@ -264,7 +264,7 @@ def kernel_results(kernel: Kernel) -> dict[str, Any]:
     """The kernel by name, its bandwidth, and all its parameters."""
     config = kernel.config()
     name = config.pop("kernel")
-    return {"kernel": name, "bandwidth": config.get("bandwidth"), "kernel_parameters": config}
+    return {"kernel": name, "bandwidth": getattr(kernel, "bandwidth", None), "kernel_parameters": config}
 
 
 def kernel_text(kernel: Kernel) -> str:

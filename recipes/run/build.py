@@ -117,6 +117,13 @@ def patch_options(options: DataOptions) -> dict[str, Any] | None:
     if kind == PATCHES and (not colon or count.isdecimal()):
         found = {**given, **({"count": int(count)} if colon else {})}
         require_patches(found)
+        counts = found.get("encoding") == "count"
+        if (unused := "threshold" if counts else "active") in found:
+            other = "soft or rectified" if counts else "count"
+            raise InputError(
+                f"--patch-{unused} is of --patch-encoding {other}; got {found[unused]}: leave it out, or give that "
+                "encoding"
+            )
         return found
     if options.features != "plain":
         raise InputError(f"features must be plain, {PATCHES} or {PATCHES}:COUNT; got {options.features!r}")
@@ -179,7 +186,7 @@ def build_run(
     centers = solver.centers or "2000"
     sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
     chosen = build_kernel(kernel)
-    if not takes_random_images(solver.solver) and check_mirrored(data):
+    if not takes_random_images(solver.solver) and check_mirrored(data, solver.solver):
         datamodule = build_data(without_flip(data), run.seed, shift=False, memory=run.memory)
         chosen = mirrored_kernel(chosen, datamodule)
     else:

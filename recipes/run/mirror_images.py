@@ -21,14 +21,26 @@ def takes_random_images(solver: str) -> bool:
     return SOLVERS[solver].machine_class.own_centers
 
 
-def check_mirrored(options: DataOptions) -> bool:
+def check_mirrored(options: DataOptions, solver: str | None = None) -> bool:
     """Whether mirror images are to be trained on, by a solver whose centres are training rows.
 
+    Args:
+        options: the options of the data.
+        solver: the value of --solver; None solves exactly.
+
     Raises:
-        InputError: --augment asks for other changes.
+        InputError: --augment is malformed or asks for other changes, or the solver learns features.
     """
+    from datamodules.augment import Augmentation
+
     if options.augment is None:
         return False
+    Augmentation.parse(options.augment)
+    if solver == "rfm":
+        raise InputError(
+            f"augment {options.augment} is not for learning features, whose kernels do not take mirror images; got "
+            "--solver rfm or --learn-features: leave one of them out"
+        )
     if options.augment != FLIP:
         raise InputError(
             f"augment must be {FLIP} where the centres are the training rows, since shifted images are none of them; "

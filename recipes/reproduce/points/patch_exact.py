@@ -170,10 +170,10 @@ def some_wrong(
 
 
 def shown(patches: kl.Patches | None) -> dict[str, Any]:
-    """The first `SHOWN` whitened patches of a dictionary, which have norm 1, and the shape of each."""
+    """The first `SHOWN` whitened patches of a dictionary, whole numbers of norm 127, and the shape of each."""
     if patches is None or patches.learnt is None or patches.image is None:
         return {"dictionary": None, "patch_shape": None}
     shape = (patches.image[0], patches.size, patches.size)
     kept = patches.learnt.patches[:SHOWN].cpu()
     assert kept.shape[1] == math.prod(shape)
-    return {"dictionary": [[round(value, 3) for value in row] for row in kept.tolist()], "patch_shape": shape}
+    return {"dictionary": kept.int().tolist(), "patch_shape": shape}

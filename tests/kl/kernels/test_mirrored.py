@@ -37,6 +37,7 @@ def test_values_are_the_mean_over_both_images(base, levels):
     tolerance = 1e-12 if not levels else 2e-5
     torch.testing.assert_close(kernel(x, z).double(), expected, rtol=tolerance, atol=0)
     assert torch.equal(kernel(turned(x), z), kernel(x, z)) or levels is False
+    torch.testing.assert_close(kernel(z, x).T, kernel(x, z), rtol=tolerance, atol=0)
     torch.testing.assert_close(kernel.diag(x), kernel(x).diagonal(), rtol=max(tolerance, 1e-6), atol=0)
 
 

@@ -99,6 +99,7 @@ def test_mirror_images(kl, images, features):
     options = ("--data", "digits", "--train-size", 150, "--augment", "flip", *features, "--kernel", "gaussian")
     found = json_of(kl, "interpolate", *options, "--save", "model.ckpt")
     assert found["kernel"] == "mirrored"
+    assert found["bandwidth"] == found["kernel_parameters"]["part"]["bandwidth"] > 0
     assert found["train_error"] == 0
     trained = json_of(kl, "fit", *options, "--epochs", 2)
     assert trained["kernel_parameters"] == found["kernel_parameters"]
@@ -129,7 +130,7 @@ def test_plan(kl):
         (("--patch-mirrored",), "--patch-mirrored is of image patches"),
         (
             ("--features", "patches", "--patch-size", 9),
-            "patches: images must be at least as large as a patch, 9 x 9 pixels; got 8 x 8: give larger images or a "
+            "images must be at least as large as a patch, 9 x 9 pixels; got 8 x 8: give larger images or a "
             "smaller --patch-size",
         ),
         (
@@ -142,6 +143,14 @@ def test_plan(kl):
             "--patch-pool must be at most the 6 positions of a patch along the shorter side of an image; got 7: give a "
             "smaller --patch-pool or --patch-size, or larger images",
         ),
+        (("--features", "patches", "--patch-active", 0.2), "--patch-active is of --patch-encoding count; got 0.2"),
+        (
+            ("--features", "patches", "--patch-encoding", "count", "--patch-threshold", 0.2),
+            "--patch-threshold is of --patch-encoding soft or rectified; got 0.2",
+        ),
+        (("--augment", "rotate"), "augment must be shift, shift:PIXELS, flip, or"),
+        (("--augment", "flip", "--solver", "rfm"), "augment flip is not for learning features"),
+        (("--augment", "flip", "--learn-features", 2), "augment flip is not for learning features"),
         (("--augment", "shift"), "augment must be flip where the centres are the training rows"),
         (("--augment", "flip", "--kernel", "lpq-laplacian"), "augment flip needs a kernel of distances or inner"),
         (("--data", "synthetic1", "--augment", "flip"), "augment changes images, and the rows of synthetic1 are none"),

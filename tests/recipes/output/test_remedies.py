@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
         ),
         (
             "patches: images must be larger: give a smaller size=",
-            "patches: images must be larger: give a smaller --patch-size",
+            "images must be larger: give a smaller --patch-size",
         ),
         ("count must be at most 9: give a smaller size=", None),  # not of patches
         ("yourself with kernel=mine:K, where", "yourself with --kernel mine:K, where"),

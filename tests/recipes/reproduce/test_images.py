@@ -65,7 +65,7 @@ def test_levels_are_those_of_numpy_on_the_features_of_a_data_module():
             assert [each["true"] for each in found["wrong"]] == [str(true[row].argmax()) for row in chosen]
             assert [each["predicted"] for each in found["wrong"]] == [str(scores[row].argmax()) for row in chosen]
     assert (found["n"], found["d"], found["c"], found["patch_shape"]) == (150, 48, 10, (1, 3, 3))
-    shown = torch.tensor(found["dictionary"])
+    shown = torch.tensor(found["dictionary"]).float()
     assert shown.shape == (12, 9)
     assert torch.allclose(shown, features.patches.learnt.patches, atol=5.1e-4)
 
