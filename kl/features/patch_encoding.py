@@ -57,9 +57,11 @@ class Encoder:
 
     def __init__(self, dictionary: PatchDictionary, cells: Cells, options: PatchOptions) -> None:
         device, d = dictionary.patches.device, len(dictionary.whitening)
-        self.images = CPU_IMAGES if device.type == "cpu" else GPU_IMAGES
+        on_cpu = device.type == "cpu"
+        self.images = CPU_IMAGES if on_cpu else GPU_IMAGES
         """Images of a block."""
-        self._tile = 1 if device.type == "cpu" else self.images  # images whose responses are computed together
+        # Images whose responses are computed together: on a CPU one for each thread, whose share then stays in cache.
+        self._tile = max(k for k in (1, 2, 4, 8) if k <= torch.get_num_threads()) if on_cpu else self.images
         self._integer = int8_is_exact(device)
         self._whitening = pad(dictionary.whitening, (0, -d % MULTIPLE if self._integer else 0))
         self._cells, self._factors, self._size = cells, dictionary.factors, options.size
