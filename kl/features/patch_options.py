@@ -55,6 +55,11 @@ class PatchOptions:
         parse_memory(self.memory)
 
     @property
+    def entries(self) -> int:
+        """Patches of the dictionary, with mirror images."""
+        return self.count * (2 if self.mirrored else 1)
+
+    @property
     def signs(self) -> int:
         """Features of a cell and a patch of the dictionary."""
         return 2 if self.encoding == "rectified" else 1

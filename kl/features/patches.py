@@ -21,6 +21,7 @@ from kl.features.patch_images import check_images, positions, read_pixels
 from kl.features.patch_options import PatchOptions
 from kl.machines.checkpoints import require_arguments, require_values
 from kl.machines.packed import unpack
+from kl.rows.flip import flipped
 from kl.rows.workspace import spans
 from kl.system.memory import format_memory, parse_memory
 from kl.system.progress import Reports
@@ -142,15 +143,14 @@ class Patches(PatchOptions):
         shape = (images.shape[1], images.shape[2], images.shape[3])
         chosen = draw(len(images), min(len(images), SCALED), torch.Generator().manual_seed(self.seed))
         encoder = Encoder(learnt.to(images.device), self._cells(shape), self)
-        total = squares = images.new_zeros((), dtype=torch.float64)
+        sums = images.new_zeros(2, self._columns(shape), dtype=torch.float64)  # of the features, and of their squares
         for part in chosen.split(encoder.images):
             pooled = encoder.pooled(read_pixels(images[part.to(images.device)], slice(None)))
-            total, squares = total + pooled.sum(dim=0), squares + pooled.square().sum(dim=0)
+            sums += torch.stack([pooled.sum(dim=0), pooled.square().sum(dim=0)])
         if self.mirrored and self._cells(shape).mirrored():  # as if the mirror images had been seen, too
-            sides, axes = self._mirror(shape)
-            order = torch.arange(len(total)).view(sides).flip(axes).flatten()
-            total, squares = (total + total[order]) / 2, (squares + squares[order]) / 2
-        deviation = (squares / len(chosen) - (total / len(chosen)).square()).clamp(min=0).sqrt()
+            sums = (sums + flipped(sums, *self._mirror(shape))) / 2
+        mean, square = sums / len(chosen)
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
         return torch.where(deviation > 0, STEPS / deviation, 0).float()
 
     @property
@@ -249,7 +249,7 @@ class Patches(PatchOptions):
         return self._columns(shape)
 
     def _columns(self, shape: tuple[int, int, int]) -> int:
-        return len(self._cells(shape)) * self.count * (2 if self.mirrored else 1) * self.signs
+        return len(self._cells(shape)) * self.entries * self.signs
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, from which `from_state` makes an object that transforms images to the same bits.
@@ -282,7 +282,7 @@ class Patches(PatchOptions):
             )
         shape = (state["image"][0], state["image"][1], state["image"][2])
         patches._cells(shape)
-        d, m = shape[0] * patches.size**2, patches.count * (2 if patches.mirrored else 1)
+        d, m = shape[0] * patches.size**2, patches.entries
         factors = 0 if patches.encoding == "count" else patches._columns(shape)
         patches.image, patches.learnt = shape, PatchDictionary.from_state(state, d, m, factors)
         return patches

@@ -13,8 +13,9 @@ from kl.checks import check_count
 from kl.errors import InputError
 from kl.kernels.gram import GramKernel
 from kl.kernels.kernel import Kernel
+from kl.rows.flip import flipped
 from kl.rows.pair import Pair
-from kl.rows.rows import Rows, flipped
+from kl.rows.rows import Rows
 from kl.rows.workspace import rows_at_a_time
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kl.rows.flip import flipped
 from kl.rows.workspace import Workspace, rows_at_a_time
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Codes:
         """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""
         values, d = torch.empty_like(self.values), math.prod(shape)
         values[:, d:] = self.values[:, d:]
-        values[:, :d] = self.values[:, :d].unflatten(1, tuple(shape)).flip([axis + 1 for axis in axes]).flatten(1)
+        values[:, :d] = flipped(self.values[:, :d], shape, axes)
         return replace(self, values=values)
 
     @classmethod

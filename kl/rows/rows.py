@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from kl.errors import InputError
 from kl.rows.dense import require_dense
+from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
 from kl.rows.workspace import rows_at_a_time
 
@@ -114,15 +115,6 @@ class Rows:
         """Consecutive parts, one with each of these numbers of rows."""
         ends = list(accumulate(counts, initial=0))
         return [self[start:stop] for start, stop in pairwise(ends)]
-
-
-def flipped(
-    x: Tensor,  # shape: (n, d)
-    shape: Sequence[int],
-    axes: Sequence[int],
-) -> Tensor:
-    """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements; (n, d), a copy."""
-    return x.unflatten(1, tuple(shape)).flip([axis + 1 for axis in axes]).flatten(1)
 
 
 def row_sq_norm(x: Tensor, chunk: int | None = None, dtype: torch.dtype | None = None) -> Tensor:

@@ -57,8 +57,8 @@ def interpolate(
     from kl.system.memory import peak_memory
     from recipes.commands.export import save_model
     from recipes.output.report import kernel_results, kernel_text, print_json, print_table
-    from recipes.run.build import build_data, build_kernel, check_new_file, check_run
-    from recipes.run.mirror_images import check_mirrored, mirrored_kernel, without_flip
+    from recipes.run.build import build_data_and_kernel, check_new_file, check_run
+    from recipes.run.mirror_images import check_mirrored
     from recipes.run.processes import device_of
 
     check_run(run)
@@ -69,14 +69,9 @@ def interpolate(
     save = None if solver.save is None else Path(expand_home(solver.save))
     if save is not None:
         check_new_file("save", save)
-    chosen = build_kernel(kernel)
-    mirrored = check_mirrored(data)
-    shift = chosen.shift_invariant and not mirrored
-    datamodule = build_data(without_flip(data) if mirrored else data, run.seed, shift=shift, memory=run.memory)
+    datamodule, chosen = build_data_and_kernel(data, kernel, run, check_mirrored(data))
     datamodule.prepare_data()
     datamodule.setup()
-    if mirrored:
-        chosen = mirrored_kernel(chosen, datamodule)
     start, device = time.perf_counter(), device_of(run)
     chosen = chosen.resolve(datamodule.train_set.x, seed=run.seed)  # as in kl fit, so that its solutions are found
     x, y = datamodule.train_set.x.to(device), datamodule.train_set.y.to(device)

@@ -185,13 +185,24 @@ def build_run(
     """
     centers = solver.centers or "2000"
     sampled = int(centers) if "centers" in SOLVERS[solver.solver].arguments and centers.isdecimal() else 0
-    chosen = build_kernel(kernel)
-    if not takes_random_images(solver.solver) and check_mirrored(data, solver.solver):
-        datamodule = build_data(without_flip(data), run.seed, shift=False, memory=run.memory)
-        chosen = mirrored_kernel(chosen, datamodule)
-    else:
-        datamodule = build_data(data, run.seed, sampled, chosen.shift_invariant, run.memory)
+    mirrored = not takes_random_images(solver.solver) and check_mirrored(data, solver.solver)
+    datamodule, chosen = build_data_and_kernel(data, kernel, run, mirrored, sampled)
     return datamodule, build_machine(chosen, solver, exact, run, datamodule)
+
+
+def build_data_and_kernel(
+    data: DataOptions, kernel: KernelOptions, run: RunOptions, mirrored: bool, centers: int = 0
+) -> tuple[KernelDataModule, Kernel]:
+    """The data module and the kernel on its rows; with `mirrored` a kernel that takes mirror images for the same.
+
+    Raises:
+        InputError: an option is out of its range or does not apply, or the data is not available.
+    """
+    chosen = build_kernel(kernel)
+    if not mirrored:
+        return build_data(data, run.seed, centers, chosen.shift_invariant, run.memory), chosen
+    datamodule = build_data(without_flip(data), run.seed, shift=False, memory=run.memory)
+    return datamodule, mirrored_kernel(chosen, datamodule)
 
 
 def build_machine(

@@ -61,6 +61,7 @@ def mirrored_kernel(kernel: Kernel, datamodule: KernelDataModule) -> Kernel:
         InputError: the rows are no images, the cells of their patches are not their own mirror image, or there is no
             such kernel.
     """
+    from datamodules.augment import Augmentation
     from datamodules.patches import errors_say_patches
     from kl.kernels import GramKernel, Mirrored
 
@@ -69,10 +70,10 @@ def mirrored_kernel(kernel: Kernel, datamodule: KernelDataModule) -> Kernel:
     if datamodule.patches is not None:
         with errors_say_patches():
             shape, axes = datamodule.patches.mirror
-    elif datamodule.image_shape is not None:
-        shape, axes = datamodule.image_shape, (2,)
     else:
-        raise InputError(f"augment changes images, and the rows of {datamodule.name} are none: leave it out")
+        Augmentation(flip=True).require_images(datamodule.image_shape, datamodule.name)
+        assert datamodule.image_shape is not None  # the line above has looked
+        shape, axes = datamodule.image_shape, (2,)
     if not isinstance(kernel, GramKernel):
         raise InputError(
             f"augment {FLIP} needs a kernel of distances or inner products; got {type(kernel).__name__}: try "

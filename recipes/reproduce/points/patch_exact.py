@@ -63,7 +63,7 @@ class PatchExact(Point):
     - extraction_seconds, of learning the dictionary and of all features, and seconds, of everything but reading data;
     - d (columns), bandwidth, exact (whether the products were of 8-bit codes), n, c, data_source;
     - `wrong`, of the first ridge and noise: row, predicted and true class name of some misclassified test images;
-    - `dictionary`, the first whitened patches, three digits each, and `patch_shape`: channels, rows, columns. Both are
+    - `dictionary`, the first whitened patches, and `patch_shape`: channels, rows, columns. Both are
       None for pixels.
     """
 
