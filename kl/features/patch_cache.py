@@ -28,7 +28,7 @@ from kl.system.saved import load_values, save_values
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it whenever the same images and options give other dictionaries or features
+VERSION = 2  # raise it whenever the same images and options give other dictionaries or features
 LIMIT = 20 * 10**9  # bytes of all files
 DIGEST = 16  # bytes of a digest
 

@@ -53,15 +53,25 @@ class Cells:
         starts = self.starts[1]
         return starts[0] + starts[-1] + self.sides[1] == self.positions[1]
 
-    def rows_in(self, band: slice) -> list[slice]:
-        """Of each row of cells the rows of positions that lie in a band, counted from the start of the band."""
-        ends = [(max(start, band.start), min(start + self.sides[0], band.stop)) for start in self.starts[0]]
-        return [slice(low - band.start, max(low, high) - band.start) for low, high in ends]
-
-    def over_columns(
+    def within(
         self,
-        maps: Tensor,  # float64, shape: (..., columns of positions, k)
-    ) -> Tensor:
-        """Sums over the columns of each column of cells, shape (..., columns of cells, k)."""
-        parts = [maps[..., start : start + self.sides[1], :].sum(dim=-2) for start in self.starts[1]]
-        return torch.stack(parts, dim=-2)
+        places: slice,  # counted row by row
+    ) -> tuple[slice, Tensor]:
+        """The cells that hold some of the positions, perhaps with others between, and 1 for each position of a cell.
+
+        Returns:
+            The cells' numbers, and an int8 matrix, 0 or 1, shape (these cells, positions).
+        """
+        place = torch.arange(places.start, places.stop)
+        rows, columns = (
+            (at >= torch.tensor(starts)[:, None]) & (at < torch.tensor(starts)[:, None] + side)
+            for at, starts, side in zip(
+                (place // self.positions[1], place % self.positions[1]), self.starts, self.sides, strict=True
+            )
+        )
+        matrix = (rows[:, None] & columns[None]).flatten(0, 1)
+        found = matrix.any(dim=1).nonzero()[:, 0]
+        if not len(found):
+            return slice(0, 0), matrix[:0].to(torch.int8)
+        numbers = slice(int(found[0]), int(found[-1]) + 1)
+        return numbers, matrix[numbers].to(torch.int8)

@@ -17,6 +17,7 @@ from torch import Tensor
 from kl.errors import InputError
 from kl.features.patch_images import patches_at, positions, remove_brightness
 from kl.features.patch_options import PatchOptions
+from kl.features.patch_responses import UNIT
 from kl.machines.checkpoints import require_tensors, require_values
 from kl.rows.workspace import spans
 
@@ -28,7 +29,6 @@ CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do
 BLOCK = 256  # patches of the dictionary at a time
 LARGEST_WHITENING = 1e12  # beyond it responses could overflow; eps and pixels give far less
 LEAST = 1e-30  # a norm below it is 0
-UNIT = 127  # the norm of a whitened patch
 ROUNDING = 0.51  # times sqrt(d): how far rounding may take the norm of a patch from UNIT
 REMEDY = "the file is damaged or another's; fit again"
 

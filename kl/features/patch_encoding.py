@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from kl.features.patch_cells import Cells
-from kl.features.patch_dictionary import UNIT, PatchDictionary, to_integers, unit_rows
-from kl.features.patch_images import all_patches, remove_brightness
+from kl.features.patch_dictionary import LEAST, PatchDictionary
+from kl.features.patch_images import patches_without_brightness
 from kl.features.patch_options import PatchOptions
-from kl.rows.int8 import MULTIPLE, int8_is_exact, int8_product
+from kl.features.patch_responses import UNIT, responses_on, terms_of
 from kl.rows.workspace import Workspace, spans
 
 LEVELS = 255  # the largest feature
-# Positions and patches of the dictionary in a block of responses, 2 MB. Float32 holds sums over its positions exactly.
-POSITIONS, BLOCK = 1024, 512
-CPU_IMAGES, GPU_IMAGES = 8, 64  # images of a block, because one image would not fill a GPU, nor repay each call
-
-
-class Term(NamedTuple):
-    """A feature is sign (sum over its cell of clamp(z, low, high) - offset), and all these are whole numbers."""
-
-    sign: int
-    low: Tensor | None
-    high: Tensor | None
-    offset: Tensor
-
-
-def terms_of(
-    options: PatchOptions,
-    thresholds: Tensor,  # of the dictionary's patches, whole numbers, shape: (m,)
-) -> list[Term]:
-    """One for each sign: [z > t] = clamp(z, t, t + 1) - t, and max(z - t, 0) = clamp(z, min=t) - t, and so on."""
-    if options.encoding == "count":
-        return [Term(1, thresholds, thresholds + 1, thresholds)]
-    t = torch.full_like(thresholds, round(options.threshold * UNIT**2))
-    positive, negative = Term(1, t, None, t), Term(-1, None, -t, -t)
-    return [positive, negative][: options.signs]
+POSITIONS, BLOCK = 1024, 1024  # and patches of the dictionary in a block of responses
+CACHE = 2**22  # bytes of responses for each thread, which then stay in its cache
+GPU_SHARE = 16  # times as many for a GPU
+VALUES = 2**21  # of the patches of images that are whitened together
+IMAGES = 64  # and images, at most
 
 
 class Encoder:
@@ -56,31 +37,38 @@ class Encoder:
     """
 
     def __init__(self, dictionary: PatchDictionary, cells: Cells, options: PatchOptions) -> None:
-        device, d = dictionary.patches.device, len(dictionary.whitening)
-        on_cpu = device.type == "cpu"
-        self.images = CPU_IMAGES if on_cpu else GPU_IMAGES
+        device = dictionary.patches.device
+        d, places = len(dictionary.whitening), math.prod(cells.positions)
+        self.images = max(1, min(IMAGES, VALUES // (d * places)))
         """Images of a block."""
-        # Images whose responses are computed together: on a CPU one for each thread, whose share then stays in cache.
-        self._tile = max(k for k in (1, 2, 4, 8) if k <= torch.get_num_threads()) if on_cpu else self.images
-        self._integer = int8_is_exact(device)
-        self._whitening = pad(dictionary.whitening, (0, -d % MULTIPLE if self._integer else 0))
         self._cells, self._factors, self._size = cells, dictionary.factors, options.size
-        blocks = list(spans(len(dictionary.patches), BLOCK // options.signs))
-        self._parts = [self._right_side(dictionary.patches[block]) for block in blocks]
-        self._dtype = torch.int32 if self._integer else torch.float32
-        self._terms = [terms_of(options, dictionary.thresholds[block].to(self._dtype)) for block in blocks]
-        self._bands = list(spans(cells.positions[0], max(1, POSITIONS // cells.positions[1])))
-        self._workspace, self._clamped = Workspace(), Workspace()
+        self._terms, thresholds = terms_of(options), dictionary.thresholds if options.encoding == "count" else None
+        kind = responses_on(device)
+        self._blocks = [
+            (block, kind(dictionary.patches[block], None if thresholds is None else thresholds[block], self._terms))
+            for block in spans(len(dictionary.patches), BLOCK)
+        ]
+        first = self._blocks[0][1]
+        each = min(POSITIONS, places) * min(BLOCK, len(dictionary.patches)) * first.itemsize
+        threads = torch.get_num_threads() if device.type == "cpu" else GPU_SHARE
+        tiles = math.ceil(self.images * each / (CACHE * threads))
+        self._tile = math.ceil(self.images / tiles)  # images whose responses are computed together
+        self._whitening = pad(dictionary.whitening, (0, first.columns - d))
+        self._bands = []
+        for band in spans(places, POSITIONS):
+            numbers, matrix = cells.within(band)
+            self._bands.append((band, numbers, first.ones(matrix)))
+        self._workspace = Workspace()
 
     @property
     def memory(self) -> int:
         """Bytes of a block beyond its pixels."""
-        (rows, columns), (height, width) = map(len, self._cells.starts), self._cells.positions
-        signs, block = len(self._terms[0]), len(self._terms[0][0].offset)
-        m = sum(len(terms[0].offset) for terms in self._terms)
-        responses = 8 * self._tile * max(band.stop - band.start for band in self._bands) * width * block
-        sums = 8 * signs * rows * (3 * width * block + 4 * columns * m)
-        return responses + self.images * (14 * self._whitening.shape[1] * height * width + sums)
+        places, d = math.prod(self._cells.positions), self._whitening.shape[1]
+        signs, m = len(self._terms), sum(block.stop - block.start for block, _ in self._blocks)
+        block = min(BLOCK, m)
+        values = self._tile * min(POSITIONS, places) * block * (1 + signs) * self._blocks[0][1].itemsize
+        sums = 8 * signs * len(self._cells) * (self.images * m + 2 * self._tile * block)
+        return values + sums + self.images * places * 14 * d
 
     def encode(
         self,
@@ -97,59 +85,25 @@ class Encoder:
         pixels: Tensor,  # float32, shape: (at most `images`, channels, height, width)
     ) -> Tensor:
         """The sums of encoded responses over cells, whole numbers, float64, shape (len(pixels), columns)."""
-        given = len(pixels)
-        if given < self.images:
-            pixels = pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - given))
-        units = self._units(pixels)
-        found = []
-        for part, terms in zip(self._parts, self._terms, strict=True):
-            maps = self._over_rows(units, part, terms)
-            sums = self._cells.over_columns(maps)  # shape: (images, signs, rows of cells, columns of cells, m of block)
-            for number, term in enumerate(terms):
-                sums[:, number].sub_(self._cells.size * term.offset.double()).mul_(term.sign)
-            found.append(sums.permute(0, 2, 3, 1, 4))
-        return torch.cat(found, dim=-1).flatten(1)[:given]
+        n = len(pixels)
+        units = self._units(pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - n)))
+        m = sum(block.stop - block.start for block, _ in self._blocks)
+        total = pixels.new_zeros(len(self._terms), len(self._cells), n, m, dtype=torch.float64)
+        for tile in spans(n, self._tile):
+            prepared = self._blocks[0][1].prepare(units[tile])
+            for block, responses in self._blocks:
+                for band, numbers, cells in self._bands:
+                    total[:, numbers, tile, block] += responses.sums(prepared[band], cells)
+        for term, sums in zip(self._terms, total, strict=True):
+            sums.sub_(self._cells.size * term.offset).mul_(term.sign)
+        return total.permute(2, 1, 0, 3).flatten(1)
 
     def _units(self, pixels: Tensor) -> Tensor:
-        """The patches, whitened, whole numbers of norm about 127, shape (images, positions, d or more)."""
-        # Without the contrast, by which the norm divides too.
-        patches = remove_brightness(all_patches(pixels, self._size), normalize=False)
-        units = to_integers(unit_rows(torch.matmul(patches.mT, self._whitening)))
-        return units.to(torch.int8) if self._integer else units
-
-    def _right_side(self, patches: Tensor) -> Tensor:
-        """A block of the dictionary, int8 of shape (m, d or more), or float32 of shape (m, d) for float products."""
-        if self._integer:
-            return pad(patches.to(torch.int8), (0, self._whitening.shape[1] - patches.shape[1])).contiguous()
-        return patches
-
-    def _over_rows(
-        self,
-        units: Tensor,  # shape: (images, positions, d or more)
-        part: Tensor,  # shape: (m of the block, d or more)
-        terms: list[Term],
-    ) -> Tensor:
-        """Clamped responses summed over the rows of cells, float64, shape (images, signs, rows of cells, width, m)."""
-        width, m, size = self._cells.positions[1], len(part), self._tile
-        total: Tensor | None = None
-        for band in self._bands:
-            rows = self._cells.rows_in(band)
-            sums = torch.empty(len(units), len(terms), len(rows), width * m, dtype=self._dtype, device=units.device)
-            for tile in spans(len(units), size):
-                z = self._responses(units[tile, band.start * width : band.stop * width].flatten(0, 1), part)
-                # The last term may overwrite z.
-                outs = [*(self._clamped.take(len(z), m, z, z.dtype) for _ in terms[1:]), z]
-                for number, (term, out) in enumerate(zip(terms, outs, strict=True)):
-                    clamped = torch.clamp(z, term.low, term.high, out=out).view(size, band.stop - band.start, -1)
-                    for row, within in enumerate(rows):
-                        # Exact in int32, and in float32, which holds whole numbers up to 2^24.
-                        torch.sum(clamped[:, within], dim=1, dtype=self._dtype, out=sums[tile, number, row])
-            total = sums.double() if total is None else total.add_(sums)
-        assert total is not None  # there is a band
-        return total.view(*total.shape[:3], width, m)
-
-    def _responses(self, units: Tensor, part: Tensor) -> Tensor:
-        """<patch, dictionary patch>, int32 or float32, shape (patches, m of the block); overwrites the last ones."""
-        if self._integer:
-            return int8_product(units, part, self._workspace)
-        return torch.mm(units, part.T, out=self._workspace.take(len(units), len(part), units, units.dtype))
+        """The patches, whitened, whole numbers of norm about 127, float32, shape (images, positions, d or more)."""
+        n, channels, _, _ = pixels.shape
+        shape = (channels, self._size, self._size, *self._cells.positions)
+        patches = self._workspace.take(n, math.prod(shape), pixels, torch.float32).view(n, *shape)
+        seen = patches_without_brightness(pixels, self._size, patches)
+        whitened = torch.matmul(patches.view(n, -1, seen.shape[1]).mT, self._whitening)
+        norm = torch.linalg.vector_norm(whitened, dim=-1, keepdim=True)
+        return whitened.mul_(seen[..., None] * UNIT / norm.clamp_(min=LEAST)).round_()

@@ -85,14 +85,33 @@ def patches_at(
     return found.flatten(1).float().div_(WHITE if images.dtype == torch.uint8 else 1)
 
 
-def all_patches(
-    pixels: Tensor,  # shape: (m, channels, height, width)
+def patches_without_brightness(
+    pixels: Tensor,  # float32, shape: (m, channels, height, width)
+    size: int,
+    out: Tensor,  # float32, shape: (m, channels, size, size, rows of positions, columns of positions)
+) -> Tensor:
+    """Write all patches of images into `out`, less the mean of each, and say which are not constant.
+
+    Returns:
+        Whether the pixels of a patch differ, shape (m, positions).
+    """
+    exact = pixels.double()
+    mean, square = _windows_mean(torch.stack([exact.mean(dim=1), exact.square_().mean(dim=1)]), size)
+    windows = pixels.unfold(2, size, 1).unfold(3, size, 1)  # torch's own function `unfold` was four times as slow
+    torch.sub(windows.permute(0, 1, 4, 5, 2, 3), mean.float()[:, None, None, None], out=out)
+    return (square - mean.square() > FLAT * square).flatten(1)
+
+
+def _windows_mean(
+    maps: Tensor,  # shape: (..., height, width)
     size: int,
 ) -> Tensor:
-    """All patches of images, a patch a column, shape (m, channels size^2, positions); a copy."""
-    windows = pixels.unfold(2, size, 1).unfold(3, size, 1)  # torch's own function `unfold` was four times as slow
-    columns = windows.permute(0, 1, 4, 5, 2, 3).clone(memory_format=torch.contiguous_format)
-    return columns.view(len(pixels), -1, windows.shape[2] * windows.shape[3])
+    """The mean over all windows of size x size, shape (..., rows of positions, columns of positions)."""
+    for _ in range(2):
+        side = maps.shape[-1]
+        band = torch.ones(side, side - size + 1, dtype=maps.dtype, device=maps.device).tril().triu(1 - size) / size
+        maps = (maps @ band).mT.contiguous()  # of the rows, then of the columns
+    return maps
 
 
 def remove_brightness(

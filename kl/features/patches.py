@@ -49,7 +49,8 @@ class Patches(PatchOptions):
 
     All features are whole numbers of 8 bits, with which the kernels compute exactly: counts are, and the others are
     rounded to 20ths of a standard deviation, at most 12.75. Responses are rounded, too: z_k = <k(W p), k(D_k)> / 127^2
-    with k(w) = round(127 w / |w|), so that responses and their sums over a cell are exact.
+    with k(w) = round(127 w / |w|), and for "soft" and "rectified" z_k and the threshold to 126ths, so that responses
+    and their sums over a cell are exact.
 
     Features are ordered by the row of the cell, its column, the sign (for "rectified"), and k.
 

@@ -257,14 +257,14 @@ def _probe(kind: str, index: int | None) -> bool:
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
     else:
-        if exact and _seconds(lambda: _int8_product(a, a)) < MAX_SLOWDOWN * _seconds(lambda: x @ x.T):
+        if exact and seconds(lambda: _int8_product(a, a)) < MAX_SLOWDOWN * seconds(lambda: x @ x.T):
             return True
         reason = "they are slower than float32 ones" if exact else "they are not exact"
     log.info("8-bit features are multiplied in float32 on %s: int8 products are of no use here (%s)", device, reason)
     return False
 
 
-def _seconds(work: Callable[[], Tensor], repeats: int = 5) -> float:
+def seconds(work: Callable[[], Tensor], repeats: int = 5) -> float:
     """The fastest of a few runs, after one to warm up, in seconds."""
     best = float("inf")
     for _ in range(repeats + 1):

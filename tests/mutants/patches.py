@@ -16,15 +16,15 @@ MUTANTS = [
     Mutant(
         "the second band of positions is left out",
         "kl/features/patch_encoding.py",
-        "else total.add_(sums)",
-        "else total",
+        "total[:, numbers, tile, block] += responses",
+        "total[:, numbers, tile, block] = responses",
         f"{PATCHES} -k two_bands",
     ),
     Mutant(
         "the offset of a term is that of one position",
         "kl/features/patch_encoding.py",
-        "self._cells.size * term.offset.double()",
-        "term.offset.double()",
+        "self._cells.size * term.offset",
+        "term.offset",
         f"{PATCHES} -k loops",
     ),
     Mutant(
@@ -37,8 +37,8 @@ MUTANTS = [
     Mutant(
         "a constant patch keeps its rounding, which whitening blows up",
         "kl/features/patch_images.py",
-        "seen = variance > FLAT * (variance + mean.square())",
-        "seen = variance >= 0",
+        "return (square - mean.square() > FLAT * square).flatten(1)",
+        "return (square >= 0).flatten(1)",
         f"{PATCHES} -k 'constant or loops'",
     ),
     Mutant(

@@ -225,7 +225,7 @@ def test_a_device_without_exact_int8_falls_back_with_a_log_line(monkeypatch, cap
     if fault == "slow":
         monkeypatch.setattr(codes, "MAX_SLOWDOWN", 4)
         ticks = iter([1.0, 0.2])
-        monkeypatch.setattr(codes, "_seconds", lambda work: next(ticks))
+        monkeypatch.setattr(codes, "seconds", lambda work: next(ticks))
     else:
         monkeypatch.setattr(codes, "_int8_product", broken)
     codes._probe.cache_clear()
