@@ -24,7 +24,7 @@ def draw(results: Found) -> Figure | None:
         by_part[each["part"]].append(each)
     panels: list[tuple[float, Callable[[Axes], None]]] = []
     for part, title, value in (
-        ("epochs", "Epoch / float32 product of its flops (black: target)", "ratio"),
+        ("epochs", "Epoch / roofline (black: target)", "ratio"),
         ("exact", "Exact solve: seconds", "seconds"),
         ("peers", "Seconds to a training mse of 1e-4 (SVC: to the end of its training)", "seconds"),
         ("tune", "Choice of kernel, bandwidth and ridge: seconds", "seconds"),

@@ -17,6 +17,7 @@ from recipes.bench.parts.limit import MM, Limits, mm_rate
 from recipes.bench.parts.memory import memory_tasks
 from recipes.bench.parts.patches import patch_tasks
 from recipes.bench.parts.peers import check_python, peer_tasks
+from recipes.bench.parts.roofline import Roofline
 from recipes.bench.parts.tune import tune_tasks
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench, choose_parts, choose_sizes, chosen_kernels, read_data
@@ -98,6 +99,7 @@ def prepare(options: BenchOptions) -> Bench:
         chosen_kernels(data, options.seed),
         sizes,
         Limits(sizes.repeats, device),
+        Roofline(sizes.repeats, device),
         mm_rate(device),
         "gpu" if device == "cuda" else "cpu",
         options.seed,
@@ -141,8 +143,8 @@ def limit_tasks(bench: Bench) -> list[Task]:
 
 
 def limit_rows(bench: Bench) -> list[Measurement]:
-    """Every limit that has been measured, for any part."""
-    return [
+    """Every limit, and every part of the roofline, that has been measured."""
+    products = [
         Measurement(
             "limit",
             f"float32 mm, batches of {m}",
@@ -153,3 +155,8 @@ def limit_rows(bench: Bench) -> list[Measurement]:
         )
         for (n, d, m), limit in bench.limits.measured.items()
     ]
+    parts = [
+        Measurement("limit", name, detail={"rate": rate, "units": units})
+        for name, (rate, units) in bench.roofline.measured.items()
+    ]
+    return products + parts

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
     from recipes.bench.options import BenchOptions
+    from recipes.bench.parts.roofline import Roofline
 
 FULL_GROWTH = (5_000, 10_000, 20_000, 40_000, 60_000)
 
@@ -172,6 +173,7 @@ class Bench:
     kernels: dict[str, Kernel]
     sizes: Sizes
     limits: Limits
+    roofline: Roofline
     rate: float
     """Flops a second of a float32 product, for estimates."""
     accelerator: str = "cpu"

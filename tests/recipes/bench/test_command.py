@@ -7,7 +7,7 @@ import pytest
 
 FAST = ("--data", "digits", "--train-size", 120)
 TOP = {"schema", "command", "commit", "date", "machine", "data", "options", "sizes", "log_dir", "measurements"}
-ROW = {"part", "name", "n", "d", "seconds", "ratio", "against", "target", "met", "error", "detail"}
+ROW = {"part", "name", "n", "d", "seconds", "ratio", "against", "target", "met", "error", "detail", "mm_ratio"}
 
 
 def test_json_and_folder(kl):
