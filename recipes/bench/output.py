@@ -17,7 +17,7 @@ TITLES = {
     "epochs": "epochs: of training, through the Trainer",
     "exact": "exact: the minimum-norm interpolant",
     "peers": "peers: time to a training mse of 1e-4",
-    "growth": "growth: an epoch with n and with d, Gaussian, K not kept",
+    "growth": "growth: an epoch with n, d and c, Gaussian, K not kept",
     "memory": "memory: the peak beyond Python and torch themselves",
     "general": "general: an epoch of p centres, Laplacian",
     "tune": "tune: the choice of kernel, bandwidth and ridge",
@@ -106,6 +106,8 @@ def note_of(found: dict[str, Any]) -> str:
     if part == "tune" and detail.get("choice") is not None:
         test = f"error {detail['test_error']:.2%}" if "test_error" in detail else f"mse {detail['test_mse']:.3e}"
         return f"test {test}, {detail['choice']}"
+    if part == "growth" and detail.get("used_bytes") is not None:
+        return f"{detail['used_bytes'] / 1e6:.0f} MB"
     if part == "memory" and detail.get("used_bytes") is not None:
         kept = detail["kept_rows"] / found["n"]
         return f"{detail['used_bytes'] / 1e6:.0f} of {detail['budget_bytes'] / 1e6:.0f} MB, {kept:.0%} of K kept"

@@ -34,8 +34,9 @@ def draw(results: Found) -> Figure | None:
         if rows:
             height = 0.7 + ROW * len(rows)
             panels.append((height, lambda axes, rows=rows, title=title, value=value: bars(axes, rows, title, value)))  # type: ignore[misc]
+    timed = [each for each in by_part["growth"] if each["seconds"] is not None]
     for grows, title in (("n", "Growth with n"), ("d", "Growth with d")):
-        rows = [each for each in by_part["growth"] if each["ratio"] is not None and each["detail"]["grows"][0] == grows]
+        rows = [each for each in timed if each["detail"]["grows"][0] == grows]
         if rows:
             panels.append((CURVES, lambda axes, rows=rows, title=title, grows=grows: curves(axes, rows, title, grows)))  # type: ignore[misc]
     if not panels:

@@ -12,6 +12,7 @@ PARTS = ("limit", "epochs", "exact", "peers", "growth", "memory", "general", "tu
 # The targets: the largest ratios that are wanted. Each row of the table names the reference of its ratio.
 EPOCH, EPOCH_FLOATS, EPOCH_LARGE, LARGE_FROM = 1.5, 1.3, 1.25, 60_000  # to the roofline
 NORM_AND_ERROR, LIGHTNING = 0.03, 0.03
+GROWS_WITH_N, GROWS_WITH_C = 2.0, 1.0  # the largest exponents
 EXACT, EXACT_FROM = 0.5, 10_000
 MEMORY = 1.0
 GENERAL, DELAYED, DELAYED_FROM = 1.3, 0.2, 10_000

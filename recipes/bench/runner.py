@@ -12,7 +12,7 @@ from recipes.bench.options import BenchOptions
 from recipes.bench.parts.epochs import epoch_tasks
 from recipes.bench.parts.exact import exact_tasks
 from recipes.bench.parts.general import general_tasks
-from recipes.bench.parts.growth import growth_tasks
+from recipes.bench.parts.growth import exponents, growth_tasks
 from recipes.bench.parts.limit import MM, Limits, mm_rate
 from recipes.bench.parts.memory import memory_tasks
 from recipes.bench.parts.patches import patch_tasks
@@ -75,7 +75,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
         began = time.perf_counter()
         found += run_task(task)
         spent_on, guessed = spent_on + time.perf_counter() - began, guessed + task.seconds
-        results["measurements"] = [each.as_dict() for each in (*limit_rows(bench), *found)]
+        results["measurements"] = [each.as_dict() for each in (*limit_rows(bench), *found, *exponents(found))]
         results["seconds_total"] = time.perf_counter() - start
         write_results(folder, results)  # after each task, so that an interruption loses no measurement
     write_figure(folder, results)

@@ -38,6 +38,7 @@ TINY = Sizes(
     peers=60,
     growth=(60, 120),
     features=(32,),
+    classes=(1, 3),
     growth_rows=80,
     centers=30,
     tune=60,
@@ -223,18 +224,45 @@ def test_a_failing_solver_is_a_line_of_its_own(bench, monkeypatch):
     assert [each.error for each in found] == [None, None, None, "RuntimeError: no such luck"]
 
 
-def test_growth(bench):
-    (rows,) = growth.measure_rows(bench, 60)
+def test_growth(bench, monkeypatch):
+    peak_of = Measurement("memory", "x", 60, 32, ratio=0.5, target=1, detail={"used_bytes": 123})
+    monkeypatch.setattr(growth, "measure_memory", lambda *_: peak_of)  # which has a test of its own
+    rows, peak = growth.measure_rows(bench, 60)
     assert (rows.n, rows.d, rows.detail["grows"]) == (60, 32, "n")
+    assert (peak.part, peak.n, peak.target, peak.detail["grows"]) == ("growth", 60, None, "n, bytes")
+    assert peak.detail["grown"] == 123
     for coded, kind in ((True, "d, 8-bit"), (False, "d, general floats")):
         (features,) = growth.measure_features(bench, 80, 48, coded)
         assert (features.n, features.d, features.detail["grows"]) == (80, 48, kind)
         assert features.detail["kept_rows"] == 0
-    assert len(growth.growth_tasks(bench)) == 4
+    for c in (1, 3):
+        (classes,) = growth.measure_classes(bench, 40, c)
+        assert (classes.n, classes.detail["grows"], classes.detail["c"]) == (40, "c", c)
+    assert len(growth.growth_tasks(bench)) == 6
+
+
+def test_exponents_of_growth():
+    def grown(grows, value, n=1, d=1, c=1):
+        return Measurement("growth", "", n, d, detail={"grows": grows, "grown": value, "c": c})
+
+    found = growth.exponents(
+        [
+            *(grown("n", 3 * n**2.5, n=n) for n in (10, 20, 80)),
+            *(grown("n, bytes", 7 * n, n=n) for n in (10, 20)),
+            *(grown("d, 8-bit", d**0.5, d=d) for d in (4, 64)),
+            *(grown("c", c**0.25 if c <= 16 else 1e9, c=c) for c in (1, 4, 16, 64)),
+            grown("d, general floats", 1.0),  # one place gives no slope
+            Measurement("growth", "failed", error="x"),
+            Measurement("epochs", "another part", 5, 5, 1.0),
+        ]
+    )
+    assert [each.name for each in found] == [f"exponent in {x}" for x in ("n", "n, bytes", "d, 8-bit", "c")]
+    assert [each.ratio for each in found] == pytest.approx([2.5, 1.0, 0.5, 0.25])
+    assert [each.met for each in found] == [False, True, None, True]
 
 
 def test_memory_of_a_process(bench, monkeypatch, capsys):
-    found = memory.measure_memory(bench, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
+    found = memory.measure_memory(bench, bench.data, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
     assert found.error is None
     assert found.detail["kept_rows"] == 120
     assert found.ratio == found.detail["used_bytes"] / budget
@@ -246,7 +274,7 @@ def test_memory_of_a_process(bench, monkeypatch, capsys):
         return Outcome(values, values["error"])
 
     monkeypatch.setattr(memory, "run_child", in_this_process)
-    refused = memory.measure_memory(bench, "nothing", 1000)
+    refused = memory.measure_memory(bench, bench.data, "nothing", 1000)
     assert "more than the budget" in refused.error
     assert refused.ratio is None
 
@@ -333,9 +361,9 @@ def test_general(bench):
 
 def test_sizes():
     full = choose_sizes(BenchOptions(scale="full"), 60_000)
-    assert full.growth == (5_000, 10_000, 20_000, 40_000, 60_000)
+    assert full.growth == (2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
     assert (full.exact, full.peers, full.subsample) == (10_000, 10_000, None)
-    assert choose_sizes(BenchOptions(scale="full", train_size=15_000), 60_000).growth == (5_000, 10_000, 15_000)
+    assert choose_sizes(BenchOptions(scale="full", train_size=15_000), 60_000).growth == (2_000, 5_000, 10_000, 15_000)
     quick = choose_sizes(BenchOptions(only="peers, limit"), 1437)
     assert quick.train == 1437
     assert quick.parts == ("limit", "peers")  # always in the same order
