@@ -147,11 +147,11 @@ def _full_rank(n: int) -> int:
 def _common_memory(n: int, d: int, c: int) -> int:
     """Bytes that every solve holds.
 
-    Features in float32, once more if rows repeat, and as codes; targets, weights and residuals, with gaps that an
-    allocator leaves between them; tiles, and the rows of a tile in float64.
+    Features in float32, once more if rows repeat, and as three digits; targets, weights and residuals, with gaps that
+    an allocator leaves between them; tiles, and the rows of a tile in float64.
     """
     converted = 16 * d * min(n, converted_rows(d, LONG_SIDE))
-    return 9 * n * d + 8 * n * (10 * c + 3 * PADDED) + 32 * min(TILE, n * n) + converted
+    return 11 * n * d + 8 * n * (10 * c + 3 * PADDED) + 32 * min(TILE, n * n) + converted
 
 
 def estimate_seconds(
