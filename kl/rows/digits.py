@@ -31,16 +31,17 @@ from torch import Tensor
 
 from kl.rows.flip import flipped
 from kl.rows.float_product import float_product
-from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE, int8_is_exact, int8_product, seconds
+from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE, OFFSET, int8_is_exact, int8_product, seconds
 from kl.rows.workspace import Workspace, rows_at_a_time, spans
 
 log = logging.getLogger(__name__)
 
-BASE = 256  # the lower digits take all of -128..127
+BITS = 8  # of a digit; the lower digits take all of -128..127
 LARGEST = 127  # of the highest digit
 LEAST, MOST = 2.0**-60, 2.0**60  # of max |x_i|, so that products of scales neither overflow nor lose digits
-PAYS = 0.9  # times the seconds of the float product; nearer to 1 noise would decide
-PROBED_FEATURES = 512  # with more features digits gain more, so that the probe need not take longer
+# Times the seconds of the float product, in each of three rounds, because other work on the machine may slow down one.
+PAYS, ROUNDS = 0.9, 3
+PROBED_FEATURES = 1024  # at most; with more features digits gain more, and the probe would take longer
 PROBED_ROWS, PROBED_ROWS_ON_GPU = 1024, 4096  # of both sides of a tile
 
 
@@ -80,45 +81,61 @@ class Digits:
         out = workspace.take(len(self.scale), len(other.scale), self.scale, torch.float32)
         for order in reversed(range(count)):
             sums = int8_product(left[:, : (order + 1) * width], right[:, (count - 1 - order) * width :], workspace)
-            out = out.copy_(sums) if order == count - 1 else torch.add(sums, out, alpha=1 / BASE, out=out)
-        # The memory of the sums takes s_i s_j: a product of both, so that the result is symmetric to the bit.
-        scales = torch.mul(self.scale[:, None], other.scale[None, :], out=sums.view(torch.float32))
-        return out.mul_(scales)
+            floats = sums.view(torch.float32)
+            if order == count - 1:
+                out.copy_(sums)
+            else:  # converted in place first, because adding tensors of two types takes twice as long
+                torch.add(floats.copy_(sums), out, alpha=2.0**-BITS, out=out)
+        # s_i s_j is one factor, so that the result is symmetric to the bit.
+        return out.mul_(torch.mul(self.scale[:, None], other.scale[None, :], out=floats))
 
 
 def split(
     x: Tensor,  # shape: (n, d)
-    sq_norm: Tensor,  # shape: (n,)
     count: int,
 ) -> Digits | None:
-    """The digits of float32 rows, None if the rows do not suit them; then they are multiplied as floats.
-
-    Rows suit if each maximum is 0 or in 2^-60..2^60, and if on average (max |x_i|)^2 sqrt(d) <= |x_i|^2. Then the error
-    of <x_i, z_j>, relative to |x_i| |z_j|, is about 2^-25 (three digits), which is half a unit of float32. Rows with
-    few large values do not suit: one scale for a row leaves its small values few digits.
+    """The digits of float32 rows; None, so that they are multiplied as floats, if a maximum is not 0 or in 2^-60..2^60.
 
     Args:
         x: features, shape (n, d).
-        sq_norm: |x_i|^2, shape (n,).
         count: 2 or 3 digits.
     """
     n, d = x.shape
     if x.dtype != torch.float32 or not n or not MIN_FEATURES <= d <= MAX_FEATURES:
         return None
-    largest = torch.maximum(x.amax(dim=1), -x.amin(dim=1))
-    held = (largest == 0) | ((largest >= LEAST) & (largest <= MOST))  # neither holds for NaN
-    peaks = largest.double().square() / sq_norm.double().clamp(min=torch.finfo(torch.float64).tiny)
-    if not (held.all() & (peaks.mean() * math.sqrt(d) <= 1)):
+    largest = _largest(x)
+    if not ((largest == 0) | ((largest >= LEAST) & (largest <= MOST))).all():  # NaN is neither
         return None
     scale = torch.where(largest > 0, largest / LARGEST, 1.0)
     values = torch.zeros(n, count, -(-d // MULTIPLE) * MULTIPLE, dtype=torch.int8, device=x.device)
-    places = [BASE**place for place in reversed(range(count))]
+    shifts = [BITS * place for place in reversed(range(count))]
+    raised = sum(OFFSET << shift for shift in shifts)  # makes the digits 0..255, which can be read off
     for rows in spans(n, rows_at_a_time(d)):
-        # Digits from 0 on are easier to read off, so each is raised by 128.
-        whole = (x[rows] / scale[rows, None]).mul_(places[0]).round_().int().add_(BASE // 2 * sum(places))
-        for digit, place in enumerate(places):
-            values[rows, digit, :d] = (whole // place).remainder_(BASE).sub_(BASE // 2)
+        whole = (x[rows] / scale[rows, None]).mul_(2.0 ** shifts[0]).round_().int().add_(raised)
+        for digit, shift in enumerate(shifts):
+            values[rows, digit, :d] = (whole >> shift).bitwise_and_(2**BITS - 1).sub_(OFFSET)
     return Digits(values, scale)
+
+
+def suit_digits(
+    x: Tensor,  # shape: (n, d)
+    sq_norm: Tensor,  # shape: (n,)
+) -> bool:
+    """Whether (max |x_i|)^2 sqrt(d) <= |x_i|^2 on average, so that digits lose no more than floats.
+
+    The error of <x_i, z_j>, relative to |x_i| |z_j|, is then about 2^-25 (three digits), half a unit of float32, or
+    2^-17 (two digits), less than rounding to bfloat16. Rows with few large values do not suit: with one scale for a row
+    little is left for its small values.
+    """
+    peaks = _largest(x).double().square() / sq_norm.double().clamp(min=torch.finfo(torch.float64).tiny)
+    return bool(peaks.mean() * math.sqrt(x.shape[1]) <= 1)
+
+
+def _largest(
+    x: Tensor,  # shape: (n, d)
+) -> Tensor:
+    """max_k |x_ik|, shape (n,), without a copy of x; NaN if a row holds one."""
+    return torch.maximum(x.amax(dim=1), -x.amin(dim=1))
 
 
 def digits_pay(device: torch.device, count: int, d: int) -> bool:
@@ -138,10 +155,13 @@ def _probe(kind: str, index: int | None, count: int, d: int) -> bool:
     device = torch.device(kind, index) if index is not None else torch.device(kind)
     side = PROBED_ROWS_ON_GPU if device.type == "cuda" else PROBED_ROWS
     x = torch.rand(side, d, generator=torch.Generator().manual_seed(0)).to(device)
-    digits, workspace = split(x, x.square().sum(dim=1), count), Workspace()
-    assert digits is not None, "uniform rows suit digits"
-    ratio = seconds(lambda: digits.inner(digits, workspace))
-    ratio /= seconds(lambda: float_product(x, x, rounded=count == 2, workspace=workspace))
+    digits, workspace = split(x, count), Workspace()
+    assert digits is not None, "they are within the range"
+    for _ in range(ROUNDS):
+        as_digits = seconds(lambda: digits.inner(digits, workspace), repeats=2)
+        ratio = as_digits / seconds(lambda: float_product(x, x, count == 2, workspace), repeats=2)
+        if ratio >= PAYS:
+            break
     pays = ratio < PAYS
     way = f"multiplied as {count} integer digits" if pays else f"not split into {count} integer digits"
     log.info("%d or more features that are not 8-bit are %s on %s: %.2g times the seconds", d, way, device, ratio)

@@ -1,4 +1,4 @@
-"""Products of rows of floats, in float32 and float64, or by the bfloat16 units for rows that are rounded to bfloat16."""
+"""Products of rows of floats, in float32 and float64; rows that hold bfloat16 values may take bfloat16 units."""
 
 from __future__ import annotations
 

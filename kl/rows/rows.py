@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from kl.errors import InputError
 from kl.rows.dense import require_dense
-from kl.rows.digits import Digits, digits_pay, split
+from kl.rows.digits import Digits, digits_pay, split, suit_digits
 from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
 from kl.rows.workspace import rows_at_a_time
@@ -36,7 +36,7 @@ class Rows:
         codes: the same rows as 8-bit integers (`kl.rows.int8`), None when the features are not 8-bit.
         rounded: whether the features hold bfloat16 values, whose products bfloat16 matrix units compute exactly.
         digits: the same rows as integer digits (`kl.rows.digits`), three of float32 features and two of rounded ones;
-            None where float products are faster, or the rows do not suit digits.
+            None where float products are faster or more accurate.
 
     Example:
         >>> import torch, kl
@@ -76,11 +76,11 @@ class Rows:
             x = x.bfloat16().float()
         sq_norm, count = row_sq_norm(x), 2 if rounded else 3
         if like is None:
-            large = len(x) >= LEAST_ROWS and x.dtype == torch.float32
-            wanted = large and digits_pay(x.device, count, x.shape[1])
+            suited = len(x) >= LEAST_ROWS and x.dtype == torch.float32 and suit_digits(x, sq_norm)
+            wanted = suited and digits_pay(x.device, count, x.shape[1])
         else:
             wanted = like.digits is not None
-        return cls(x, sq_norm, None, rounded, split(x, sq_norm, count) if wanted else None)
+        return cls(x, sq_norm, None, rounded, split(x, count) if wanted else None)
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
