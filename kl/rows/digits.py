@@ -6,12 +6,13 @@ digits of one order a + b are summed in int32, without any error, and the orders
     <x_i, z_j> = s_i s_j sum_{o < c} 2^{-8 o} sum_{a + b = o} <d_a, d'_b>                with c digits
 
 Three digits are six int8 products and leave float32's own error, two digits are three products. The digits differ from
-x_ik by at most 2^-23 max |x_i| (three) or 2^-15 max |x_i| (two), and the orders from c on, which are left out, add at
-most 2^-20 d max |x_i| max |z_j| (three) or 2^-12 d max |x_i| max |z_j| (two); since errors of random signs cancel,
-their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j| (three) or 256 times that (two), as measured.
+x_ik by at most 2^-23 max |x_i| (three) or 2^-15 max |x_i| (two); the products differ from <x_i, z_j> by at most
+2^-20 d max |x_i| max |z_j| (three) or 2^-14 d max |x_i| max |z_j| (two), as also orders from c on are left out. As errors
+of random signs cancel, their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j| (three) or 256 times that
+(two): measured, and less than this for rows without large values (see `suit_digits`).
 
 An entry depends on its two rows alone, whatever else is in the batch, and <x_i, z_j> = <z_j, x_i> to the bit. The scale
-is no power of two, which would waste up to a bit of each row: measured, the error of normal rows would double.
+is no power of two, which would waste up to a bit of each row: the error of normal rows would double, as measured.
 
 Source: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication by using fast routines of
 matrix multiplication and its applications, doi:10.1007/s11075-011-9478-1; with int8 units Ootomo, Ozaki and Yokota
@@ -41,7 +42,7 @@ LARGEST = 127  # of the highest digit
 LEAST, MOST = 2.0**-60, 2.0**60  # of max |x_i|, so that products of scales neither overflow nor lose digits
 # Times the seconds of the float product, in each of three rounds, because other work on the machine may slow down one.
 PAYS, ROUNDS = 0.9, 3
-PROBED_FEATURES = 1024  # at most; with more features digits gain more, and the probe would take longer
+PROBED_FEATURES = 2048  # at most; with more features digits gain more, and the probe would take longer
 PROBED_ROWS, PROBED_ROWS_ON_GPU = 1024, 4096  # of both sides of a tile
 
 
@@ -84,8 +85,8 @@ class Digits:
             floats = sums.view(torch.float32)
             if order == count - 1:
                 out.copy_(sums)
-            else:  # converted in place first, because adding tensors of two types takes twice as long
-                torch.add(floats.copy_(sums), out, alpha=2.0**-BITS, out=out)
+            else:  # a CPU takes twice as long to add tensors of two types, so they are converted in place first
+                torch.add(sums if sums.is_cuda else floats.copy_(sums), out, alpha=2.0**-BITS, out=out)
         # s_i s_j is one factor, so that the result is symmetric to the bit.
         return out.mul_(torch.mul(self.scale[:, None], other.scale[None, :], out=floats))
 
