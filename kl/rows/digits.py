@@ -7,8 +7,8 @@ digits of one order a + b are summed in int32, without any error, and the orders
 
 Three digits are six int8 products and leave float32's own error, two digits are three products. The digits differ from
 x_ik by at most 2^-23 max |x_i| (three) or 2^-15 max |x_i| (two). The products, which also leave out the orders from c
-on, differ from <x_i, z_j> by at most 2^-20 d max |x_i| max |z_j| (three) or 2^-14 d max |x_i| max |z_j| (two). As errors
-of random signs cancel, their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j| (three) or 256 times that
+on, differ from <x_i, z_j> by at most 2^-20 d max |x_i| max |z_j| (three) or 2^-14 d max |x_i| max |z_j| (two). Errors
+of random signs cancel: their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j| (three) or 256 times that
 (two), as measured; see `suit_digits`.
 
 An entry depends on its two rows alone, whatever else is in the batch, and <x_i, z_j> = <z_j, x_i> to the bit. The scale
