@@ -81,7 +81,9 @@ def check_count_or_none(name: str, value: Any, or_none: str) -> int | None:
     except TypeError:
         count = 0
     if count < 1 or isinstance(value, bool):
-        raise InputError(f"{name} must be a whole number of at least 1, or None for {or_none}; got {value!r}")
+        raise InputError(
+            f"{name} must be a whole number of at least 1, or left out (None) for {or_none}; got {value!r}"
+        )
     return count
 
 

@@ -121,10 +121,14 @@ class ReluNTK(_ReluNetwork):
 
     def _recur(self, gram: Tensor, norms: Tensor) -> None:
         layers = _layers(gram, norms, self.depth)
+        if self.bias == 0:
+            for k0, cosine in layers:
+                gram.mul_(k0).addcmul_(norms, cosine)
+            return
         gram.add_(self.bias**2)
         for k0, cosine in layers:
             gram.mul_(k0).addcmul_(norms, cosine).add_(self.bias**2)
-        if self.bias > 0 and self.depth > 1:
+        if self.depth > 1:
             # _layers gives zero rows the cosine k1(0) from the second layer on, although S_k / (|x||z|) is 0 / 0 in
             # every layer. With a cosine of 0 in every layer k0 is 1/2, and the recursion is N_{k+1} = N_k / 2 + bias^2.
             gram.masked_fill_(norms == 0, self.bias**2 * (2 - 2.0 ** (1 - self.depth)))
@@ -196,17 +200,19 @@ def _layers(gram: Tensor, norms: Tensor, depth: int) -> Iterable[tuple[Tensor, T
         return ()
     # The clamp makes the cosine of zero rows 0 and does not change any other cosine.
     v = norms.clamp(min=torch.finfo(norms.dtype).tiny)
-    torch.div(gram, v, out=v).neg_().add_(1).clamp_(0, 2)
-    return _iterate(v, depth)
+    torch.div(gram, v, out=v)
+    return _iterate(torch.sub(1, v, out=v), depth)
 
 
 def _iterate(v: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor]]:
-    theta, sine, cosine = torch.empty_like(v), torch.empty_like(v), 1 - v
+    v.clamp_(torch.finfo(v.dtype).tiny, 2)  # above 0, so that the angle of equal rows is 0 and not 0 / 0
+    half, sine, cosine = torch.empty_like(v), torch.empty_like(v), 1 - v
     for _ in range(depth - 1):
         torch.sub(2, v, out=sine).mul_(v).sqrt_()  # sqrt(1 - u^2), without its cancellation near u = 1
-        torch.atan2(sine, cosine, out=theta)
-        v.sub_(sine.addcmul_(theta, cosine, value=-1), alpha=1 / math.pi)
-        yield theta.mul_(-1 / math.pi).add_(1), torch.sub(1, v, out=cosine)
+        # tan(theta / 2) = (1 - cos(theta)) / sin(theta), because atan2 takes three times the time of atan.
+        torch.div(v, sine, out=half).atan_()
+        v.sub_(sine.addcmul_(half, cosine, value=-2), alpha=1 / math.pi)
+        yield torch.sub(1, half, alpha=2 / math.pi, out=half), torch.sub(1, v, out=cosine)
 
 
 def _sloped_layers(u: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

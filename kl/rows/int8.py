@@ -131,7 +131,7 @@ class Codes:
             out: floats, shape (m, p).
         """
         assert self.grid is not None
-        product.mul_(-2).add_(self.centred[:, None]).add_(other.centred[None, :])
+        torch.add(self.centred[:, None], product, alpha=-2, out=product).add_(other.centred[None, :])
         return out.copy_(product).mul_(self.grid[0] ** 2)
 
     def product(self, other: Codes, workspace: Workspace) -> Tensor:

@@ -64,8 +64,9 @@ class Pair:
         if self._codes is not None and self.has_exact_distances:
             ours, others = self._codes
             return ours.sq_dist(others, *self._next())
-        distances = self.inner().mul_(-2).add_(x.sq_norm[:, None]).add_(z.sq_norm[None, :])
-        return distances.clamp_(min=0)
+        inner = self.inner()
+        distances = torch.add(x.sq_norm[:, None], inner, alpha=-2, out=None if self.plain else inner)
+        return distances.add_(z.sq_norm[None, :]).clamp_(min=0)
 
     def with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
         """Put a value of each x_i, shape (m,), where x_i and z_j are the same row; `inner`, shape (m, p), is changed.

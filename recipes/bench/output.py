@@ -13,17 +13,17 @@ from recipes.bench.record import PARTS
 from recipes.output.report import plain_values, print_table
 
 TITLES = {
-    "limit": "limit: plain products of the flops of an epoch, 2 n^2 d",
+    "limit": "limit: plain products of the flops of an epoch, 2 n^2 d, and the parts of the roofline",
     "epochs": "epochs: of training, through the Trainer",
     "exact": "exact: the minimum-norm interpolant",
     "peers": "peers: time to a training mse of 1e-4",
-    "growth": "growth: an epoch with n and with d, Gaussian, K not kept",
+    "growth": "growth: an epoch with n, d and c, Gaussian, K not kept",
     "memory": "memory: the peak beyond Python and torch themselves",
     "general": "general: an epoch of p centres, Laplacian",
     "tune": "tune: the choice of kernel, bandwidth and ridge",
     "patches": "patches: features of images by 1024 patches of 6x6, and the Gaussian kernel matrix of them",
 }
-HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "")
+HEADER = ("", "n", "d", "seconds", "ratio", "to", "target", "", "to mm", "")
 IN_TITLE = (1, 2, 5)  # columns that move to the title if all rows agree
 
 
@@ -84,6 +84,7 @@ def row_of(found: dict[str, Any]) -> tuple[str, ...]:
         "" if ratio is None else short(found["against"]),
         "" if target is None else f"<= {target:g}",
         "" if met is None else ("reached" if met else "missed"),
+        "" if found["mm_ratio"] is None else f"{found['mm_ratio']:.3f}",
         found["error"] or note_of(found),
     )
 
@@ -92,6 +93,9 @@ def note_of(found: dict[str, Any]) -> str:
     """The note at the end of a row."""
     detail, part = found["detail"], found["part"]
     if part == "limit":
+        if "rate" in detail:
+            scale, prefix = (1e-9, "G") if detail["rate"] > 1e8 else (1.0, "")
+            return f"{scale * detail['rate']:.0f} {prefix}{detail['units']}"
         return f"{detail['gflops']:.0f} GFLOP/s, {detail['variant']}"
     if part == "exact" and detail.get("relative_residual") is not None:
         return f"residual {detail['relative_residual']:.1e}"
@@ -102,6 +106,8 @@ def note_of(found: dict[str, Any]) -> str:
     if part == "tune" and detail.get("choice") is not None:
         test = f"error {detail['test_error']:.2%}" if "test_error" in detail else f"mse {detail['test_mse']:.3e}"
         return f"test {test}, {detail['choice']}"
+    if part == "growth" and detail.get("used_bytes") is not None:
+        return f"{detail['used_bytes'] / 1e6:.0f} MB"
     if part == "memory" and detail.get("used_bytes") is not None:
         kept = detail["kept_rows"] / found["n"]
         return f"{detail['used_bytes'] / 1e6:.0f} of {detail['budget_bytes'] / 1e6:.0f} MB, {kept:.0%} of K kept"

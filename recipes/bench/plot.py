@@ -24,7 +24,7 @@ def draw(results: Found) -> Figure | None:
         by_part[each["part"]].append(each)
     panels: list[tuple[float, Callable[[Axes], None]]] = []
     for part, title, value in (
-        ("epochs", "Epoch / float32 product of its flops (black: target)", "ratio"),
+        ("epochs", "Epoch / roofline (black: target)", "ratio"),
         ("exact", "Exact solve: seconds", "seconds"),
         ("peers", "Seconds to a training mse of 1e-4 (SVC: to the end of its training)", "seconds"),
         ("tune", "Choice of kernel, bandwidth and ridge: seconds", "seconds"),
@@ -34,8 +34,9 @@ def draw(results: Found) -> Figure | None:
         if rows:
             height = 0.7 + ROW * len(rows)
             panels.append((height, lambda axes, rows=rows, title=title, value=value: bars(axes, rows, title, value)))  # type: ignore[misc]
+    timed = [each for each in by_part["growth"] if each["seconds"] is not None]
     for grows, title in (("n", "Growth with n"), ("d", "Growth with d")):
-        rows = [each for each in by_part["growth"] if each["ratio"] is not None and each["detail"]["grows"][0] == grows]
+        rows = [each for each in timed if each["detail"]["grows"][0] == grows]
         if rows:
             panels.append((CURVES, lambda axes, rows=rows, title=title, grows=grows: curves(axes, rows, title, grows)))  # type: ignore[misc]
     if not panels:

@@ -12,11 +12,12 @@ from recipes.bench.options import BenchOptions
 from recipes.bench.parts.epochs import epoch_tasks
 from recipes.bench.parts.exact import exact_tasks
 from recipes.bench.parts.general import general_tasks
-from recipes.bench.parts.growth import growth_tasks
+from recipes.bench.parts.growth import exponents, growth_tasks
 from recipes.bench.parts.limit import MM, Limits, mm_rate
 from recipes.bench.parts.memory import memory_tasks
 from recipes.bench.parts.patches import patch_tasks
 from recipes.bench.parts.peers import check_python, peer_tasks
+from recipes.bench.parts.roofline import Roofline
 from recipes.bench.parts.tune import tune_tasks
 from recipes.bench.record import Measurement, Task, one_line
 from recipes.bench.settings import Bench, choose_parts, choose_sizes, chosen_kernels, read_data
@@ -74,7 +75,7 @@ def run_bench(options: BenchOptions, as_json: bool = False) -> dict[str, Any]:
         began = time.perf_counter()
         found += run_task(task)
         spent_on, guessed = spent_on + time.perf_counter() - began, guessed + task.seconds
-        results["measurements"] = [each.as_dict() for each in (*limit_rows(bench), *found)]
+        results["measurements"] = [each.as_dict() for each in (*limit_rows(bench), *found, *exponents(found))]
         results["seconds_total"] = time.perf_counter() - start
         write_results(folder, results)  # after each task, so that an interruption loses no measurement
     write_figure(folder, results)
@@ -98,6 +99,7 @@ def prepare(options: BenchOptions) -> Bench:
         chosen_kernels(data, options.seed),
         sizes,
         Limits(sizes.repeats, device),
+        Roofline(sizes.repeats, device),
         mm_rate(device),
         "gpu" if device == "cuda" else "cpu",
         options.seed,
@@ -141,8 +143,8 @@ def limit_tasks(bench: Bench) -> list[Task]:
 
 
 def limit_rows(bench: Bench) -> list[Measurement]:
-    """Every limit that has been measured, for any part."""
-    return [
+    """Every limit, and every part of the roofline, that has been measured."""
+    products = [
         Measurement(
             "limit",
             f"float32 mm, batches of {m}",
@@ -153,3 +155,8 @@ def limit_rows(bench: Bench) -> list[Measurement]:
         )
         for (n, d, m), limit in bench.limits.measured.items()
     ]
+    parts = [
+        Measurement("limit", name, detail={"rate": rate, "units": units})
+        for name, (rate, units) in bench.roofline.measured.items()
+    ]
+    return products + parts

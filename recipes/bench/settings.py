@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from datamodules import KernelDataModule
     from kl import Kernel
     from recipes.bench.options import BenchOptions
+    from recipes.bench.parts.roofline import Roofline
 
-FULL_GROWTH = (5_000, 10_000, 20_000, 40_000, 60_000)
+FULL_GROWTH = (2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Sizes:
     growth: tuple[int, ...]
     features: tuple[int, ...]
     """d of the growth with d, on `growth_rows` random rows."""
+    classes: tuple[int, ...]
+    """c of the growth with c."""
     growth_rows: int
     centers: int
     """Centres of general kernel models."""
@@ -99,7 +102,8 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
         exact=min(train, 10_000 if full else 2_000),
         peers=min(train, 10_000 if full else 1_500),
         growth=tuple(sorted(growth)),
-        features=(32, 128, 512, 784, 1536, 3072) if full else (32, 784),
+        features=(10, 32, 128, 512, 784, 1536, 3072) if full else (32, 784),
+        classes=(1, 4, 16, 64, 256, 1000) if full else (1, 16),
         growth_rows=min(train, 10_000 if full else 2_500),
         centers=min(train, 10_000 if full else 1_000),
         tune=min(train, 5_000 if full else 1_000),
@@ -172,6 +176,7 @@ class Bench:
     kernels: dict[str, Kernel]
     sizes: Sizes
     limits: Limits
+    roofline: Roofline
     rate: float
     """Flops a second of a float32 product, for estimates."""
     accelerator: str = "cpu"

@@ -1,4 +1,4 @@
-"""Epochs of training compared with the limit, and the time in them of Lightning, the norm and the training error."""
+"""Epochs of training compared with the roofline, and the time in them of Lightning, the norm and the training error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 
 from kl.system.clock import fastest
 from recipes.bench import record
-from recipes.bench.parts.limit import MM
+from recipes.bench.parts.roofline import ROOFLINE, Shape
 from recipes.bench.parts.training import TrainingRun, budget_for, train
 from recipes.bench.record import Measurement, Task
 from recipes.bench.settings import Bench, BenchData
+
+EPOCH_ITSELF = "the epoch"
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,17 @@ class Case:
         words += ["general floats"] * self.floats + [f"precision {self.precision}"] * (self.precision != "high")
         return ", ".join(words)
 
-    @property
-    def target(self) -> float | None:
-        """The ratio to the limit that an epoch should reach."""
-        if self.keep:
-            return record.EPOCH_KEPT
+    def target(self, n: int) -> float | None:
+        """The ratio to the roofline that an epoch on n rows should reach."""
         if self.precision != "high":
             return None
-        if self.floats:
-            return record.EPOCH_FLOATS
-        return record.EPOCH_NTK if self.kernel == "relu-ntk" else record.EPOCH_NOT_KEPT
+        if n >= record.LARGE_FROM:
+            return record.EPOCH_LARGE
+        return record.EPOCH_FLOATS if self.floats else record.EPOCH
+
+    def unit(self, coded: bool) -> str:
+        """The unit that multiplies the rows, see `UNITS`."""
+        return "int8" if coded else "float32" if self.precision == "high" else "bfloat16"
 
 
 def cases(kernels: list[str]) -> list[Case]:
@@ -77,8 +80,11 @@ def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]
         "precision": case.precision,
     }
     run = train(data, kernel, clocks=on_cpu, **options)  # type: ignore[arg-type]
-    n, d = data.x.shape
-    limit = bench.limits.of(data.x, run.detail["batch_size"])
+    (n, d), c, detail = data.x.shape, data.y.shape[1], run.detail
+    limit = bench.limits.of(data.x, detail["batch_size"])
+    shape = Shape(n, d, c, detail["subsample"], detail["top_q"], detail["batch_size"])
+    allowed = bench.roofline.epoch(shape, kernel, case.unit(detail["coded"]), case.keep, detail["kept_columns"])
+    seconds = {"setup_seconds": run.setup, "roofline_seconds": allowed, "limit_seconds": limit.seconds}
     found = [
         Measurement(
             "epochs",
@@ -86,10 +92,11 @@ def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]
             n,
             d,
             run.seconds,
-            run.seconds / limit.seconds,
-            MM,
-            case.target,
-            detail={**run.detail, "setup_seconds": run.setup, "limit_seconds": limit.seconds, "kernel": str(kernel)},
+            run.seconds / allowed,
+            ROOFLINE,
+            case.target(n),
+            mm_ratio=run.seconds / limit.seconds,
+            detail={**detail, **seconds, "kernel": str(kernel)},
         )
     ]
     if case.floats:
@@ -118,9 +125,8 @@ def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
     epoch = statistics.median(run.epochs)
     norm, last, outside = (statistics.median(each) for each in (following, finishing, lightning))
     detail = {"norm_seconds": norm, "training_error_seconds": last, "epoch_seconds": epoch, "steps": steps}
-    target = record.LIGHTNING if n >= record.LIGHTNING_FROM else None
     return [
-        Measurement("epochs", f"{name}: Lightning", n, d, outside, outside / epoch, "the epoch", target),
+        Measurement("epochs", f"{name}: Lightning", n, d, outside, outside / epoch, EPOCH_ITSELF, record.LIGHTNING),
         Measurement(
             "epochs",
             f"{name}: norm and training error",
@@ -128,7 +134,7 @@ def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
             d,
             norm + last,
             (norm + last) / epoch,
-            "the epoch",
+            EPOCH_ITSELF,
             record.NORM_AND_ERROR,
             detail=detail,
         ),

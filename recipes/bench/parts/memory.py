@@ -12,7 +12,7 @@ from recipes.bench import record
 from recipes.bench.child import run_child
 from recipes.bench.parts.training import budget_for
 from recipes.bench.record import Measurement, Task
-from recipes.bench.settings import Bench
+from recipes.bench.settings import Bench, BenchData
 
 KERNEL = "gaussian"
 EPOCHS = 2
@@ -29,18 +29,16 @@ def memory_tasks(bench: Bench) -> list[Task]:
             "memory",
             f"budget for {name}",
             bench.guess(n, d, EPOCHS, 8),
-            lambda name=name, budget=budget: [measure_memory(bench, name, budget)],  # type: ignore[misc]
+            lambda name=name, budget=budget: [measure_memory(bench, data, name, budget)],  # type: ignore[misc]
         )
         for name, budget in budgets.items()
     ]
 
 
-def measure_memory(bench: Bench, name: str, budget: int) -> Measurement:
+def measure_memory(bench: Bench, data: BenchData, name: str, budget: int) -> Measurement:
     """The peak beyond what Python, torch and Lightning take themselves, as a ratio to the budget."""
     import numpy as np
 
-    n = min(bench.sizes.train, len(bench.data.x))
-    data = bench.data.first(n)
     labels = data.labels if data.labels is not None else data.y[:, 0]
     with tempfile.TemporaryDirectory(prefix="kl-bench-") as folder:
         file, spec = Path(folder, "rows.npz"), Path(folder, "spec.json")
@@ -67,7 +65,7 @@ def measure_memory(bench: Bench, name: str, budget: int) -> Measurement:
     return Measurement(
         "memory",
         f"{KERNEL}, budget for {name}",
-        n,
+        len(data.x),
         data.x.shape[1],
         ratio=None if used is None else used / budget,
         against="the budget",

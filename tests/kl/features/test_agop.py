@@ -194,7 +194,7 @@ class TestEdges:
         ({"metric": [[0, 1, 2], [2, 3, 4, 5]]}, "got groups where 2 is none or there twice"),
         ({"metric": [[0, 1, 2, 3, 4, 5], [6]]}, "got groups where 6 is none or there twice"),
         ({"metric": [[0, 1, 2, 3, 4, 5], []]}, "got groups where one is empty"),
-        ({"sample": 0}, "sample must be a whole number of at least 1, or None for all rows; got 0"),
+        ({"sample": 0}, "sample must be a whole number of at least 1, or left out (None) for all rows; got 0"),
         ({"sketch": 0}, "sketch must be a whole number, 1 or above; got 0"),
         ({"reduction": "median"}, "reduction must be one of mean, sum; got 'median'"),
         ({"seed": -1}, "seed must be a whole number from 0"),

@@ -7,11 +7,11 @@ import pytest
 
 FAST = ("--data", "digits", "--train-size", 120)
 TOP = {"schema", "command", "commit", "date", "machine", "data", "options", "sizes", "log_dir", "measurements"}
-ROW = {"part", "name", "n", "d", "seconds", "ratio", "against", "target", "met", "error", "detail"}
+ROW = {"part", "name", "n", "d", "seconds", "ratio", "against", "target", "met", "error", "detail", "mm_ratio"}
 
 
 def test_json_and_folder(kl):
-    result = kl("bench", *FAST, "--only", "limit,exact,growth", "--json")
+    result = kl("bench", *FAST, "--only", "limit,exact", "--json")
     assert result.code == 0, result.err
     assert result.out.count("\n") == 1
     found = json.loads(result.out)
@@ -19,7 +19,7 @@ def test_json_and_folder(kl):
     assert {"cpu", "cores", "torch", "gpu"} <= set(found["machine"])
     assert (found["data"]["name"], found["data"]["n"], found["data"]["d"]) == ("digits", 120, 64)
     assert all(set(row) == ROW for row in found["measurements"])
-    assert {row["part"] for row in found["measurements"]} == {"limit", "exact", "growth"}
+    assert {row["part"] for row in found["measurements"]} == {"limit", "exact"}
     assert not [row["error"] for row in found["measurements"] if row["error"]]
     folder = Path(found["log_dir"])
     assert folder == Path("lightning_logs/bench/version_0")

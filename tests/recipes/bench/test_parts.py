@@ -11,8 +11,21 @@ from kl.rows.int8 import encode, int8_is_exact
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.options import BenchOptions
 from recipes.bench.output import TITLES
-from recipes.bench.parts import epochs, exact, general, growth, memory, memory_child, patches, peer_script, peers, tune
+from recipes.bench.parts import (
+    epochs,
+    exact,
+    general,
+    growth,
+    memory,
+    memory_child,
+    patches,
+    peer_script,
+    peers,
+    roofline,
+    tune,
+)
 from recipes.bench.parts.limit import Limits, mm_limit
+from recipes.bench.parts.roofline import UNITS, Roofline, Shape
 from recipes.bench.parts.training import StopAtMse, budget_for, train
 from recipes.bench.record import PARTS, Measurement, Task, one_line
 from recipes.bench.runner import limit_rows, limit_tasks, run_task
@@ -25,6 +38,7 @@ TINY = Sizes(
     peers=60,
     growth=(60, 120),
     features=(32,),
+    classes=(1, 3),
     growth_rows=80,
     centers=30,
     tune=60,
@@ -39,7 +53,19 @@ TINY = Sizes(
 def bench():
     data = growth.random_data(120, 32, coded=True)
     kernels = {"gaussian": kl.Gaussian(2.0), "laplacian": kl.Laplacian(2.0), "relu-ntk": kl.ReluNTK(depth=3)}
-    return Bench(data, kernels, TINY, Limits(1, "cpu"), rate=1e11)
+    return Bench(data, kernels, TINY, Limits(1, "cpu"), small_roofline(), rate=1e11)
+
+
+def small_roofline():
+    """A roofline of made-up rates, so that nothing is measured."""
+    roofline = Roofline(1, "cpu")
+    for unit in ("int8", "float32", "bfloat16"):
+        roofline.measured[f"{unit} product, d = 32"] = 1e12, "op/s"
+    for name in ("exp in cache", "sqrt in cache", "acos in cache", "memory, read", "empty steps"):
+        roofline.measured[name] = 1e9, "a second"
+    roofline.measured["float32 product with 16 weights"] = 1e10, "FLOP/s"
+    roofline.measured["float32 product, d = 20"] = 1e11, "op/s"
+    return roofline
 
 
 def test_limit(bench):
@@ -48,7 +74,10 @@ def test_limit(bench):
     assert found.gflops == pytest.approx(2e-9 * 120**2 * 32 / found.seconds)
     (task,) = limit_tasks(bench)
     assert run_task(task) == []
-    assert [each.detail["batch_size"] for each in limit_rows(bench)] == [120]
+    rows = limit_rows(bench)
+    assert rows[0].detail["batch_size"] == 120
+    assert [each.name for each in rows[1:]] == list(bench.roofline.measured)
+    assert all(each.detail["rate"] > 0 for each in rows[1:])
     assert bench.limits.of(bench.data.x, 500) is bench.limits.of(bench.data.x, 120)  # measured once
 
 
@@ -86,12 +115,58 @@ def test_epochs(bench):
     found = epochs.measure_case(bench, bench.data, epochs.Case("gaussian", keep=True))
     assert [each.name.partition(": ")[2] for each in found] == ["", "Lightning", "norm and training error"]
     epoch, lightning, norm = found
-    assert epoch.ratio == pytest.approx(epoch.seconds / epoch.detail["limit_seconds"])
-    assert epoch.target == 0.1
+    assert epoch.ratio == pytest.approx(epoch.seconds / epoch.detail["roofline_seconds"])
+    assert epoch.mm_ratio == pytest.approx(epoch.seconds / epoch.detail["limit_seconds"])
+    assert epoch.target == 1.5
     assert epoch.detail["kept_rows"] == 120
     assert 0 < lightning.ratio < 1
     assert norm.ratio > 0
-    assert lightning.target is None  # is at n = 60000
+    assert (lightning.target, norm.target) == (0.03, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("case", "n", "target"),
+    [
+        (epochs.Case("gaussian"), 20_000, 1.5),
+        (epochs.Case("gaussian", keep=True), 60_000, 1.25),
+        (epochs.Case("laplacian", floats=True), 20_000, 1.3),
+        (epochs.Case("laplacian", floats=True, precision="medium"), 60_000, None),
+    ],
+)
+def test_targets_of_epochs(case, n, target):
+    assert case.target(n) == target
+
+
+def test_the_roofline_adds_up_its_parts(bench):
+    shape = Shape(n=1000, d=32, c=3, s=20, q=7, m=300)
+    assert shape.steps == 4
+    each = 2 * 32 / 1e12 + 2 * 16 / 1e10  # of a value; 3 weights are filled up to 16
+    projections, launches = 4 * 6 * 20 * 7 * 3 / 1e11, 4 * 1e-9
+    for kernel, functions in ((kl.Gaussian(2.0), 1), (kl.Laplacian(2.0), 2), (kl.ReluNTK(depth=4), 6)):
+        for unit in UNITS:
+            found = bench.roofline.epoch(shape, kernel, unit, False, False)
+            assert found == pytest.approx(1020 * 1000 * (each + functions * 1e-9) + projections + launches)
+    read = 4e-9
+    kept = bench.roofline.epoch(shape, kl.Gaussian(2.0), "int8", True, True)
+    assert kept == pytest.approx(1020 * 1000 * read + projections + launches)
+    mixed = bench.roofline.epoch(shape, kl.Gaussian(2.0), "int8", True, False)
+    assert mixed - kept == pytest.approx(20 * 1000 * (each + 1e-9 - read))
+
+
+def test_the_parts_of_the_roofline_are_measured_once(monkeypatch):
+    monkeypatch.setattr(roofline, "SIDE", 64)
+    monkeypatch.setattr(roofline, "CACHED", 64)
+    monkeypatch.setattr(roofline, "READ", 2**14)
+    monkeypatch.setattr(roofline, "STEPS", 3)
+    found = Roofline(1, "cpu")
+    shape = Shape(n=100, d=40, c=2, s=20, q=3, m=50)
+    for unit in UNITS:
+        for kernel in (kl.Gaussian(2.0), kl.Laplacian(2.0), kl.ReluNTK(depth=3)):
+            assert found.epoch(shape, kernel, unit, False, True) > 0
+    before = dict(found.measured)
+    assert len(before) == 3 + 1 + 1 + 3 + 1 + 1  # products, projections, weights, functions, memory, steps
+    found.epoch(shape, kl.Gaussian(2.0), "int8", True, True)
+    assert found.measured == before
 
 
 def test_general_floats_are_no_codes_and_hardly_other_data(bench):
@@ -149,18 +224,45 @@ def test_a_failing_solver_is_a_line_of_its_own(bench, monkeypatch):
     assert [each.error for each in found] == [None, None, None, "RuntimeError: no such luck"]
 
 
-def test_growth(bench):
-    (rows,) = growth.measure_rows(bench, 60)
+def test_growth(bench, monkeypatch):
+    peak_of = Measurement("memory", "x", 60, 32, ratio=0.5, target=1, detail={"used_bytes": 123})
+    monkeypatch.setattr(growth, "measure_memory", lambda *_: peak_of)  # which has a test of its own
+    rows, peak = growth.measure_rows(bench, 60)
     assert (rows.n, rows.d, rows.detail["grows"]) == (60, 32, "n")
+    assert (peak.part, peak.n, peak.target, peak.detail["grows"]) == ("growth", 60, None, "n, bytes")
+    assert peak.detail["grown"] == 123
     for coded, kind in ((True, "d, 8-bit"), (False, "d, general floats")):
         (features,) = growth.measure_features(bench, 80, 48, coded)
         assert (features.n, features.d, features.detail["grows"]) == (80, 48, kind)
         assert features.detail["kept_rows"] == 0
-    assert len(growth.growth_tasks(bench)) == 4
+    for c in (1, 3):
+        (classes,) = growth.measure_classes(bench, 40, c)
+        assert (classes.n, classes.detail["grows"], classes.detail["c"]) == (40, "c", c)
+    assert len(growth.growth_tasks(bench)) == 6
+
+
+def test_exponents_of_growth():
+    def grown(grows, value, n=1, d=1, c=1):
+        return Measurement("growth", "", n, d, detail={"grows": grows, "grown": value, "c": c})
+
+    found = growth.exponents(
+        [
+            *(grown("n", 3 * n**2.5, n=n) for n in (10, 20, 80)),
+            *(grown("n, bytes", 7 * n, n=n) for n in (10, 20)),
+            *(grown("d, 8-bit", d**0.5, d=d) for d in (4, 64)),
+            *(grown("c", c**0.25 if c <= 16 else 1e9, c=c) for c in (1, 4, 16, 64)),
+            grown("d, general floats", 1.0),  # one place gives no slope
+            Measurement("growth", "failed", error="x"),
+            Measurement("epochs", "another part", 5, 5, 1.0),
+        ]
+    )
+    assert [each.name for each in found] == [f"exponent in {x}" for x in ("n", "n, bytes", "d, 8-bit", "c")]
+    assert [each.ratio for each in found] == pytest.approx([2.5, 1.0, 0.5, 0.25])
+    assert [each.met for each in found] == [False, True, None, True]
 
 
 def test_memory_of_a_process(bench, monkeypatch, capsys):
-    found = memory.measure_memory(bench, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
+    found = memory.measure_memory(bench, bench.data, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
     assert found.error is None
     assert found.detail["kept_rows"] == 120
     assert found.ratio == found.detail["used_bytes"] / budget
@@ -172,7 +274,7 @@ def test_memory_of_a_process(bench, monkeypatch, capsys):
         return Outcome(values, values["error"])
 
     monkeypatch.setattr(memory, "run_child", in_this_process)
-    refused = memory.measure_memory(bench, "nothing", 1000)
+    refused = memory.measure_memory(bench, bench.data, "nothing", 1000)
     assert "more than the budget" in refused.error
     assert refused.ratio is None
 
@@ -202,7 +304,9 @@ def test_a_peer_that_is_not_installed_or_hangs_is_reported(bench, tmp_path, monk
     script = tmp_path / "script.py"
     script.write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(peers, "SCRIPT", script)
-    hasty = Bench(bench.data, bench.kernels, Sizes(**{**vars(TINY), "time_limit": 0.3}), bench.limits, bench.rate)
+    hasty = Bench(
+        bench.data, bench.kernels, Sizes(**{**vars(TINY), "time_limit": 0.3}), bench.limits, bench.roofline, 1e11
+    )
     (found,) = peers.measure_peers(hasty, "gaussian", 60, ("gpytorch",))
     assert found.error == "timed out after 0.3 s"
 
@@ -257,9 +361,9 @@ def test_general(bench):
 
 def test_sizes():
     full = choose_sizes(BenchOptions(scale="full"), 60_000)
-    assert full.growth == (5_000, 10_000, 20_000, 40_000, 60_000)
+    assert full.growth == (2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
     assert (full.exact, full.peers, full.subsample) == (10_000, 10_000, None)
-    assert choose_sizes(BenchOptions(scale="full", train_size=15_000), 60_000).growth == (5_000, 10_000, 15_000)
+    assert choose_sizes(BenchOptions(scale="full", train_size=15_000), 60_000).growth == (2_000, 5_000, 10_000, 15_000)
     quick = choose_sizes(BenchOptions(only="peers, limit"), 1437)
     assert quick.train == 1437
     assert quick.parts == ("limit", "peers")  # always in the same order

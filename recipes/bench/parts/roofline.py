@@ -1,0 +1,176 @@
+"""The roofline: the seconds that the machine's own parts, timed in the same run, allow for an epoch of EigenPro 2."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+import kl
+from kl.products.blocks import PADDED
+from kl.rows.int8 import MULTIPLE
+from kl.rows.pair import bfloat16_products
+from kl.system.clock import fastest
+from recipes.bench.parts.training import fit
+
+ROOFLINE = "roofline"
+SIDE = 1024  # rows and columns of a tile whose product stays in cache
+SIDE_ON_GPU = 8192
+CACHED = 2**18  # values of a tile that functions are timed on: 1 MB
+CACHED_ON_GPU = 2**25
+READ = 2**27  # values of the memory that is read: 512 MB
+STEPS = 200  # empty steps
+# What a kernel value needs beyond its inner product: names of `FUNCTIONS`, once for each hidden layer of a network.
+PROFILES = {"gaussian": ("exp",), "laplacian": ("sqrt", "exp"), "relu-ntk": ("sqrt", "acos")}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {"exp": torch.exp, "sqrt": torch.sqrt, "acos": torch.acos}
+UNITS = ("int8", "float32", "bfloat16")
+
+
+class EmptyMachine(pl.LightningModule):
+    """A LightningModule whose steps do nothing, by manual optimisation as those of the kernel machines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Nothing."""
+
+    def configure_optimizers(self) -> None:
+        """None."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an epoch computes: n rows of d features, c targets, s rows of the subsample and batches of m rows."""
+
+    n: int
+    d: int
+    c: int
+    s: int
+    q: int
+    m: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.n // self.m)
+
+
+class Roofline:
+    """The parts of a machine, each timed when it is first asked for, and what they allow.
+
+    An epoch computes n^2 kernel values and multiplies each with c weights, or reads them if K(X, X) is kept. It does
+    the same for the n s values of K(X, X_S). Each step multiplies c vectors three times with s x q eigenvectors. Each
+    part runs at its own fastest rate, one part after the other, and nothing else takes time but the launch of steps.
+
+    Args:
+        repeats: timed runs of each part; the fastest counts.
+        device: the torch device.
+
+    Source: Williams, Waterman and Patterson 2009, Roofline, doi:10.1145/1498765.1498785.
+    """
+
+    def __init__(self, repeats: int, device: str) -> None:
+        self.repeats, self.device = max(repeats, 3), torch.device(device)
+        self.measured: dict[str, tuple[float, str]] = {}
+        """Rates by part, and their units."""
+
+    def epoch(self, shape: Shape, kernel: kl.Kernel, unit: str, keep: bool, keep_columns: bool) -> float:
+        """The seconds that the parts allow for an epoch.
+
+        Args:
+            shape: what the epoch computes.
+            kernel: a kernel whose name is in `PROFILES`.
+            unit: the unit of the inner products, of `UNITS`.
+            keep: whether K(X, X) is kept.
+            keep_columns: whether K(X, X_S) is kept.
+        """
+        n, s, width = shape.n, shape.s, shape.c + -shape.c % PADDED
+        each = 2 * shape.d / self.product(unit, shape.d) + self.profile(kernel) + 2 * width / self.weights(width)
+        read = 4 / self.read()
+        values = n * n * (read if keep else each) + n * s * (read if keep_columns else each)
+        projections = shape.steps * 6 * s * shape.q * shape.c / self.product("float32", s)
+        return values + projections + shape.steps * self.launch()
+
+    def product(self, unit: str, d: int) -> float:
+        """Flops a second, or operations of integers, of products of rows of d features in cache."""
+        return self._rate(f"{unit} product, d = {d}", "op/s", lambda: self._product(unit, d))
+
+    def profile(self, kernel: kl.Kernel) -> float:
+        """Seconds that the functions of a kernel value take, one after the other."""
+        layers = kernel.depth - 1 if isinstance(kernel, kl.ReluNTK) else 1
+        return layers * sum(1 / self._function(name) for name in PROFILES[kernel.name])
+
+    def weights(self, width: int) -> float:
+        """Flops a second of a tile of kernel values times weights of some columns."""
+        return self._rate(f"float32 product with {width} weights", "FLOP/s", lambda: self._weights(width))
+
+    def read(self) -> float:
+        """Bytes a second that are read from memory."""
+        return self._rate("memory, read", "B/s", self._read)
+
+    def launch(self) -> float:
+        """Seconds of a step of Lightning's manual optimisation that does nothing."""
+        return 1 / self._rate("empty steps", "steps/s", self._steps)
+
+    def _function(self, name: str) -> float:
+        """Values a second of a function on a tile in cache."""
+        return self._rate(f"{name} in cache", "values/s", lambda: self._values(FUNCTIONS[name]))
+
+    def _rate(self, name: str, units: str, measure: Callable[[], float]) -> float:
+        if name not in self.measured:
+            self.measured[name] = (measure(), units)
+        return self.measured[name][0]
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _product(self, unit: str, d: int) -> float:
+        side = SIDE_ON_GPU if self._on_gpu else SIDE
+        if unit == "int8":
+            a = torch.randint(-127, 127, (side, d + -d % MULTIPLE), device=self.device).to(torch.int8)
+            out = torch.empty(side, side, dtype=torch.int32, device=self.device)
+            return self._times(lambda: torch._int_mm(a, a.T, out=out), 2 * side * side * d)
+        x, floats = torch.rand(side, d, device=self.device), torch.empty(side, side, device=self.device)
+        with bfloat16_products(unit == "bfloat16", self.device):
+            return self._times(lambda: torch.mm(x, x.T, out=floats), 2 * side * side * d)
+
+    def _values(self, function: Callable[..., Tensor]) -> float:
+        x = torch.rand(CACHED_ON_GPU if self._on_gpu else CACHED, device=self.device)
+        out = torch.empty_like(x)
+        return self._times(lambda: function(x, out=out), len(x))
+
+    def _weights(self, width: int) -> float:
+        side = SIDE_ON_GPU if self._on_gpu else SIDE
+        k, v = torch.rand(side, side, device=self.device), torch.rand(side, width, device=self.device)
+        out = torch.empty(side, width, device=self.device)
+        return self._times(lambda: torch.mm(k, v, out=out), 2 * side * side * width)
+
+    def _read(self) -> float:
+        x = torch.zeros(READ // 2**13, 2**13, device=self.device)
+        ways = [functools.partial(torch.sum, x), functools.partial(torch.mv, x, x[0]), functools.partial(torch.amax, x)]
+        return max(self._times(way, 4 * READ, 1) for way in ways)
+
+    def _steps(self) -> float:
+        from datamodules import ArrayDataModule
+
+        rows = torch.zeros(STEPS, 1)
+        data = ArrayDataModule.from_arrays(rows, rows, rows[:1], rows[:1], batch_size=1)
+        timing = fit(EmptyMachine(), data, self.repeats + 1, "gpu" if self._on_gpu else "cpu", limit_val_batches=0)
+        return STEPS / min(timing.seconds_per_epoch[1:])
+
+    def _times(self, work: Callable[[], object], amount: float, runs: int = 10) -> float:
+        """`amount` for the seconds of one of several runs in a row, the fastest of `repeats` such rows."""
+        work()
+
+        def several() -> None:
+            for _ in range(runs):
+                work()
+
+        return amount * runs / fastest(several, self.repeats, self.device)
