@@ -37,6 +37,7 @@ from kl.rows.workspace import Workspace, rows_at_a_time, spans
 
 log = logging.getLogger(__name__)
 
+LEAST_ROWS = 1024  # of a set that is split into digits; the products of a smaller one take no time
 BITS = 8  # of a digit; the lower digits take all of -128..127
 LARGEST = 127  # of the highest digit
 LEAST, MOST = 2.0**-60, 2.0**60  # of max |x_i|, so that products of scales neither overflow nor lose digits
@@ -148,6 +149,12 @@ def digits_pay(device: torch.device, count: int, d: int) -> bool:
     if not MIN_FEATURES <= d <= MAX_FEATURES or not int8_is_exact(device):
         return False
     return _probe(device.type, device.index, count, min(1 << (d.bit_length() - 1), PROBED_FEATURES))
+
+
+def most_integers(n: int, d: int) -> int:
+    """How many int8 integers may be kept of a feature of n rows on a device of this machine: 1, or 3 if digits pay."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return 3 if n >= LEAST_ROWS and any(digits_pay(torch.device(device), 3, d) for device in devices) else 1
 
 
 @functools.lru_cache

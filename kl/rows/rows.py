@@ -14,13 +14,12 @@ from torch.utils.data import Dataset
 
 from kl.errors import InputError
 from kl.rows.dense import require_dense
-from kl.rows.digits import Digits, digits_pay, split, suit_digits
+from kl.rows.digits import LEAST_ROWS, Digits, digits_pay, split, suit_digits
 from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
 from kl.rows.workspace import rows_at_a_time
 
 PRECISIONS = ("high", "medium")
-LEAST_ROWS = 1024  # of a set that is split into digits; the products of a smaller one take no time
 
 
 @dataclass(frozen=True)
