@@ -7,8 +7,10 @@ from training import fit, quiet_trainer, regression
 import kl
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
+from kl.rows.digits import split
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows
+from kl.rows.workspace import Workspace
 from kl.system.memory import free_memory, parse_memory, peak_memory
 
 pytestmark = [
@@ -153,6 +155,14 @@ def test_medium_precision_is_exact_on_rounded_features():
     rows = Rows.of(x, precision="medium")
     wanted = rows.data.double() @ rows.data.double().T
     torch.testing.assert_close(Pair(rows, rows).inner().double(), wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_products_of_digits_are_those_of_the_cpu_to_the_bit(count):
+    x, z = (torch.randn(n, 300, generator=torch.Generator().manual_seed(n)) for n in (9, 501))
+    on_cpu = split(x, count).inner(split(z, count), Workspace())
+    on_gpu = split(x.cuda(), count).inner(split(z.cuda(), count), Workspace())
+    assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
 @pytest.mark.parametrize("kept", [0, 300])

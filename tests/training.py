@@ -38,9 +38,9 @@ def regression(n=60, d=4, c=1, seed=0, test=20, scale=1.0, y=None, **options):
     return ArrayDataModule.from_arrays(scale * x[:n], y, scale * x[n:], targets[n:], **options)
 
 
-def memory_for(n, d, c, s, kept_rows=0, columns=False, coded=False):
+def memory_for(n, d, c, s, kept_rows=0, columns=False, integers=0):
     """The budget in bytes with which a run keeps just so many rows of K(X, X), and K(X, X_S) or not."""
-    plan = training_memory(n, d, c, s, budget=10**15, coded=coded)
+    plan = training_memory(n, d, c, s, budget=10**15, integers=integers)
     least = sum(size for name, size in plan.items.items() if "kept" not in name)
     return least + kept_rows * n * 4 + (n * s * 4 if columns else 0)
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kl.rows.digits import split
 from kl.rows.int8 import PER_ROW, Codes
 from kl.rows.rows import Rows
 
@@ -129,7 +130,8 @@ class Ranks:
     def begin_all_gather_rows(self, local: Rows, counts: Sequence[int]) -> Callable[[], Rows]:
         """Start to gather feature rows, rank after rank; 8-bit features are sent as the integers that they are.
 
-        The returned function waits for the rows. The caller may do other work meanwhile.
+        Digits are not sent, as every rank finds the same ones. The returned function waits for the rows. The caller may
+        do other work meanwhile.
         """
         if self.size == 1:
             return lambda: local
@@ -139,7 +141,8 @@ class Ranks:
 
             def wait() -> Rows:
                 data, sq_norm = floats()
-                return Rows(data, sq_norm, None, local.rounded)
+                digits = None if local.digits is None else split(data, local.digits.count)
+                return Rows(data, sq_norm, None, local.rounded, digits)
 
             return wait
         integers = self._begin_packed([local.sq_norm, *(getattr(codes, name) for name in PER_ROW)], counts)
@@ -346,8 +349,9 @@ def encode_shared(
     """Encode both as `Rows` on one scale, so that kernel products between them and with other ranks' rows agree."""
     head = Rows.of(first, precision=precision)
     rows = Rows.of(local, like=head)
-    # 8-bit features of all ranks must be on one scale, which the first rows may not show.
-    scales = {one.codes and (one.codes.grid,) for one in (head, rows)}
+    # 8-bit features of all ranks must be on one scale, which the first rows may not show; and ranks that disagree
+    # about digits, which a measurement decides, would compute the same thing with other rounding.
+    scales = {(one.codes and (one.codes.grid,), one.integers) for one in (head, rows)}
     if len(set().union(*ranks.all_gather_object(scales))) > 1:
-        head, rows = head.without_codes(), rows.without_codes()
+        head, rows = head.floats(), rows.floats()
     return head, rows

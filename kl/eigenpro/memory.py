@@ -22,7 +22,7 @@ def training_memory(
     s: int,
     budget: int,
     itemsize: int = 4,
-    coded: bool = False,
+    integers: int = 0,
     batch_size: int | None = None,
     gpu: bool = False,
     ranks: int = 1,
@@ -36,7 +36,7 @@ def training_memory(
         s: subsample rows.
         budget: bytes.
         itemsize: bytes of a kernel value.
-        coded: whether the features are also kept as 8-bit integers.
+        integers: how many int8 integers are kept of a feature (`Rows.integers`).
         batch_size: m; None if the plan chooses it, which takes at most s.
         gpu: whether this is a GPU's memory. On a GPU all of K is kept or nothing, because every step would otherwise
             wait for the device to find out which rows of its batch are kept.
@@ -45,14 +45,14 @@ def training_memory(
     Raises:
         MemoryBudgetError: the run needs more memory than the budget.
     """
-    items, own = _needed(n, d, c, s, itemsize, coded, batch_size, ranks), -(-n // ranks)
+    items, own = _needed(n, d, c, s, itemsize, integers, batch_size, ranks), -(-n // ranks)
     if gpu:
         items["tiles"] = 4 * min(TILE_ON_GPU, n * n) * itemsize
     least = sum(items.values())
     if least > budget:
         raise MemoryBudgetError(
             f"training on n={n} rows of d={d} features needs {format_memory(least)} at least, more than the budget of "
-            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, coded, batch_size, ranks)}"
+            f"{format_memory(budget)}: {_remedies(n, d, c, s, budget, itemsize, integers, batch_size, ranks)}"
         )
     columns, room = own * s * itemsize, budget - least
     keep_columns = columns <= min(budget // COLUMNS_SHARE, room)
@@ -68,13 +68,13 @@ def training_memory(
 
 
 def _needed(
-    n: int, d: int, c: int, s: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+    n: int, d: int, c: int, s: int, itemsize: int, integers: int, batch_size: int | None, ranks: int
 ) -> dict[str, int]:
     """The least memory that a run needs, in bytes by item."""
     own = -(-n // ranks)
     held = own + (min(n, s + CHECK_ROWS) if ranks > 1 else 0)  # every rank holds the subsample and the second sample
     padded = -(-c // PADDED) * PADDED
-    width = -(-d // MULTIPLE) * MULTIPLE if coded and MIN_FEATURES <= d <= MAX_FEATURES else 0
+    width = -(-d // MULTIPLE) * MULTIPLE * integers if MIN_FEATURES <= d <= MAX_FEATURES else 0
     return {
         "training data": n * d * itemsize + n * c * 4,
         "centres": held * (d * itemsize + width + (32 if width else 4)),
@@ -101,12 +101,12 @@ def _largest_phase(n: int, d: int, s: int, m: int, itemsize: int, width: int) ->
 
 
 def _remedies(
-    n: int, d: int, c: int, s: int, budget: int, itemsize: int, coded: bool, batch_size: int | None, ranks: int
+    n: int, d: int, c: int, s: int, budget: int, itemsize: int, integers: int, batch_size: int | None, ranks: int
 ) -> str:
     """The options that fit a run into the budget, each by itself, with a value that is enough."""
 
     def least(n: int, s: int) -> int:
-        return sum(_needed(n, d, c, min(n, s), itemsize, coded, batch_size, ranks).values())
+        return sum(_needed(n, d, c, min(n, s), itemsize, integers, batch_size, ranks).values())
 
     rows, subsample = n, s
     while rows > 1 and least(rows, s) > budget:

@@ -53,9 +53,9 @@ def plan_run(
     """
     n, ranks, (s, c) = fitted.n, fitted.ranks, fitted.pending.shape
     asked = None if options.batch_size is None else min(options.batch_size, n)
-    itemsize, on_gpu, coded = rows.sq_norm.element_size(), rows.data.is_cuda, rows.codes is not None
+    itemsize, on_gpu = rows.sq_norm.element_size(), rows.data.is_cuda
     d, least = rows.data.shape[1], int(ranks.all_reduce_min(budget))
-    memory = training_memory(n, d, c, s, least, itemsize, coded, asked, on_gpu, ranks.size)
+    memory = training_memory(n, d, c, s, least, itemsize, rows.integers, asked, on_gpu, ranks.size)
     diagonal, columns = require_usable_diagonal(kernel, rows, ranks), None
     if memory.keep_columns:
         columns = kernel_matrix(kernel, rows, head[:s], same=ranks.positions(n, rows.data.device))

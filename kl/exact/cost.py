@@ -12,6 +12,7 @@ from kl.checks import check_one_of
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import LONG_SIDE, PADDED, TILE
 from kl.products.triangle import SIDE, LowerTriangle, triangle_bytes
+from kl.rows.digits import most_integers
 from kl.rows.rows import Rows
 from kl.rows.workspace import converted_rows
 from kl.system.clock import fastest
@@ -147,11 +148,11 @@ def _full_rank(n: int) -> int:
 def _common_memory(n: int, d: int, c: int) -> int:
     """Bytes that every solve holds.
 
-    Features in float32, once more if rows repeat, and as codes; targets, weights and residuals, with gaps that an
+    Features in float32, once more if rows repeat, and as integers; targets, weights and residuals, with gaps that an
     allocator leaves between them; tiles, and the rows of a tile in float64.
     """
     converted = 16 * d * min(n, converted_rows(d, LONG_SIDE))
-    return 9 * n * d + 8 * n * (10 * c + 3 * PADDED) + 32 * min(TILE, n * n) + converted
+    return (8 + most_integers(n, d)) * n * d + 8 * n * (10 * c + 3 * PADDED) + 32 * min(TILE, n * n) + converted
 
 
 def estimate_seconds(

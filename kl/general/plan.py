@@ -207,13 +207,13 @@ def choose_period(
 
 
 def _batch_row(p: int, d: int, c: int, itemsize: int) -> int:
-    """Bytes of a row of a batch: its row of K(X_B, Z), its features twice and as 8-bit codes, and its outputs."""
-    return itemsize * (p + 2 * d + 8 * c) + d
+    """Bytes of a row of a batch: its row of K(X_B, Z), its features twice and as three digits, and its outputs."""
+    return itemsize * (p + 2 * d + 8 * c) + 3 * d
 
 
 def _temporary_row(d: int, c: int, itemsize: int) -> int:
     """Bytes of a temporary centre, counted twice, because merging groups of them copies both."""
-    return 2 * (itemsize * (d + c) + d + 32)
+    return 2 * (itemsize * (d + c) + 3 * d + 32)
 
 
 def sample_rows(n: int, seed: int) -> torch.Tensor:

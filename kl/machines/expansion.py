@@ -136,7 +136,7 @@ class KernelExpansion(EvaluatedModule):
             )
         if centers.rounded:
             x = x + (x.bfloat16().to(x.dtype) - x).detach()  # rounding has no derivative, so the gradient skips it
-        scores = differentiable_matmul(self.kernel, x, centers.without_codes(), weights.to(x.dtype))
+        scores = differentiable_matmul(self.kernel, x, centers.floats(), weights.to(x.dtype))
         if self._is_coarse(scores.detach(), Rows.of(x.detach(), like=centers), centers, weights):
             double = plain_rows(centers.data.double())
             return differentiable_matmul(self.kernel, x.double(), double, weights.double()).to(x.dtype)

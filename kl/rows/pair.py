@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
+from kl.rows.float_product import float_product
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace
 
@@ -96,31 +94,12 @@ class Pair:
         return product, self._workspace.take(len(x), len(z), x.data, x.dtype)
 
     def _multiply(self) -> Tensor:
-        """The matrix product of the rows: of the 8-bit integers if both sets have them, else of the floats."""
+        """The matrix product of the rows: of 8-bit integers or of digits if both sets have them, else of the floats."""
         x, z = self.x, self.z
         if self.plain:
             return x.data @ z.data.T
         if self._codes is not None:
             return self._codes[0].product(self._codes[1], self._workspace)
-        out = self._workspace.take(len(x), len(z), x.data, x.dtype)
-        with bfloat16_products(x.rounded and z.rounded and x.dtype == torch.float32, x.data.device):
-            return torch.mm(x.data.to(x.dtype), z.data.to(x.dtype).T, out=out)
-
-
-@contextlib.contextmanager
-def bfloat16_products(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Let float32 matrix products use bfloat16 or TF32 units within this block, and only there.
-
-    Rows that are rounded to bfloat16 lose nothing, because the float32 sums of the units hold their products exactly.
-    """
-    if not wanted:
-        yield
-        return
-    on_gpu = device.type == "cuda"
-    switch = torch.backends.cuda.matmul if on_gpu else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = switch.fp32_precision
-    switch.fp32_precision = "tf32" if on_gpu else "bf16"
-    try:
-        yield
-    finally:
-        switch.fp32_precision = before
+        if x.digits is not None and z.digits is not None and x.rounded == z.rounded and x.dtype == torch.float32:
+            return x.digits.inner(z.digits, self._workspace)
+        return float_product(x.data.to(x.dtype), z.data.to(x.dtype), x.rounded and z.rounded, self._workspace)

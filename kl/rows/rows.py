@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from kl.errors import InputError
 from kl.rows.dense import require_dense
+from kl.rows.digits import LEAST_ROWS, Digits, digits_pay, split, suit_digits
 from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
 from kl.rows.workspace import rows_at_a_time
@@ -33,6 +34,8 @@ class Rows:
         sq_norm: the squared norms, shape (n,); their dtype is the dtype of the kernel values.
         codes: the same rows as 8-bit integers (`kl.rows.int8`), None when the features are not 8-bit.
         rounded: whether the features hold bfloat16 values, whose products bfloat16 matrix units compute exactly.
+        digits: the same rows as integer digits (`kl.rows.digits`), three of float32 features and two of rounded ones;
+            None where float products are faster or more accurate.
 
     Example:
         >>> import torch, kl
@@ -45,6 +48,7 @@ class Rows:
     sq_norm: Tensor  # shape: (n,)
     codes: Codes | None = None
     rounded: bool = False
+    digits: Digits | None = None
 
     @classmethod
     def of(cls, x: Tensor, like: Rows | None = None, precision: str = "high") -> Rows:
@@ -53,7 +57,7 @@ class Rows:
         Args:
             x: features, shape (n, d).
             like: rows that these rows will be multiplied with: 8-bit features are read on the scale of `like`, and
-                rounded if `like` is.
+                features are rounded, or split into digits, if those of `like` are.
             precision: "high", or "medium": float32 features that are not 8-bit are rounded to bfloat16 (relative error
                 2^-9), whose products are exact and faster.
 
@@ -69,17 +73,25 @@ class Rows:
         rounded = x.dtype == torch.float32 and (precision == "medium" or (like is not None and like.rounded))
         if rounded:
             x = x.bfloat16().float()
-        return cls(x, row_sq_norm(x), None, rounded)
+        sq_norm, count = row_sq_norm(x), 2 if rounded else 3
+        if like is None:
+            suited = len(x) >= LEAST_ROWS and x.dtype == torch.float32 and suit_digits(x, sq_norm)
+            wanted = suited and digits_pay(x.device, count, x.shape[1])
+        else:
+            wanted = like.digits is not None
+        return cls(x, sq_norm, None, rounded, split(x, count) if wanted else None)
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of several sets, one after the other; as 8-bit integers if all sets are."""
+        """The rows of several sets, one after the other; as 8-bit integers or as digits if all sets are."""
         codes = [part.codes for part in parts if part.codes is not None]
+        digits, alike = [part.digits for part in parts if part.digits is not None], {part.rounded for part in parts}
         return cls(
             torch.cat([part.data for part in parts]),
             torch.cat([part.sq_norm for part in parts]),
             Codes.cat(codes) if len(codes) == len(parts) else None,
             all(part.rounded for part in parts),
+            Digits.cat(digits) if len(digits) == len(parts) and len(alike) == 1 else None,
         )
 
     def double(self) -> Rows:
@@ -90,9 +102,16 @@ class Rows:
             sq_norm = row_sq_norm(self.data, dtype=torch.float64)
         return replace(self, sq_norm=sq_norm)
 
-    def without_codes(self) -> Rows:
-        """The same rows as floats alone, without their 8-bit integers."""
-        return self if self.codes is None else Rows(self.data, row_sq_norm(self.data))
+    def floats(self) -> Rows:
+        """The same rows as floats alone, without their 8-bit integers or digits."""
+        return replace(self, digits=None) if self.codes is None else Rows(self.data, row_sq_norm(self.data))
+
+    @property
+    def integers(self) -> int:
+        """How many int8 integers are kept of a feature: 1 if it is 8-bit, 2 or 3 digits, or none."""
+        if self.codes is not None:
+            return 1
+        return 0 if self.digits is None else self.digits.count
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,14 +121,16 @@ class Rows:
     def flipped(self, shape: Sequence[int], axes: Sequence[int]) -> Rows:
         """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""
         codes = None if self.codes is None else self.codes.flipped(shape, axes)
-        return replace(self, data=flipped(self.data, shape, axes), codes=codes)
+        digits = None if self.digits is None else self.digits.flipped(shape, axes)
+        return replace(self, data=flipped(self.data, shape, axes), codes=codes, digits=digits)
 
     def __len__(self) -> int:
         return self.data.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> Rows:
         codes = None if self.codes is None else self.codes[index]
-        return Rows(self.data[index], self.sq_norm[index], codes, self.rounded)
+        digits = None if self.digits is None else self.digits[index]
+        return Rows(self.data[index], self.sq_norm[index], codes, self.rounded, digits)
 
     def split(self, counts: Sequence[int]) -> list[Rows]:
         """Consecutive parts, one with each of these numbers of rows."""

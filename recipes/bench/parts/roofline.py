@@ -12,8 +12,8 @@ from torch import Tensor
 
 import kl
 from kl.products.blocks import PADDED
+from kl.rows.float_product import bfloat16_products
 from kl.rows.int8 import MULTIPLE
-from kl.rows.pair import bfloat16_products
 from kl.system.clock import fastest
 from recipes.bench.parts.training import fit
 

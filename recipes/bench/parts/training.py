@@ -91,14 +91,14 @@ def budget_for(data: BenchData, keep: bool, subsample: int | None = None) -> int
     """The budget in bytes that keeps all of K, or none of its rows; K(X, X_S) is kept, unless it is all of K."""
     (n, d), c = data.x.shape, data.y.shape[1]
     s = subsample or default_subsample(n)
-    itemsize, coded = data.x.element_size(), encode(data.x) is not None
-    everything = training_memory(n, d, c, s, budget=2**62, itemsize=itemsize, coded=coded)
+    itemsize, integers = data.x.element_size(), kl.Rows.of(data.x).integers
+    everything = training_memory(n, d, c, s, budget=2**62, itemsize=itemsize, integers=integers)
     least = sum(size for name, size in everything.items.items() if not name.startswith("K(X"))
     columns = n * s * itemsize
     if keep:
         return everything.total
     for budget in (max(least + columns, 4 * columns), least + columns, least):
-        if training_memory(n, d, c, s, budget=budget, itemsize=itemsize, coded=coded).kept_rows == 0:
+        if training_memory(n, d, c, s, budget=budget, itemsize=itemsize, integers=integers).kept_rows == 0:
             break
     return budget
 

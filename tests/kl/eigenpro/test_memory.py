@@ -12,7 +12,7 @@ from kl.eigenpro.memory import LEAST_KEPT, training_memory
 from kl.errors import MemoryBudgetError
 from kl.system.memory import UNLIMITED, _free_in_groups, _free_in_limits, free_memory
 
-IMAGES = {"d": 784, "c": 10, "s": 2000, "coded": True}
+IMAGES = {"d": 784, "c": 10, "s": 2000, "integers": 1}
 
 
 def least(n, **options):

@@ -34,7 +34,7 @@ def budgets():
     from kl.eigenpro.memory import training_memory
 
     n, d, s = 6000, 300, 300
-    items = training_memory(n, d, 10, s, budget=10**12, coded=True).items
+    items = training_memory(n, d, 10, s, budget=10**12, integers=1).items
     least = sum(size for name, size in items.items() if "kept" not in name)
     columns = 4 * n * s
     return {"none": least, "some": least + columns + 2 * n * n, "all": least + 4 * n * n}

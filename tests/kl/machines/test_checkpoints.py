@@ -39,7 +39,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"top_q": 0}, {"subsample": 50, "memory": memory_for(150, 64, 10, 50, coded=True)}]
+    "options", [{}, {"top_q": 0}, {"subsample": 50, "memory": memory_for(150, 64, 10, 50, integers=1)}]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, options):
     whole, first, rest = (machine(**options) for _ in range(3))

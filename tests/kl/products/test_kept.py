@@ -9,7 +9,8 @@ from kl.kernels import Gaussian, Laplacian
 from kl.products import blocks as engine
 from kl.products import kept as matrix
 from kl.products.kept import KernelMatrix
-from kl.rows.pair import Pair, bfloat16_products
+from kl.rows.float_product import bfloat16_products
+from kl.rows.pair import Pair
 from kl.rows.rows import Rows
 
 pytestmark = pytest.mark.numeric

@@ -139,7 +139,7 @@ def test_measuring_leaves_the_machine_as_it_was():
 def test_a_timed_step_reads_as_many_kept_rows_as_a_step_of_the_run(kept, monkeypatch):
     data = DigitsDataModule(train_size=200, test_size=20)
     data.setup()
-    memory = memory_for(200, 64, 10, 50, kept_rows=kept, columns=True, coded=True)
+    memory = memory_for(200, 64, 10, 50, kept_rows=kept, columns=True, integers=1)
     machine = KernelMachine("laplacian", subsample=50, batch_size=50, memory=memory)
     machine.prepare(data.train_set.x, data.train_set.y)
     assert machine.memory.kept_rows == kept
