@@ -16,7 +16,7 @@ from kl.distributed.ranks import Ranks
 from kl.machines.machine import TrainedExpansion
 from kl.rows.workspace import spans
 from kl.system.clock import now, seconds_of
-from recipes.bench.parts.training import fit
+from recipes.bench.parts.fit import fit
 
 MESSAGE = 2**20  # bytes that the bandwidth of the link is measured with
 REPEATS = 20

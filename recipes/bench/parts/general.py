@@ -81,7 +81,7 @@ def measure(bench: Bench, n: int, p: int) -> list[Measurement]:
 
 def train(bench: Bench, n: int, kernel: kl.Kernel, p: int, period: int | str, projection: str) -> GeneralRun:
     """Train, and evaluate on the test set."""
-    from recipes.bench.parts.training import fit
+    from recipes.bench.parts.fit import fit
 
     machine = kl.GeneralKernelMachine(
         kernel,

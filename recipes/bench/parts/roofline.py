@@ -15,7 +15,7 @@ from kl.products.blocks import PADDED
 from kl.rows.float_product import bfloat16_products
 from kl.rows.int8 import MULTIPLE
 from kl.system.clock import fastest
-from recipes.bench.parts.training import fit
+from recipes.bench.parts.fit import fit
 
 ROOFLINE = "roofline"
 SIDE = 1024  # rows and columns of a tile whose product stays in cache

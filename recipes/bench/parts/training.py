@@ -17,10 +17,9 @@ from kl.errors import MemoryBudgetError
 from kl.rows.int8 import encode
 from kl.system.clock import now
 from kl.system.memory import format_memory, free_memory
-from recipes.run.quiet import interrupts_raised, quiet_loggers, quiet_trainer
+from recipes.bench.parts.fit import fit
 
 if TYPE_CHECKING:
-    from callbacks import Timing
     from recipes.bench.settings import BenchData
 
 PARTS = ("step", "advance", "sweep", "finish")
@@ -152,23 +151,3 @@ def train(
     }
     rest = total - sum(timing.seconds_per_epoch) - sum(part["finish"] for part in inside)
     return TrainingRun(timing.seconds_per_epoch[first:], rest, inside[first:], detail, machine)
-
-
-def fit(
-    machine: pl.LightningModule,
-    datamodule: pl.LightningDataModule,
-    epochs: int,
-    accelerator: str,
-    callbacks: tuple[pl.Callback, ...] = (),
-    **options: Any,
-) -> Timing:
-    """Train through a Trainer that writes and logs nothing; `options` are further arguments of the Trainer."""
-    from callbacks import Timing
-    from recipes.run.quiet import quiet_lightning
-
-    quiet_lightning()
-    timing = Timing()
-    with quiet_loggers("kl", "callbacks", "datamodules"), interrupts_raised():  # the benchmark has lines of its own
-        trainer = quiet_trainer(epochs, accelerator, callbacks=[timing, *callbacks], **options)
-        trainer.fit(machine, datamodule=datamodule)
-    return timing
