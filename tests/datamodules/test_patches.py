@@ -7,6 +7,8 @@ from processes import on_ranks, shared
 from training import fit, quiet_trainer
 
 import kl
+import kl.distributed.ranks
+import kl.general.centers
 from datamodules import ArrayDataModule, DigitsDataModule, IterableDataModule, StreamDataModule
 from kl.distributed.ranks import Share
 from kl.errors import CheckpointError, InputError

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from training import edited, fit, quiet_trainer, regression
 
 import kl
+import kl.machines.evaluated
 from callbacks import History, StopWhenInterpolated, Timing
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl import InputError, ReluNetwork

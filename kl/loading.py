@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from kl.errors import CheckpointError
 from kl.kernels.registry import GivenKernel
 from kl.machines.checkpoints import errors_name, read_checkpoint
 from kl.machines.machine import machine_part
 from kl.machines.state import StatefulExpansion
+
+KINDS = {
+    "ConjugateGradientMachine": "kl.exact.machine",
+    "GeneralKernelMachine": "kl.general.machine",
+    "KernelMachine": "kl.eigenpro.machine",
+    "KernelModel": "kl.model",
+    "RecursiveFeatureMachine": "kl.features.machine",
+}
+"""kl's own machines and the modules that define them: all that a file can ask for."""
 
 
 def load_machine(
@@ -43,21 +53,8 @@ def load_machine(
     """
     checkpoint = read_checkpoint(path)
     with errors_name(path):
-        kind, known = machine_part(checkpoint)["kind"], _kinds()
-        if kind not in known:
-            raise CheckpointError(f"the checkpoint must hold one of {', '.join(known)}; got {kind!r}")
-        return known[kind].restored(checkpoint, kernel=kernel).eval()
-
-
-def _kinds() -> dict[str, type[StatefulExpansion]]:
-    """kl's own machines by the names of their classes: all that a file can ask for."""
-    return {cls.__name__: cls for cls in sorted(_leaves(StatefulExpansion), key=lambda each: each.__name__)}
-
-
-def _leaves(cls: type[StatefulExpansion]) -> Iterator[type[StatefulExpansion]]:
-    """The subclasses of a class, at any depth, that have no subclass in kl."""
-    below = [each for each in cls.__subclasses__() if each.__module__.startswith("kl.")]
-    if not below:
-        yield cls
-    for subclass in below:
-        yield from _leaves(subclass)
+        kind = machine_part(checkpoint)["kind"]
+        if kind not in KINDS:
+            raise CheckpointError(f"the checkpoint must hold one of {', '.join(KINDS)}; got {kind!r}")
+        cls: type[StatefulExpansion] = getattr(import_module(KINDS[kind]), kind)
+        return cls.restored(checkpoint, kernel=kernel).eval()
