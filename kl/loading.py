@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from kl.errors import CheckpointError
-from kl.kernels.registry import GivenKernel
-from kl.machines.checkpoints import errors_name, read_checkpoint
-from kl.machines.machine import machine_part
-from kl.machines.state import StatefulExpansion
+from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.machines.checkpoints import errors_name, faults_in, machine_part, read_checkpoint, require_values
+from kl.machines.function import PARTS, KernelFunction, decode_centers, require_function
+
+if TYPE_CHECKING:
+    from kl.machines.state import StatefulExpansion
 
 KINDS = {
     "ConjugateGradientMachine": "kl.exact.machine",
@@ -53,8 +56,41 @@ def load_machine(
     """
     checkpoint = read_checkpoint(path)
     with errors_name(path):
-        kind = machine_part(checkpoint)["kind"]
-        if kind not in KINDS:
-            raise CheckpointError(f"the checkpoint must hold one of {', '.join(KINDS)}; got {kind!r}")
+        kind = _known_part(checkpoint)["kind"]
         cls: type[StatefulExpansion] = getattr(import_module(KINDS[kind]), kind)
         return cls.restored(checkpoint, kernel=kernel).eval()
+
+
+def load_function(path: str | os.PathLike[str], kernel: Sequence[str] | None = None) -> KernelFunction:
+    """The function of the machine that a checkpoint holds, on the CPU, without its training; no code of it is run.
+
+    It needs no Lightning, whose import takes longer than most predictions.
+
+    Args:
+        path: see `load_machine`.
+        kernel: the classes of the kernel that are not kl's, as "package.module:Class".
+
+    Raises:
+        CheckpointError: as `load_machine`, whatever the state of the parts of training.
+        InputError: as `load_machine`.
+    """
+    checkpoint = read_checkpoint(path)
+    with errors_name(path):
+        options = checkpoint.get("hyper_parameters", {})
+        require_values("hyper_parameters", options, {})
+        stored = {"levels": 0.0, **options, **_known_part(checkpoint)}
+        require_values("kernel_machine", stored, {"kernel": dict, "data_info": dict, "precision": str, "levels": float})
+        state = {name: each for name, each in checkpoint["state_dict"].items() if name in PARTS}
+        decode_centers(state, stored["levels"])
+        require_function(state, stored["data_info"])
+        with faults_in("kernel or precision"):
+            function = KernelFunction(stored_kernel(stored["kernel"], kernel), stored["precision"])
+        return function.become(**state, data_info=stored["data_info"]).eval()
+
+
+def _known_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The `machine_part` of a checkpoint, which names one of `KINDS`."""
+    part = machine_part(checkpoint)
+    if part["kind"] not in KINDS:
+        raise CheckpointError(f"the checkpoint must hold one of {', '.join(KINDS)}; got {part['kind']!r}")
+    return part

@@ -17,7 +17,7 @@ import kl as kernel_learning
 from datamodules import DigitsDataModule
 from kl import Gaussian, KernelMachine, KernelModel, Laplacian, Polynomial
 from kl.machines.data_facts import DataFacts
-from kl.machines.evaluated import describe_data
+from kl.machines.described import describe_data
 from kl.model import levels_of
 
 pytestmark = pytest.mark.numeric

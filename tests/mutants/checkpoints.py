@@ -9,8 +9,8 @@ MUTANTS = [
     Mutant(
         "a checkpoint says what class is made",
         "kl/loading.py",
-        "if kind not in KINDS:",
-        'KINDS.setdefault(kind, "kl")\n        if KINDS[kind] is None:',
+        'if part["kind"] not in KINDS:',
+        'KINDS.setdefault(part["kind"], "kl")\n    if False:',
         f"{SECURITY} -k kind_in_the_table",
     ),
     Mutant(

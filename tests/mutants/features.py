@@ -161,7 +161,7 @@ MUTANTS = [
     ),
     Mutant(
         "a machine takes samples that have not been encoded",
-        "kl/machines/expansion.py",
+        "kl/machines/function.py",
         'require_encoded(x, self.data_info.get("encoding", {}).get("origin"))',
         "pass",
         f"{ENCODING} -k not_been_encoded",
