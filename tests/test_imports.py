@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import callbacks
 import datamodules
 import kl
 from kl.loading import KINDS
@@ -34,13 +37,24 @@ def loaded_by(code):
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize("code", ["import kl", "import datamodules", "import kl.errors"])
+@pytest.mark.parametrize("code", ["import kl.errors", "import callbacks", "import datamodules"])
 def test_an_import_alone_loads_nothing(code):
     assert not loaded_by(code) & {"torch", "numpy", *HEAVY}
 
 
 def test_solving_and_tuning_need_torch_alone():
     assert not loaded_by("import kl\n" + SOLVE) & set(HEAVY)
+
+
+def test_a_prediction_needs_torch_alone(tmp_path):
+    x, y = torch.rand(20, 3), torch.eye(2).repeat(10, 1)
+    model = kl.KernelModel.from_interpolant(kl.interpolate(kl.Laplacian(1.0), x, y))
+    model.save(tmp_path / "model.ckpt")
+    np.save(tmp_path / "row.npy", x[:1].numpy())
+    command = ["kl", "predict", "model.ckpt", "--input", "row.npy", "--output", "out.csv"]
+    run = f"import os, sys; sys.argv = {command}; os.chdir({str(tmp_path)!r})\nfrom recipes.cli import main\n"
+    assert not loaded_by(f"{run}try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code") & set(HEAVY)
+    assert (tmp_path / "out.csv").is_file()
 
 
 def names_for_type_checkers(package):
@@ -52,7 +66,7 @@ def names_for_type_checkers(package):
             yield from ((name, node.module) for name in names)
 
 
-@pytest.mark.parametrize("package", [kl, datamodules])
+@pytest.mark.parametrize("package", [kl, callbacks, datamodules])
 def test_type_checkers_see_the_names_that_are_there(package):
     seen = dict(names_for_type_checkers(package))
     assert sorted(seen) == package.__all__

@@ -182,7 +182,7 @@ MUTANTS = [
     ),
     Mutant(
         "images of floats stay channels last",
-        "datamodules/arrays.py",
+        "datamodules/samples.py",
         'return channels_first(torch.from_numpy(np.require(x, dtype, ["C", "W"]))).reshape(len(x), -1), None',
         'return torch.from_numpy(np.require(x, dtype, ["C", "W"])).reshape(len(x), -1), None',
         "tests/datamodules/test_arrays.py -k channels",
@@ -196,7 +196,7 @@ MUTANTS = [
     ),
     Mutant(
         "samples with other axes are flattened",
-        "datamodules/arrays.py",
+        "datamodules/samples.py",
         "    if first != second:\n",
         "    if False:\n",
         "tests/datamodules/test_arrays.py -k other_axes",
