@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recipes.options.groups import DELIMITER_HELP, MAX_PIXELS_HELP, OwnKernels
+from recipes.run.imports import quick_imports
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,16 +55,17 @@ def predict(
     where no centre is near: its class means nothing. Probabilities are there if leave-one-out predictions gave
     the model a temperature: kl interpolate, the estimators, and kl fit of at most 5000 rows.
     """
-    import torch
+    with quick_imports():
+        import torch
 
-    from kl.errors import InputError
-    from kl.loading import load_function
-    from kl.system.wording import counted
-    from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
-    from recipes.options.groups import RunOptions
-    from recipes.output.report import print_json
-    from recipes.run.build import check_run, import_own_first
-    from recipes.run.processes import device_of
+        from kl.errors import InputError
+        from kl.loading import load_function
+        from kl.system.wording import counted
+        from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
+        from recipes.options.groups import RunOptions
+        from recipes.output.report import print_json
+        from recipes.run.build import check_run, import_own_first
+        from recipes.run.processes import device_of
 
     run = RunOptions(accelerator=accelerator)
     check_run(run)
