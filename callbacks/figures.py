@@ -14,6 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from callbacks.common import tensorboard_loggers
 from kl.system.files import written_whole
@@ -79,23 +80,25 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool = False)
 
 
 def _write(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool, log_dir: str | None) -> Path | None:
-    """Write the figure to TensorBoard and, in a folder, to files."""
+    """Write the figure to TensorBoard and, in a folder, to files; it is drawn once, which takes most of the time."""
+    printed = Image.fromarray(pixels(figure, PRINT_DPI))
     for logger in tensorboard_loggers(trainer):
-        logger.experiment.add_image(tag, pixels(figure), trainer.global_step, dataformats="HWC")
+        shown = printed.resize([side * SCREEN_DPI // PRINT_DPI for side in printed.size], Image.Resampling.LANCZOS)
+        logger.experiment.add_image(tag, np.asarray(shown), trainer.global_step, dataformats="HWC")
     if log_dir is None:
         return None
     path = Path(log_dir) / "figures" / f"{tag.replace('/', '_')}.png"
     with written_whole(path) as file:
-        figure.savefig(file, dpi=PRINT_DPI, format="png")
+        printed.save(file, format="png", dpi=(PRINT_DPI, PRINT_DPI))
     if svg:
         with written_whole(path.with_suffix(".svg")) as file:
             file.write(as_svg(figure).encode())
     return path
 
 
-def pixels(figure: Figure) -> np.ndarray:
+def pixels(figure: Figure, dpi: int = SCREEN_DPI) -> np.ndarray:
     """The figure as an image, shape (height, width, 3), uint8."""
-    figure.set_dpi(SCREEN_DPI)
+    figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_only
-
 from datamodules.images import check_regular
 from kl.errors import InputError
 
@@ -101,6 +99,7 @@ def _leads_round(entry: os.DirEntry[str], *folders: str) -> bool:
     return round_about
 
 
-@rank_zero_only
 def _warn(message: str) -> None:
-    log.warning(message)
+    from pytorch_lightning.utilities import rank_zero_only  # here, because predictions for images need no Lightning
+
+    rank_zero_only(log.warning)(message)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from datamodules.arrays import read_npz
+from datamodules.samples import read_npz
 from kl.errors import InputError
 
 PIECE_BYTES = 64 * 2**20  # bytes of features in a span of a memory-mapped array

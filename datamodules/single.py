@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from datamodules.arrays import as_array, read_first
+from datamodules.samples import as_array, read_first
 from kl.errors import CheckpointError, InputError
 from kl.system.saved import load_plain
 

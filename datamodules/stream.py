@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.arrays import read_npz, samples
 from datamodules.base import DEFAULT_BATCH_SIZE, KernelDataModule
 from datamodules.pieces import Piece, find_pieces, opened, read_ahead
 from datamodules.raw import RawData
+from datamodules.samples import read_npz, samples
 from datamodules.targets import check_targets, check_task, class_index, labels, numbers, targets
 from kl.checks import check_count_or_none
 from kl.errors import InputError

@@ -12,108 +12,94 @@ Sources, with the keys that reports and figures cite them by:
 
 Letters: n training rows, d features, c outputs, s Nystrom rows, q damped eigendirections, m batch size, eta step size,
 K the kernel or its matrix, alpha the weights, beta = max_x K(x, x), lambda_i the eigenvalues of K(X, X)/n.
+
+`import kl` imports nothing else, unless Lightning is there already: each name below is imported from its module when it
+is first used, because Lightning takes seconds, and predicting, solving and evaluating kernels need none of it.
 """
 
-from importlib import import_module
+# ruff: noqa: F401 - the names are for type checkers
+
+import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kl.distributed.strategy import KernelParallelStrategy
-from kl.eigenpro.machine import KernelMachine
-from kl.eigenpro.optimizer import EigenPro
-from kl.eigenpro.run import EigenProRun
-from kl.errors import (
-    CheckpointError,
-    DataNotFoundError,
-    DivergenceError,
-    InputError,
-    KLError,
-    MemoryBudgetError,
-    SingularKernelError,
-)
-from kl.exact.folds import leave_out
-from kl.exact.interpolate import Interpolant, interpolate
-from kl.exact.least_squares import least_squares
-from kl.exact.leave_one_out import LeaveOneOut
-from kl.exact.machine import ConjugateGradientMachine
-from kl.features.agop import Agop, agop
-from kl.features.machine import RecursiveFeatureMachine
-from kl.features.metric import Metric
-from kl.features.options import FeatureOptions
-from kl.features.patches import Patches
-from kl.general.machine import GeneralKernelMachine
-from kl.kernels import *  # noqa: F403
-from kl.kernels import __all__ as _kernels
-from kl.machines.loading import load_machine
-from kl.machines.relu_network import ReluNetwork
-from kl.model import KernelModel
-from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
-from kl.rows.rows import RowDataset, Rows
-from kl.tuning.features import FeatureTuning, tune_features
-from kl.tuning.result import Tuning, TuningPoint
-from kl.tuning.tune import tune
+from kl.system.lazy import lazy_names
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
+    from kl.distributed.strategy import KernelParallelStrategy
+    from kl.eigenpro.machine import KernelMachine
+    from kl.eigenpro.optimizer import EigenPro
+    from kl.eigenpro.run import EigenProRun
+    from kl.errors import (
+        CheckpointError,
+        DataNotFoundError,
+        DivergenceError,
+        InputError,
+        KLError,
+        MemoryBudgetError,
+        SingularKernelError,
+    )
     from kl.estimators import KernelClassifier, KernelRegressor, RFMClassifier, RFMRegressor, load
+    from kl.exact.folds import leave_out
+    from kl.exact.interpolate import Interpolant, interpolate
+    from kl.exact.least_squares import least_squares
+    from kl.exact.leave_one_out import LeaveOneOut
+    from kl.exact.machine import ConjugateGradientMachine
+    from kl.features.agop import Agop, agop
+    from kl.features.machine import RecursiveFeatureMachine
+    from kl.features.metric import Metric
+    from kl.features.options import FeatureOptions
+    from kl.features.patches import Patches
+    from kl.general.machine import GeneralKernelMachine
+    from kl.kernels import *  # noqa: F403
+    from kl.loading import load_machine
+    from kl.machines.relu_network import ReluNetwork
+    from kl.model import KernelModel
+    from kl.rkhs import inner_product, rkhs_distance, rkhs_norm, rkhs_norm_per_class
+    from kl.rows.rows import RowDataset, Rows
+    from kl.tuning.features import FeatureTuning, tune_features
+    from kl.tuning.result import Tuning, TuningPoint
+    from kl.tuning.tune import tune
 
-_ESTIMATORS = ("KernelClassifier", "KernelRegressor", "RFMClassifier", "RFMRegressor", "load")
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "kl.distributed.strategy": "KernelParallelStrategy",
+        "kl.eigenpro.machine": "KernelMachine",
+        "kl.eigenpro.optimizer": "EigenPro",
+        "kl.eigenpro.run": "EigenProRun",
+        "kl.errors": "CheckpointError DataNotFoundError DivergenceError InputError KLError MemoryBudgetError "
+        "SingularKernelError",
+        "kl.estimators": "KernelClassifier KernelRegressor RFMClassifier RFMRegressor load",
+        "kl.exact.folds": "leave_out",
+        "kl.exact.interpolate": "Interpolant interpolate",
+        "kl.exact.least_squares": "least_squares",
+        "kl.exact.leave_one_out": "LeaveOneOut",
+        "kl.exact.machine": "ConjugateGradientMachine",
+        "kl.features.agop": "Agop agop",
+        "kl.features.machine": "RecursiveFeatureMachine",
+        "kl.features.metric": "Metric",
+        "kl.features.options": "FeatureOptions",
+        "kl.features.patches": "Patches",
+        "kl.general.machine": "GeneralKernelMachine",
+        "kl.kernels": "Bandwidth ExponentialPower Gaussian GramKernel InverseMultiquadric Kernel Laplacian "
+        "LpqLaplacian Matern32 Matern52 Mirrored Polynomial Product RadialKernel ReluNNGP ReluNTK Scaled Sum "
+        "build_kernel kernel_from_config kernel_names median_distance",
+        "kl.loading": "load_machine",
+        "kl.machines.relu_network": "ReluNetwork",
+        "kl.model": "KernelModel",
+        "kl.rkhs": "inner_product rkhs_distance rkhs_norm rkhs_norm_per_class",
+        "kl.rows.rows": "RowDataset Rows",
+        "kl.tuning.features": "FeatureTuning tune_features",
+        "kl.tuning.result": "Tuning TuningPoint",
+        "kl.tuning.tune": "tune",
+    },
+)
 
-
-def __getattr__(name: str) -> Any:
-    """The estimators, when they are asked for, because scikit-learn takes two seconds to import."""
-    if name in _ESTIMATORS:
-        return getattr(import_module("kl.estimators"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+if "pytorch_lightning" in sys.modules:  # its Trainer then knows "kernel_parallel", whatever of kl is used later
+    import kl.distributed.strategy
 
 try:
     __version__ = version("kl")
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
-
-__all__ = [
-    "Agop",
-    "CheckpointError",
-    "ConjugateGradientMachine",
-    "DataNotFoundError",
-    "DivergenceError",
-    "EigenPro",
-    "EigenProRun",
-    "FeatureOptions",
-    "FeatureTuning",
-    "GeneralKernelMachine",
-    "InputError",
-    "KernelClassifier",
-    "KernelRegressor",
-    "load",
-    "Interpolant",
-    "KLError",
-    "KernelMachine",
-    "KernelModel",
-    "LeaveOneOut",
-    "KernelParallelStrategy",
-    "MemoryBudgetError",
-    "Metric",
-    "Patches",
-    "RFMClassifier",
-    "RFMRegressor",
-    "RecursiveFeatureMachine",
-    "ReluNetwork",
-    "RowDataset",
-    "Rows",
-    "SingularKernelError",
-    "Tuning",
-    "TuningPoint",
-    "agop",
-    "inner_product",
-    "interpolate",
-    "leave_out",
-    "least_squares",
-    "load_machine",
-    "rkhs_distance",
-    "rkhs_norm",
-    "rkhs_norm_per_class",
-    "tune",
-    "tune_features",
-    *_kernels,
-]

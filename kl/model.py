@@ -13,12 +13,11 @@ from kl.errors import CheckpointError, InputError
 from kl.exact.interpolate import Interpolant
 from kl.kernels import Kernel
 from kl.kernels.registry import GivenKernel, stored_kernel
-from kl.machines.checkpoints import faults_in, require_state, require_tensors, require_values
+from kl.machines.checkpoints import faults_in, machine_part, require_values
 from kl.machines.data_facts import DataFacts
-from kl.machines.evaluated import require_description
-from kl.machines.machine import machine_part
+from kl.machines.described import require_description
+from kl.machines.function import decode_centers, require_function
 from kl.machines.state import StatefulExpansion
-from kl.rows.root import require_root
 from kl.system.saved import save_values
 
 LEVELS = 256  # values of a byte
@@ -72,7 +71,7 @@ class KernelModel(StatefulExpansion):
             )
         machine._settle()
         model = cls(machine.kernel, machine.precision)
-        return model._take(machine.alpha.detach(), machine.centers, machine.origin, machine.data_info, machine.root)
+        return model.become(machine.alpha.detach(), machine.centers, machine.origin, machine.data_info, machine.root)
 
     @classmethod
     def from_interpolant(cls, solution: Interpolant, data_info: dict[str, Any] | None = None) -> Self:
@@ -80,7 +79,7 @@ class KernelModel(StatefulExpansion):
 
         Args:
             solution: what `kl.interpolate` or `kl.least_squares` returned.
-            data_info: the description of the data set (`kl.machines.evaluated.describe_data`); None describes a
+            data_info: the description of the data set (`kl.machines.described.describe_data`); None describes a
                 regression on the features as they are.
         """
         centers = solution.centers
@@ -90,22 +89,7 @@ class KernelModel(StatefulExpansion):
         else:
             data_info = DataFacts(name="arrays", task="regression").description(centers, solution.alpha)
         moved = centers - origin if origin.any() else centers
-        return cls(solution.kernel)._take(solution.alpha, moved, origin, data_info)
-
-    def _take(
-        self,
-        alpha: Tensor,  # shape: (p, c)
-        centers: Tensor,  # shape: (p, d)
-        origin: Tensor,  # shape: (d,)
-        data_info: dict[str, Any],
-        root: Tensor | None = None,  # shape: (d,) or (d, d)
-    ) -> Self:
-        self.alpha = torch.nn.Parameter(alpha, requires_grad=False)
-        self.register_buffer("centers", centers)
-        self.register_buffer("origin", origin)
-        self.data_info, self.root = data_info, root
-        self._centers_changed()
-        return self
+        return cls(solution.kernel).become(solution.alpha, moved, origin, data_info)
 
     def _load_extra_state(self, extra: dict[str, Any], state: dict[str, Tensor], resuming: bool) -> None:
         self.alpha = torch.nn.Parameter(torch.zeros(state["alpha"].shape, dtype=torch.float64), requires_grad=False)
@@ -161,26 +145,12 @@ class KernelModel(StatefulExpansion):
         if extra["kind"] != cls.__name__:
             raise CheckpointError(f"the file holds a {extra['kind']}, not a {cls.__name__}: use kl.load_machine")
         require_values("kernel_machine", extra, cls._extra_types)
-        info, levels = extra["data_info"], extra["levels"]
-        require_description(info)
-        if levels < 0:
-            raise CheckpointError(f"its levels must be 0, or above 0 for centres of one byte; got {levels}")
-        centers = state.get("centers")
-        if levels and isinstance(centers, Tensor) and centers.dtype == torch.uint8:
-            state["centers"] = centers.to(torch.float32) / levels
-        require_tensors(state, {"alpha": 2, "centers": 2, "origin": 1})
-        p, d, c = len(state["centers"]), info["num_features"], info["num_outputs"]
-        dtype = state["centers"].dtype
-        shapes = {"alpha": ((p, c), torch.float64), "centers": ((p, d), dtype), "origin": ((d,), dtype)}
-        expected = {name: torch.empty(shape, dtype=kind, device="meta") for name, (shape, kind) in shapes.items()}
-        if "root" in state:
-            require_root(state["root"], d)
-            expected["root"] = torch.empty(state["root"].shape, dtype=torch.float64, device="meta")
-        require_state(state, expected)
+        decode_centers(state, extra["levels"])
+        require_function(state, extra["data_info"])
         with faults_in("kernel or precision"):
             model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
         model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # a kernel that was given must be the file's
-        return model._take(state["alpha"], state["centers"], state["origin"], info, state.get("root"))
+        return model.become(state["alpha"], state["centers"], state["origin"], extra["data_info"], state.get("root"))
 
 
 def levels_of(

@@ -1,4 +1,7 @@
-"""Probabilities from the outputs of least squares, and how good they are."""
+"""Probabilities from the outputs of least squares, and how good they are.
+
+Scores import torchmetrics, which takes seconds, where they are computed: predicting and tuning need none.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
-from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_calibration_error
-from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
 STEPS = 100  # of the search for 1/T, which takes about ten
 STEEPEST = 1e4  # the largest 1/T, in units of one over the largest spread of a row's outputs
@@ -113,6 +114,8 @@ def classification_scores(
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error).
     """
+    from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy, multiclass_calibration_error
+
     v, c = outputs.double(), outputs.shape[1]
     counts = torch.bincount(labels, minlength=c)
     p = v.softmax(dim=1)
@@ -143,6 +146,8 @@ def regression_scores(
         rmse and mae, in the target's unit, over rows and outputs; r2, the mean over outputs of 1 - squared error over
         the targets' variance, NaN of fewer than two rows.
     """
+    from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
+
     y = y.double()
     mean = y.mean(dim=0)
     p, y = predictions.double() - mean, y - mean  # r2_score subtracts squares, which lose all digits far from 0

@@ -72,6 +72,7 @@ FLOORS = {
     "kl": (
         "testing",
         "estimators tuning estimate",
+        "loading",
         "general",
         "features",
         "solve",

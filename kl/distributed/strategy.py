@@ -26,7 +26,8 @@ class KernelParallelStrategy(DDPStrategy):
 
     Unlike DDP the strategy does not wrap the module, because the parameters differ from rank to rank and the steps have
     no gradients to average. Every rank sees all batches, and the machine takes its rows of them. NCCL connects GPUs,
-    gloo connects CPUs; Lightning starts the processes as for DDP, or finds them under torchrun and SLURM.
+    gloo connects CPUs; Lightning starts the processes as for DDP, or finds them under torchrun and SLURM. A Trainer
+    also knows it as "kernel_parallel", if kl was imported after Lightning, or this class or a machine was used.
 
     Args:
         timeout: the longest that a rank waits for another in a collective; None is ten minutes. What rank 0 does for
@@ -39,9 +40,9 @@ class KernelParallelStrategy(DDPStrategy):
     Example:
         >>> import kl
         >>> from pytorch_lightning import Trainer
-        >>> trainer = Trainer(accelerator="cpu", devices=2, strategy="kernel_parallel", logger=False)
-        >>> trainer.world_size, isinstance(trainer.strategy, kl.KernelParallelStrategy)
-        (2, True)
+        >>> trainer = Trainer(accelerator="cpu", devices=2, strategy=kl.KernelParallelStrategy(), logger=False)
+        >>> trainer.world_size, trainer.strategy.strategy_name
+        (2, 'kernel_parallel')
     """
 
     strategy_name = "kernel_parallel"

@@ -162,7 +162,7 @@ class KernelEstimator(BaseEstimator):
         check_is_fitted(self, "kernel_")
         origin, encoding = self._origin_and_encoding()
         model = KernelModel(self.kernel_)
-        return model._take(self._alpha, self._centers, origin, self._description(encoding), self._root)
+        return model.become(self._alpha, self._centers, origin, self._description(encoding), self._root)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the function to a file that `kl.load` and `kl predict` read, completely or not at all.

@@ -9,8 +9,8 @@ from kl.estimators.classifier import KernelClassifier
 from kl.estimators.regressor import KernelRegressor
 from kl.estimators.rfm import RFMClassifier, RFMRegressor
 from kl.kernels.registry import GivenKernel
+from kl.loading import load_machine
 from kl.machines.checkpoints import errors_name, require_values
-from kl.machines.loading import load_machine
 from kl.model import KernelModel
 
 KEPT = {"n_iter": int, "relative_residual": float, "solver": str, "rkhs_norm": float, "features": list[str]}

@@ -22,9 +22,9 @@ from kl.features.learnt import (
     resumed_kernel,
 )
 from kl.features.options import FeatureOptions
-from kl.machines.checkpoints import faults_in, is_same, require_tensors, require_values
+from kl.machines.checkpoints import faults_in, is_same, machine_part, require_tensors, require_values
 from kl.machines.data_facts import DataFacts, TrainingData
-from kl.machines.machine import TrainedExpansion, machine_part
+from kl.machines.machine import TrainedExpansion
 
 log = logging.getLogger(__name__)
 

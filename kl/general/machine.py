@@ -26,7 +26,8 @@ from kl.general.plan import PROJECTIONS, choose_period, general_memory, plan_gen
 from kl.general.projection import EigenProProjection, make_projection
 from kl.general.run import ProjectedRun
 from kl.kernels import Kernel
-from kl.machines.machine import machine_part, prepared
+from kl.machines.checkpoints import machine_part
+from kl.machines.machine import prepared
 from kl.metrics import EvaluationMetrics
 from kl.products.blocks import kernel_matmul
 from kl.rows.dense import require_dense

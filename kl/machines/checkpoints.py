@@ -39,6 +39,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that describes a machine, besides its tensors; it holds at least the machine's kind.
+
+    Raises:
+        CheckpointError: the checkpoint holds no kernel machine.
+    """
+    extra = checkpoint.get("kernel_machine")
+    if extra is None:
+        raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
+    require_values("kernel_machine", extra, {"kind": str})
+    return extra
+
+
 def _require_file(path: str | os.PathLike[str]) -> None:
     """Refuse a path that is no regular file, such as a pipe or a device, because reading it could block forever."""
     if not isinstance(path, str | os.PathLike):

@@ -23,6 +23,7 @@ from kl.machines.checkpoints import (
     errors_name,
     faults_in,
     is_same,
+    machine_part,
     require_epoch_end,
     require_like,
     require_state,
@@ -30,7 +31,7 @@ from kl.machines.checkpoints import (
     require_values,
 )
 from kl.machines.data_facts import AsTrained, DataFacts, TrainingData
-from kl.machines.evaluated import require_description
+from kl.machines.described import require_description
 from kl.machines.loaders import training_data
 from kl.machines.state import EXTRA, StatefulExpansion, encode_description
 from kl.metrics import error
@@ -444,16 +445,3 @@ def prepared(run: R | None) -> R:
     if run is None:
         raise InputError("the machine has no run yet: call fit, or prepare(x, y)")
     return run
-
-
-def machine_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The part of a checkpoint that describes a machine, besides its tensors; it holds at least the machine's kind.
-
-    Raises:
-        CheckpointError: the checkpoint holds no kernel machine.
-    """
-    extra = checkpoint.get("kernel_machine")
-    if extra is None:
-        raise CheckpointError("the checkpoint holds no kernel machine; give one that `kl fit` wrote")
-    require_values("kernel_machine", extra, {"kind": str})
-    return extra

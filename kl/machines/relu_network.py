@@ -14,7 +14,8 @@ from kl.checks import check_count, check_not_negative, check_one_of, check_posit
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import errors_name, faults_in, require_epoch_end, require_tensors, require_values
 from kl.machines.data_facts import facts_of
-from kl.machines.evaluated import EvaluatedModule, require_description
+from kl.machines.described import require_description
+from kl.machines.evaluated import EvaluatedModule
 from kl.machines.relu_layers import ARCHITECTURES, initialise
 from kl.metrics import error, mse
 from kl.rows.dense import require_dense
@@ -47,7 +48,7 @@ class ReluNetwork(EvaluatedModule):
             is neither used nor changed.
 
     Attributes:
-        data_info: the description of the training data (`kl.machines.evaluated.describe_data`).
+        data_info: the description of the training data (`kl.machines.described.describe_data`).
         train_metrics: train/loss (mean cross-entropy), train/mse and train/error of the last epoch; empty without
             `measures_training`.
         eval_metrics: val/* or test/* of the last pass over validation or test data.

@@ -15,7 +15,7 @@ from kl.errors import CheckpointError, InputError
 from kl.kernels import Kernel, kernel_from_config
 from kl.kernels.configured import comes_from, own_classes
 from kl.machines.checkpoints import faults_in, is_same, require_values
-from kl.machines.evaluated import require_description
+from kl.machines.described import require_description
 from kl.machines.expansion import KernelExpansion
 
 log = logging.getLogger(__name__)

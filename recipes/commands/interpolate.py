@@ -50,7 +50,7 @@ def interpolate(
     from kl.exact.cost import check_solver
     from kl.exact.interpolate import check_tolerance
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
-    from kl.machines.evaluated import describe_data, scale_of
+    from kl.machines.described import describe_data, scale_of
     from kl.metrics import evaluate_scores
     from kl.probabilities import SCORES, fit_temperature, log_losses
     from kl.system.files import expand_home
@@ -159,7 +159,7 @@ def scores_on_test(
     datamodule: KernelDataModule, solved: Interpolant, info: dict[str, Any]
 ) -> dict[str, float | None] | dict[str, float]:
     """All scores on the test rows, in the target's own unit, from one evaluation of f there; none without test rows."""
-    from kl.machines.evaluated import scale_of
+    from kl.machines.described import scale_of
     from kl.metrics import evaluate_scores
     from kl.probabilities import classification_scores, regression_scores
 

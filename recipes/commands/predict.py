@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recipes.options.groups import DELIMITER_HELP, MAX_PIXELS_HELP, OwnKernels
+from recipes.run.imports import quick_imports
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from kl.machines.expansion import KernelExpansion
+    from kl.machines.function import KernelFunction
 
 log = logging.getLogger(__name__)
 
@@ -54,26 +55,28 @@ def predict(
     where no centre is near: its class means nothing. Probabilities are there if leave-one-out predictions gave
     the model a temperature: kl interpolate, the estimators, and kl fit of at most 5000 rows.
     """
-    import torch
+    with quick_imports():
+        import torch
 
-    import kl
-    from kl.system.wording import counted
-    from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
-    from recipes.options.groups import RunOptions
-    from recipes.output.report import print_json
-    from recipes.run.build import check_run, import_own_first
-    from recipes.run.processes import device_of
+        from kl.errors import InputError
+        from kl.loading import load_function
+        from kl.system.wording import counted
+        from recipes.commands.predictions import STANDARD_OUTPUT, Predictions, check_output, write
+        from recipes.options.groups import RunOptions
+        from recipes.output.report import print_json
+        from recipes.run.build import check_run, import_own_first
+        from recipes.run.processes import device_of
 
     run = RunOptions(accelerator=accelerator)
     check_run(run)
     check_output(output)
     if json and output == STANDARD_OUTPUT:
-        raise kl.InputError("output - writes the rows to standard output, where json writes, too: drop one of them")
+        raise InputError("output - writes the rows to standard output, where json writes, too: drop one of them")
     import_own_first()
-    machine = kl.load_machine(checkpoint, kernel or None).to(device_of(run))
+    machine = load_function(checkpoint, kernel or None).to(device_of(run))
     names, x = read_inputs(source, machine, max_pixels, delimiter)
     with torch.inference_mode():
-        parts = [scores_of(machine, rows.to(machine.device)) for rows in x.split(BATCH)]
+        parts = [scores_of(machine, rows.to(machine.alpha.device)) for rows in x.split(BATCH)]
     scores, far = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     require_finite(source, names, x, scores, machine)
     classes = None
@@ -98,7 +101,7 @@ def predict(
 
 
 def scores_of(
-    machine: KernelExpansion,
+    machine: KernelFunction,
     x: Tensor,  # shape: (m, d)
 ) -> tuple[Tensor, Tensor]:
     """f(x), shape (m, c), and which rows are far, shape (m,).
@@ -122,7 +125,7 @@ def require_finite(
     names: list[str],
     x: Tensor,  # shape: (m, d)
     scores: Tensor,  # shape: (m, c)
-    machine: KernelExpansion,
+    machine: KernelFunction,
 ) -> None:
     """Check that every row has finite scores.
 
@@ -143,7 +146,7 @@ def require_finite(
 
 
 def read_inputs(
-    source: Path, machine: KernelExpansion, max_pixels: int | None = None, delimiter: str | None = None
+    source: Path, machine: KernelFunction, max_pixels: int | None = None, delimiter: str | None = None
 ) -> tuple[list[str], Tensor]:
     """A name for every row, and the features, shape (m, d).
 
@@ -153,9 +156,9 @@ def read_inputs(
 
     import numpy as np
 
-    from datamodules.arrays import features_of, require_alike
     from datamodules.images import MAX_PIXELS, check_max_pixels, decode_image
     from datamodules.listing import EXTENSIONS, image_files
+    from datamodules.samples import features_of, require_alike
     from datamodules.single import ARRAY_FILES, read_array
     from datamodules.table_files import TABLE_FILES, encode_file
     from kl import InputError

@@ -34,7 +34,7 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
     """
     import kl
     from kl.exact.limit import NoLimit, evaluate_on, exact_limit
-    from kl.machines.evaluated import describe_data, scale_of
+    from kl.machines.described import describe_data, scale_of
     from kl.system.memory import peak_memory
     from kl.tuning.features import KERNELS
     from recipes.commands.tune_features import check_feature_options, print_results, tune_features

@@ -62,7 +62,7 @@ def tune_features(
     """Search, fit the choice to all rows, evaluate it on the test set, and write the folder of results."""
     import kl
     from kl.features.chain import evaluate_solution
-    from kl.machines.evaluated import describe_data, scale_of
+    from kl.machines.described import describe_data, scale_of
     from kl.metrics import evaluate_scores
     from kl.solve import Problem
     from kl.system.memory import peak_memory

@@ -249,7 +249,7 @@ def read_centers(text: str | None, datamodule: KernelDataModule) -> int | Tensor
     Raises:
         InputError: it is neither a whole number nor a .npz file with an array centers.
     """
-    from datamodules.arrays import features_of, read_first
+    from datamodules.samples import features_of, read_first
 
     if text is None:
         return 2000

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training import quiet_trainer
 
 import kl
+import kl.rows.table
 from callbacks import LearntFeatures
 from callbacks.features_figure import LearntMetric, Rounds, effective_rank, features_figure
 from callbacks.learnt_features import column_shares, feature_importances, learnt_metric, spectrum_of

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules import ArrayDataModule, build_datamodule
-from datamodules.arrays import features_of, read_npz
+from datamodules.samples import features_of, read_npz
 from kl.errors import InputError
 
 RNG = np.random.default_rng(0)

@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import nn
 
 from datamodules import (
@@ -16,6 +18,7 @@ from datamodules import (
     RawData,
     SyntheticDataModule,
 )
+from datamodules.digits import stratified_split
 from datamodules.sampling import draw_subset
 from kl.errors import InputError
 from kl.rows.batches import BatchIndexSampler, derive_seed
@@ -122,6 +125,22 @@ def test_digits_are_the_same_1437_and_360_for_every_seed():
     shares = first.test_set.y.sum(0)
     assert shares.min() >= 34  # stratified
     assert shares.max() <= 38
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    raw = DigitsDataModule().load()
+    for x, y, rows in ((raw.x_train, raw.y_train, train), (raw.x_test, raw.y_test, test)):
+        assert np.array_equal(x.numpy() * 16, pixels[rows])
+        assert np.array_equal(y, labels[rows])
+
+
+@pytest.mark.parametrize(("n", "n_train"), [(60, 37), (61, 40), (200, 150), (203, 101)])
+def test_stratified_splits_are_those_of_scikit_learn(n, n_train):
+    labels = np.arange(n) % 7 % 4  # classes of two sizes, whose remainders tie
+    expected = train_test_split(np.arange(n), train_size=n_train, stratify=labels, random_state=0)
+    assert all(map(np.array_equal, stratified_split(labels, n_train), expected))
 
 
 def test_the_batch_size_is_read_when_the_loader_is_built():

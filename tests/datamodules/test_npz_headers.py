@@ -11,12 +11,12 @@ import pytest
 
 import kl
 from datamodules import ArrayDataModule
-from datamodules.arrays import read_first, read_npz
+from datamodules.samples import read_first, read_npz
 
 FLOATS = np.arange(12, dtype=np.float32).reshape(4, 3)
 CHILD = """
 import json, sys
-from datamodules.arrays import read_npz
+from datamodules.samples import read_npz
 import kl
 from kl.system.memory import peak_memory
 before = peak_memory()

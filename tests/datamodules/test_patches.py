@@ -7,11 +7,13 @@ from processes import on_ranks, shared
 from training import fit, quiet_trainer
 
 import kl
+import kl.distributed.ranks
+import kl.general.centers
 from datamodules import ArrayDataModule, DigitsDataModule, IterableDataModule, StreamDataModule
 from kl.distributed.ranks import Share
 from kl.errors import CheckpointError, InputError
 from kl.features.patches import patches_in
-from kl.machines.evaluated import describe_data, require_description
+from kl.machines.described import describe_data, require_description
 
 OPTIONS = {"count": 12, "size": 3, "seed": 1}
 CHANGES = "shift:1,flip"

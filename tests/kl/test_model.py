@@ -17,7 +17,7 @@ import kl as kernel_learning
 from datamodules import DigitsDataModule
 from kl import Gaussian, KernelMachine, KernelModel, Laplacian, Polynomial
 from kl.machines.data_facts import DataFacts
-from kl.machines.evaluated import describe_data
+from kl.machines.described import describe_data
 from kl.model import levels_of
 
 pytestmark = pytest.mark.numeric
@@ -63,7 +63,7 @@ def test_a_metric_goes_with_the_function(shape, tmp_path):
     solution = kernel_learning.interpolate(Laplacian(2.0), placed, y)
     expected = exact_values(placed, y, (z.double() @ dense).float())
     info = DataFacts(name="arrays", task="regression").description(x, y)
-    model = KernelModel(Laplacian(2.0))._take(solution.alpha, placed, torch.zeros(3), info, root)
+    model = KernelModel(Laplacian(2.0)).become(solution.alpha, placed, torch.zeros(3), info, root)
     model.save(tmp_path / "model.ckpt")
     loaded = kernel_learning.load_machine(tmp_path / "model.ckpt")
     fresh = KernelModel(Laplacian(2.0))

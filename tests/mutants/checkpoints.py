@@ -8,9 +8,9 @@ BAD = "tests/kl/machines/test_bad_checkpoints.py"
 MUTANTS = [
     Mutant(
         "a checkpoint says what class is made",
-        "kl/machines/loading.py",
-        "if kind not in known:",
-        "import kl\n        known.setdefault(kind, getattr(kl, kind, None))\n        if known[kind] is None:",
+        "kl/loading.py",
+        'if part["kind"] not in KINDS:',
+        'KINDS.setdefault(part["kind"], "kl")\n    if False:',
         f"{SECURITY} -k kind_in_the_table",
     ),
     Mutant(

@@ -251,8 +251,8 @@ MUTANTS = [
     Mutant(
         "half a figure is left",
         "callbacks/figures.py",
-        "    with written_whole(path) as file:\n        figure.save",
-        "    path.parent.mkdir(exist_ok=True)\n    with path.open('wb') as file:\n        figure.save",
+        "    with written_whole(path) as file:\n        printed.save",
+        "    path.parent.mkdir(exist_ok=True)\n    with path.open('wb') as file:\n        printed.save",
         "tests/recipes/test_survival.py -k figure",
     ),
     Mutant(

@@ -161,7 +161,7 @@ MUTANTS = [
     ),
     Mutant(
         "a machine takes samples that have not been encoded",
-        "kl/machines/expansion.py",
+        "kl/machines/function.py",
         'require_encoded(x, self.data_info.get("encoding", {}).get("origin"))',
         "pass",
         f"{ENCODING} -k not_been_encoded",
@@ -182,7 +182,7 @@ MUTANTS = [
     ),
     Mutant(
         "images of floats stay channels last",
-        "datamodules/arrays.py",
+        "datamodules/samples.py",
         'return channels_first(torch.from_numpy(np.require(x, dtype, ["C", "W"]))).reshape(len(x), -1), None',
         'return torch.from_numpy(np.require(x, dtype, ["C", "W"])).reshape(len(x), -1), None',
         "tests/datamodules/test_arrays.py -k channels",
@@ -196,7 +196,7 @@ MUTANTS = [
     ),
     Mutant(
         "samples with other axes are flattened",
-        "datamodules/arrays.py",
+        "datamodules/samples.py",
         "    if first != second:\n",
         "    if False:\n",
         "tests/datamodules/test_arrays.py -k other_axes",

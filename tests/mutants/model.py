@@ -33,14 +33,14 @@ MUTANTS = [
     ),
     Mutant(
         "large weights that cancel are multiplied in float32",
-        "kl/machines/expansion.py",
+        "kl/machines/function.py",
         "> COARSE * float(scores.abs().max())",
         "< 0.0",
         "tests/kl/test_model.py -k cancel",
     ),
     Mutant(
         "gradients of large weights that cancel are of float32",
-        "kl/machines/expansion.py",
+        "kl/machines/function.py",
         "if self._is_coarse(scores.detach(), Rows.of(x.detach(), like=centers), centers, weights):",
         "if False:",
         "tests/kl/test_model.py -k cancel",

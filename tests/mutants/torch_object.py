@@ -85,7 +85,7 @@ MUTANTS = [
     ),
     Mutant(
         "gradients are lost",
-        "kl/machines/expansion.py",
+        "kl/machines/function.py",
         "if x.requires_grad and torch.is_grad_enabled():",
         "if x.requires_grad and not torch.is_grad_enabled():",
         "tests/kl/machines/test_gradients.py -k machines",

@@ -18,6 +18,7 @@ import kl
 from datamodules import DigitsDataModule
 from kl import CheckpointError, InputError, KernelMachine, Laplacian
 from kl.exact.cache import load_solution
+from kl.loading import load_function
 from recipes.cli import main
 
 EVIL = """
@@ -110,6 +111,8 @@ def test_a_checkpoint_names_no_kernel_but_kls(contents, evil, name, machine):
             kl.load_machine(path)
         if "kernel_machine" in where:
             refused(content, evil, match, machine)
+            with pytest.raises(CheckpointError, match=match):
+                load_function(path)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,10 @@ def test_a_checkpoint_names_no_kernel_but_kls(contents, evil, name, machine):
 def test_a_checkpoint_is_of_a_kind_in_the_table(contents, evil, kind):
     content = copy.deepcopy(contents["KernelMachine"])
     content["kernel_machine"]["kind"] = kind
-    refused(content, evil, "must hold one of .*KernelMachine, |must have kind of type str")
+    match = "must hold one of .*KernelMachine, |must have kind of type str"
+    refused(content, evil, match)
+    with pytest.raises(CheckpointError, match=match):
+        load_function(evil / "evil.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +161,9 @@ def test_the_command_line_runs_no_code_of_a_checkpoint(contents, evil, where, mo
     np.savez(
         "train.npz", **{f"{a}_{b}": np.eye(4)[:, : None if a == "x" else 1] for a in "xy" for b in ("train", "test")}
     )
-    commands = [["predict", str(path), "--input", "in.npz", "--output", "out.csv"]]
-    if where == "kernel_machine":
+    commands = [["export", str(path), "--output", "out.csv"]]
+    if where == "kernel_machine":  # predictions read nothing else
+        commands.append(["predict", str(path), "--input", "in.npz", "--output", "out.csv"])
         commands.append(["fit", "--data", "npz:train.npz", "--no-exact", "--resume", str(path)])
     for command in commands:
         monkeypatch.setattr("sys.argv", ["kl", *command])

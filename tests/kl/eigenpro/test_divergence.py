@@ -7,6 +7,7 @@ import torch
 from training import fit, regression
 
 import kl
+import kl.eigenpro.parameters
 from datamodules import SyntheticDataModule
 from kl import KernelMachine, Laplacian
 from kl.eigenpro.divergence import LOSS_GROWTH, MAX_STEP_CUTS, DivergenceGuard

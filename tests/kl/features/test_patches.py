@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import kl
+import kl.rows.int8
 from kl import CheckpointError, InputError, MemoryBudgetError, Patches, Rows
 from kl.features.patch_cells import Cells
 from kl.features.patch_dictionary import (

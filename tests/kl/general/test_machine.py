@@ -9,6 +9,7 @@ import torch
 from training import fit, quiet_trainer, regression
 
 import kl
+import kl.rows.int8
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl import CheckpointError, GeneralKernelMachine, InputError, Laplacian, MemoryBudgetError
 from kl.eigenpro.divergence import LossGuard

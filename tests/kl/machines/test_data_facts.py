@@ -14,7 +14,7 @@ from callbacks import BestEpoch, ExactInterpolation, TensorBoardLayout
 from callbacks.common import val_name
 from datamodules import DigitsDataModule
 from kl.machines.data_facts import DataFacts, facts_of
-from kl.machines.evaluated import describe_data
+from kl.machines.described import describe_data
 
 
 def draw(*shape, seed=0):

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from training import edited, fit, quiet_trainer, regression
 
 import kl
+import kl.machines.described
 from callbacks import History, StopWhenInterpolated, Timing
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl import InputError, ReluNetwork
@@ -203,7 +204,7 @@ def test_weight_decay_adds_the_weights_to_the_gradient():
     start = network(**options)
     data = digits()
     data.setup()
-    start._make_layers(kl.machines.evaluated.describe_data(data))
+    start._make_layers(kl.machines.described.describe_data(data))
     for each in (plain, decayed):
         fit(each, digits(), max_steps=1)
     for name, first in start.named_parameters():
@@ -233,7 +234,7 @@ def test_a_colour_image_has_three_channels():
 def test_initial_weights_are_hes():
     each, data = ReluNetwork(widths=(2000,)), digits()
     data.setup()
-    each._make_layers(kl.machines.evaluated.describe_data(data))
+    each._make_layers(kl.machines.described.describe_data(data))
     for layer in (each.layers[0], each.layers[2]):
         assert float(layer.weight.detach().var()) == pytest.approx(2 / layer.in_features, rel=0.05)
         assert not layer.bias.any()
@@ -258,7 +259,7 @@ def test_making_layers_leaves_the_global_random_state_alone(architecture):
     data, each = digits(), network(architecture)
     data.setup()
     before = torch.get_rng_state()
-    each._make_layers(kl.machines.evaluated.describe_data(data))
+    each._make_layers(kl.machines.described.describe_data(data))
     assert torch.equal(torch.get_rng_state(), before)
 
 

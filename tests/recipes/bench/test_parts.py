@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kl
+import kl.rows.int8
 from kl.rows.int8 import encode, int8_is_exact
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.options import BenchOptions
