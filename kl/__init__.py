@@ -20,6 +20,7 @@ is first used, because Lightning takes seconds, and predicting, solving and eval
 # ruff: noqa: F401 - the names are for type checkers
 
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,7 @@ __getattr__, __dir__, __all__ = lazy_names(
 )
 
 if "pytorch_lightning" in sys.modules:  # its Trainer then knows "kernel_parallel", whatever of kl is used later
-    import kl.distributed.strategy
+    import_module("kl.distributed.strategy")
 
 try:
     __version__ = version("kl")

@@ -87,7 +87,8 @@ def test_type_checkers_see_the_names_that_are_there(package):
 def test_names_and_modules_are_attributes():
     assert {"KernelMachine", "__version__"} <= set(dir(kl))
     assert kl.rkhs is importlib.import_module("kl.rkhs")
-    for missing in ("nothing", "__wrapped__"):
+    assert "kl" not in dir(kl)
+    for missing in ("nothing", "__wrapped__", "rows.rows"):
         with pytest.raises(AttributeError, match=f"module 'kl' has no attribute '{missing}'"):
             getattr(kl, missing)
 

@@ -28,7 +28,7 @@ ROUNDS = 10  # of k-means
 CHUNK = 4096  # patches, or rows of responses, at a time; fixed, so that sums do not depend on the memory
 BLOCK = 256  # patches of the dictionary at a time
 LARGEST_WHITENING = 1e12  # beyond it responses could overflow; eps and pixels give far less
-LEAST = 1e-30  # a norm below it is 0
+LEAST = 1e-15  # a norm below it is 0, because float32 would lose its squares
 ROUNDING = 0.51  # times sqrt(d): how far rounding may take the norm of a patch from UNIT
 REMEDY = "the file is damaged or another's; fit again"
 

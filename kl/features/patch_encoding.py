@@ -57,7 +57,8 @@ class Encoder:
         self._bands = []
         for band in spans(places, POSITIONS):
             numbers, matrix = cells.within(band)
-            self._bands.append((band, numbers, first.ones(matrix)))
+            if len(matrix):
+                self._bands.append((band, numbers, first.ones(matrix)))
         self._workspace = Workspace()
 
     @property
@@ -105,5 +106,6 @@ class Encoder:
         patches = self._workspace.take(n, math.prod(shape), pixels, torch.float32).view(n, *shape)
         seen = patches_without_brightness(pixels, self._size, patches)
         whitened = torch.matmul(patches.view(n, -1, seen.shape[1]).mT, self._whitening)
-        norm = torch.linalg.vector_norm(whitened, dim=-1, keepdim=True)
-        return whitened.mul_(seen[..., None] * UNIT / norm.clamp_(min=LEAST)).round_()
+        norm = torch.linalg.vector_norm(whitened, dim=-1)
+        factor = torch.where(seen & (norm > LEAST), UNIT / norm, 0)
+        return whitened.mul_(factor[..., None]).round_()

@@ -32,7 +32,7 @@ def check_images(images: Tensor, size: int) -> Tensor:
         raise InputError(
             f"images must be uint8 or floats; got {images.dtype}: use images.to(torch.uint8) for pixels of 0 to 255"
         )
-    images = images[:, None] if images.ndim == 3 else images
+    images = (images[:, None] if images.ndim == 3 else images).detach()
     n, channels, height, width = images.shape
     if n == 0 or channels == 0:
         raise InputError(f"images must hold one image with one channel at least; got shape {tuple(images.shape)}")

@@ -205,9 +205,9 @@ def _layers(gram: Tensor, norms: Tensor, depth: int) -> Iterable[tuple[Tensor, T
 
 
 def _iterate(v: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor]]:
-    v.clamp_(torch.finfo(v.dtype).tiny, 2)  # above 0, so that the angle of equal rows is 0 and not 0 / 0
-    half, sine, cosine = torch.empty_like(v), torch.empty_like(v), 1 - v
+    half, sine, cosine = torch.empty_like(v), torch.empty_like(v), 1 - v.clamp_(0, 2)
     for _ in range(depth - 1):
+        v.clamp_(min=torch.finfo(v.dtype).tiny)  # so that the angle of equal rows is 0: no root of -1e-170, no 0 / 0
         torch.sub(2, v, out=sine).mul_(v).sqrt_()  # sqrt(1 - u^2), without its cancellation near u = 1
         # tan(theta / 2) = (1 - cos(theta)) / sin(theta), because atan2 takes three times the time of atan.
         torch.div(v, sine, out=half).atan_()

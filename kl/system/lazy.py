@@ -29,7 +29,7 @@ def lazy_names(
         """
         if name in home_of:
             found = getattr(import_module(home_of[name]), name)
-        elif find_spec(f"{package}.{name}"):
+        elif "." not in name and find_spec(f"{package}.{name}"):
             found = import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -325,6 +325,40 @@ def test_a_constant_image_has_no_responses(encoding):
         assert torch.equal(found[0].double(), zero.double() * side)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_contrast_that_float32_cannot_hold_has_no_responses(encoding, monkeypatch):
+    """Blobs on black, whose tails end below 1e-38, have the features of blobs that end at 1e-22."""
+    side, generator = torch.arange(20.0), torch.Generator().manual_seed(0)
+    places = 5 + 10 * torch.rand(8, 2, generator=generator)
+    rows, columns = ((-((side - places[:, axis, None]) ** 2) / 1.5).exp() for axis in (0, 1))
+    images = (rows[:, :, None] * columns[:, None, :])[:, None]
+    assert images[images > 0].min() < 1e-37
+    patches = small(encoding=encoding, threshold=0.1).fit(images)
+    found = patches.transform(images)
+    assert found.any()
+    monkeypatch.setattr("kl.features.patch_responses._bytes_are_exact", lambda: False)
+    assert torch.equal(patches.transform(images), found)
+    ended = patches.transform(images.where(images > 1e-22, 0))
+    assert (ended.int() - found.int()).abs().max() <= 1  # a tie may be near
+    if encoding != "count":
+        assert not patches.transform(images * 1e-25).any()
+
+
+def test_a_band_of_positions_without_a_cell():
+    """Cells of 3 x 3 positions at rows 0, 33 and 66 of 86 x 66 positions: a band of 1024 holds 15 or 16 rows."""
+    images = pictures(3, (1, 90, 70))
+    patches = small(count=2, size=5, encoding="soft", pool=3, stride=33).fit(images)
+    expected, _ = naive(patches, images[:1], (3, 3), (33, 33))
+    torch.testing.assert_close(patches.transform(images[:1]).double(), expected, atol=1, rtol=0)  # a tie may be near
+
+
+def test_images_that_require_a_gradient_have_features_without():
+    images = pictures(3, dtype=torch.float32)
+    patches = small().fit(images)
+    expected = patches.transform(images)
+    assert torch.equal(patches.transform(images.requires_grad_()), expected)
+
+
 def every_patch(images, size):
     height, width = positions(*images.shape[2:], size)
     return remove_brightness(patches_at(images, torch.arange(len(images) * height * width), size).T, True).T

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kl.kernels import ReluNNGP, ReluNTK
+from kl.kernels.relu import _iterate
 
 pytestmark = pytest.mark.numeric
 
@@ -127,3 +128,25 @@ def test_values_do_not_depend_on_how_rows_are_split() -> None:
     whole = ReluNTK(3, 0.5)(x, x[:650])
     for i in (0, 99, 100, 101, 699):
         torch.testing.assert_close(whole[i : i + 1], ReluNTK(3, 0.5)(x[i : i + 1], x[:650]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_equal_rows_survive_a_unit_of_rounding(dtype, off, monkeypatch):
+    """Another processor's root may end on another last bit: the cosine of equal rows stays 1 in every layer."""
+    root = torch.Tensor.sqrt_
+
+    def other_root(x):
+        found = root(x)
+        return found.copy_(
+            found if off == 0 else torch.nextafter(found, torch.full_like(found, 9.0 * off)).clamp(min=0)
+        )
+
+    monkeypatch.setattr(torch.Tensor, "sqrt_", other_root)
+    v = torch.tensor([0.0, 2.0, -1e-9, 1e-300, 1.0], dtype=dtype)
+    layers = [(k0.clone(), cosine.clone()) for k0, cosine in _iterate(v, 6)]
+    for k0, cosine in layers:
+        assert torch.equal(k0[[0, 2, 3]], torch.ones(3, dtype=dtype))
+        assert torch.equal(cosine[[0, 2, 3]], torch.ones(3, dtype=dtype))
+        assert bool(k0.isfinite().all() and cosine.isfinite().all())
+    assert abs(float(layers[0][0][1])) < 1e-3  # opposite rows
