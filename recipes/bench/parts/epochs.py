@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -42,9 +43,11 @@ class Case:
             return record.EPOCH_LARGE
         return record.EPOCH_FLOATS if self.floats else record.EPOCH
 
-    def unit(self, coded: bool) -> str:
-        """The unit that multiplies the rows, see `UNITS`."""
-        return "int8" if coded else "float32" if self.precision == "high" else "bfloat16"
+    def unit(self, run: dict[str, Any]) -> str:
+        """What multiplies the rows of a run, see `UNITS`."""
+        if run["coded"] or run["digits"]:
+            return "int8" if run["coded"] else "digits"
+        return "float32" if self.precision == "high" else "bfloat16"
 
 
 def cases(kernels: list[str]) -> list[Case]:
@@ -83,7 +86,7 @@ def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]
     (n, d), c, detail = data.x.shape, data.y.shape[1], run.detail
     limit = bench.limits.of(data.x, detail["batch_size"])
     shape = Shape(n, d, c, detail["subsample"], detail["top_q"], detail["batch_size"])
-    allowed = bench.roofline.epoch(shape, kernel, case.unit(detail["coded"]), case.keep, detail["kept_columns"])
+    allowed = bench.roofline.epoch(shape, kernel, case.unit(detail), case.keep, detail["kept_columns"])
     seconds = {"setup_seconds": run.setup, "roofline_seconds": allowed, "limit_seconds": limit.seconds}
     found = [
         Measurement(

@@ -24,10 +24,11 @@ CACHED = 2**18  # values of a tile that functions are timed on: 1 MB
 CACHED_ON_GPU = 2**25
 READ = 2**27  # values of the memory that is read: 512 MB
 STEPS = 200  # empty steps
+DIGIT_PRODUCTS = 6
 # What a kernel value needs beyond its inner product: names of `FUNCTIONS`, once for each hidden layer of a network.
 PROFILES = {"gaussian": ("exp",), "laplacian": ("sqrt", "exp"), "relu-ntk": ("sqrt", "acos")}
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {"exp": torch.exp, "sqrt": torch.sqrt, "acos": torch.acos}
-UNITS = ("int8", "float32", "bfloat16")
+UNITS = ("int8", "float32", "bfloat16", "digits")  # the last are six int8 products, see `kl.rows.digits`
 
 
 class EmptyMachine(pl.LightningModule):
@@ -99,6 +100,8 @@ class Roofline:
 
     def product(self, unit: str, d: int) -> float:
         """Flops a second, or operations of integers, of products of rows of d features in cache."""
+        if unit == "digits":
+            return self.product("int8", d) / DIGIT_PRODUCTS
         return self._rate(f"{unit} product, d = {d}", "op/s", lambda: self._product(unit, d))
 
     def profile(self, kernel: kl.Kernel) -> float:

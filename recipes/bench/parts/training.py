@@ -144,6 +144,7 @@ def train(
         "kept_rows": kept.kept_rows,
         "kept_columns": kept.keep_columns,
         "coded": encode(data.x) is not None,
+        "digits": machine.run.fitted.matrix.rows.digits is not None,
         "precision": precision,
         "budget_bytes": kept.budget,
         "seconds_per_epoch": list(timing.seconds_per_epoch),

@@ -146,7 +146,9 @@ def test_the_roofline_adds_up_its_parts(bench):
     for kernel, functions in ((kl.Gaussian(2.0), 1), (kl.Laplacian(2.0), 2), (kl.ReluNTK(depth=4), 6)):
         for unit in UNITS:
             found = bench.roofline.epoch(shape, kernel, unit, False, False)
-            assert found == pytest.approx(1020 * 1000 * (each + functions * 1e-9) + projections + launches)
+            product = (6 if unit == "digits" else 1) * 2 * 32 / 1e12
+            values = product + 2 * 16 / 1e10 + functions * 1e-9
+            assert found == pytest.approx(1020 * 1000 * values + projections + launches)
     read = 4e-9
     kept = bench.roofline.epoch(shape, kl.Gaussian(2.0), "int8", True, True)
     assert kept == pytest.approx(1020 * 1000 * read + projections + launches)
