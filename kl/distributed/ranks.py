@@ -141,7 +141,7 @@ class Ranks:
 
             def wait() -> Rows:
                 data, sq_norm = floats()
-                digits = None if local.digits is None else split(data, local.digits.count)
+                digits = None if local.digits is None else split(data)
                 return Rows(data, sq_norm, None, local.rounded, digits)
 
             return wait

@@ -1,18 +1,22 @@
-"""Rows of floats as two or three integer digits, whose inner products int8 matrix units add up exactly.
+"""Rows of floats as three integer digits, whose inner products int8 matrix units add up exactly.
 
 A row is x_i = s_i (d_0 + d_1 / 2^8 + d_2 / 2^16) with s_i = max_k |x_ik| / 127 and digits in -128..127. The products of
 digits of one order a + b are summed in int32, without any error, and the orders in float32:
 
-    <x_i, z_j> = s_i s_j sum_{o < c} 2^{-8 o} sum_{a + b = o} <d_a, d'_b>                with c digits
+    <x_i, z_j> = s_i s_j sum_{o < 3} 2^{-8 o} sum_{a + b = o} <d_a, d'_b>
 
-Three digits are six int8 products and leave float32's own error, two digits are three products. The digits differ from
-x_ik by at most 2^-23 max |x_i| (three) or 2^-15 max |x_i| (two). The products, which also leave out the orders from c
-on, differ from <x_i, z_j> by at most 2^-20 d max |x_i| max |z_j| (three) or 2^-14 d max |x_i| max |z_j| (two). Errors
-of random signs cancel: their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j| (three) or 256 times that
-(two), as measured; see `suit_digits`.
+These are six int8 products and leave float32's own error. The digits differ from x_ik by at most 2^-23 max |x_i|. The
+products, which also leave out the orders 3 and 4, differ from <x_i, z_j> by at most 2^-20 d max |x_i| max |z_j|. Errors
+of random signs cancel: their root mean square is about 2^-25 sqrt(d) max |x_i| max |z_j|, as measured; see
+`suit_digits`.
 
-An entry depends on its two rows alone, whatever else is in the batch, and <x_i, z_j> = <z_j, x_i> to the bit. The scale
-is no power of two, which would waste up to a bit of each row: the error of normal rows would double, as measured.
+Two digits are not offered, because the order <d_1, d'_1> that three products leave out is positive for equal rows, a
+bias of 2^-14.6 to 2^-13.7 of |x_i|^2 for 100 to 3072 normal features, and with it as a fourth product they are no
+faster than bfloat16 units.
+
+An entry depends on its two rows alone, and <x_i, z_j> = <z_j, x_i> to the bit; but one row that holds NaN, or whose
+maximum is neither 0 nor in 2^-60..2^60, sends its whole set to floats. The scale is no power of two, which would waste
+up to a bit of each row: the error of normal rows would double, as measured.
 
 Source: Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication by using fast routines of
 matrix multiplication and its applications, doi:10.1007/s11075-011-9478-1; with int8 units Ootomo, Ozaki and Yokota
@@ -37,6 +41,7 @@ from kl.rows.workspace import Workspace, rows_at_a_time, spans
 
 log = logging.getLogger(__name__)
 
+DIGITS = 3  # of a feature
 LEAST_ROWS = 1024  # of a set that is split into digits; the products of a smaller one take no time
 BITS = 8  # of a digit; the lower digits take all of -128..127
 LARGEST = 127  # of the highest digit
@@ -49,42 +54,37 @@ PROBED_ROWS, PROBED_ROWS_ON_GPU = 1024, 4096  # of both sides of a tile
 
 @dataclass(frozen=True)
 class Digits:
-    """The digits d_0, d_1, ... of rows x_i, and the scales s_i."""
+    """The digits d_0, d_1 and d_2 of rows x_i, and the scales s_i."""
 
-    values: Tensor  # int8, shape: (n, c, d filled up to a multiple of 16)
+    values: Tensor  # int8, shape: (n, 3, d filled up to a multiple of 16)
     scale: Tensor  # s_i, float32, shape: (n,)
-
-    @property
-    def count(self) -> int:
-        """c, the digits of a feature: 2 or 3."""
-        return self.values.shape[1]
 
     def __getitem__(self, index: slice | Tensor) -> Digits:
         return Digits(self.values[index], self.scale[index])
 
     @classmethod
     def cat(cls, parts: Sequence[Digits]) -> Digits:
-        """The rows of several sets, one after the other; all must have as many digits."""
+        """The rows of several sets, one after the other."""
         return cls(torch.cat([part.values for part in parts]), torch.cat([part.scale for part in parts]))
 
     def flipped(self, shape: Sequence[int], axes: Sequence[int]) -> Digits:
         """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""
         values, d = self.values.clone(), math.prod(shape)
-        values[:, :, :d] = flipped(self.values[:, :, :d].flatten(0, 1), shape, axes).unflatten(0, (-1, self.count))
+        values[:, :, :d] = flipped(self.values[:, :, :d].flatten(0, 1), shape, axes).unflatten(0, (-1, DIGITS))
         return replace(self, values=values)
 
     def inner(self, other: Digits, workspace: Workspace) -> Tensor:
-        """<x_i, z_j>, float32, shape (m, p), in the workspace; both must have as many digits.
+        """<x_i, z_j>, float32, shape (m, p), in the workspace.
 
         Products of one order are one int8 product: [d_0 d_1 d_2] with [d'_2 d'_1 d'_0], and parts of them.
         """
-        count, width = self.values.shape[1:]
+        width = self.values.shape[2]
         left, right = self.values.flatten(1), other.values.flip(1).flatten(1)
         out = workspace.take(len(self.scale), len(other.scale), self.scale, torch.float32)
-        for order in reversed(range(count)):
-            sums = int8_product(left[:, : (order + 1) * width], right[:, (count - 1 - order) * width :], workspace)
+        for order in reversed(range(DIGITS)):
+            sums = int8_product(left[:, : (order + 1) * width], right[:, (DIGITS - 1 - order) * width :], workspace)
             floats = sums.view(torch.float32)
-            if order == count - 1:
+            if order == DIGITS - 1:
                 out.copy_(sums)
             else:  # a CPU takes twice as long to add tensors of two types, so they are converted in place first
                 torch.add(sums if sums.is_cuda else floats.copy_(sums), out, alpha=2.0**-BITS, out=out)
@@ -94,14 +94,8 @@ class Digits:
 
 def split(
     x: Tensor,  # shape: (n, d)
-    count: int,
 ) -> Digits | None:
-    """The digits of float32 rows; None, so that they are multiplied as floats, if a maximum is not 0 or in 2^-60..2^60.
-
-    Args:
-        x: features, shape (n, d).
-        count: 2 or 3 digits.
-    """
+    """The digits of float32 rows; None, which keeps them floats, if a maximum is neither 0 nor in 2^-60..2^60."""
     n, d = x.shape
     if x.dtype != torch.float32 or not n or not MIN_FEATURES <= d <= MAX_FEATURES:
         return None
@@ -109,8 +103,8 @@ def split(
     if not ((largest == 0) | ((largest >= LEAST) & (largest <= MOST))).all():  # NaN is neither
         return None
     scale = torch.where(largest > 0, largest / LARGEST, 1.0)
-    values = torch.zeros(n, count, -(-d // MULTIPLE) * MULTIPLE, dtype=torch.int8, device=x.device)
-    shifts = [BITS * place for place in reversed(range(count))]
+    values = torch.zeros(n, DIGITS, -(-d // MULTIPLE) * MULTIPLE, dtype=torch.int8, device=x.device)
+    shifts = [BITS * place for place in reversed(range(DIGITS))]
     raised = sum(OFFSET << shift for shift in shifts)  # makes the digits 0..255, which can be read off
     for rows in spans(n, rows_at_a_time(d)):
         whole = (x[rows] / scale[rows, None]).mul_(2.0 ** shifts[0]).round_().int().add_(raised)
@@ -125,9 +119,8 @@ def suit_digits(
 ) -> bool:
     """Whether (max |x_i|)^2 sqrt(d) <= |x_i|^2 on average, so that digits lose no more than floats.
 
-    The error of <x_i, z_j>, relative to |x_i| |z_j|, is then about 2^-25 (three digits), half a unit of float32, or
-    2^-17 (two digits), less than rounding to bfloat16. Rows with few large values do not suit: with one scale for a row
-    little is left for its small values.
+    The error of <x_i, z_j>, relative to |x_i| |z_j|, is then about 2^-25, half a unit of float32. Rows with few large
+    values do not suit: with one scale for a row little is left for its small values.
     """
     peaks = _largest(x).double().square() / sq_norm.double().clamp(min=torch.finfo(torch.float64).tiny)
     return bool(peaks.mean() * math.sqrt(x.shape[1]) <= 1)
@@ -140,37 +133,36 @@ def _largest(
     return torch.maximum(x.amax(dim=1), -x.amin(dim=1))
 
 
-def digits_pay(device: torch.device, count: int, d: int) -> bool:
+def digits_pay(device: torch.device, d: int) -> bool:
     """Whether products of rows of d features as digits are faster on this device than as floats; measured once.
 
-    Three digits are compared with float32, two with the bfloat16 units that rounded rows may take. The probe takes as
-    many features or somewhat fewer, where digits gain less.
+    The probe takes as many features or somewhat fewer, where digits gain less.
     """
     if not MIN_FEATURES <= d <= MAX_FEATURES or not int8_is_exact(device):
         return False
-    return _probe(device.type, device.index, count, min(1 << (d.bit_length() - 1), PROBED_FEATURES))
+    return _probe(device.type, device.index, min(1 << (d.bit_length() - 1), PROBED_FEATURES))
 
 
 def most_integers(n: int, d: int) -> int:
-    """How many int8 integers may be kept of a feature of n rows on a device of this machine: 1, or 3 if digits pay."""
+    """How many int8 integers may be kept of a feature of n rows on a device of this machine: 3 if digits pay, or 1."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return 3 if n >= LEAST_ROWS and any(digits_pay(torch.device(device), 3, d) for device in devices) else 1
+    return DIGITS if n >= LEAST_ROWS and any(digits_pay(torch.device(device), d) for device in devices) else 1
 
 
 @functools.lru_cache
-def _probe(kind: str, index: int | None, count: int, d: int) -> bool:
+def _probe(kind: str, index: int | None, d: int) -> bool:
     """`digits_pay` by one tile both ways."""
     device = torch.device(kind, index) if index is not None else torch.device(kind)
     side = PROBED_ROWS_ON_GPU if device.type == "cuda" else PROBED_ROWS
     x = torch.rand(side, d, generator=torch.Generator().manual_seed(0)).to(device)
-    digits, workspace = split(x, count), Workspace()
+    digits, workspace = split(x), Workspace()
     assert digits is not None, "they are within the range"
     for _ in range(ROUNDS):
         as_digits = seconds(lambda: digits.inner(digits, workspace), repeats=2)
-        ratio = as_digits / seconds(lambda: float_product(x, x, count == 2, workspace), repeats=2)
+        ratio = as_digits / seconds(lambda: float_product(x, x, False, workspace), repeats=2)
         if ratio >= PAYS:
             break
     pays = ratio < PAYS
-    way = f"multiplied as {count} integer digits" if pays else f"not split into {count} integer digits"
+    way = f"multiplied as {DIGITS} integer digits" if pays else f"not split into {DIGITS} integer digits"
     log.info("%d or more features that are not 8-bit are %s on %s: %.2g times the seconds", d, way, device, ratio)
     return pays

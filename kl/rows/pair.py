@@ -100,6 +100,6 @@ class Pair:
             return x.data @ z.data.T
         if self._codes is not None:
             return self._codes[0].product(self._codes[1], self._workspace)
-        if x.digits is not None and z.digits is not None and x.rounded == z.rounded and x.dtype == torch.float32:
+        if x.digits is not None and z.digits is not None and x.dtype == torch.float32:
             return x.digits.inner(z.digits, self._workspace)
         return float_product(x.data.to(x.dtype), z.data.to(x.dtype), x.rounded and z.rounded, self._workspace)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from kl.errors import InputError
 from kl.rows.dense import require_dense
-from kl.rows.digits import LEAST_ROWS, Digits, digits_pay, split, suit_digits
+from kl.rows.digits import DIGITS, LEAST_ROWS, Digits, digits_pay, split, suit_digits
 from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
 from kl.rows.workspace import rows_at_a_time
@@ -34,8 +34,8 @@ class Rows:
         sq_norm: the squared norms, shape (n,); their dtype is the dtype of the kernel values.
         codes: the same rows as 8-bit integers (`kl.rows.int8`), None when the features are not 8-bit.
         rounded: whether the features hold bfloat16 values, whose products bfloat16 matrix units compute exactly.
-        digits: the same rows as integer digits (`kl.rows.digits`), three of float32 features and two of rounded ones;
-            None where float products are faster or more accurate.
+        digits: the same rows as three integer digits (`kl.rows.digits`); None when the features are 8-bit, rounded or
+            float64, and where float products are faster or more accurate.
 
     Example:
         >>> import torch, kl
@@ -73,25 +73,26 @@ class Rows:
         rounded = x.dtype == torch.float32 and (precision == "medium" or (like is not None and like.rounded))
         if rounded:
             x = x.bfloat16().float()
-        sq_norm, count = row_sq_norm(x), 2 if rounded else 3
+            return cls(x, row_sq_norm(x), rounded=True)
+        sq_norm = row_sq_norm(x)
         if like is None:
             suited = len(x) >= LEAST_ROWS and x.dtype == torch.float32 and suit_digits(x, sq_norm)
-            wanted = suited and digits_pay(x.device, count, x.shape[1])
+            wanted = suited and digits_pay(x.device, x.shape[1])
         else:
             wanted = like.digits is not None
-        return cls(x, sq_norm, None, rounded, split(x, count) if wanted else None)
+        return cls(x, sq_norm, digits=split(x) if wanted else None)
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
         """The rows of several sets, one after the other; as 8-bit integers or as digits if all sets are."""
         codes = [part.codes for part in parts if part.codes is not None]
-        digits, alike = [part.digits for part in parts if part.digits is not None], {part.rounded for part in parts}
+        digits = [part.digits for part in parts if part.digits is not None]
         return cls(
             torch.cat([part.data for part in parts]),
             torch.cat([part.sq_norm for part in parts]),
             Codes.cat(codes) if len(codes) == len(parts) else None,
             all(part.rounded for part in parts),
-            Digits.cat(digits) if len(digits) == len(parts) and len(alike) == 1 else None,
+            Digits.cat(digits) if len(digits) == len(parts) else None,
         )
 
     def double(self) -> Rows:
@@ -108,10 +109,10 @@ class Rows:
 
     @property
     def integers(self) -> int:
-        """How many int8 integers are kept of a feature: 1 if it is 8-bit, 2 or 3 digits, or none."""
+        """How many int8 integers are kept of a feature: 1 if it is 8-bit, 3 digits, or none."""
         if self.codes is not None:
             return 1
-        return 0 if self.digits is None else self.digits.count
+        return 0 if self.digits is None else DIGITS
 
     @property
     def dtype(self) -> torch.dtype:
