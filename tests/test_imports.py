@@ -42,7 +42,9 @@ def test_an_import_alone_loads_nothing(code):
     assert not loaded_by(code) & {"torch", "numpy", *HEAVY}
 
 
-@pytest.mark.parametrize("first", ["import pytorch_lightning, kl", "import kl; kl.KernelMachine"])
+@pytest.mark.parametrize(
+    "first", ["import pytorch_lightning, kl", pytest.param("import kl; kl.KernelMachine", marks=pytest.mark.slow)]
+)
 def test_a_trainer_knows_the_strategy(first):
     """After Lightning, or after a machine, which is where programs name it."""
     registry = "from pytorch_lightning.strategies import StrategyRegistry"

@@ -114,6 +114,7 @@ def test_the_figure_of_a_table_shows_these_numbers(of_table):
     assert score.lines[1].get_xdata().tolist() == [machine.round]
 
 
+@pytest.mark.slow
 def test_of_images_the_picture_is_an_image_and_the_importances_a_list(tmp_path):
     trainer, machine = fit(digits(), learnt := LearntFeatures(), folder=tmp_path)
     shares = feature_importances(machine)

@@ -31,6 +31,7 @@ def started_with(code, *arguments, **options):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_ends_it_quietly():
     done = run("data list | head -0; exit ${PIPESTATUS[0]}")
     assert (done.returncode, done.stderr) == (cli.READER_GONE, "")

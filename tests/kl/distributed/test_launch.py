@@ -116,7 +116,8 @@ PATCHES = ("--features", "patches:32", "--patch-size", 3, "--train-size", 300, "
 AUGMENTED = ("--solver", "eigenpro4", "--centers", 100, "--augment", "shift:1,flip")
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(AUGMENTED, marks=pytest.mark.slow)], ids=["plain", "augmented"])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), AUGMENTED], ids=["plain", "augmented"])
 def test_image_patches_on_two_ranks(kl, tmp_path, monkeypatch, caplog, more):
     """Features that the ranks keep, and that a run on one device reads."""
     cache = tmp_path / "cache"

@@ -45,7 +45,7 @@ def budgets():
     [
         pytest.param("none", 0, marks=pytest.mark.slow),
         pytest.param("some", 3000, marks=pytest.mark.slow),
-        ("all", 6000),
+        pytest.param("all", 6000, marks=pytest.mark.slow),
     ],
 )
 def test_peak_is_within_the_budget(kept, rows):

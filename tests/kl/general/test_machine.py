@@ -295,6 +295,7 @@ def test_options_that_have_no_effect_on_a_resumed_run(tmp_path, caplog):
 # Edge cases
 
 
+@pytest.mark.slow
 def test_more_centres_than_rows():
     rows = data(n=15)
     centers = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))

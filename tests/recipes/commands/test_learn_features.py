@@ -176,6 +176,7 @@ def test_kl_plan(kl, options):
 GENERAL = (*FAST, "--solver", "eigenpro4", "--centers", 40, "--epochs", 3)
 
 
+@pytest.mark.slow
 def test_centers_of_their_own_under_a_learnt_metric(kl):
     """The metric is learnt before training on all rows; the figure, predictions and the resumed run know it."""
     found = fit_json(kl, *GENERAL, "--name", "general", "--ridge", 0.1)

@@ -30,6 +30,7 @@ def record(folder, name):
         return json.load(file)
 
 
+@pytest.mark.slow
 def test_random_labels(kl, tmp_path):
     result = kl("reproduce", "random-labels", "--scale", "tiny", "--log-dir", tmp_path)
     assert result.code == 0, result.err

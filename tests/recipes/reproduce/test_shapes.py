@@ -140,7 +140,7 @@ def test_claims_of_synthetic_2_and_of_runs_that_did_not_fit():
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        ("neighbours", ["neighbours"]),
+        pytest.param("neighbours", ["neighbours"], marks=pytest.mark.slow),
         pytest.param("synthetic", ["synthetic1", "synthetic2"], marks=pytest.mark.slow),
         ("geometry", ["geometry"]),
     ],

@@ -136,7 +136,11 @@ def test_claims_of_acceleration():
 
 
 @pytest.mark.parametrize(
-    ("name", "figures"), [("batch-size", ["batch-size"]), ("acceleration", ["acceleration", "acceleration-curves"])]
+    ("name", "figures"),
+    [
+        pytest.param("batch-size", ["batch-size"], marks=pytest.mark.slow),
+        ("acceleration", ["acceleration", "acceleration-curves"]),
+    ],
 )
 def test_tiny_scale(kl, tmp_path, name, figures):
     result = kl("reproduce", name, "--scale", "tiny", "--log-dir", "out", "--accelerator", "cpu")
