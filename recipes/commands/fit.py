@@ -35,24 +35,27 @@ def fit(
     with quick_imports():
         from recipes.run.processes import find_processes
 
-        processes = find_processes(trainer, run)
-        check_ranks(solver, processes.size)
-        if processes.to_start:
-            from recipes.run.launch import launch_ranks
+    processes = find_processes(trainer, run)
+    check_ranks(solver, processes.size)
+    if processes.to_start:
+        from recipes.run.launch import launch_ranks
 
-            launch_ranks(processes)
+        launch_ranks(processes)
+    with quick_imports():
         from recipes.output.report import fit_results, print_fit
         from recipes.run.build import build_run, check_run
         from recipes.run.trainer import check_training, new_run
 
-        check_run(run)
-        given, solver = solver, with_rounds(solver, SolverOptions.epochs)
-        check_training(data, solver, exact, trainer)
-        datamodule, machine = build_run(data, kernel, solver, exact, run)
-        groups = (data, kernel, given, exact, run, trainer)
-        kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
-        name = trainer.name or f"{data.data}-{kernel.kernel}"
-        lightning = new_run(data, solver, run, trainer, processes, name, kept)
+    check_run(run)
+    given, solver = solver, with_rounds(solver, SolverOptions.epochs)
+    check_training(data, solver, exact, trainer)
+    with quick_imports():
+        import pytorch_lightning  # noqa: F401 - what follows needs it
+    datamodule, machine = build_run(data, kernel, solver, exact, run)
+    groups = (data, kernel, given, exact, run, trainer)
+    kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}
+    name = trainer.name or f"{data.data}-{kernel.kernel}"
+    lightning = new_run(data, solver, run, trainer, processes, name, kept)
     seconds = lightning.fit(machine, datamodule)
     results = fit_results(lightning.trainer, machine, datamodule, seconds)
     if processes.is_first:
