@@ -42,14 +42,15 @@ class Encoder:
         self.images = max(1, min(IMAGES, VALUES // (d * places)))
         """Images of a block."""
         self._cells, self._factors, self._size = cells, dictionary.factors, options.size
+        self._entries = len(dictionary.patches)
         self._terms, thresholds = terms_of(options), dictionary.thresholds if options.encoding == "count" else None
         kind = responses_on(device)
         self._blocks = [
             (block, kind(dictionary.patches[block], None if thresholds is None else thresholds[block], self._terms))
-            for block in spans(len(dictionary.patches), BLOCK)
+            for block in spans(self._entries, BLOCK)
         ]
         first = self._blocks[0][1]
-        each = min(POSITIONS, places) * min(BLOCK, len(dictionary.patches)) * first.itemsize
+        each = min(POSITIONS, places) * min(BLOCK, self._entries) * first.itemsize
         threads = torch.get_num_threads() if device.type == "cpu" else GPU_SHARE
         tiles = math.ceil(self.images * each / (CACHE * threads))
         self._tile = math.ceil(self.images / tiles)  # images whose responses are computed together
@@ -65,7 +66,7 @@ class Encoder:
     def memory(self) -> int:
         """Bytes of a block beyond its pixels."""
         places, d = math.prod(self._cells.positions), self._whitening.shape[1]
-        signs, m = len(self._terms), sum(block.stop - block.start for block, _ in self._blocks)
+        signs, m = len(self._terms), self._entries
         block = min(BLOCK, m)
         values = self._tile * min(POSITIONS, places) * block * (1 + signs) * self._blocks[0][1].itemsize
         sums = 8 * signs * len(self._cells) * (self.images * m + 2 * self._tile * block)
@@ -88,8 +89,7 @@ class Encoder:
         """The sums of encoded responses over cells, whole numbers, float64, shape (len(pixels), columns)."""
         n = len(pixels)
         units = self._units(pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.images - n)))
-        m = sum(block.stop - block.start for block, _ in self._blocks)
-        total = pixels.new_zeros(len(self._terms), len(self._cells), n, m, dtype=torch.float64)
+        total = pixels.new_zeros(len(self._terms), len(self._cells), n, self._entries, dtype=torch.float64)
         for tile in spans(n, self._tile):
             prepared = self._blocks[0][1].prepare(units[tile])
             for block, responses in self._blocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,6 +40,17 @@ def terms_of(options: PatchOptions) -> list[Term]:
         return [Term(1, 0, 1, 0)]
     t = round(options.threshold * UNIT**2 / STEP)
     return [Term(1, t, HIGHEST, t), Term(-1, -HIGHEST, -t, -t)][: options.signs]
+
+
+def encoded(
+    r: Tensor,  # shape: (k, m)
+    terms: list[Term],
+    workspace: Workspace,
+) -> Iterator[Tensor]:
+    """r clamped to each term in turn, to be used before the next; the last overwrites r, the others the workspace."""
+    for term in terms:
+        out = r if term is terms[-1] else workspace.take(len(r), r.shape[1], r, r.dtype)
+        yield torch.clamp(r, term.low, term.high, out=out)
 
 
 class PlainResponses:
@@ -89,11 +100,7 @@ class PlainResponses:
         else:
             z.copy_(int8_product(left, self._right, self._encoded))
         z = z.round_() if self._thresholds is None else z.sub_(self._thresholds)
-        found = []
-        for number, term in enumerate(self._terms, 1):
-            out = z if number == len(self._terms) else self._encoded.take(len(z), z.shape[1], z, z.dtype)
-            encoded = torch.clamp(z, term.low, term.high, out=out)
-            found.append(torch.mm(cells, encoded.view(len(units), -1)))
+        found = [torch.mm(cells, each.view(len(units), -1)) for each in encoded(z, self._terms, self._encoded)]
         return torch.stack(found).view(len(found), len(cells), units.shape[1], -1)
 
 
@@ -141,12 +148,10 @@ class ByteResponses:
             *("hardtanh", [float(low), float(high)], ""),
         )
         found = torch.empty(len(self._terms), len(cells), r.shape[1] * units.shape[1], dtype=torch.int32)
-        for number, term in enumerate(self._terms):
-            encoded = r
-            if len(self._terms) > 1:
-                out = r if number == len(self._terms) - 1 else self._encoded.take(len(r), r.shape[1], r, r.dtype)
-                encoded = torch.clamp(r, term.low, term.high, out=out)
-            torch._int_mm(cells, encoded.view(len(units), -1), out=found[number])
+        # The product has clamped a single term.
+        parts = encoded(r, self._terms, self._encoded) if len(self._terms) > 1 else [r]
+        for each, out in zip(parts, found, strict=True):
+            torch._int_mm(cells, each.view(len(units), -1), out=out)
         return found.view(*found.shape[:2], units.shape[1], -1)
 
 
