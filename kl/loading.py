@@ -37,7 +37,7 @@ def load_machine(
             the kernel of the file. None means one of kl's own kernels.
 
     Returns:
-        A `KernelMachine`, `GeneralKernelMachine`, `ConjugateGradientMachine` or `KernelModel`, in evaluation mode.
+        One of the classes in `KINDS`, in evaluation mode.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else, or its kernel is not the one that was

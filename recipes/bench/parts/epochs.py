@@ -45,8 +45,10 @@ class Case:
 
     def unit(self, run: dict[str, Any]) -> str:
         """What multiplies the rows of a run, see `UNITS`."""
-        if run["coded"] or run["digits"]:
-            return "int8" if run["coded"] else "digits"
+        if run["coded"]:
+            return "int8"
+        if run["digits"]:
+            return "digits"
         return "float32" if self.precision == "high" else "bfloat16"
 
 

@@ -55,7 +55,7 @@ def growth_tasks(bench: Bench) -> list[Task]:
 def measure_rows(bench: Bench, n: int) -> list[Measurement]:
     """An epoch on the first n rows of the data, and the peak of its memory, in a process of its own."""
     data = bench.data.first(n)
-    subsample = None if bench.sizes.subsample is None else min(bench.sizes.subsample, n // 2)
+    subsample = subsample_of(bench, n)
     sized = replace(bench, sizes=replace(bench.sizes, subsample=subsample))
     memory = measure_memory(sized, data, "none of K", budget_for(data, False, subsample))
     used = memory.detail["used_bytes"]
@@ -120,12 +120,17 @@ def random_data(n: int, d: int, coded: bool, seed: int = 0, c: int = CLASSES) ->
     return BenchData("random", x, torch.nn.functional.one_hot(labels, c).float(), labels)
 
 
+def subsample_of(bench: Bench, n: int) -> int | None:
+    """The benchmark's s, but at most half of n rows; None leaves the choice to the machine."""
+    return None if bench.sizes.subsample is None else min(bench.sizes.subsample, n // 2)
+
+
 def _measure(bench: Bench, data: BenchData, name: str, grows: str) -> list[Measurement]:
     import kl
 
     kernel = bench.kernels.get(KERNEL) if data.name == bench.data.name else None
     kernel = kernel or kl.Gaussian("auto").resolve(data.x, seed=bench.seed)
-    subsample = None if bench.sizes.subsample is None else min(bench.sizes.subsample, len(data.x) // 2)
+    subsample = subsample_of(bench, len(data.x))
     run = train(
         data,
         kernel,
