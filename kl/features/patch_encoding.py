@@ -10,9 +10,10 @@ from torch.nn.functional import pad
 
 from kl.features.patch_cells import Cells
 from kl.features.patch_dictionary import LEAST, PatchDictionary
+from kl.features.patch_fastest import responses_on
 from kl.features.patch_images import patches_without_brightness
 from kl.features.patch_options import PatchOptions
-from kl.features.patch_responses import UNIT, responses_on, terms_of
+from kl.features.patch_responses import UNIT, terms_of
 from kl.rows.workspace import Workspace, spans
 
 LEVELS = 255  # the largest feature
@@ -52,14 +53,14 @@ class Encoder:
         first = self._blocks[0][1]
         each = min(POSITIONS, places) * min(BLOCK, self._entries) * first.itemsize
         threads = torch.get_num_threads() if device.type == "cpu" else GPU_SHARE
-        tiles = math.ceil(self.images * each / (CACHE * threads))
+        tiles = max(1, math.ceil(self.images * each / (CACHE * threads)))
         self._tile = math.ceil(self.images / tiles)  # images whose responses are computed together
         self._whitening = pad(dictionary.whitening, (0, first.columns - d))
         self._bands = []
         for band in spans(places, POSITIONS):
             numbers, matrix = cells.within(band)
             if len(matrix):
-                self._bands.append((band, numbers, first.ones(matrix)))
+                self._bands.append((numbers, first.band(band, matrix)))
         self._workspace = Workspace()
 
     @property
@@ -93,8 +94,8 @@ class Encoder:
         for tile in spans(n, self._tile):
             prepared = self._blocks[0][1].prepare(units[tile])
             for block, responses in self._blocks:
-                for band, numbers, cells in self._bands:
-                    total[:, numbers, tile, block] += responses.sums(prepared[band], cells)
+                for numbers, band in self._bands:
+                    total[:, numbers, tile, block] += responses.sums(prepared, band)
         for term, sums in zip(self._terms, total, strict=True):
             sums.sub_(self._cells.size * term.offset).mul_(term.sign)
         return total.permute(2, 1, 0, 3).flatten(1)

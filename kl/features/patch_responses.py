@@ -1,21 +1,17 @@
-"""Responses of patches to a dictionary, encoded and added over cells: in bytes where products of bytes are fast."""
+"""Responses of patches to a dictionary, encoded and added over cells, by torch: in float32 or in bytes."""
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from kl.features.patch_options import PatchOptions
-from kl.rows.int8 import MULTIPLE, OFFSET, int8_is_exact, int8_product, seconds
+from kl.rows.int8 import MULTIPLE, OFFSET, int8_product
 from kl.rows.workspace import Workspace
-
-log = logging.getLogger(__name__)
 
 UNIT = 127  # the norm of a whitened patch
 STEP = 128  # of a product of two patches, which "soft" and "rectified" round to multiples of it
@@ -53,6 +49,27 @@ def encoded(
         yield torch.clamp(r, term.low, term.high, out=out)
 
 
+class Responses(Protocol):
+    """Responses to a block of the dictionary, of whole numbers: all classes give the same."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes that a response takes in memory; 0 if it stays in registers."""
+
+    @property
+    def columns(self) -> int:
+        """Values of a patch that `prepare` takes, the last of which are 0."""
+
+    def prepare(self, units: Tensor) -> Tensor:
+        """Whitened patches, whole numbers, float32, shape (n, positions, `columns`), as `sums` takes them."""
+
+    def band(self, places: slice, cells: Tensor) -> Any:
+        """Positions and the cells that hold them, 0 or 1, int8, shape (cells, places), as `sums` takes them."""
+
+    def sums(self, prepared: Tensor, band: Any) -> Tensor:
+        """Encoded responses of a band of positions, added over cells: whole numbers, shape (terms, cells, n, m)."""
+
+
 class PlainResponses:
     """Responses to a block of the dictionary by int8 or float32 products, encoded in float32, on any device.
 
@@ -64,7 +81,6 @@ class PlainResponses:
     """
 
     itemsize = 4
-    """Bytes of a response."""
 
     def __init__(self, patches: Tensor, thresholds: Tensor | None, terms: list[Term], integer: bool = False) -> None:
         self._thresholds, self._terms, self._integer = thresholds, terms, integer
@@ -76,20 +92,18 @@ class PlainResponses:
         self._workspace, self._encoded = Workspace(), Workspace()
 
     def prepare(self, units: Tensor) -> Tensor:
-        """Whitened patches, whole numbers, float32, shape (n, positions, `columns`), as `sums` takes them."""
+        """See `Responses`; shape (positions, n, `columns`)."""
         units = units.transpose(0, 1).contiguous()
         return units.to(torch.int8) if self._integer else units
 
-    def ones(self, matrix: Tensor) -> Tensor:
-        """A matrix of 0 and 1, int8, as `sums` takes it."""
-        return matrix.to(self._right.device, torch.float32)
+    def band(self, places: slice, cells: Tensor) -> tuple[slice, Tensor]:
+        """See `Responses`."""
+        return places, cells.to(self._right.device, torch.float32)
 
-    def sums(
-        self,
-        units: Tensor,  # of `prepare`, shape: (positions, n, `columns`)
-        cells: Tensor,  # 0 or 1, float32, shape: (cells, positions)
-    ) -> Tensor:
-        """Encoded responses added over cells, whole numbers, float32, shape (terms, cells, n, m)."""
+    def sums(self, prepared: Tensor, band: tuple[slice, Tensor]) -> Tensor:
+        """See `Responses`; float32."""
+        places, cells = band
+        units = prepared[places]
         left = units.flatten(0, 1)
         # Exact in float32, which holds whole numbers up to 2^24.
         z = self._workspace.take(len(left), len(self._right), left, torch.float32)
@@ -128,20 +142,18 @@ class ByteResponses:
         self._encoded = Workspace()
 
     def prepare(self, units: Tensor) -> Tensor:
-        """Whitened patches, whole numbers, float32, shape (n, positions, `columns`), as `sums` takes them."""
+        """See `Responses`; shape (positions, n, `columns`)."""
         signed = units.transpose(0, 1).to(torch.int8, memory_format=torch.contiguous_format)
         return signed.view(torch.uint8).add_(OFFSET)  # wraps round
 
-    def ones(self, matrix: Tensor) -> Tensor:
-        """A matrix of 0 and 1, int8, as `sums` takes it."""
-        return matrix
+    def band(self, places: slice, cells: Tensor) -> tuple[slice, Tensor]:
+        """See `Responses`."""
+        return places, cells
 
-    def sums(
-        self,
-        units: Tensor,  # of `prepare`, shape: (positions, n, `columns`)
-        cells: Tensor,  # 0 or 1, int8, shape: (cells, positions)
-    ) -> Tensor:
-        """Encoded responses added over cells, int32, shape (terms, cells, n, m)."""
+    def sums(self, prepared: Tensor, band: tuple[slice, Tensor]) -> Tensor:
+        """See `Responses`; int32."""
+        places, cells = band
+        units = prepared[places]
         low, high = min(term.low for term in self._terms), max(term.high for term in self._terms)
         r = torch.ops.onednn.qlinear_pointwise(
             *(units.flatten(0, 1), 1.0, 0, self._right, self._scale, self._zeros, self._bias, 1.0, 0, torch.int8),
@@ -153,44 +165,3 @@ class ByteResponses:
         for each, out in zip(parts, found, strict=True):
             torch._int_mm(cells, each.view(len(units), -1), out=out)
         return found.view(*found.shape[:2], units.shape[1], -1)
-
-
-Responses = PlainResponses | ByteResponses
-
-
-def responses_on(device: torch.device) -> Callable[[Tensor, Tensor | None, list[Term]], Responses]:
-    """The faster of the two on a device, where both give the same numbers."""
-    if device.type == "cpu" and _bytes_are_exact():
-        return ByteResponses
-    integer = device.type != "cpu" and int8_is_exact(device)
-    return functools.partial(PlainResponses, integer=integer)
-
-
-@functools.cache
-def _bytes_are_exact() -> bool:
-    """Whether `ByteResponses` gives the numbers of `PlainResponses` on this CPU, and no slower; measured once."""
-    generator = torch.Generator().manual_seed(0)
-    m, positions, d = 512, 529, 36
-    patches = torch.randint(-25, 26, (m, d), generator=generator).float()
-    units = torch.randint(-UNIT, UNIT + 1, (2, positions, d), generator=generator).float()
-    units[:, :9], units[:, 9:18] = UNIT, -UNIT  # at the extremes a unit that adds pairs in 16 bits would saturate
-    patches[:9], patches[9:18], patches[18:27, ::2] = UNIT, -UNIT, UNIT
-    cells = (torch.rand(4, positions, generator=generator) < 0.5).to(torch.int8)
-    thresholds = torch.randint(-99, 99, (m,), generator=generator).float()
-    rounded = [Term(1, 20, HIGHEST, 20), Term(-1, -HIGHEST, -20, -20)]
-    try:
-        exact = True
-        for t, terms in ((thresholds, [Term(1, 0, 1, 0)]), (None, rounded[:1]), (None, rounded)):
-            plain, fast = PlainResponses(patches, t, terms), ByteResponses(patches, t, terms)
-            given, prepared = plain.prepare(units), fast.prepare(units)
-            floats = cells.float()
-            exact &= torch.equal(plain.sums(given, floats), fast.sums(prepared, cells).float())
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
-        reason = str(error).split("\n")[0]
-    else:
-        found = [seconds(lambda: fast.sums(prepared, cells)[0, 0]), seconds(lambda: plain.sums(given, floats)[0, 0])]
-        if exact and found[0] <= found[1]:
-            return True
-        reason = "they are slower than float32 ones" if exact else "they are not exact"
-    log.info("patches are multiplied in float32: products of bytes are of no use here (%s)", reason)
-    return False

@@ -1,0 +1,132 @@
+"""Responses of patches to a dictionary by compiled code, patch_sums.cpp, which encodes and adds them in registers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from kl.features.patch_responses import Term
+from kl.rows.int8 import OFFSET
+from kl.system.compiler import NATIVE, compiled
+
+SOURCE = Path(__file__).with_name("patch_sums.cpp")
+GROUP = 4  # values of a patch that are multiplied together at most, so that all blocks take the same patches
+DTYPES = {1: torch.int32, 2: torch.int16, 4: torch.int8}  # of the dictionary, by the values that are
+
+
+class Runs(NamedTuple):
+    """Positions in runs that belong to the same cells; positions without a cell are left out."""
+
+    order: Tensor  # int64, shape: (places,)
+    ends: Tensor  # of the runs in `order`, int64, shape: (runs,)
+    members: Tensor  # 1 where a run is in a cell, uint8, shape: (cells, runs)
+
+
+@functools.cache
+def library(target: tuple[str, ...] = NATIVE) -> ctypes.CDLL:
+    """The compiled code; once a process.
+
+    Raises:
+        NotCompiledError: this machine cannot compile it.
+    """
+    code = compiled(SOURCE, target)
+    size, address, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32
+    code.patch_sums.argtypes = [
+        *(address, size, size, size, address, address, size),
+        *(number, number, address, address),
+        *(address, address, size, address, size, size, address),
+    ]
+    code.patch_sums.restype = None
+    return code
+
+
+@functools.cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="kl-patches")
+
+
+class CompiledResponses:
+    """The same numbers as `PlainResponses`, on a CPU.
+
+    Args:
+        patches: the block, whole numbers, float32, shape (m, d).
+        thresholds: subtracted from a product; None instead rounds it to steps of 128. Whole numbers, shape (m,).
+        terms: the encoding.
+        target: the compiler's options for the processor.
+
+    Raises:
+        NotCompiledError: this machine cannot compile the code.
+    """
+
+    itemsize = 0
+
+    def __init__(
+        self,
+        patches: Tensor,
+        thresholds: Tensor | None,
+        terms: Sequence[Term],
+        target: tuple[str, ...] = NATIVE,
+    ) -> None:
+        self._code = library(target)
+        self._group, block = self._code.patch_group(), self._code.patch_columns()
+        m, d = patches.shape
+        self.columns = -(-d // GROUP) * GROUP
+        self._entries, self._terms, self._rounded = m, len(terms), thresholds is None
+        right = pad(patches, (0, self.columns - d, 0, -m % block)).to(DTYPES[self._group])
+        self._right = right.view(-1, block, self.columns // self._group, self._group).transpose(1, 2).contiguous()
+        bias = torch.zeros(len(right)) if thresholds is None else -pad(thresholds, (0, -m % block))
+        if self._group == GROUP:  # the left bytes have no sign
+            bias = bias - OFFSET * right.sum(dim=1)
+        self._bias = bias.to(torch.int32)
+        self._low, self._high = (torch.tensor(each, dtype=torch.int32) for each in zip(*_clamps(terms), strict=True))
+
+    def prepare(self, units: Tensor) -> Tensor:
+        """See `Responses`; shape (n, positions, `columns`)."""
+        if self._group < GROUP:
+            return units.to(DTYPES[self._group], memory_format=torch.contiguous_format)
+        return units.to(torch.int8, memory_format=torch.contiguous_format).view(torch.uint8).add_(OFFSET)
+
+    def band(self, places: slice, cells: Tensor) -> Runs:
+        """See `Responses`."""
+        patterns, run = torch.unique(cells, dim=1, return_inverse=True)
+        order = run.argsort(stable=True)
+        held = patterns.any(dim=0)
+        order = order[held[run[order]]]
+        lengths = run.bincount(minlength=patterns.shape[1])[held]
+        members = patterns[:, held].to(torch.uint8, memory_format=torch.contiguous_format)
+        return Runs(order + places.start, lengths.cumsum(dim=0), members)
+
+    def sums(self, prepared: Tensor, band: Runs) -> Tensor:
+        """See `Responses`; int32."""
+        n, positions, _ = prepared.shape
+        m = self._bias.numel()
+        found = torch.zeros(self._terms, len(band.members), n, m, dtype=torch.int32)
+
+        def add(first: int, stop: int) -> None:
+            self._code.patch_sums(
+                *(prepared[first].data_ptr(), stop - first, positions, self.columns // self._group),
+                *(self._right.data_ptr(), self._bias.data_ptr(), m),
+                *(self._terms, self._rounded, self._low.data_ptr(), self._high.data_ptr()),
+                *(band.order.data_ptr(), band.ends.data_ptr(), len(band.ends), band.members.data_ptr()),
+                *(len(band.members), n, found[:, :, first].data_ptr()),
+            )
+
+        threads = min(n, torch.get_num_threads())
+        bounds = [n * i // threads for i in range(threads + 1)]
+        if threads == 1:
+            add(0, n)
+        else:  # ctypes lets other threads run while the code does
+            list(_threads(threads).map(add, bounds[:-1], bounds[1:]))
+        return found[..., : self._entries]
+
+
+def _clamps(terms: Sequence[Term]) -> list[tuple[int, int]]:
+    return [(term.low, term.high) for term in terms]
