@@ -43,7 +43,7 @@ clean:
 	rm -rf .venv build dist *.egg-info
 
 # uv installs the same packages in seconds; pip alone is the fallback where uv has no build.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(wildcard kl/compiled/*.cpp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kl needs Python 3.11 or later; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@if $(BIN)/python -m pip install --quiet uv; \

@@ -85,7 +85,7 @@ FLOORS = {
         "kernels",
         "distributed",
         "rows",
-        "system",
+        "compiled system",
         "checks metrics probabilities",
         "errors",
     ),

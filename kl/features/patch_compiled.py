@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from kl.compiled import best, load
 from kl.features.patch_responses import Term
 from kl.rows.int8 import OFFSET
-from kl.system.compiler import NATIVE, compiled
 
-SOURCE = Path(__file__).with_name("patch_sums.cpp")
-GROUP = 4  # values of a patch that are multiplied together at most, so that all blocks take the same patches
+GROUP = 4  # values of a patch that are multiplied together at most, so that all libraries take the same patches
 DTYPES = {1: torch.int32, 2: torch.int16, 4: torch.int8}  # of the dictionary, by the values that are
 
 
@@ -30,29 +25,6 @@ class Runs(NamedTuple):
     members: Tensor  # 1 where a run is in a cell, uint8, shape: (cells, runs)
 
 
-@functools.cache
-def library(target: tuple[str, ...] = NATIVE) -> ctypes.CDLL:
-    """The compiled code; once a process.
-
-    Raises:
-        NotCompiledError: this machine cannot compile it.
-    """
-    code = compiled(SOURCE, target)
-    size, address, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32
-    code.patch_sums.argtypes = [
-        *(address, size, size, size, address, address, size),
-        *(number, number, address, address),
-        *(address, address, size, address, size, size, address),
-    ]
-    code.patch_sums.restype = None
-    return code
-
-
-@functools.cache
-def _threads(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(number, thread_name_prefix="kl-patches")
-
-
 class CompiledResponses:
     """The same numbers as `PlainResponses`, on a CPU.
 
@@ -60,10 +32,10 @@ class CompiledResponses:
         patches: the block, whole numbers, float32, shape (m, d).
         thresholds: subtracted from a product; None instead rounds it to steps of 128. Whole numbers, shape (m,).
         terms: the encoding.
-        target: the compiler's options for the processor.
+        library: one of `kl.compiled.LIBRARIES`; None is the best.
 
     Raises:
-        NotCompiledError: this machine cannot compile the code.
+        NotImplementedError: there is no such library on this machine.
     """
 
     itemsize = 0
@@ -73,9 +45,12 @@ class CompiledResponses:
         patches: Tensor,
         thresholds: Tensor | None,
         terms: Sequence[Term],
-        target: tuple[str, ...] = NATIVE,
+        library: str | None = None,
     ) -> None:
-        self._code = library(target)
+        code = best() if library is None else load(library)
+        if code is None:
+            raise NotImplementedError("kl was installed without compiled code for this processor")
+        self._code = code
         self._group, block = self._code.patch_group(), self._code.patch_columns()
         m, d = patches.shape
         self.columns = -(-d // GROUP) * GROUP
@@ -107,24 +82,15 @@ class CompiledResponses:
     def sums(self, prepared: Tensor, band: Runs) -> Tensor:
         """See `Responses`; int32."""
         n, positions, _ = prepared.shape
-        m = self._bias.numel()
+        m = len(self._bias)
         found = torch.zeros(self._terms, len(band.members), n, m, dtype=torch.int32)
-
-        def add(first: int, stop: int) -> None:
-            self._code.patch_sums(
-                *(prepared[first].data_ptr(), stop - first, positions, self.columns // self._group),
-                *(self._right.data_ptr(), self._bias.data_ptr(), m),
-                *(self._terms, self._rounded, self._low.data_ptr(), self._high.data_ptr()),
-                *(band.order.data_ptr(), band.ends.data_ptr(), len(band.ends), band.members.data_ptr()),
-                *(len(band.members), n, found[:, :, first].data_ptr()),
-            )
-
-        threads = min(n, torch.get_num_threads())
-        bounds = [n * i // threads for i in range(threads + 1)]
-        if threads == 1:
-            add(0, n)
-        else:  # ctypes lets other threads run while the code does
-            list(_threads(threads).map(add, bounds[:-1], bounds[1:]))
+        self._code.patch_sums(
+            *(prepared.data_ptr(), n, positions, self.columns // self._group),
+            *(self._right.data_ptr(), self._bias.data_ptr(), m),
+            *(self._terms, self._rounded, self._low.data_ptr(), self._high.data_ptr()),
+            *(band.order.data_ptr(), band.ends.data_ptr(), len(band.ends)),
+            *(band.members.data_ptr(), len(band.members), torch.get_num_threads(), found.data_ptr()),
+        )
         return found[..., : self._entries]
 
 

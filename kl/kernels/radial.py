@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from ctypes import CDLL
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_positive
+from kl.compiled import code_for
+from kl.compiled.kernel_values import distances_of_few, radial
 from kl.errors import InputError
 from kl.kernels.gradients import Gradients, Spanned
 from kl.kernels.gram import GramKernel
@@ -108,14 +111,22 @@ class RadialKernel(GramKernel):
     def _values(self, pair: Pair) -> Tensor:
         if pair.plain:
             return self._plain_values(pair)
-        return self._profile(self._sq_dist(pair))
+        sq_dist = self._sq_dist(pair)
+        code = code_for(sq_dist) if defined_with(type(self), "_compiled", "_profile") else None
+        return self._profile(sq_dist) if code is None else self._compiled(code, sq_dist)
+
+    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
+        """What `_profile` computes, by compiled code, for float32 on a CPU; only a class that defines both is asked."""
+        raise NotImplementedError
 
     def _sq_dist(self, pair: Pair) -> Tensor:
         x, z = pair.x, pair.z
         if self.uses_products(x.data.shape[1]):
             return pair.sq_dist()
-        distance = torch.cdist(x.data.to(x.dtype), z.data.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist")
-        return distance.square_()
+        ours, others = x.data.to(x.dtype), z.data.to(x.dtype)
+        if code := code_for(ours):
+            return distances_of_few(code, ours, others)
+        return torch.cdist(ours, others, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
     def _gradients(self, pair: Pair) -> Gradients:
         x, z = pair.x, pair.z
@@ -179,6 +190,9 @@ class Gaussian(RadialKernel):
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.mul_(-0.5 / self._bandwidth**2).exp_()
 
+    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
+        return radial(code, "gaussian", sq_dist, 0.5 / self._bandwidth**2)
+
     def _slope(self, sq_dist: Tensor) -> Tensor:
         return self._profile(sq_dist).mul_(-0.5 / self._bandwidth**2)
 
@@ -206,6 +220,9 @@ class Laplacian(RadialKernel):
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.sqrt_().mul_(-1 / self._bandwidth).exp_()
+
+    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
+        return radial(code, "laplacian", sq_dist, 1 / self._bandwidth)
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         r = sq_dist.sqrt_()
@@ -282,6 +299,9 @@ class Matern32(RadialKernel):
         decay = t.neg().exp_()
         return t.add_(1).mul_(decay)
 
+    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
+        return radial(code, "matern32", sq_dist, math.sqrt(3) / self._bandwidth)
+
     def _slope(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.sqrt_().mul_(-math.sqrt(3) / self._bandwidth).exp_().mul_(-1.5 * self._bandwidth**-2)
 
@@ -312,6 +332,9 @@ class Matern52(RadialKernel):
         decay = t.neg().exp_()
         # 1 + t + t^2/3 = (t + 3/2)^2 / 3 + 1/4 needs no second temporary, and is exactly 1 at t = 0.
         return t.add_(1.5).square_().div_(3).add_(0.25).mul_(decay)
+
+    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
+        return radial(code, "matern52", sq_dist, math.sqrt(5) / self._bandwidth)
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         t = sq_dist.sqrt_().mul_(math.sqrt(5) / self._bandwidth)

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 
 from kl.checks import check_count, check_not_negative
+from kl.compiled import code_for
+from kl.compiled.kernel_values import relu
 from kl.kernels.gram import GramKernel
 from kl.rows.pair import Pair
 
@@ -35,6 +37,8 @@ _CACHED = 2**16
 
 @dataclass(frozen=True)
 class _ReluNetwork(GramKernel):
+    _tangent: ClassVar[bool]  # whether the kernel is the NTK, not the NNGP
+
     depth: int = 3
     bias: float = 0.0
 
@@ -43,9 +47,11 @@ class _ReluNetwork(GramKernel):
         object.__setattr__(self, "bias", check_not_negative("bias", self.bias))
 
     def _values(self, pair: Pair) -> Tensor:
-        if not pair.plain:
-            return super()._values(pair)
         gram = pair.inner()
+        if not pair.plain:
+            if code := code_for(gram):
+                return relu(code, gram, pair.x.sq_norm, pair.z.sq_norm, self.depth, self._tangent, self.bias)
+            return self._evaluate(gram, pair.x.sq_norm[:, None], pair.z.sq_norm[None, :])
         self._recur(gram, (pair.x.sq_norm[:, None] * pair.z.sq_norm[None, :]).sqrt())
         return gram
 
@@ -118,6 +124,7 @@ class ReluNTK(_ReluNetwork):
     """
 
     name: ClassVar[str] = "relu-ntk"
+    _tangent: ClassVar[bool] = True
 
     def _recur(self, gram: Tensor, norms: Tensor) -> None:
         layers = _layers(gram, norms, self.depth)
@@ -174,6 +181,7 @@ class ReluNNGP(_ReluNetwork):
     """
 
     name: ClassVar[str] = "relu-nngp"
+    _tangent: ClassVar[bool] = False
 
     def _recur(self, gram: Tensor, norms: Tensor) -> None:
         for _, cosine in _layers(gram, norms, self.depth):

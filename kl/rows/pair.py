@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kl.compiled import code_for
+from kl.compiled.kernel_values import distances_of_floats, distances_of_integers
 from kl.rows.float_product import float_product
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace
@@ -63,8 +65,14 @@ class Pair:
         x, z = self.x, self.z
         if self._codes is not None and self.has_exact_distances:
             ours, others = self._codes
-            return ours.sq_dist(others, *self._next())
+            product, out = self._next()
+            if (code := code_for(out)) and product.is_contiguous():
+                assert ours.grid is not None
+                return distances_of_integers(code, product, ours.centred, others.centred, ours.grid[0] ** 2)
+            return ours.sq_dist(others, product, out)
         inner = self.inner()
+        if not self.plain and (code := code_for(inner)):
+            return distances_of_floats(code, inner, x.sq_norm, z.sq_norm)
         distances = torch.add(x.sq_norm[:, None], inner, alpha=-2, out=None if self.plain else inner)
         return distances.add_(z.sq_norm[None, :]).clamp_(min=0)
 

@@ -1,58 +1,34 @@
 """Responses of patches: every way to them gives the same whole numbers, and the choice between them."""
 
 import functools
-from pathlib import Path
 
 import pytest
 import torch
 from small_patches import ENCODINGS, pictures, small
 
 import kl.rows.int8
-from kl.features.patch_compiled import CompiledResponses, library
+from kl.compiled import LIBRARIES, best, load, processor_flags
+from kl.features.patch_compiled import CompiledResponses
 from kl.features.patch_fastest import WAYS, fastest_on_cpu
 from kl.features.patch_responses import ByteResponses, PlainResponses, Term
-from kl.system.compiler import NATIVE, NotCompiledError
 
 pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
 
 
 def require(kind):
     """Skips where this machine cannot compute so."""
-    if kind is ByteResponses and not _have_onednn_bytes():
+    name = kind.keywords.get("library") if isinstance(kind, functools.partial) else None
+    if kind is ByteResponses and not (processor_flags() >= {"avx512_vnni"} and CAPABILITY == "AVX512"):
         pytest.skip("products of bytes are not exact on this processor")
     if isinstance(kind, functools.partial) and kind.keywords.get("integer") and not kl.rows.int8.int8_is_exact(CPU):
         pytest.skip("int8 products are not exact or slow on this processor")
-    target = kind.keywords.get("target") if isinstance(kind, functools.partial) else ()
-    if target and not set(TARGETS[target]) <= processor_flags():
-        pytest.skip(f"this processor lacks {', '.join(TARGETS[target])}")
-    if kind is CompiledResponses or target:
-        try:
-            library(target or NATIVE)
-        except NotCompiledError as error:
-            pytest.skip(str(error))
-
-
-@functools.cache
-def _have_onednn_bytes():
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_vnni" in processor_flags()
-
-
-@functools.cache
-def processor_flags():
-    path = Path("/proc/cpuinfo")
-    return set(path.read_text().split()) if path.is_file() else set()
-
-
-# The compiler's options for some processors, and what a processor needs to run what it makes of them.
-TARGETS = {
-    ("-march=x86-64",): ["sse2"],
-    ("-mavx2",): ["avx2"],
-    ("-mavx2", "-mavxvnni"): ["avx2", "avx_vnni"],
-    ("-mavx512bw", "-mno-avx512vnni"): ["avx512bw"],
-    ("-mavx512bw", "-mavx512vnni"): ["avx512bw", "avx512_vnni"],
-}
+    if name and not processor_flags() >= {*LIBRARIES[name][0]}:
+        pytest.skip(f"this processor cannot run {name}")
+    if (name and load(name) is None) or (kind is CompiledResponses and best() is None):
+        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
 
 
 @pytest.mark.parametrize("extreme", [False, True])
@@ -66,7 +42,7 @@ TARGETS = {
         functools.partial(PlainResponses, integer=True),
         ByteResponses,
         CompiledResponses,
-        *(functools.partial(CompiledResponses, target=target) for target in TARGETS),
+        *(functools.partial(CompiledResponses, library=name) for name in LIBRARIES),
     ],
 )
 def test_responses_are_those_of_whole_numbers(kind, terms, extreme):
@@ -134,12 +110,12 @@ def test_a_way_that_is_not_exact_or_fails_is_not_taken(monkeypatch, caplog):
             return torch.zeros(1).view(2)
 
     def uncompiled(*_):
-        raise NotCompiledError("there is no compiler")
+        raise NotImplementedError("there is no compiled code")
 
     for kind, said in (
         (Wrong, "is not exact"),
         (Failing, "invalid for input of size"),
-        (uncompiled, "there is no compiler"),
+        (uncompiled, "there is no compiled code"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr("kl.features.patch_fastest.WAYS", {"another way": kind})

@@ -123,9 +123,10 @@ struct Run {
 template <int T, bool ROUND>
 static void cell_sums(
     const Left *units, int64_t n, int64_t positions, int64_t groups, const Right *right, const int32_t *bias, int64_t m, Clamps clamps,
-    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int64_t images, int32_t *out) {
+    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int32_t threads, int32_t *out) {
     const int32_t base = ROUND ? ITS_BITS : 0;
     for (int t = 0; t < T; t++) clamps.low[t] += base, clamps.high[t] += base;
+    #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i++)
         for (int64_t column = 0; column < m; column += COLUMNS) {
             int64_t place = 0;
@@ -140,7 +141,7 @@ static void cell_sums(
                     for (int64_t cell = 0; cell < cells; cell++)
                         if (members[cell * runs + r])
                             for (int v = 0; v < VECTORS; v++) {
-                                int32_t *sum = out + ((t * cells + cell) * images + i) * m + column + v * LANES;
+                                int32_t *sum = out + ((t * cells + cell) * n + i) * m + column + v * LANES;
                                 *(Loose *)sum = at(sum) + sums[t * VECTORS + v] - all(length * base);
                             }
             }
@@ -149,20 +150,23 @@ static void cell_sums(
 
 extern "C" {
 
+// Raised with every change of a function's arguments or meaning; kl/compiled/__init__.py has the same number.
+int32_t version() { return 1; }
+
 // How the operands are laid out: products that 32 bits hold, and the entries of a block.
 int32_t patch_group() { return GROUP; }
 int32_t patch_columns() { return COLUMNS; }
 
 // units: (n, positions, groups, GROUP); right: (m / COLUMNS, groups, COLUMNS, GROUP); bias: (m,); m is a multiple of COLUMNS.
 // order: positions in runs; ends: where each of the runs ends in it; members: (cells, runs), 1 where a run is in a cell.
-// out: (terms, cells, images, m) with images >= n, to which the sums are added.
+// out: (terms, cells, n, m), to which the sums are added. Threads share the images.
 void patch_sums(
     const void *units, int64_t n, int64_t positions, int64_t groups, const void *right, const int32_t *bias, int64_t m,
     int32_t terms, int32_t round, const int32_t *low, const int32_t *high,
-    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int64_t images, int32_t *out) {
+    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int32_t threads, int32_t *out) {
     Clamps clamps{};
     for (int t = 0; t < terms; t++) clamps.low[t] = low[t], clamps.high[t] = high[t];
     const auto sums = terms == 2 ? (round ? cell_sums<2, true> : cell_sums<2, false>) : (round ? cell_sums<1, true> : cell_sums<1, false>);
-    sums((const Left *)units, n, positions, groups, (const Right *)right, bias, m, clamps, order, ends, runs, members, cells, images, out);
+    sums((const Left *)units, n, positions, groups, (const Right *)right, bias, m, clamps, order, ends, runs, members, cells, threads, out);
 }
 }

@@ -1,0 +1,92 @@
+"""C++ of our own, compiled when kl is installed: once for each kind of processor, of which the best is taken.
+
+Where kl was installed without a C++ compiler, or the processor is not known, torch computes the same more slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the functions, as patch_sums.cpp has it
+
+# The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
+# ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
+AVX512 = ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")
+LIBRARIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "_avx512vnni": ((*AVX512, "avx512_vnni"), "avx512"),
+    "_avx512": (AVX512, "avx512"),
+    "_avxvnni": (("avx2", "fma", "avx_vnni"), "avx2"),
+    "_avx2": (("avx2", "fma"), "avx2"),
+    "_baseline": ((), ""),
+}
+ALLOWED = {"avx2": ("avx2",), "default": (), "": ("avx2", "avx512")}
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    """The instruction sets of this CPU by the names of /proc/cpuinfo; none where there is no such file."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
+
+
+def usable_libraries() -> list[str]:
+    """The libraries that this CPU can run, the best first; `_baseline` on processors that are not x86 alone."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ["_baseline"]
+    allowed = ALLOWED.get(os.environ.get("ATEN_CPU_CAPABILITY", ""), ("avx2", "avx512"))
+    return [name for name, (flags, level) in LIBRARIES.items() if level in allowed and processor_flags() >= {*flags}]
+
+
+@functools.cache
+def load(name: str) -> ctypes.CDLL | None:
+    """A library with the types of its functions; None if it was not compiled."""
+    found = importlib.util.find_spec(f"{__name__}.{name}")
+    if found is None or found.origin is None:
+        return None
+    try:
+        code = ctypes.CDLL(found.origin)
+        if code.version() != VERSION:
+            raise OSError(f"{found.origin} is of another version of kl: install kl again")
+    except (OSError, AttributeError) as error:
+        log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
+        return None
+    size, address, number, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    types = {
+        "patch_sums": [
+            *(address, size, size, size, address, address, size, number, number, address, address),
+            *(address, address, size, address, size, number, address),
+        ],
+        "distances_of_integers": [address, address, address, real, size, size, number, address],
+        "distances_of_floats": [address, address, address, size, size, number],
+        "distances_of_few": [address, address, size, size, size, number, address],
+        **{key: [address, size, real, number] for key in ("gaussian", "laplacian", "matern32", "matern52")},
+        "relu": [address, address, address, size, size, number, number, real, number],
+    }
+    for function, arguments in types.items():
+        getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
+    return code
+
+
+@functools.cache
+def best() -> ctypes.CDLL | None:
+    """The best library for this CPU that was compiled; None if there is none."""
+    return next((code for name in usable_libraries() if (code := load(name)) is not None), None)
+
+
+def code_for(values: Tensor) -> ctypes.CDLL | None:
+    """The best library, if it can work on these values: contiguous float32 on a CPU; None leaves them to torch."""
+    if values.device.type != "cpu" or values.dtype != torch.float32 or not values.is_contiguous():
+        return None
+    return best()
