@@ -37,6 +37,7 @@ wheel-check: $(READY)  ## the built wheel, alone in an empty environment, trains
 	$(BIN)/uv build --quiet --wheel --out-dir build/wheel-check
 	$(BIN)/uv venv --quiet build/wheel-check/env
 	$(BIN)/uv pip install --quiet --python build/wheel-check/env/bin/python build/wheel-check/*.whl
+	build/wheel-check/env/bin/python -I tests/wheel.py
 	cd build/wheel-check && env/bin/kl --version && env/bin/kl fit --data digits --fast-dev-run
 
 clean:
