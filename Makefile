@@ -5,7 +5,7 @@ READY := .venv/.ready
 # tests/conftest.py puts the longest files first; by itself loadfile begins with those of many tests.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-all test-cpus mutants lint format wheel-check clean
+.PHONY: run test test-all test-cpus mutants notebooks lint format wheel-check clean
 
 run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
@@ -22,6 +22,9 @@ test-cpus: $(READY)    ## the numeric tests under several instruction sets and t
 mutants: $(READY)      ## plants known faults one by one; each must make a test fail
 	PYTHONPATH=.:tests $(BIN)/python -m mutants
 
+notebooks: $(READY)    ## runs docs/notebooks and keeps what they print and draw
+	$(BIN)/python tests/notebooks.py
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,6 +40,7 @@ wheel-check: $(READY)  ## the built wheel, alone in an empty environment, trains
 	$(BIN)/uv build --quiet --wheel --out-dir build/wheel-check
 	$(BIN)/uv venv --quiet build/wheel-check/env
 	$(BIN)/uv pip install --quiet --python build/wheel-check/env/bin/python build/wheel-check/*.whl
+	build/wheel-check/env/bin/python -I tests/wheel.py
 	cd build/wheel-check && env/bin/kl --version && env/bin/kl fit --data digits --fast-dev-run
 
 clean:

@@ -1,53 +1,51 @@
 """Lightning callbacks for kernel machines: they observe, log and draw, and never change weights."""
 
-# ruff: noqa: F401 - the names are for type checkers
-
 from typing import TYPE_CHECKING
 
 from kl.system.lazy import lazy_names
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two
-    from callbacks.best import BestCheckpoint, BestEpoch, epoch_values
-    from callbacks.checkpoint import AtomicCheckpointIO, last_checkpoint
-    from callbacks.confusion import ConfusionMatrix
-    from callbacks.convergence import ConvergenceFigure
-    from callbacks.epoch_lines import EpochLines
-    from callbacks.exact_interpolation import ExactInterpolation
-    from callbacks.figures import log_figure
-    from callbacks.final_scores import FinalScores
-    from callbacks.history import History
-    from callbacks.interrupts import Interrupts
-    from callbacks.keep_options import KeepOptions
-    from callbacks.learnt_features import LearntFeatures
-    from callbacks.progress import ProgressBar
-    from callbacks.rkhs_norm import RKHSNorm
-    from callbacks.spectrum import Spectrum
-    from callbacks.stop import StopWhenInterpolated
-    from callbacks.tensorboard_layout import TensorBoardLayout
-    from callbacks.timing import Timing
-    from callbacks.worst_errors import WorstErrors
-
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "callbacks.best": "BestCheckpoint BestEpoch epoch_values",
-        "callbacks.checkpoint": "AtomicCheckpointIO last_checkpoint",
-        "callbacks.confusion": "ConfusionMatrix",
-        "callbacks.convergence": "ConvergenceFigure",
-        "callbacks.epoch_lines": "EpochLines",
-        "callbacks.exact_interpolation": "ExactInterpolation",
-        "callbacks.figures": "log_figure",
-        "callbacks.final_scores": "FinalScores",
-        "callbacks.history": "History",
-        "callbacks.interrupts": "Interrupts",
-        "callbacks.keep_options": "KeepOptions",
-        "callbacks.learnt_features": "LearntFeatures",
-        "callbacks.progress": "ProgressBar",
-        "callbacks.rkhs_norm": "RKHSNorm",
-        "callbacks.spectrum": "Spectrum",
-        "callbacks.stop": "StopWhenInterpolated",
-        "callbacks.tensorboard_layout": "TensorBoardLayout",
-        "callbacks.timing": "Timing",
-        "callbacks.worst_errors": "WorstErrors",
-    },
-)
+    from callbacks.best import BestCheckpoint as BestCheckpoint, BestEpoch as BestEpoch, epoch_values as epoch_values
+    from callbacks.checkpoint import AtomicCheckpointIO as AtomicCheckpointIO, last_checkpoint as last_checkpoint
+    from callbacks.confusion import ConfusionMatrix as ConfusionMatrix
+    from callbacks.convergence import ConvergenceFigure as ConvergenceFigure
+    from callbacks.epoch_lines import EpochLines as EpochLines
+    from callbacks.exact_interpolation import ExactInterpolation as ExactInterpolation
+    from callbacks.figures import log_figure as log_figure
+    from callbacks.final_scores import FinalScores as FinalScores
+    from callbacks.history import History as History
+    from callbacks.interrupts import Interrupts as Interrupts
+    from callbacks.keep_options import KeepOptions as KeepOptions
+    from callbacks.learnt_features import LearntFeatures as LearntFeatures
+    from callbacks.progress import ProgressBar as ProgressBar
+    from callbacks.rkhs_norm import RKHSNorm as RKHSNorm
+    from callbacks.spectrum import Spectrum as Spectrum
+    from callbacks.stop import StopWhenInterpolated as StopWhenInterpolated
+    from callbacks.tensorboard_layout import TensorBoardLayout as TensorBoardLayout
+    from callbacks.timing import Timing as Timing
+    from callbacks.worst_errors import WorstErrors as WorstErrors
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "callbacks.best": "BestCheckpoint BestEpoch epoch_values",
+            "callbacks.checkpoint": "AtomicCheckpointIO last_checkpoint",
+            "callbacks.confusion": "ConfusionMatrix",
+            "callbacks.convergence": "ConvergenceFigure",
+            "callbacks.epoch_lines": "EpochLines",
+            "callbacks.exact_interpolation": "ExactInterpolation",
+            "callbacks.figures": "log_figure",
+            "callbacks.final_scores": "FinalScores",
+            "callbacks.history": "History",
+            "callbacks.interrupts": "Interrupts",
+            "callbacks.keep_options": "KeepOptions",
+            "callbacks.learnt_features": "LearntFeatures",
+            "callbacks.progress": "ProgressBar",
+            "callbacks.rkhs_norm": "RKHSNorm",
+            "callbacks.spectrum": "Spectrum",
+            "callbacks.stop": "StopWhenInterpolated",
+            "callbacks.tensorboard_layout": "TensorBoardLayout",
+            "callbacks.timing": "Timing",
+            "callbacks.worst_errors": "WorstErrors",
+        },
+    )

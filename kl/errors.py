@@ -62,6 +62,14 @@ class CheckpointError(InputError):
     """
 
 
+class PackageClashError(InputError, ImportError):
+    """Another package has the name of one of those that are installed with kl: datamodules, callbacks or recipes.
+
+    The user can mend the error: rename or uninstall the package whose path the message names, or take its folder from
+    Python's path.
+    """
+
+
 class MemoryBudgetError(KLError):
     """A computation needs more memory than its stated budget; kl raises the error before the computation starts.
 

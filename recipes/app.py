@@ -35,16 +35,19 @@ app.add_typer(bench.app, name="bench")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from recipes.output.about import about_lines
 
-        typer.echo(f"kl {version('kl')}")
+        typer.echo("\n".join(about_lines()))
         raise typer.Exit
 
 
 @app.callback()
 def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Versions, CPU and devices, for a bug report."
+        ),
     ] = False,
 ) -> None:
     """Train kernel machines with EigenPro under PyTorch Lightning, next to their exact minimum-norm limit."""

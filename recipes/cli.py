@@ -86,6 +86,10 @@ def _run() -> int:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in ("kl", "datamodules", "callbacks", "recipes"):
         logging.getLogger(name).setLevel(logging.INFO)
+    from kl.system.packages import require_own
+
+    for name in ("datamodules", "callbacks"):  # kl.__main__ has looked at recipes
+        require_own(name)
     from recipes.app import app
 
     code = app(standalone_mode=False)

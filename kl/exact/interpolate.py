@@ -20,8 +20,7 @@ from kl.exact.conjugate_gradients import solve_pcg
 from kl.exact.cost import PROBES, choose_solver, direct_memory, least_pcg_memory, rows_that_fit
 from kl.exact.diagonals import diagonals_of_factor
 from kl.exact.equations import Progress, Reporter, Solved, dot_columns
-from kl.exact.leave_one_out import LeaveOneOut
-from kl.exact.leave_one_out import leave_one_out as leave_one_out_of
+from kl.exact.leave_one_out import LeaveOneOut, leave_one_out as leave_one_out_of
 from kl.exact.merged import MergedRows, check_weights, rows_from, system_of
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import kernel_matmul

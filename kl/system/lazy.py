@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ def lazy_names(
     """What a package needs so that importing it imports none of its modules: __getattr__, __dir__ and __all__.
 
     Args:
-        package: its `__name__`.
+        package: its `__name__`. A module without modules of its own may be given, too.
         homes: the modules that define its public names, and the names, with spaces between them.
 
     Source: PEP 562.
@@ -29,7 +30,7 @@ def lazy_names(
         """
         if name in home_of:
             found = getattr(import_module(home_of[name]), name)
-        elif "." not in name and find_spec(f"{package}.{name}"):
+        elif "." not in name and "__path__" in vars(sys.modules[package]) and find_spec(f"{package}.{name}"):
             found = import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

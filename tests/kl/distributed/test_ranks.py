@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from processes import on_ranks
-from processes import shared as on
+from processes import on_ranks, shared as on
 from training import quiet_trainer, regression
 
 import kl

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import kl
-from kl.exact import conjugate_gradients as pcg
-from kl.exact import cost as plan
+from kl.exact import conjugate_gradients as pcg, cost as plan
 from kl.exact.cost import choose_solver, pcg_memory, pcg_plan
 from kl.exact.equations import System
 from kl.exact.low_rank import range_factor

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import kl
-from kl.exact import cholesky as direct
-from kl.exact import cost
+from kl.exact import cholesky as direct, cost
 from kl.kernels import Laplacian, Polynomial
 from kl.products import triangle
 

@@ -10,9 +10,7 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 
 import kl
-from kl.exact import cholesky as direct
-from kl.exact import cost as plan
-from kl.exact import equations as system
+from kl.exact import cholesky as direct, cost as plan, equations as system
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.products import triangle
 from kl.rows.rows import Rows

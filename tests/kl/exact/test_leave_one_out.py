@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import kl
-from kl.exact import cholesky as direct
-from kl.exact import cost, diagonals
+from kl.exact import cholesky as direct, cost, diagonals
 from kl.kernels import Gaussian, Laplacian, Polynomial
 from kl.products import triangle
 

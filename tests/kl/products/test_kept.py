@@ -6,8 +6,7 @@ import torch
 import kl
 from kl.distributed.ranks import Batch, Ranks
 from kl.kernels import Gaussian, Laplacian
-from kl.products import blocks as engine
-from kl.products import kept as matrix
+from kl.products import blocks as engine, kept as matrix
 from kl.products.kept import KernelMatrix
 from kl.rows.float_product import bfloat16_products
 from kl.rows.pair import Pair

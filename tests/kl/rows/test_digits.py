@@ -16,8 +16,7 @@ from kl.distributed.ranks import Ranks, encode_shared
 from kl.eigenpro.memory import training_memory
 from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.products.blocks import kernel_matrix, symmetric_kernel_matrix
-from kl.rows import digits as module
-from kl.rows import rows as rows_module
+from kl.rows import digits as module, rows as rows_module
 from kl.rows.digits import Digits, digits_pay, split
 from kl.rows.int8 import int8_is_exact
 from kl.rows.pair import Pair

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -287,11 +288,12 @@ def test_module_and_command_are_the_same(tmp_path):
     texts = [
         subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
         for command in (
+            [sys.executable, "-m", "kl", "--version"],
             [sys.executable, "-m", "recipes", "--version"],
             [Path(sys.executable).with_name("kl"), "--version"],
         )
     ]
-    assert texts[0] == texts[1]
+    assert len({re.sub("memory:.*", "", text) for text in texts}) == 1
     assert texts[0].startswith("kl 0.")
 
 
@@ -299,7 +301,7 @@ def test_help_needs_no_torch(tmp_path):
     code = (
         "import sys\nsys.argv = ['kl', 'fit', '--help']\nfrom recipes.cli import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "assert not {'torch', 'pytorch_lightning', 'numpy', 'kl'} & set(sys.modules), 'heavy import'"
+        "assert not {'torch', 'pytorch_lightning', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr

@@ -165,7 +165,3 @@ def test_data_errors(kl, tmp_path):
 
 def test_data_download_of_what_is_there(kl):
     assert kl("data", "download", "digits").code == 0
-
-
-def test_version(kl):
-    assert kl("--version").out == f"kl {kernel_learning.__version__}\n"
