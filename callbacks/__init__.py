@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from callbacks.history import History
     from callbacks.interrupts import Interrupts
     from callbacks.keep_options import KeepOptions
+    from callbacks.keep_record import KeepRecord
     from callbacks.learnt_features import LearntFeatures
     from callbacks.progress import ProgressBar
     from callbacks.rkhs_norm import RKHSNorm
@@ -41,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "callbacks.history": "History",
         "callbacks.interrupts": "Interrupts",
         "callbacks.keep_options": "KeepOptions",
+        "callbacks.keep_record": "KeepRecord",
         "callbacks.learnt_features": "LearntFeatures",
         "callbacks.progress": "ProgressBar",
         "callbacks.rkhs_norm": "RKHSNorm",
