@@ -20,8 +20,8 @@ class KeepRecord(pl.Callback):
 
     The file holds the `origin` of the run, "finished", "results" (None before the end), "rows" ("test" or "validation",
     the rows of val/*), and what other callbacks have found: "spectrum", `Spectrum.found`; "confusion", the "names" of
-    the classes and the "counts" above 0 as [true, predicted, count]; "worst_errors", `WorstErrors.errors`. Parts that no
-    callback has found are None.
+    the classes and the "counts" above 0 as [true, predicted, count]; "worst_errors", `WorstErrors.errors`. What no
+    callback has found is None.
 
     Args:
         origin: command, commit, date and machine as plain values, from the type of the device that computes.
@@ -43,7 +43,14 @@ class KeepRecord(pl.Callback):
             return
         self.path, self._record = Path(folder, "results.json"), self.origin(pl_module.device.type)
         spectrum = find_callback(trainer, Spectrum)
-        self._write(finished=False, results=None, rows=val_name(trainer), spectrum=spectrum and spectrum.found)
+        self._write(
+            finished=False,
+            results=None,
+            rows=val_name(trainer),
+            spectrum=spectrum and spectrum.found,
+            confusion=None,
+            worst_errors=None,
+        )
 
     def finish(self, trainer: pl.Trainer, results: dict[str, Any]) -> None:
         """Write all, after the run; on ranks without the file nothing."""
@@ -59,6 +66,6 @@ class KeepRecord(pl.Callback):
 
     def _write(self, **more: Any) -> None:
         assert self.path is not None
-        self._record = {"confusion": None, "worst_errors": None, **self._record, **more}
+        self._record |= more
         with written_whole(self.path) as file:
             file.write(self.dump(self._record).encode())

@@ -24,9 +24,9 @@ class WorstErrors(pl.Callback):
     """Finds the rows of val/* that the machine gets most wrong at the end of training.
 
     Of a classifier these are the misclassified rows with the largest margins f_predicted(x) - f_true(x), in units of
-    the one-hot targets; true labels are the clean ones. If the rows are images of one or three channels, it logs them as
-    the figure val/worst_errors. For regression they are the rows with the largest residuals |f(x) - y|, in the target's
-    own unit. Nothing is done under fast_dev_run and without rows.
+    the one-hot targets; true labels are the clean ones. Images of one or three channels are drawn: the figure
+    val/worst_errors. For regression they are the rows with the largest residuals |f(x) - y|, in the target's own unit.
+    Nothing is done under fast_dev_run and without rows.
 
     Args:
         count: rows at most.

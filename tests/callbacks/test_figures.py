@@ -70,7 +70,7 @@ def test_figures_are_written_and_both_share_one_pass_over_the_test_set(tmp_path,
     for true, guess in zip(labels, predicted, strict=True):
         matrix[true, guess] += 1
     assert torch.equal(each[0].matrix, matrix)
-    rows = each[1].rows
+    rows = [error["row"] for error in each[1].errors]
     assert len(rows) == 5
     margins = scores.amax(dim=1) - scores[torch.arange(200), labels]
     assert all(predicted[row] != labels[row] for row in rows)
@@ -92,10 +92,10 @@ def test_no_images_no_errors_no_figures(tmp_path, caplog):
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     data = ArrayDataModule.from_arrays(x, torch.arange(30) % 2, x, torch.arange(30) % 2)
     fit([worst := WorstErrors()], tmp_path / "flat", data=data)
-    assert worst.rows is None
+    assert {error["predicted"] for error in worst.errors} <= {"0", "1"}  # found, though there is nothing to draw
     easy = DigitsDataModule(train_size=1000, test_size=20)
     fit([worst := WorstErrors()], tmp_path / "easy", data=easy, epochs=3)
-    assert worst.rows == []
+    assert worst.errors == []
     assert "no test image is misclassified" in caplog.text
     assert not list(tmp_path.rglob("*.png"))
     with pytest.raises(kl.InputError, match="count must be"):

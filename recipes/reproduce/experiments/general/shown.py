@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from recipes.reproduce.experiments.general.runs import PROJECTIONS
 from callbacks.figures import CYCLE
+from recipes.reproduce.experiments.general.runs import PROJECTIONS
 from recipes.reproduce.page.drawing import Style, counts, finish, log, panel, panels, short_count
 from recipes.reproduce.page.presentation import Claim, Table
 from recipes.reproduce.published import EIGENPRO_4, EIGENPRO_4_SOURCE, REPORT

@@ -1,0 +1,75 @@
+"""A self-contained HTML page: no script, no network, figures embedded."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto; max-width: 62rem;
+  padding: 0 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+h3 { font-size: 1.05rem; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 13px; overflow-wrap: normal; }
+th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td { text-align: left; }
+.values td:last-child, .values th:last-child { text-align: right; }
+.text td { vertical-align: top; min-width: 6rem; overflow-wrap: anywhere; }
+caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
+figcaption { font-size: 13px; }
+.panels { display: flex; flex-wrap: wrap; gap: 0 1rem; } .panels figure { margin: 0.5rem 0; max-width: 100%; }
+.swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 50%; }
+.small { color: #555; font-size: 13px; } .note { background: #fff6dd; padding: 0.4rem 0.7rem; }
+code { background: #f3f3f3; padding: 0 0.2rem; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e4e4; background: #16181b; } a { color: #7db7ff; }
+  h2 { border-color: #444; } th, td { border-color: #333; } code { background: #2a2d31; }
+  .small { color: #aaa; } .note { background: #3d3415; } img { border-radius: 4px; }
+}
+@media print { h2 { break-before: page; } body { max-width: none; } }
+"""
+
+
+def document(title: str, body: str) -> str:
+    """The page, of a title as plain text and a body as HTML."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n{body}</body></html>\n"
+    )
+
+
+def image(alt: str, svg: str, caption: str = "") -> str:
+    """A figure embedded in the page as an image, so that the ids inside different figures cannot clash."""
+    return _figure(alt, "image/svg+xml", svg.encode(), caption)
+
+
+def picture(alt: str, png: bytes, caption: str = "") -> str:
+    """A PNG file embedded in the page."""
+    return _figure(alt, "image/png", png, caption)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+    """A table with a caption, which scrolls where the page is narrow.
+
+    Args:
+        title: the caption.
+        header: headings of the columns.
+        rows: the cells, as plain text.
+        kind: "numbers", whose last column is text; "values", all numbers but the first column; or "text".
+    """
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    caption = f"<caption>{escape(title)}</caption>"
+    return f'<div class="wide"><table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _figure(alt: str, kind: str, data: bytes, caption: str) -> str:
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<figure><img alt="{escape(alt)}" src="{source}">{below}</figure>'
