@@ -47,8 +47,8 @@ def plain_spectrum(
 ) -> dict[str, Any]:
     """s, top_q, and the eigenvalues that a curve of at most `POINTS` points over log i needs, with their i from 1."""
     s = len(eigenvalues)
-    steps = np.geomspace(1, s, POINTS - 1).round().astype(int) if s else []
-    index = sorted({*map(int, steps), *({top_q} if top_q else ())})
+    steps = {round(float(i)) for i in np.geomspace(1, s, POINTS - 1)} if s else set()
+    index = sorted(steps | ({top_q} if top_q else set()))
     return {"s": s, "top_q": top_q, "index": index, "eigenvalue": [float(eigenvalues[i - 1]) for i in index]}
 
 

@@ -52,6 +52,8 @@ class Run:
     """Numbers by the names of `kl fit --json`, as far as they are known."""
     rows: str
     """ "test" or "validation": the rows of val/*."""
+    recorded: bool
+    """Whether there is a record of what follows."""
     spectrum: Checked | None
     confusion: Checked | None
     worst_errors: list[dict[str, Any]] | None
@@ -84,7 +86,7 @@ def read_run(found: Found, label: str) -> Run:
         )
     elif not finished:
         notes.append(
-            f"the run has not finished: it was interrupted, failed or still trains after {epochs} epochs. Final numbers "
+            f"the run has not finished: after {epochs} epochs it was interrupted, failed or still trains. Final numbers "
             "are those of its last epoch; confusion and worst errors are found at the end"
         )
     if results is None:
@@ -105,6 +107,7 @@ def read_run(found: Found, label: str) -> Run:
         finished=finished,
         results=results,
         rows=rows,
+        recorded="spectrum" in known,
         spectrum=known.get("spectrum"),
         confusion=known.get("confusion"),
         worst_errors=known.get("worst_errors"),
@@ -212,15 +215,17 @@ def _check_known(what: str, values: Any, types: dict[str, Any]) -> None:
 def _check_spectrum(found: Any) -> None:
     types = {"s": int, "top_q": int, "index": list[int], "eigenvalue": list[float]}
     require_values("spectrum", found, types, MEND)
-    index, q = found["index"], found["top_q"]
+    index, values, q = found["index"], found["eigenvalue"], found["top_q"]
     if not (
-        len(index) == len(found["eigenvalue"])
+        len(index) == len(values)
         and index == sorted(set(index))
-        and all(1 <= i <= found["s"] for i in index)
+        and values == sorted(values, reverse=True)
+        and all(1 <= i <= found["s"] < MOST_COUNTED for i in index)
         and (q == 0 or q in index)
     ):
         raise CheckpointError(
-            f"its spectrum must have an ascending index from 1 to s, an eigenvalue for each, and one for top_q: {MEND}"
+            "its spectrum must have an ascending index from 1 to s with one for top_q, and a descending eigenvalue for "
+            f"each: {MEND}"
         )
 
 
