@@ -17,17 +17,21 @@ table { border-collapse: collapse; font-size: 13px; overflow-wrap: normal; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td { text-align: left; }
 .values td:last-child, .values th:last-child { text-align: right; }
+.values td:not(:first-child) { white-space: nowrap; }
+.values td:first-child { position: sticky; left: 0; background: #fff; min-width: 7rem; }
 .text td { vertical-align: top; min-width: 6rem; overflow-wrap: anywhere; }
 caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
-figcaption { font-size: 13px; }
+.picture img { max-width: min(100%, 36rem); }
 .panels { display: flex; flex-wrap: wrap; gap: 0 1rem; } .panels figure { margin: 0.5rem 0; max-width: 100%; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .beside > * { flex: 1 1 22rem; min-width: 0; }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 50%; }
 .small { color: #555; font-size: 13px; } .note { background: #fff6dd; padding: 0.4rem 0.7rem; }
 code { background: #f3f3f3; padding: 0 0.2rem; }
 @media (prefers-color-scheme: dark) {
   body { color: #e4e4e4; background: #16181b; } a { color: #7db7ff; }
   h2 { border-color: #444; } th, td { border-color: #333; } code { background: #2a2d31; }
+  .values td:first-child { background: #16181b; }
   .small { color: #aaa; } .note { background: #3d3415; } img { border-radius: 4px; }
 }
 @media print { h2 { break-before: page; } body { max-width: none; } }
@@ -44,14 +48,14 @@ def document(title: str, body: str) -> str:
     )
 
 
-def image(alt: str, svg: str, caption: str = "") -> str:
+def image(alt: str, svg: str) -> str:
     """A figure embedded in the page as an image, so that the ids inside different figures cannot clash."""
-    return _figure(alt, "image/svg+xml", svg.encode(), caption)
+    return f'<figure><img alt="{escape(alt)}" src="{_embedded("image/svg+xml", svg.encode())}"></figure>'
 
 
-def picture(alt: str, png: bytes, caption: str = "") -> str:
+def picture(alt: str, png: bytes) -> str:
     """A PNG file embedded in the page."""
-    return _figure(alt, "image/png", png, caption)
+    return f'<figure class="picture"><img alt="{escape(alt)}" src="{_embedded("image/png", png)}"></figure>'
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
@@ -66,10 +70,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     caption = f"<caption>{escape(title)}</caption>"
-    return f'<div class="wide"><table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    inside = f"{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table class="{kind}">{inside}</table></div>'
 
 
-def _figure(alt: str, kind: str, data: bytes, caption: str) -> str:
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<figure><img alt="{escape(alt)}" src="{source}">{below}</figure>'
+def _embedded(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

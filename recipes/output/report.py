@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         if results["features_figure"]:
             typer.echo(f"features:    {results['features_figure']}")
         typer.echo(f"curves:      {command_here('tensorboard')} --logdir {Path(results['log_dir']).parent.parent}")
-        typer.echo(f"report:      {command_here('kl')} report {results['log_dir']}")
+        typer.echo(f"report:      {command_here('kl')} report {shlex.quote(results['log_dir'])}")
 
 
 PATHS = ("log_dir", "checkpoint", "last_checkpoint", "convergence_figure", "features_figure")

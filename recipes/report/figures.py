@@ -16,9 +16,11 @@ from callbacks.figures import CYCLE, MARKERS, any_script, as_svg, figure_style, 
 from callbacks.spectrum import damped_eigenvalues
 from recipes.report.reading import Checked, Run
 
-PANEL = (3.5, 2.6)  # inches: a panel fills the width of a phone, and three the width of a page
+PANEL = (3.2, 2.7)  # inches: a panel fills the width of a phone, and three the width of a page
 NEGLIGIBLE = 1e-3  # a limit below this share of a curve on a logarithmic axis is rounding error, and is not drawn
 SPREAD = 50  # largest over smallest value from which an axis is logarithmic
+BESIDE = 5  # entries of a legend in a line
+LEAST_ERROR = 0.01  # that an axis of errors reaches to, so that none is seen as none
 MANY = 30  # epochs above which points have no markers
 
 
@@ -72,7 +74,7 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
             texts.append(said(letters[i], run.curves[tag], limit, panel.percent))
     if not shown:
         return None
-    with figure_style(names=True):
+    with figure_style():
         figure = new_figure(*PANEL)
         axes = figure.add_subplot()
         values = [value for _, points, _ in shown for _, value in points]
@@ -82,13 +84,15 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
         axes.set_yscale("log" if log else "linear")
         if not log:
             widen(axes)
+            low, high = axes.get_ylim()
             if panel.percent:
+                axes.set_ylim(max(low, 0.0), max(high, LEAST_ERROR))
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.set_title(panel.title[0].upper() + panel.title[1:], loc="left")
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(ncols=3 if len(runs) > 3 else 1)
+            figure.legend(loc="outside lower center", ncols=BESIDE)
         return Drawn(as_svg(figure), f"{panel.title} by epoch; {'; '.join(texts)}")
 
 
@@ -125,7 +129,7 @@ def matrix_of(confusion: Checked, rows: str) -> Drawn:
 def spectra_of(runs: Sequence[Run], letters: Sequence[str]) -> Drawn | None:
     """The spectra of all runs that have one, preconditioned dashed; None if no run has one."""
     texts = []
-    with figure_style(names=True):
+    with figure_style():
         figure = new_figure(5.4, 3.6)
         axes = figure.add_subplot()
         for i, run in enumerate(runs):

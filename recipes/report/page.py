@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from callbacks.figures import CYCLE
@@ -19,7 +19,7 @@ from recipes.report.tables import (
 )
 
 SECTIONS = {
-    "runs": "Runs",
+    "runs": "What was run",
     "numbers": "Final numbers",
     "curves": "Curves against the exact limit",
     "confusion": "Confusion",
@@ -40,10 +40,10 @@ def page(runs: Sequence[Run]) -> str:
         "runs": _runs(runs, letters),
         "numbers": _numbers(runs, letters),
         "curves": _curves(runs, letters),
-        "confusion": _confusion(runs, letters),
-        "errors": _errors(runs, letters),
+        "confusion": _each(_confusion, runs, letters),
+        "errors": _each(_errors, runs, letters),
         "spectrum": _spectrum(runs, letters),
-        "features": "".join(_features(*each) for each in zip(letters, runs, strict=True)),
+        "features": _each(_features, runs, letters),
         "options": _options(runs, letters),
         "origin": table("Command, commit and machine", _header(runs, letters), origin_table(runs), "text"),
     }
@@ -53,6 +53,18 @@ def page(runs: Sequence[Run]) -> str:
         f'<section><h2 id="{key}">{escape(SECTIONS[key])}</h2>\n{html}</section>\n' for key, html in shown.items()
     )
     return document(title, f"<main><h1>{escape(heading)}</h1>\n<nav>{links}</nav>\n{sections}</main>")
+
+
+def _each(part: Callable[[Run], str], runs: Sequence[Run], letters: Sequence[str]) -> str:
+    """A part of each run that has it, side by side."""
+    parts = {letter: (run, html) for letter, run in zip(letters, runs, strict=True) if (html := part(run))}
+    if len(runs) == 1 or not parts:
+        return "".join(html for _, html in parts.values())
+    inside = "".join(
+        f"<article><h3>{escape(letter)}: {escape(run.label)}</h3>\n{html}</article>\n"
+        for letter, (run, html) in parts.items()
+    )
+    return f'<div class="beside">{inside}</div>'
 
 
 def _runs(runs: Sequence[Run], letters: Sequence[str]) -> str:
@@ -67,7 +79,7 @@ def _runs(runs: Sequence[Run], letters: Sequence[str]) -> str:
         for letter, run in zip(letters, runs, strict=True)
         for note in run.notes
     )
-    return legend + notes + table("What was run", _header(runs, letters), runs_table(runs), "text")
+    return legend + notes + table("Data, kernel and solver", _header(runs, letters), runs_table(runs), "text")
 
 
 def _numbers(runs: Sequence[Run], letters: Sequence[str]) -> str:
@@ -83,45 +95,41 @@ def _curves(runs: Sequence[Run], letters: Sequence[str]) -> str:
         return _none("no epoch was finished")
     held = "; held-out rows are the validation rows, or the test rows of a run without them" if rows else ""
     return (
-        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. On a '
-        f"logarithmic axis a limit far below the curve is rounding error, and is not drawn{held}.</p>\n"
+        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. On '
+        f"a logarithmic axis a limit far below the curve is rounding error, and is not drawn{held}.</p>\n"
     )
 
 
-def _confusion(runs: Sequence[Run], letters: Sequence[str]) -> str:
-    parts = []
-    for letter, run in zip(letters, runs, strict=True):
-        parts.append(_title(letter, run))
-        if run.confusion is None:
-            parts.append(_none(_why_not(run, "a confusion matrix is of a classifier with test or validation rows")))
-            continue
-        if len(run.confusion["names"]) <= CLASSES:
-            drawn = matrix_of(run.confusion, run.rows)
-            parts.append(image(drawn.alt, drawn.svg))
-        if rows := confused_table(run.confusion):
-            parts.append(table("Most frequent confusions", ("true class", "predicted class", "rows"), rows, "values"))
+def _confusion(run: Run) -> str:
+    if run.confusion is None:
+        return _none(_why_not(run, "a confusion matrix is of a classifier with test or validation rows"))
+    parts = [_last_epoch(run)]
+    if len(run.confusion["names"]) <= CLASSES:
+        drawn = matrix_of(run.confusion, run.rows)
+        parts.append(image(drawn.alt, drawn.svg))
+    if rows := confused_table(run.confusion):
+        parts.append(table("Most frequent confusions", ("true class", "predicted class", "rows"), rows, "values"))
     return "".join(parts)
 
 
-def _errors(runs: Sequence[Run], letters: Sequence[str]) -> str:
-    parts = []
-    for letter, run in zip(letters, runs, strict=True):
-        parts.append(_title(letter, run))
-        if run.worst_errors is None:
-            parts.append(_none(_why_not(run, "there are neither test nor validation rows")))
-            continue
-        if not run.worst_errors:
-            parts.append(_none(f"no {run.rows} row is misclassified"))
-            continue
-        if run.worst_images is not None:
-            alt = f"the {len(run.worst_errors)} {run.rows} images with the largest margins, as in the table below"
-            parts.append(picture(alt, run.worst_images))
-        classes = isinstance(run.worst_errors[0]["true"], str)
-        what = "margin f_predicted - f_true" if classes else "residual |f(x) - y|"
-        header = (f"{run.rows} row", "true", "predicted", what)
-        title = "Misclassified rows with the largest margins" if classes else "Rows with the largest residuals"
-        parts.append(table(title, header, errors_table(run.worst_errors), "values"))
-    return "".join(parts)
+def _errors(run: Run) -> str:
+    if run.worst_errors is None:
+        return _none(_why_not(run, "there are neither test nor validation rows"))
+    if not run.worst_errors:
+        return _none(f"no {run.rows} row is misclassified")
+    classes = isinstance(run.worst_errors[0]["true"], str)
+    title = "Misclassified rows with the largest margins f_predicted - f_true"
+    title = title if classes else "Rows with the largest residuals |f(x) - y|"
+    header = (f"{run.rows} row, from 0", "true", "predicted", "margin" if classes else "residual")
+    listed = table(title, header, errors_table(run.worst_errors), "values")
+    if run.worst_images is None:
+        return _last_epoch(run) + listed
+    alt = f"the {len(run.worst_errors)} {run.rows} images with the largest margins, as in the table below"
+    return f"{_last_epoch(run)}{picture(alt, run.worst_images)}<details><summary>As a table</summary>{listed}</details>"
+
+
+def _last_epoch(run: Run) -> str:
+    return "" if run.results.get("best_epoch") is None else _none("by the weights of the last epoch, not the best")
 
 
 def _spectrum(runs: Sequence[Run], letters: Sequence[str]) -> str:
@@ -138,10 +146,10 @@ def _spectrum(runs: Sequence[Run], letters: Sequence[str]) -> str:
     return (image(drawn.alt, drawn.svg) + text if drawn is not None else "") + lack
 
 
-def _features(letter: str, run: Run) -> str:
+def _features(run: Run) -> str:
     if run.features is None:
         return ""
-    return _title(letter, run) + picture("the learnt metric, its eigenvalues and the score of each round", run.features)
+    return picture("the learnt metric, its eigenvalues and the score of each round", run.features)
 
 
 def _options(runs: Sequence[Run], letters: Sequence[str]) -> str:
@@ -169,10 +177,6 @@ def _header(runs: Sequence[Run], letters: Sequence[str]) -> tuple[str, ...]:
 
 def _name(letter: str, run: Run) -> str:
     return f"<strong>{escape(letter)}</strong> {escape(run.label)}"
-
-
-def _title(letter: str, run: Run) -> str:
-    return f"<h3>{escape(letter)}: {escape(run.label)}</h3>\n" if letter else ""
 
 
 def _none(why: str) -> str:

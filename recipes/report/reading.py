@@ -86,8 +86,8 @@ def read_run(found: Found, label: str) -> Run:
         )
     elif not finished:
         notes.append(
-            f"the run has not finished: after {epochs} epochs it was interrupted, failed or still trains. Final numbers "
-            "are those of its last epoch; confusion and worst errors are found at the end"
+            f"the run has not finished: after {epochs} epochs it was interrupted, failed or still trains. Final "
+            "numbers are those of its last epoch; confusion and worst errors are found at the end"
         )
     if results is None:
         results = {**(last_values(curves, rows)), "epochs": epochs, **kernel_of(options)}

@@ -86,7 +86,7 @@ def confused_table(confusion: Checked) -> list[Row]:
 def errors_table(errors: Sequence[Checked]) -> list[Row]:
     """The worst errors: row, truth, prediction, margin or residual."""
     return [
-        (str(each["row"]), _output(each["true"]), _output(each["predicted"]), f"{each['by']:.4g}") for each in errors
+        (str(each["row"]), _output(each["true"]), _output(each["predicted"]), f"{each['by']:.6g}") for each in errors
     ]
 
 
