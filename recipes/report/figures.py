@@ -130,7 +130,7 @@ def spectra_of(runs: Sequence[Run], letters: Sequence[str]) -> Drawn | None:
     """The spectra of all runs that have one, preconditioned dashed; None if no run has one."""
     texts = []
     with figure_style():
-        figure = new_figure(5.4, 3.6)
+        figure = new_figure(4.4, 3.3)
         axes = figure.add_subplot()
         for i, run in enumerate(runs):
             found = run.spectrum
