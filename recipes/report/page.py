@@ -129,7 +129,8 @@ def _errors(run: Run) -> str:
 
 
 def _last_epoch(run: Run) -> str:
-    return "" if run.results.get("best_epoch") is None else _none("by the weights of the last epoch, not the best")
+    best, last = run.results.get("best_epoch"), run.results.get("last") or {}
+    return "" if best in (None, last.get("epoch")) else _none("by the weights of the last epoch, not of the best")
 
 
 def _spectrum(runs: Sequence[Run], letters: Sequence[str]) -> str:
