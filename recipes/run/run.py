@@ -106,7 +106,10 @@ class Run:
             try:
                 keeper.finish(self.trainer, results)
             except OSError as error:
-                raise self._blamed(error) from error
+                blamed = self._blamed(error)
+                if blamed is error:
+                    raise
+                raise blamed from error
 
     def _remove_unstarted(self) -> None:
         if self.folder and not self._started():
