@@ -37,11 +37,15 @@ code { background: #f3f3f3; padding: 0 0.2rem; }
 @media print { h2 { break-before: page; } body { max-width: none; } }
 """
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser loads and runs: nothing, whatever the texts of a page are."""
+
 
 def document(title: str, body: str) -> str:
     """The page, of a title as plain text and a body as HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n{body}</body></html>\n"

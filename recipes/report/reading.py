@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import require_values
+from kl.system.wording import counted
 from recipes.options.yaml_mapping import LONGEST, NotReadable, read_mapping
 from recipes.output.fit_table import ROWS
 from recipes.report.events import Curves, read_curves
@@ -47,7 +48,8 @@ class Run:
     """Texts by name, as of config.yaml; None if there is no such file."""
     origin: Checked
     """command, commit, date and machine, as far as they are known."""
-    finished: bool
+    finished: bool | None
+    """None if it is unknown."""
     results: Checked
     """Numbers by the names of `kl fit --json`, as far as they are known."""
     rows: str
@@ -61,7 +63,7 @@ class Run:
     """The PNG file of the worst errors' images."""
     features: bytes | None
     """The PNG file of learnt features."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
     """What is missing, and why."""
 
 
@@ -75,28 +77,12 @@ def read_run(found: Found, label: str) -> Run:
     curves, record, options = read_curves(folder), read_record(folder / RESULTS), read_options(folder / OPTIONS)
     if record is None and options is None and "train/mse" not in curves and "rkhs/norm" not in curves:
         raise InputError(f"the folder {str(folder)!r} holds no numbers of kl fit: give the folder of one of its runs")
-    notes, known = [], record or {}
-    finished, results = bool(known.get("finished", known.get("results"))), known.get("results")
+    known = record or {}
+    results, finished = known.get("results"), None if record is None else bool(known.get("finished", known["results"]))
     rows = known.get("rows") or ("validation" if (options or {}).get("validation", "0.0") != "0.0" else "test")
-    epochs = max((points[-1][0] for points in curves.values()), default=0)
-    if record is None:
-        notes.append(
-            "there is no results.json, which kl fit writes from its first step on: final numbers are those of the last "
-            "epoch in the event files, and command, commit, machine, spectrum, confusion and worst errors are unknown"
-        )
-    elif not finished:
-        notes.append(
-            f"the run has not finished: after {epochs} epochs it was interrupted, failed or still trains. Final "
-            "numbers are those of its last epoch; confusion and worst errors are found at the end"
-        )
     if results is None:
-        results = {**(last_values(curves, rows)), "epochs": epochs, **kernel_of(options)}
-    if not curves:
-        notes.append("there is no epoch in an event file, so there are no curves")
-    if options is None:
-        notes.append("there is no config.yaml, so its options are unknown")
-    if results.get("exact_rkhs_norm") is None:
-        notes.append(f"there is no exact limit: {results.get('exact_skipped') or 'it was left out (--no-exact)'}")
+        epochs = max((points[-1][0] for points in curves.values()), default=0)
+        results = {**last_values(curves, rows), "epochs": epochs, **kernel_of(options)}
     images = read_png(folder / "figures" / "val_worst_errors.png") if known.get("worst_errors") else None
     return Run(
         folder=folder,
@@ -113,8 +99,29 @@ def read_run(found: Found, label: str) -> Run:
         worst_errors=known.get("worst_errors"),
         worst_images=images,
         features=read_png(folder / "figures" / "features.png"),
-        notes=notes,
+        notes=list(missing(curves, options, results, finished)),
     )
+
+
+def missing(curves: Curves, options: dict[str, str] | None, results: Checked, finished: bool | None) -> Iterator[str]:
+    """What a run has not left in its folder, and why."""
+    if finished is None:
+        yield (
+            "there is no results.json, which kl fit writes from its first step on: final numbers are those of the last "
+            "epoch in the event files, and command, commit, machine, spectrum, confusion and worst errors are unknown"
+        )
+    elif not finished:
+        yield (
+            f"the run has not finished: after {counted(results['epochs'], 'epoch')} it was interrupted, failed or still "
+            "trains. Final numbers are those of its last epoch; confusion and worst errors are found at the end"
+        )
+    if not curves:
+        yield "there is no epoch in an event file, so there are no curves"
+    if options is None:
+        yield "there is no config.yaml, so its options are unknown"
+    if results.get("exact_rkhs_norm") is None:
+        left_out = "it was left out (--no-exact)" if (options or {}).get("no_exact") == "true" else "none is on record"
+        yield f"there is no exact limit: {results.get('exact_skipped') or left_out}"
 
 
 def last_values(curves: Curves, rows: str) -> dict[str, float]:

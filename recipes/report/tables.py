@@ -13,6 +13,7 @@ from recipes.report.reading import Checked, Run, option_text
 Row = tuple[str, ...]
 
 NOT_COMPARED = ("name", "log_dir", "fast_dev_run")  # options that change no number
+STATES = {True: "finished", False: "not finished", None: "unknown"}
 CONFUSED = 10  # pairs of classes that are listed
 _GROUPS = (DataOptions, KernelOptions, SolverOptions, ExactOptions, RunOptions, TrainerOptions)
 
@@ -21,7 +22,7 @@ def runs_table(runs: Sequence[Run]) -> list[Row]:
     """What each run is, a line for each property that one of them has."""
     rows = {
         "folder": [str(run.folder) for run in runs],
-        "state": ["finished" if run.finished else "not finished, or unknown" for run in runs],
+        "state": [STATES[run.finished] for run in runs],
         "data": [_data(run.results) for run in runs],
         "label noise": [_noise(run.results) for run in runs],
         "kernel": [_kernel(run.results) for run in runs],

@@ -147,6 +147,7 @@ def test_it_is_self_contained_and_names_are_text(whole):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
     assert not page.tags & {"script", "i", "iframe", "object"}
+    assert "default-src 'none'" in whole
     assert page.says(ODD)
     assert all(page.alts)
 
