@@ -111,9 +111,10 @@ def missing(curves: Curves, options: dict[str, str] | None, results: Checked, fi
             "epoch in the event files, and command, commit, machine, spectrum, confusion and worst errors are unknown"
         )
     elif not finished:
+        trained = counted(int(results.get("epochs") or 0), "epoch")
         yield (
-            f"the run has not finished: after {counted(results['epochs'], 'epoch')} it was interrupted, failed or still "
-            "trains. Final numbers are those of its last epoch; confusion and worst errors are found at the end"
+            f"the run has not finished: after {trained} it was interrupted, failed or still trains. Final numbers "
+            "are those of its last epoch; confusion and worst errors are found at the end"
         )
     if not curves:
         yield "there is no epoch in an event file, so there are no curves"
