@@ -22,7 +22,6 @@ th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td
 .text td { vertical-align: top; min-width: 6rem; overflow-wrap: anywhere; }
 caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
-.picture img { max-width: min(100%, 36rem); }
 .panels { display: flex; flex-wrap: wrap; gap: 0 1rem; } .panels figure { margin: 0.5rem 0; max-width: 100%; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .beside > * { flex: 1 1 22rem; min-width: 0; }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 50%; }
@@ -57,9 +56,14 @@ def image(alt: str, svg: str) -> str:
     return f'<figure><img alt="{escape(alt)}" src="{_embedded("image/svg+xml", svg.encode())}"></figure>'
 
 
-def picture(alt: str, png: bytes) -> str:
+def picture(
+    alt: str,
+    png: bytes,
+    width: int,  # rem at most: files have more pixels than a screen
+) -> str:
     """A PNG file embedded in the page."""
-    return f'<figure class="picture"><img alt="{escape(alt)}" src="{_embedded("image/png", png)}"></figure>'
+    style = f"max-width:min(100%,{width}rem)"
+    return f'<figure><img alt="{escape(alt)}" style="{style}" src="{_embedded("image/png", png)}"></figure>'
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:

@@ -86,7 +86,7 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
             widen(axes)
             low, high = axes.get_ylim()
             if panel.percent:
-                axes.set_ylim(max(low, 0.0), max(high, LEAST_ERROR))
+                axes.set_ylim(max(low, 0.0), max(high, LEAST_ERROR) if max(values) > 0 else LEAST_ERROR)
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")

@@ -125,7 +125,7 @@ def _errors(run: Run) -> str:
     if run.worst_images is None:
         return _last_epoch(run) + listed
     alt = f"the {len(run.worst_errors)} {run.rows} images with the largest margins, as in the table below"
-    return f"{_last_epoch(run)}{picture(alt, run.worst_images)}<details><summary>As a table</summary>{listed}</details>"
+    return f"{_last_epoch(run)}{picture(alt, run.worst_images, 36)}<details><summary>As a table</summary>{listed}</details>"
 
 
 def _last_epoch(run: Run) -> str:
@@ -150,7 +150,7 @@ def _spectrum(runs: Sequence[Run], letters: Sequence[str]) -> str:
 def _features(run: Run) -> str:
     if run.features is None:
         return ""
-    return picture("the learnt metric, its eigenvalues and the score of each round", run.features)
+    return picture("the learnt metric, its eigenvalues and the score of each round", run.features, 60)
 
 
 def _options(runs: Sequence[Run], letters: Sequence[str]) -> str:
