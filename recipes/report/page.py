@@ -125,7 +125,8 @@ def _errors(run: Run) -> str:
     if run.worst_images is None:
         return _last_epoch(run) + listed
     alt = f"the {len(run.worst_errors)} {run.rows} images with the largest margins, as in the table below"
-    return f"{_last_epoch(run)}{picture(alt, run.worst_images, 36)}<details><summary>As a table</summary>{listed}</details>"
+    shown = _last_epoch(run) + picture(alt, run.worst_images, 36)
+    return f"{shown}<details><summary>As a table</summary>{listed}</details>"
 
 
 def _last_epoch(run: Run) -> str:
