@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from callbacks.history import History as History
     from callbacks.interrupts import Interrupts as Interrupts
     from callbacks.keep_options import KeepOptions as KeepOptions
+    from callbacks.keep_record import KeepRecord as KeepRecord
     from callbacks.learnt_features import LearntFeatures as LearntFeatures
     from callbacks.progress import ProgressBar as ProgressBar
     from callbacks.rkhs_norm import RKHSNorm as RKHSNorm
@@ -39,6 +40,7 @@ else:
             "callbacks.history": "History",
             "callbacks.interrupts": "Interrupts",
             "callbacks.keep_options": "KeepOptions",
+            "callbacks.keep_record": "KeepRecord",
             "callbacks.learnt_features": "LearntFeatures",
             "callbacks.progress": "ProgressBar",
             "callbacks.rkhs_norm": "RKHSNorm",

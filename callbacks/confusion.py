@@ -22,12 +22,14 @@ class ConfusionMatrix(pl.Callback):
 
     Attributes:
         matrix: counts, shape (c, c), [true, predicted]; None before the end.
+        names: of the classes; empty before the end.
 
     Source: torchmetrics.
     """
 
     def __init__(self) -> None:
         self.matrix: Tensor | None = None
+        self.names: list[str] = []
 
     # Not at fit end: by then Lightning has taken the machine off the GPU.
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
@@ -35,7 +37,7 @@ class ConfusionMatrix(pl.Callback):
         scores = val_scores(trainer, pl_module)
         if scores is None:
             return
-        names = class_names(pl_module, scores.shape[1])
+        self.names = names = class_names(pl_module, scores.shape[1])
         self.matrix = multiclass_confusion_matrix(scores, val_labels(trainer), num_classes=len(names))
         log_figure(trainer, "val/confusion", confusion_figure(self.matrix, names, val_name(trainer)))
 
@@ -50,7 +52,7 @@ def confusion_figure(
     counts = matrix.double().numpy()
     fractions = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     size = min(max(1.8 + 0.32 * c, 4.0), 11.0)
-    with figure_style():
+    with figure_style(names=True):
         figure = new_figure(size + 0.6, size)
         axes = figure.add_subplot()
         # The root makes the few errors visible beside the full diagonal.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytorch_lightning as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +22,20 @@ class ConvergenceFigure(History):
     `ExactInterpolation` among the callbacks, the RKHS distance to the limit relative to |f*|; test or validation error
     (mse for regression); RKHS norm. Dashed lines are the exact limit. The exact train mse is not drawn, because it is
     a rounding error far below the panel.
+
+    Attributes:
+        path: the PNG file; None before it is written.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: Machine, stage: str) -> None:
+        """Forget an earlier fit."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.path = None
 
     def values(self, trainer: pl.Trainer, pl_module: Machine) -> dict[str, float]:
         """The epoch's values by tag, with the distance to the limit."""
@@ -36,9 +51,8 @@ class ConvergenceFigure(History):
             return
         exact = find_callback(trainer, ExactInterpolation)
         limits = (exact.results if exact is not None else None) or {}
-        log_figure(
-            trainer, "convergence", convergence_figure(self.history, limits, val_name(trainer), pl_module.method)
-        )
+        figure = convergence_figure(self.history, limits, val_name(trainer), pl_module.method)
+        self.path = log_figure(trainer, "convergence", figure)
 
 
 def convergence_figure(
@@ -74,7 +88,7 @@ def convergence_figure(
         if not middle.lines:
             middle.text(0.5, 0.5, "no validation", ha="center", va="center", transform=middle.transAxes)
         for axes in (middle, right):
-            _widen(axes)
+            widen(axes)
         for axes in (left, middle, right):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
@@ -94,7 +108,7 @@ def _limit(axes: Axes, value: float | None) -> None:
         axes.legend()
 
 
-def _widen(axes: Axes) -> None:
+def widen(axes: Axes) -> None:
     """Let the axis span at least a fifth of its values, so that a change of one test row does not look like a cliff."""
     low, high = axes.get_ylim()
     missing = 0.2 * abs(high) - (high - low)

@@ -21,6 +21,9 @@ from kl.system.files import written_whole
 
 # The colours of Okabe and Ito, which people with any colour vision can tell apart; in grey they differ in lightness.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#777777"
+# In an order that also differs in grey.
+CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK, GREY, "#B8A800")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 _STYLE: Any = {
     "font.size": 9,
@@ -38,9 +41,13 @@ SCREEN_DPI, PRINT_DPI = 110, 200
 
 
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Use this module's matplotlib settings within the block, and restore the caller's after it."""
-    with matplotlib.rc_context(_STYLE):
+def figure_style(names: bool = False) -> Iterator[None]:
+    """Use this module's matplotlib settings within the block, and restore the caller's after it.
+
+    Args:
+        names: texts are names that the data gives, in which a $ begins no formula.
+    """
+    with matplotlib.rc_context({**_STYLE, "text.parse_math": not names}):
         yield
 
 
@@ -71,12 +78,18 @@ def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool = False)
     """
     # `log_dir` is a collective. Without a logger it is the default root folder, where the user asked for no files.
     log_dir = trainer.log_dir if trainer.loggers else None
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, which is no reason to interrupt a report.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with any_script():
         path = _write(trainer, tag, figure, svg, log_dir) if trainer.is_global_zero else None
     figure.clear()
     return path
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Draw a name in a script that the font lacks as boxes, which is no reason to interrupt a report."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _write(trainer: pl.Trainer, tag: str, figure: Figure, svg: bool, log_dir: str | None) -> Path | None:

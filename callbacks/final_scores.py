@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from callbacks.common import Machine
 from callbacks.figures import log_figure
 from callbacks.reliability import reliability_figure
-from callbacks.scores import outputs_of, val_scores
+from callbacks.scores import outputs_of, val_outputs
 from kl.machines.data_facts import facts_of
 from kl.probabilities import classification_scores, fit_temperature, probabilities, regression_scores
 
@@ -49,7 +49,7 @@ class FinalScores(pl.Callback):
         if rows is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # Without a validation part val/* is of these rows, and other callbacks have their scores already.
-        shared = val_scores(trainer, machine) if rows is facts.val_set else None
+        shared = val_outputs(trainer, machine) if rows is facts.val_set else None
         outputs = outputs_of(machine, rows) if shared is None else shared
         if machine.is_classifier:
             labels = rows.y.argmax(dim=1)

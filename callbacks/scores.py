@@ -25,13 +25,18 @@ def outputs_of(machine: Machine, rows: RowDataset) -> Tensor:
 
 
 def val_scores(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
+    """The `val_outputs` of a classifier; None for regression."""
+    return val_outputs(trainer, machine) if machine.is_classifier else None
+
+
+def val_outputs(trainer: pl.Trainer, machine: Machine) -> Tensor | None:
     """f(x) on the data module's val_set, shape (t, c), on the CPU.
 
-    None for regression, under fast_dev_run, and without a validation or test set. Call it on every rank, because a
-    machine may need all ranks to predict.
+    None under fast_dev_run, and without a validation or test set. Call it on every rank, because a machine may need all
+    ranks to predict.
     """
     rows = facts_of(trainer).val_set
-    if trainer.fast_dev_run or not machine.is_classifier or rows is None:  # type: ignore[attr-defined]
+    if trainer.fast_dev_run or rows is None:  # type: ignore[attr-defined]
         return None
     if trainer in _kept:
         step, owner, scores = _kept[trainer]

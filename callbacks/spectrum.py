@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
@@ -9,6 +11,8 @@ from matplotlib.figure import Figure
 from callbacks.common import Machine
 from callbacks.figures import BLACK, BLUE, GREY, ORANGE, figure_style, log_figure, new_figure
 from kl.eigenpro.preconditioner import DAMPING
+
+POINTS = 200  # of a curve that is kept
 
 
 class Spectrum(pl.Callback):
@@ -18,14 +22,34 @@ class Spectrum(pl.Callback):
     The largest damped eigenvalue, the first, sets the step size. For `kl.KernelMachine` the lambda_i are those of
     K(X_S, X_S)/s.
 
+    Attributes:
+        found: top_q, s, and at most `POINTS` of the eigenvalues with their index i, as plain values; None before
+            the fit, and for a machine without a preconditioner.
+
     Source: Ma, Belkin 2019, arXiv:1806.06144.
     """
 
+    def __init__(self) -> None:
+        self.found: dict[str, Any] | None = None
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Draw and log the figure; `setup` has planned the run."""
+        self.found = None
         if getattr(pl_module, "eigenvalues", None) is not None:  # EigenPro's machines have them
             values = pl_module.eigenvalues.double().cpu().numpy()
+            self.found = plain_spectrum(values, pl_module.plan.top_q)
             log_figure(trainer, "precond/eigenvalues", spectrum_figure(values, pl_module.plan.top_q))
+
+
+def plain_spectrum(
+    eigenvalues: np.ndarray,  # lambda_1 >= lambda_2 >= ..., shape: (s,)
+    top_q: int,
+) -> dict[str, Any]:
+    """s, top_q, and the eigenvalues that a curve of at most `POINTS` points over log i needs, with their i from 1."""
+    s = len(eigenvalues)
+    steps = {round(float(i)) for i in np.geomspace(1, s, POINTS - 1)} if s else set()
+    index = sorted(steps | ({top_q} if top_q else set()))
+    return {"s": s, "top_q": top_q, "index": index, "eigenvalue": [float(eigenvalues[i - 1]) for i in index]}
 
 
 def damped_eigenvalues(

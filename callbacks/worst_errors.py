@@ -1,9 +1,10 @@
-"""The test or validation images that the machine gets most confidently wrong."""
+"""The test or validation rows that the machine gets most wrong."""
 
 from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from callbacks.common import Machine, val_name
 from callbacks.figures import figure_style, log_figure, new_figure
-from callbacks.scores import class_names, val_labels, val_scores
+from callbacks.scores import class_names, val_labels, val_outputs
 from kl.checks import check_count
 from kl.machines.data_facts import facts_of
 
@@ -20,16 +21,20 @@ log = logging.getLogger(__name__)
 
 
 class WorstErrors(pl.Callback):
-    """Logs the figure val/worst_errors at the end of training: the misclassified images of val/* with largest margins.
+    """Finds the rows of val/* that the machine gets most wrong at the end of training.
 
-    The margin is f_predicted(x) - f_true(x), in units of the one-hot targets; true labels are the clean ones. Nothing
-    is drawn if the data are not images of one or three channels, under fast_dev_run, or if no image is misclassified.
+    Of a classifier these are the misclassified rows with the largest margins f_predicted(x) - f_true(x), in units of
+    the one-hot targets; true labels are the clean ones. Images of one or three channels are drawn: the figure
+    val/worst_errors. For regression they are the rows with the largest residuals |f(x) - y|, in the target's own unit.
+    Nothing is done under fast_dev_run and without rows.
 
     Args:
-        count: images at most.
+        count: rows at most.
 
     Attributes:
-        rows: the indices of these images in the data module's val_set, the worst first; None before the end.
+        errors: for each such row, the worst first, plain values: "row", its index in the data module's val_set; "true"
+            and "predicted", the names of classes, or lists of c outputs; "by", the margin or the residual. None before
+            the end.
 
     Raises:
         InputError: count is not a whole number of at least 1.
@@ -37,29 +42,58 @@ class WorstErrors(pl.Callback):
 
     def __init__(self, count: int = 16) -> None:
         self.count = check_count("count", count)
-        self.rows: list[int] | None = None
+        self.errors: list[dict[str, Any]] | None = None
 
     # Not at fit end: by then Lightning has taken the machine off the GPU.
     def on_train_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Evaluate, draw and log."""
-        shape = pl_module.data_info.get("image_shape") or []
-        scores = val_scores(trainer, pl_module) if len(shape) == 3 and shape[0] in (1, 3) else None
-        evaluated = facts_of(trainer).val_set
-        if scores is None or evaluated is None:
+        evaluated, outputs = facts_of(trainer).val_set, val_outputs(trainer, pl_module)
+        if outputs is None or evaluated is None:
             return
-        labels, names = val_labels(trainer), class_names(pl_module, scores.shape[1])
-        margins = error_margins(scores, labels)
-        worst = margins.argsort(descending=True, stable=True)[: min(self.count, int((margins > 0).sum()))]
-        self.rows = worst.tolist()
-        if not self.rows:
+        if not pl_module.is_classifier:
+            predicted, true = (pl_module.in_target_units(each).double() for each in (outputs, evaluated.y.cpu()))
+            self.errors = largest_residuals(predicted, true, self.count)
+            return
+        names = class_names(pl_module, outputs.shape[1])
+        self.errors = largest_margins(outputs, val_labels(trainer), names, self.count)
+        shape = pl_module.data_info.get("image_shape") or []
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            return
+        if not self.errors:
             log.info("no %s image is misclassified: there are no worst errors to draw", val_name(trainer))
             return
-        triples = zip(
-            scores[worst].argmax(dim=1).tolist(), labels[worst].tolist(), margins[worst].tolist(), strict=True
-        )
-        captions = [f"{names[predicted]}, not {names[true]}\nby {margin:.2f}" for predicted, true, margin in triples]
-        images = evaluated.x[worst].view(-1, *shape)
+        captions = [f"{each['predicted']}, not {each['true']}\nby {each['by']:.2f}" for each in self.errors]
+        images = evaluated.x[[each["row"] for each in self.errors]].view(-1, *shape)
         log_figure(trainer, "val/worst_errors", images_figure(images, captions, val_name(trainer)))
+
+
+def largest_margins(
+    scores: Tensor,  # shape: (t, c)
+    labels: Tensor,  # shape: (t,)
+    names: list[str],  # of the c classes
+    count: int,
+) -> list[dict[str, Any]]:
+    """The misclassified rows with the largest margins, at most `count`; see `WorstErrors.errors`."""
+    margins, predicted = error_margins(scores, labels), scores.argmax(dim=1)
+    worst = margins.argsort(descending=True, stable=True)[: min(count, int((margins > 0).sum()))]
+    return [
+        {"row": i, "true": names[labels[i]], "predicted": names[predicted[i]], "by": float(margins[i])}
+        for i in worst.tolist()
+    ]
+
+
+def largest_residuals(
+    predicted: Tensor,  # shape: (t, c)
+    true: Tensor,  # shape: (t, c)
+    count: int,
+) -> list[dict[str, Any]]:
+    """The rows with the largest |f(x) - y|, Euclidean over the c outputs, at most `count`; see `WorstErrors.errors`."""
+    residuals = (predicted - true).norm(dim=1)
+    worst = residuals.argsort(descending=True, stable=True)[:count]
+    return [
+        {"row": i, "true": true[i].tolist(), "predicted": predicted[i].tolist(), "by": float(residuals[i])}
+        for i in worst.tolist()
+    ]
 
 
 def error_margins(
@@ -79,7 +113,7 @@ def images_figure(
     columns = max(4, math.ceil(math.sqrt(len(captions))))  # four make room for the title
     lines = math.ceil(len(captions) / columns)
     longest = max(len(line) for caption in captions for line in caption.split("\n"))
-    with figure_style():
+    with figure_style(names=True):
         # A caption in 8 points takes about 0.068 inches a letter.
         figure = new_figure(columns * max(1.2, 0.068 * longest + 0.1), 0.4 + 1.6 * lines)
         figure.suptitle(f"Most confident {rows} errors: predicted class, not the true one", fontsize=9)

@@ -12,6 +12,7 @@ import typer
 from recipes.bench import command as bench
 from recipes.commands import data, export, fit, interpolate, predict, tune
 from recipes.plan import command as plan
+from recipes.report import command as report
 from recipes.reproduce import command as reproduce
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command("interpolate")(interpolate.interpolate)
 app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")

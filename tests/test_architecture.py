@@ -98,7 +98,7 @@ FLOORS = {
         "checks metrics probabilities",
         "errors",
     ),
-    "recipes": ("__main__", "cli", "app", "commands plan bench reproduce", "run", "options", "output"),
+    "recipes": ("__main__", "cli", "app", "commands plan bench reproduce report", "run", "options", "output"),
 }
 
 

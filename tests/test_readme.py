@@ -40,7 +40,7 @@ def test_commands(kl, command, request, monkeypatch):
     if words[0] == "predict" and "csv-houses" in command:
         assert kl("fit", "--data", "csv:houses.csv", "--target", "price", "--epochs", 1).code == 0
         Path("new.csv").write_text("zip,area\n7,50\n")
-    elif words[0] in ("predict", "export"):
+    elif words[0] in ("predict", "export", "report"):
         assert kl("fit", "--data", "digits", "--epochs", 1).code == 0
         np.savez("new.npz", x=np.zeros((2, 64), dtype=np.float32))
     if "stream:big" in words:

@@ -42,7 +42,7 @@ def fit(
 
         launch_ranks(processes)
     with quick_imports():
-        from recipes.output.report import fit_results, print_fit
+        from recipes.output.report import fit_results, print_fit, with_whole_paths
         from recipes.run.build import build_run, check_run
         from recipes.run.trainer import check_training, new_run
 
@@ -58,5 +58,8 @@ def fit(
     lightning = new_run(data, solver, run, trainer, processes, name, kept)
     seconds = lightning.fit(machine, datamodule)
     results = fit_results(lightning.trainer, machine, datamodule, seconds)
-    if processes.is_first:
-        print_fit(results, machine, as_json=output.json)
+    try:
+        lightning.keep(with_whole_paths(results))
+    finally:
+        if processes.is_first:
+            print_fit(results, machine, as_json=output.json)

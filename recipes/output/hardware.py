@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def machine(device: str) -> dict[str, Any]:
 def origin() -> dict[str, Any]:
     """The command that was typed, the commit of the code, and the date."""
     return {
-        "command": " ".join(["kl", *sys.argv[1:]]),
+        "command": shlex.join(["kl", *sys.argv[1:]]),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from recipes.output.fit_table import fit_columns, rows_of
 from recipes.output.remedies import as_options
 
 if TYPE_CHECKING:
@@ -39,63 +41,15 @@ def readable_seconds(seconds: float) -> str:
 def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool) -> None:
     """Print the results of a training run, which `fit_results` returned."""
     from kl.exact.interpolate import RESIDUAL_ACCEPTED
-    from kl.system.wording import counted
 
     if as_json:
-        paths = [name for name in ("log_dir", "checkpoint", "last_checkpoint", "features_figure") if results.get(name)]
-        print_json(results | {name: str(Path(results[name]).absolute()) for name in paths})  # for scripts elsewhere
+        print_json(with_whole_paths(results))
         return
-    table = {
-        "train mse": ("train_mse", "exact_train_mse", "{:.3e}"),
-        "train error": ("train_error", "exact_train_error", "{:.2%}"),
-        "train mse, mean over the epoch's batches": ("train_mse_running", None, "{:.3e}"),
-        "train error, mean over the epoch's batches": ("train_error_running", None, "{:.2%}"),
-        "leave-one-out mse": ("loo_mse", "exact_loo_mse", "{:.3e}"),
-        "leave-one-out error": ("loo_error", "exact_loo_error", "{:.2%}"),
-        "validation mse": ("val_mse", "exact_val_mse", "{:.3e}"),
-        "validation error": ("val_error", "exact_val_error", "{:.2%}"),
-        "validation error, noisy labels": ("val_error_noisy", "exact_val_error_noisy", "{:.2%}"),
-        "test mse": ("test_mse", "exact_test_mse", "{:.3e}"),
-        "test error": ("test_error", "exact_test_error", "{:.2%}"),
-        "test error, noisy labels": ("test_error_noisy", "exact_test_error_noisy", "{:.2%}"),
-        "test balanced accuracy": ("test_balanced_accuracy", None, "{:.2%}"),
-        "test area under the ROC curve": ("test_roc_auc", None, "{:.4f}"),
-        "test log loss": ("test_log_loss", None, "{:.4f}"),
-        "test Brier score": ("test_brier", None, "{:.4f}"),
-        "test calibration error": ("test_calibration_error", None, "{:.4f}"),
-        "test root mean squared error": ("test_rmse", None, "{:.4g}"),
-        "test mean absolute error": ("test_mae", None, "{:.4g}"),
-        "test R2": ("test_r2", None, "{:.4f}"),
-        "RKHS norm": ("rkhs_norm", "exact_rkhs_norm", "{:.6g}"),
-        "RKHS distance to the limit": ("distance_to_exact", None, "{:.4g}"),
-    }
-    best, last = results["best_epoch"], results["last"] or {}
-    header = [
-        f"{machine.method}, {counted(results['epochs'], 'epoch')}"
-        if best is None
-        else f"{machine.method}, best epoch: {best}"
-    ]
-    shown: list[dict[str, Any]] = [{ours: results.get(ours) for ours, _, _ in table.values()}]
-    if best is not None and best != last["epoch"]:
-        header.append(f"last epoch: {last['epoch']}")
-        shown.append(last)
-    if results["exact_rkhs_norm"] is not None:
-        header.append("exact limit" if not results["ridge"] else "ridge solution")
-        shown.append({ours: results.get(limit) for ours, limit, _ in table.values() if limit})
-
-    def cell(values: dict[str, Any], name: str, form: str) -> str:
-        if name == "distance_to_exact":
-            return distance_text(values.get(name), results["exact_rkhs_norm"], form)
-        return _format(values.get(name), form)
-
-    rows = [
-        (label, *(cell(values, ours, form) for values in shown))
-        for label, (ours, _, form) in table.items()
-        if any(values.get(ours) is not None for values in shown)
-    ]
-    held = f" ({results['validation_rows']} held out)" if best is not None else ""
+    columns = fit_columns(results)
+    header = ("", *(heading for heading, _ in columns))
+    held = f" ({results['validation_rows']} held out)" if results["best_epoch"] is not None else ""
     size = f"n={results['n']}{held} d={results['d']} c={results['c']}"
-    print_table(f"{results['data']}  {size}  {problem_text(machine)}", ("", *header), rows)
+    print_table(f"{results['data']}  {size}  {problem_text(machine)}", header, rows_of(columns))
     seconds = results["seconds_per_epoch"]
     epoch = f", {sum(seconds) / len(seconds):.2f} s an epoch" if seconds else ""
     typer.echo(
@@ -115,9 +69,20 @@ def print_fit(results: dict[str, Any], machine: TrainedExpansion, as_json: bool)
         typer.echo(f"checkpoint:  {results['checkpoint']}")
         if results["last_checkpoint"] != results["checkpoint"]:
             typer.echo(f"last epoch:  {results['last_checkpoint']}")
+        if results["convergence_figure"]:
+            typer.echo(f"figure:      {results['convergence_figure']}")
         if results["features_figure"]:
             typer.echo(f"features:    {results['features_figure']}")
-        typer.echo(f"curves:      {tensorboard_command()} --logdir {Path(results['log_dir']).parent.parent}")
+        typer.echo(f"curves:      {command_here('tensorboard')} --logdir {Path(results['log_dir']).parent.parent}")
+        typer.echo(f"report:      {command_here('kl')} report {shlex.quote(results['log_dir'])}")
+
+
+PATHS = ("log_dir", "checkpoint", "last_checkpoint", "convergence_figure", "features_figure")
+
+
+def with_whole_paths(results: dict[str, Any]) -> dict[str, Any]:
+    """The results with absolute paths, for scripts elsewhere."""
+    return results | {name: str(Path(results[name]).absolute()) for name in PATHS if results[name]}
 
 
 def far_from_limit(results: dict[str, Any]) -> str | None:
@@ -166,7 +131,7 @@ def fit_results(
     chosen = machine.parameters_chosen
     saver = trainer.checkpoint_callback
     last_path = Path(saver.best_model_path) if saver and saver.best_model_path else None  # type: ignore[attr-defined]
-    learnt = found.get(callbacks.LearntFeatures)
+    learnt, drawn = found.get(callbacks.LearntFeatures), found.get(callbacks.ConvergenceFigure)
     chooser, keeper = found.get(callbacks.BestEpoch), found.get(callbacks.BestCheckpoint)
     best, last = (chooser.best, chooser.last) if chooser else (None, None)
     values = best or callbacks.epoch_values(trainer, machine)
@@ -225,6 +190,7 @@ def fit_results(
         "log_dir": trainer.log_dir,
         "checkpoint": checkpoint and shortest(checkpoint),
         "last_checkpoint": last_path and shortest(last_path),
+        "convergence_figure": drawn and drawn.path and shortest(drawn.path.resolve()),
     }
 
 
@@ -282,11 +248,11 @@ def print_json(results: dict[str, Any]) -> None:
     print(json.dumps(plain_values(results)))
 
 
-def tensorboard_command() -> str:
-    """`tensorboard`, or the path of the one beside this Python if none is on the PATH."""
-    beside = Path(sys.executable).with_name("tensorboard")
-    if shutil.which("tensorboard") or not beside.exists():
-        return "tensorboard"
+def command_here(name: str) -> str:
+    """The name of a command, or the path of the one beside this Python if none is on the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    if shutil.which(name) or not beside.exists():
+        return name
     return shortest(beside)
 
 
@@ -310,16 +276,9 @@ def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, .
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
-def distance_text(distance: float | None, limit_norm: float | None, form: str = "{:.4g}") -> str:
-    """A distance to the limit for people: "below" its floor where it is under that, because it is rounding there."""
-    from callbacks.exact_interpolation import DISTANCE_FLOOR
-
-    floor = f"{DISTANCE_FLOOR * (limit_norm or 0.0):.1g}"
-    return _format(distance, form) if distance is None or distance >= float(floor) else f"below {floor}"
-
-
-def _format(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+def dump_record(record: dict[str, Any]) -> str:
+    """A record as JSON; NaN and infinity become null."""
+    return json.dumps(plain_values(record), indent=1) + "\n"
 
 
 def plain_values(value: Any) -> Any:

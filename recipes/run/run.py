@@ -8,7 +8,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kl.errors import CheckpointError, InputError, KLError, NoAnswerError
 from kl.system.signals import INTERRUPTED
@@ -92,6 +92,24 @@ class Run:
             machine.on_load_checkpoint(checkpoint)
             machine.load_state_dict(checkpoint["state_dict"])
         self.trainer.test(machine, datamodule=datamodule, verbose=False)
+
+    def keep(self, results: dict[str, Any]) -> None:
+        """Write the results into the run's folder, if it has one.
+
+        Raises:
+            KLError: the disk takes no more.
+        """
+        from callbacks import KeepRecord
+        from callbacks.common import find_callback
+
+        if (keeper := find_callback(self.trainer, KeepRecord)) is not None:
+            try:
+                keeper.finish(self.trainer, results)
+            except OSError as error:
+                blamed = self._blamed(error)
+                if blamed is error:
+                    raise
+                raise blamed from error
 
     def _remove_unstarted(self) -> None:
         if self.folder and not self._started():

@@ -12,6 +12,8 @@ from kl.system.files import hold
 from recipes.options.config import dump_config
 from recipes.options.groups import DataOptions, ExactOptions, RunOptions, SolverOptions, TrainerOptions
 from recipes.options.solvers import check_solver_options
+from recipes.output.hardware import machine, origin
+from recipes.output.report import dump_record
 from recipes.run.folders import check_name, find_checkpoint, folder_name, run_folder
 from recipes.run.processes import STRATEGY, Processes
 from recipes.run.quiet import quiet_lightning, silence
@@ -42,6 +44,10 @@ def check_training(data: DataOptions, solver: SolverOptions, exact: ExactOptions
     check_name(trainer.name)
     if solver.stop_mse is not None and not 0 < solver.stop_mse < math.inf:
         raise InputError(f"stop_mse must be a finite number above 0; got {solver.stop_mse}")
+
+
+def _origin(device: str) -> dict[str, Any]:
+    return {**origin(), "machine": machine(device)}
 
 
 def new_run(
@@ -105,6 +111,7 @@ def new_run(
         path = folder or Path(options.log_dir, name, "of the first rank")
         logger = TensorBoardLogger(options.log_dir, name=name, version=path.name, default_hp_metric=False)
         observers += [callbacks.last_checkpoint(path / "checkpoints"), callbacks.KeepOptions(kept, dump_config)]
+        observers.append(callbacks.KeepRecord(_origin, dump_record))
         if chooser is not None:
             observers.append(callbacks.BestCheckpoint(path / "checkpoints", chooser))
     plugins: list[Any] = [callbacks.AtomicCheckpointIO()]

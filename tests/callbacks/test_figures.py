@@ -14,8 +14,8 @@ from callbacks.confusion import confusion_figure
 from callbacks.convergence import convergence_figure
 from callbacks.figures import new_figure
 from callbacks.scores import val_scores as scores_of
-from callbacks.spectrum import damped_eigenvalues, spectrum_figure
-from callbacks.worst_errors import error_margins, images_figure
+from callbacks.spectrum import POINTS, damped_eigenvalues, plain_spectrum, spectrum_figure
+from callbacks.worst_errors import error_margins, images_figure, largest_margins, largest_residuals
 from datamodules import ArrayDataModule, DigitsDataModule
 from kl.eigenpro.preconditioner import damping_weights
 
@@ -70,7 +70,7 @@ def test_figures_are_written_and_both_share_one_pass_over_the_test_set(tmp_path,
     for true, guess in zip(labels, predicted, strict=True):
         matrix[true, guess] += 1
     assert torch.equal(each[0].matrix, matrix)
-    rows = each[1].rows
+    rows = [error["row"] for error in each[1].errors]
     assert len(rows) == 5
     margins = scores.amax(dim=1) - scores[torch.arange(200), labels]
     assert all(predicted[row] != labels[row] for row in rows)
@@ -92,10 +92,10 @@ def test_no_images_no_errors_no_figures(tmp_path, caplog):
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     data = ArrayDataModule.from_arrays(x, torch.arange(30) % 2, x, torch.arange(30) % 2)
     fit([worst := WorstErrors()], tmp_path / "flat", data=data)
-    assert worst.rows is None
+    assert {error["predicted"] for error in worst.errors} <= {"0", "1"}  # found, though there is nothing to draw
     easy = DigitsDataModule(train_size=1000, test_size=20)
     fit([worst := WorstErrors()], tmp_path / "easy", data=easy, epochs=3)
-    assert worst.rows == []
+    assert worst.errors == []
     assert "no test image is misclassified" in caplog.text
     assert not list(tmp_path.rglob("*.png"))
     with pytest.raises(kl.InputError, match="count must be"):
@@ -105,6 +105,48 @@ def test_no_images_no_errors_no_figures(tmp_path, caplog):
 def test_margins():
     scores = torch.tensor([[0.9, 0.1], [0.2, 0.7], [0.4, 0.5]])
     assert error_margins(scores, torch.tensor([0, 0, 0])).tolist() == pytest.approx([0, 0.5, 0.1])
+
+
+def test_the_largest_margins_and_residuals():
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.7], [0.4, 0.5], [0.1, 0.3]])
+    found = largest_margins(scores, torch.tensor([0, 0, 0, 1]), ["no", "yes"], 5)
+    assert [(each["row"], each["true"], each["predicted"]) for each in found] == [(1, "no", "yes"), (2, "no", "yes")]
+    assert [each["by"] for each in found] == pytest.approx([0.5, 0.1])
+    predicted, true = torch.tensor([[1.0, 1], [4, 5], [0, 0]]), torch.tensor([[1.0, 2], [1, 1], [0, 0]])
+    first, second = largest_residuals(predicted, true, 2)
+    assert first == {"row": 1, "true": [1.0, 1.0], "predicted": [4.0, 5.0], "by": 5.0}
+    assert second["row"] == 0
+
+
+def test_the_worst_errors_of_regression_are_in_the_targets_unit():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    y = 1000 + 50 * x.sum(dim=1)
+    data = ArrayDataModule.from_arrays(x[:40], y[:40], x[40:], y[40:])
+    _, machine, _ = fit([worst := WorstErrors(count=3)], data=data)
+    residuals = (machine.in_target_units(machine(data.test_set.x)).double() - y[40:, None]).abs().flatten().tolist()
+    assert [each["by"] for each in worst.errors] == pytest.approx(sorted(residuals, reverse=True)[:3], rel=1e-4)
+    for each in worst.errors:
+        assert each["true"] == pytest.approx([y[40 + each["row"]].item()], rel=1e-5)
+
+
+@pytest.mark.parametrize("s", [1, 2, 150, 5000])
+def test_a_kept_spectrum_is_one_of_few_points(s):
+    values, q = np.arange(1, s + 1.0) ** -2.0, s // 3
+    found = plain_spectrum(values, q)
+    index = found["index"]
+    assert (found["s"], found["top_q"]) == (s, q)
+    assert len(index) <= POINTS
+    assert index == sorted(set(index))
+    assert {1, s, *([q] if q else [])} <= set(index)
+    assert found["eigenvalue"] == pytest.approx([float(i) ** -2.0 for i in index], rel=1e-14)
+
+
+def test_a_name_is_no_formula(tmp_path):
+    names = [r"$\x$", "$a", "b_c^d"]
+    confusion_figure(torch.ones(3, 3, dtype=torch.long), names).savefig(tmp_path / "confusion.png")
+    assert_is_a_picture(tmp_path / "confusion.png", width=200)
+    images_figure(torch.rand(2, 1, 8, 8), [r"$\x$, not $a$"] * 2).savefig(tmp_path / "worst.png")
+    assert_is_a_picture(tmp_path / "worst.png")
 
 
 def test_damped_eigenvalues_are_those_that_the_preconditioner_leaves():

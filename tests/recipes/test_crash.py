@@ -1,6 +1,7 @@
 """What is left after a kill, an interrupt, or a full disk: the checkpoint before, whole."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -76,6 +77,19 @@ def test_full_disk_from_the_command_line(kl, monkeypatch):
     assert result.code == 1
     assert "No space left on device" in result.err
     assert "--log-dir" in result.err
+
+
+def test_results_that_cannot_be_kept_are_printed(kl, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    from callbacks import KeepRecord
+
+    monkeypatch.setattr(KeepRecord, "finish", full)
+    result = kl("fit", "--train-size", 100, "--epochs", 1, "--no-exact", "--json")
+    assert result.code == 1
+    assert "could not be written (No space left on device): free some space" in result.err
+    assert json.loads(result.out)["epochs"] == 1
 
 
 def test_errors_of_writing_and_reading(tmp_path):

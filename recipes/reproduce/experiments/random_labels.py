@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from callbacks.figures import CYCLE
 from recipes.reproduce.experiment import Experiment
-from recipes.reproduce.page.drawing import CYCLE, OF_KERNEL, Style, finish, panel, panels, scale
+from recipes.reproduce.page.drawing import OF_KERNEL, Style, finish, panel, panels, scale
 from recipes.reproduce.page.presentation import Claim, Comparison, Presentation, Table
 from recipes.reproduce.points.network import Network
 from recipes.reproduce.published import (

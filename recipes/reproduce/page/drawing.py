@@ -10,12 +10,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
-from callbacks.figures import BLACK, BLUE, GREEN, GREY, ORANGE, new_figure
+from callbacks.figures import BLUE, CYCLE, GREEN, MARKERS, ORANGE, new_figure
 from recipes.reproduce.table import DataFrame, Row, groups, is_missing, mean, spread
 
-# Okabe and Ito's colours in an order that also differs in grey.
-CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK, GREY, "#B8A800")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 OF_KERNEL = {"gaussian": BLUE, "laplacian": ORANGE, "relu-ntk": GREEN}
 NOISES = (0.0, 0.01, 0.1)  # the levels of label noise that have a colour
 LINES = {"interpolated": "--", "overfitted": "-"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -10,20 +9,8 @@ from typing import Any
 
 from callbacks.figures import as_svg
 from kl.system.files import written_whole
+from recipes.output.page import document, image, table
 from recipes.reproduce.page.presentation import HEADER, Presentation
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto; }
-th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child, td:last-child, th:last-child, .text th, .text td { text-align: left; }
-caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
-figure { margin: 1rem 0; } img { max-width: 100%; }
-.small { color: #555; font-size: 13px; } .note { background: #fff6dd; padding: 0.4rem 0.7rem; }
-code { background: #f3f3f3; padding: 0 0.2rem; }
-@media print { h2 { break-before: page; } body { max-width: none; } }
-"""
 
 Done = Sequence[tuple[dict[str, Any], Presentation]]
 
@@ -42,13 +29,10 @@ def report(done: Done, failed: dict[str, str]) -> str:
     broken = "".join(f'<p class="note">{escape(name)} failed: {escape(why)}</p>' for name, why in failed.items())
     sections = "".join(section(record, shown) for record, shown in done)
     scale = done[0][0]["scale"] if done else ""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>kl reproduce: {scale}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>Kernel learning experiments, reproduced ({scale} scale)</h1>\n"
-        f"<p>{agreement(done)}</p>{broken}<ol>{contents}</ol>\n{sections}</body></html>\n"
+    return document(
+        f"kl reproduce: {scale}",
+        f"<h1>Kernel learning experiments, reproduced ({escape(scale)} scale)</h1>\n"
+        f"<p>{agreement(done)}</p>{broken}<ol>{contents}</ol>\n{sections}",
     )
 
 
@@ -88,17 +72,3 @@ def provenance(record: dict[str, Any]) -> str:
     machines = [each for each in record["points_machines"] if each]
     where = "; ".join(f"{m['gpu'] or m['cpu']}, {m['cores']} cores, torch {m['torch']}" for m in machines)
     return f"commit {', '.join(commit[:12] for commit in record['points_commits'])}; {where}"
-
-
-def image(name: str, svg: str) -> str:
-    """A figure embedded in the page as an image, so that the ids inside different figures cannot clash."""
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}"></figure>'
-
-
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
-    """A table of numbers, or of text, with a caption."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    caption = f"<caption>{escape(title)}</caption>"
-    return f'<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

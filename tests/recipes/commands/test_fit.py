@@ -69,6 +69,51 @@ def test_table_names_checkpoint_and_tensorboard(kl):
         assert text in result.out
 
 
+def test_table_names_figure_and_report(kl):
+    result = kl("fit", *FAST, "--name", "a b")
+    assert result.code == 0, result.err
+    folder = "lightning_logs/a b/version_0"
+    assert f"\nfigure:      {folder}/figures/convergence.png\n" in result.out
+    assert Path(folder, "figures", "convergence.png").is_file()
+    assert re.search(rf"\nreport:      (\S*/)?kl report '{folder}'\n", result.out)
+    for lines in (kl("fit", *FAST, "--fast-dev-run").out, kl("fit", *FAST, "--print-config").out):
+        assert "figure:" not in lines
+        assert "report:" not in lines
+
+
+def test_the_record_has_the_results_and_where_they_come_from(kl):
+    found = fit_json(kl, *FAST, "--label-noise", 0.1)
+    record = json.loads(Path(found["log_dir"], "results.json").read_text())
+    assert record["results"] == found
+    assert found["convergence_figure"] == str(Path(found["log_dir"], "figures", "convergence.png"))
+    assert record["finished"] is True
+    assert record["rows"] == "test"
+    assert record["command"] == f"kl fit {' '.join(map(str, FAST))} --label-noise 0.1 --json"
+    assert record["machine"]["torch"] == torch.__version__
+    spectrum, counts = record["spectrum"], record["confusion"]["counts"]
+    assert (spectrum["s"], spectrum["top_q"]) == (found["subsample"], found["top_q"])
+    assert sum(count for *_, count in counts) == 100
+    wrong = sum(count for true, predicted, count in counts if true != predicted)
+    assert wrong / 100 == pytest.approx(found["test_error"])
+    assert len(record["worst_errors"]) == min(wrong, 16)
+    assert all(error["true"] != error["predicted"] for error in record["worst_errors"])
+
+
+def test_a_run_that_has_begun_has_its_record(kl, monkeypatch):
+    """Where it was computed and its spectrum are known once it trains; its results are not."""
+    from callbacks import RKHSNorm
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RKHSNorm, "on_train_epoch_end", fail)
+    assert kl("fit", *FAST, "--name", "begun").code == 130
+    record = json.loads(Path("lightning_logs/begun/version_0/results.json").read_text())
+    assert (record["finished"], record["results"], record["confusion"]) == (False, None, None)
+    assert record["command"].startswith("kl fit")
+    assert record["spectrum"]["s"] == 300
+
+
 def test_run_folder(kl, tmp_path):
     folder = Path(fit_json(kl, *FAST, "--name", "mine")["log_dir"])
     assert folder == Path("lightning_logs/mine/version_0").resolve()

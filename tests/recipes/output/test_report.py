@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from recipes.output.report import distance_text, far_from_limit
+from recipes.output.fit_table import distance_text
+from recipes.output.report import far_from_limit
 
 FAR = {
     "distance_to_exact": 3.0,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from callbacks.figures import CYCLE
 from recipes.reproduce.experiments.general.runs import PROJECTIONS
-from recipes.reproduce.page.drawing import CYCLE, Style, counts, finish, log, panel, panels, short_count
+from recipes.reproduce.page.drawing import Style, counts, finish, log, panel, panels, short_count
 from recipes.reproduce.page.presentation import Claim, Table
 from recipes.reproduce.published import EIGENPRO_4, EIGENPRO_4_SOURCE, REPORT
 from recipes.reproduce.table import DataFrame, Row, by_epoch, derived, groups
