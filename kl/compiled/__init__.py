@@ -72,6 +72,7 @@ def load(name: str) -> ctypes.CDLL | None:
         "distances_of_floats": [address, address, address, size, size, number],
         "distances_of_few": [address, address, size, size, size, number, address],
         **{key: [address, size, real, number] for key in ("gaussian", "laplacian", "matern32", "matern52")},
+        "add_rows": [address, size, address, size, size, address, size, number, address],
         "relu": [address, address, address, size, size, number, number, real, number],
     }
     for function, arguments in types.items():

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kl.compiled import code_for
+from kl.compiled.kept_rows import MOST_OUTPUTS, rows_matmul
 from kl.distributed.ranks import Batch, Ranks
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import TILE, kernel_matmul, kernel_matrix, symmetric_kernel_matrix, thin_matmul
@@ -133,8 +135,10 @@ class KernelMatrix:
         return kernel_matmul(self.kernel, self.rows, rows, w, same, self._workspace)
 
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:
-        """K(X_r, X_B) w with kept rows of K, which is symmetric; a few rows at a time are copied into cache."""
+        """K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few rows at a time into cache."""
         n, w = len(self.rows), w.to(self.kept.dtype)
+        if w.shape[1] <= MOST_OUTPUTS and (code := code_for(self.kept)):
+            return rows_matmul(code, self.kept, positions, w)
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)
         out = w.new_zeros(w.shape[1], n)
