@@ -4,7 +4,8 @@ equations without a script.
 - CONTRIBUTING.md and the like are pages, as they stand.
 - A link from a page to a file outside docs/ works in the repository as it stands. On the site a figure or record of
   lightning_logs/reference is copied, and a source file becomes a page.
-- `{{ commands }}` is every option of every command; each results.json of `kl reproduce` is a page.
+- `{{ commands }}` is every option of every command, `{{ measurements }}` and `{{ sets }}` are tables of `kl bench`. Each
+  results.json of `kl reproduce` is a page.
 - Equations become MathML, which browsers draw.
 """
 
@@ -29,13 +30,16 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-import commands  # noqa: E402 - beside this file
+import benchmarks  # noqa: E402 - beside this file, as the next two
+import commands  # noqa: E402
 import experiments  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks.kl")
 
 PAGES = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 """Files at the root that are pages of the site."""
+MADE = {"commands": commands.markdown, "measurements": benchmarks.measurements, "sets": benchmarks.sets}
+"""What stands in double braces on a page, and what makes it."""
 COPIED = "lightning_logs/reference/"
 SOURCES = {".py": "python", ".toml": "toml", ".yml": "yaml", "": "text", ".cff": "yaml"}
 LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
@@ -59,8 +63,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links into the repository to links within the site, and fill in the options of the commands."""
-    markdown = markdown.replace("{{ commands }}", commands.markdown()) if "{{" in markdown else markdown
+    """Turn links into the repository to links within the site, and fill in what is made."""
+    for name, made in MADE.items():
+        if f"{{{{ {name} }}}}" in markdown:
+            markdown = markdown.replace(f"{{{{ {name} }}}}", made())
     here = page.file.src_uri
     parts = FENCE.split(markdown)  # text, fence, its mark, text, ...
     change = partial(_site_link, folder=origin(here).parent, here=posixpath.dirname(here))
