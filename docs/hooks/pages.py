@@ -4,9 +4,9 @@ equations without a script.
 - CONTRIBUTING.md and the like are pages, as they stand.
 - A link from a page to a file outside docs/ works in the repository as it stands. On the site a figure or record of
   lightning_logs/reference is copied, and a source file becomes a page.
-- `{{ commands }}` is every option of every command, `{{ measurements }}` and `{{ sets }}` are tables of `kl bench`. Each
+- `{{ commands }}` is every option of every command; `{{ measurements }}` and `{{ sets }}` are tables of `kl bench`. A
   results.json of `kl reproduce` is a page.
-- Equations become MathML, which browsers draw.
+- Equations become MathML, which browsers draw, in the font that ziamath brings.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ PAGES = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md", "CH
 """Files at the root that are pages of the site."""
 MADE = {"commands": commands.markdown, "measurements": benchmarks.measurements, "sets": benchmarks.sets}
 """What stands in double braces on a page, and what makes it."""
+MATH_FONT = "STIXTwoMath-Regular.ttf"
+ALONE = ("index.md", "glossary.md")
+"""Pages that have no others beside them, and need no list of these."""
 COPIED = "lightning_logs/reference/"
+RECORD = re.compile(COPIED + r"reproduce/([a-z-]+)-full/results\.json")
 SOURCES = {".py": "python", ".toml": "toml", ".yml": "yaml", "": "text", ".cff": "yaml"}
 LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 FENCE = re.compile(r"(^ *(`{3,}|~{3,}).*?^ *\2`*~*$)", re.MULTILINE | re.DOTALL)
@@ -53,17 +58,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
     for page, text in experiments.pages(ROOT / COPIED / "reproduce").items():
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, f"assets/{MATH_FONT}", abs_src_path=str(math_font())))
     for file in list(files.documentation_pages()):
         folder = origin(file.src_uri).parent
         for link in LINK.finditer(without_fences(file.content_string)):
             target = repository_path(link[2], folder)
-            if target and not files.get_file_from_path(site_path(target)):
-                add(files, config, target)
+            if target and not files.get_file_from_path(site_path(target, file.src_uri)):
+                add(files, config, target, file.src_uri)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links into the repository to links within the site, and fill in what is made."""
+    if page.file.src_uri in ALONE:
+        page.meta["hide"] = ["navigation"]
     for name, made in MADE.items():
         if f"{{{{ {name} }}}}" in markdown:
             markdown = markdown.replace(f"{{{{ {name} }}}}", made())
@@ -93,8 +101,14 @@ def repository_path(target: str, folder: Path) -> str | None:
     return None if path.startswith(("docs/", "..")) else path
 
 
-def site_path(path: str) -> str:
-    """Where a file of the repository stands on the site."""
+def site_path(path: str, page: str) -> str:
+    """Where a file of the repository that a page links to stands on the site.
+
+    The record of an experiment is its page; only that page itself links to the numbers.
+    """
+    record = RECORD.fullmatch(path)
+    if record and not page.startswith(experiments.FOLDER):
+        return f"{experiments.FOLDER}/{record[1]}.md"
     if path in PAGES:
         return PAGES[path]
     if path == "README.md":
@@ -102,7 +116,7 @@ def site_path(path: str) -> str:
     return path if path.startswith(COPIED) else f"source/{path}.md"
 
 
-def add(files: Files, config: MkDocsConfig, path: str) -> None:
+def add(files: Files, config: MkDocsConfig, path: str, linked_from: str) -> None:
     """Copy a file of the records, or make a page of a source file."""
     file = ROOT / path
     if not file.is_file():
@@ -112,7 +126,14 @@ def add(files: Files, config: MkDocsConfig, path: str) -> None:
     else:
         language, text = SOURCES.get(file.suffix, "text"), file.read_text(encoding="utf-8")
         page = f"---\nsearch:\n  exclude: true\n---\n\n# {path}\n\n``````{language}\n{text}\n``````\n"
-        files.append(File.generated(config, site_path(path), content=page))
+        files.append(File.generated(config, site_path(path, linked_from), content=page))
+
+
+def math_font() -> Path:
+    """The font of the equations in the package that brings it, which is found and not imported: its import warns."""
+    found = find_spec("ziamath")
+    assert found is not None, "make docs installs ziamath"
+    return next(Path(str(found.origin)).parent.rglob(MATH_FONT))
 
 
 def without_fences(markdown: str) -> str:
@@ -124,7 +145,7 @@ def _site_link(link: re.Match[str], folder: Path, here: str) -> str:
     target = link[2]
     outside = repository_path(target, folder)
     if outside:
-        target = posixpath.relpath(site_path(outside), here or ".")
+        target = posixpath.relpath(site_path(outside, f"{here}/"), here or ".")
     elif target and ":" not in target and folder != (DOCS / here):  # a page that stands at the root of the repository
         inside = (folder / target).relative_to(DOCS).as_posix()
         target = posixpath.relpath(inside, here or ".")
