@@ -60,6 +60,8 @@ def make_inputs(page):
     Path("houses.csv").write_text(
         "area,zip,price\n" + "".join(f"{area},{zipped % 5},{area * 3}\n" for area, zipped in rows)
     )
+    people = [f"{age},{'basic' if plan % 2 else 'plus'},{age},{'yes' if age > 99 else 'no'}\n" for age, plan in rows]
+    Path("customers.csv").write_text("age,plan,minutes,left\n" + "".join(people))
     np.save("embeddings.npy", rng.normal(size=(90, 20)))
     np.save("labels.npy", np.arange(90) % 3)
     for name in ("pets/train/cat", "pets/train/dog", "new"):

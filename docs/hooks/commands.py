@@ -36,7 +36,7 @@ def section(name: str, command: Any) -> str:
     """The section of one command."""
     arguments = [each for each in command.params if not each.opts[0].startswith("-")]
     options = [each for each in command.params if each not in arguments and not each.hidden]
-    parts = [f"## {name}", in_markdown(command.help or "")]
+    parts = [f"## {name}", *map(paragraph, (command.help or "").split("\n\n"))]
     if arguments:
         parts.append(table("Argument", [(f"`{each.name}`", each) for each in arguments]))
     groups: dict[str, list[Any]] = {}
@@ -46,6 +46,11 @@ def section(name: str, command: Any) -> str:
         rows = [(spelling(each), each) for each in members if SHOWN_LATER not in each.opts]
         parts += [f"**{title}**", table("Option", rows)] if rows else []
     return "\n\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of a help; an example of a command is a block of code."""
+    return f"```console\n{text}\n```" if text.startswith("kl ") else in_markdown(text)
 
 
 def spelling(option: Any) -> str:
