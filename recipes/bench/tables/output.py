@@ -43,7 +43,12 @@ def print_results(results: dict[str, Any]) -> None:
     )
     typer.echo(results["budget"] + "\n")
     rows = [
-        (name, facts["metric"], str(facts["train_rows"]), *(loss_text(found[name, method], found) for method in methods))
+        (
+            name,
+            facts["metric"],
+            str(facts["train_rows"]),
+            *(loss_text(found[name, method], found) for method in methods),
+        )
         for name, facts in results["sets"].items()
     ]
     title = "test loss, mean ± standard deviation over splits; * is the best mean of the set"
