@@ -196,6 +196,15 @@ def test_every_public_name_is_in_the_reference():
             assert f"::: {module.__name__}.{name}\n" in pages, name
 
 
+def test_every_idea_has_its_source_and_its_tests():
+    pages = [page for page in DOCS if page.parent.name == "how" and page.stem not in ("index", "devices")]
+    assert len(pages) >= 6
+    for page in pages:
+        table = text(page).split("## Source and tests\n")[1]
+        assert "](../../kl/" in table, page
+        assert "](../../tests/" in table, page
+
+
 def test_every_command_is_used_on_a_page():
     from recipes.app import app
 
