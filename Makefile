@@ -5,7 +5,7 @@ READY := .venv/.ready
 # tests/conftest.py puts the longest files first; by itself loadfile begins with those of many tests.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-all test-cpus mutants notebooks lint format wheel-check clean
+.PHONY: run test test-all test-cpus mutants notebooks lint format docs wheel-check clean
 
 run: $(READY)          ## train on scikit-learn's digits: no download, less than a minute
 	$(BIN)/kl fit --data digits --kernel laplacian --epochs 10 --name digits
@@ -34,6 +34,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv/.docs      ## the site in build/site: python -m http.server --directory build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 wheel-check: $(READY)  ## the built wheel, alone in an empty environment, trains
 	rm -rf build  # setuptools would pack what an older build left there
 	$(BIN)/python -m pip --quiet install uv
@@ -45,6 +48,11 @@ wheel-check: $(READY)  ## the built wheel, alone in an empty environment, trains
 
 clean:
 	rm -rf .venv build dist *.egg-info
+
+.venv/.docs: $(READY)
+	@if test -x $(BIN)/uv; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'; \
+	else $(BIN)/python -m pip install --quiet --editable '.[docs]'; fi
+	touch $@
 
 # uv installs the same packages in seconds; pip alone is the fallback where uv has no build.
 $(READY): pyproject.toml $(wildcard kl/compiled/*.cpp)

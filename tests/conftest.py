@@ -17,7 +17,7 @@ torch.set_num_threads(int(os.environ.get("KL_TEST_THREADS", "1")))
 
 
 # The files that take longest come first, so that no worker is left with one at the end (see the Makefile).
-LONGEST = ("test_readme.py", "test_launch.py", "test_fit.py", "test_contributing.py")
+LONGEST = ("test_launch.py", "test_fit.py", "test_contributing.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

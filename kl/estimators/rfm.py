@@ -106,8 +106,7 @@ class RFMRegressor(_LearnsFeatures, KernelRegressor):
         best_round_: the round that is kept; 0 is the plain kernel.
         metric_: M, shape (d, d), or (d,) where it is diagonal; ones for the plain kernel.
         feature_importances_: the diagonal of M divided by its sum, shape (d,).
-
-        The others are those of `KernelRegressor`; loo_error_ is under a metric that was learnt with the row.
+        loo_error_: as of `KernelRegressor`, which has the other attributes, too; under a metric learnt with the row.
 
     Raises:
         InputError: (at fit) a parameter is out of its range, or the kernel defines no gradient.
@@ -189,9 +188,8 @@ class RFMClassifier(_LearnsFeatures, KernelClassifier):
         verbose: whether progress is printed.
 
     Attributes:
-        scores_, best_round_, metric_, feature_importances_: see `RFMRegressor`.
-
-        The others are those of `KernelClassifier`.
+        scores_, best_round_, metric_, feature_importances_: see `RFMRegressor`; the others are those of
+            `KernelClassifier`.
 
     Raises:
         InputError: (at fit) a parameter is out of its range, or the kernel defines no gradient.

@@ -43,7 +43,12 @@ def print_results(results: dict[str, Any]) -> None:
     )
     typer.echo(results["budget"] + "\n")
     rows = [
-        (name, facts["metric"], str(facts["train_rows"]), *(_loss(found[name, method], found) for method in methods))
+        (
+            name,
+            facts["metric"],
+            str(facts["train_rows"]),
+            *(loss_text(found[name, method], found) for method in methods),
+        )
         for name, facts in results["sets"].items()
     ]
     title = "test loss, mean ± standard deviation over splits; * is the best mean of the set"
@@ -66,7 +71,8 @@ def print_results(results: dict[str, Any]) -> None:
     typer.echo(f"results: {results['log_dir']}/{files}; {readable_seconds(results['seconds_total'])} in this run")
 
 
-def _loss(each: dict[str, Any], found: dict[tuple[str, str], dict[str, Any]]) -> str:
+def loss_text(each: dict[str, Any], found: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """The mean loss of a method on a set as text; a star marks the best of the set."""
     if each["mean"] is None:
         return "not run" if each["not_run"] else "failed"
     factor = 100 if each["metric"] == "error" else 1

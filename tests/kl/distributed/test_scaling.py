@@ -1,4 +1,4 @@
-"""What ranks send each other, as counted and by the formula of docs/scaling.md; `kl bench distributed`."""
+"""What ranks send each other, as counted and by the formula of docs/how/devices.md; `kl bench distributed`."""
 
 import json
 from pathlib import Path
