@@ -90,10 +90,16 @@ def load(name: str) -> ctypes.CDLL | None:
     return code
 
 
+def best_name() -> str | None:
+    """The name of the best library for this CPU that was compiled; None if there is none."""
+    return next((name for name in usable_libraries() if load(name) is not None), None)
+
+
 @functools.cache
 def best() -> ctypes.CDLL | None:
     """The best library for this CPU that was compiled; None if there is none."""
-    return next((code for name in usable_libraries() if (code := load(name)) is not None), None)
+    name = best_name()
+    return None if name is None else load(name)
 
 
 def code_for(values: Tensor) -> ctypes.CDLL | None:
