@@ -1,0 +1,136 @@
+"""The Triton source of `kl.products.fused`: a tile of K(x, z) goes from inner products to K(x, z) v in registers.
+
+Only `kl.products.fused` imports this file, when it needs it, because not every torch comes with triton.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["m", "p", "c", "span"])
+def fused_product(
+    x: Any,  # rows, of the kind that KIND names, shape: (m, x_stride)
+    z: Any,  # shape: (p, z_stride)
+    x_sq: Any,  # |x_i|^2, for codes of the centred integers, shape: (m,)
+    z_sq: Any,  # shape: (p,)
+    x_scale: Any,  # s_i of digits, else unused, shape: (m,)
+    z_scale: Any,  # shape: (p,)
+    same: Any,  # for each row of x the index of the same row in z, or a number outside 0..p-1, shape: (m,)
+    v: Any,  # float32, shape: (p, c)
+    out: Any,  # float32, shape: (parts, m, c)
+    m: Any,
+    p: Any,
+    c: Any,
+    d: Any,
+    x_stride: Any,
+    z_stride: Any,
+    unit: Any,  # r^2 of codes, else unused
+    scale: Any,  # of the profile
+    power: Any,  # of the profile
+    span: Any,  # rows of z in a part, a multiple of COLUMNS
+    KIND: tl.constexpr,  # codes, digits, floats, rounded or few
+    PROFILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+):
+    """out[part, i, k] = sum_j K(x_i, z_j) v_jk, for one tile of rows i and for the rows j of one part of z.
+
+    Indices of rows are int64, because their product with a stride may leave int32. Beyond the last row of x or z the
+    last row is read again; its products are not stored, or its weights are 0.
+    """
+    part = tl.program_id(1)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = rows < m
+    i = tl.minimum(rows, m - 1)
+    row_sq, row_scale, column_of_same = tl.load(x_sq + i), tl.load(x_scale + i), tl.load(same + i)
+    outputs = tl.arange(0, OUTPUTS)
+    total = tl.zeros((ROWS, OUTPUTS), tl.float32)
+    for start in range(part * span, tl.minimum(part * span + span, p), COLUMNS):
+        columns = tl.arange(0, COLUMNS).to(tl.int64) + start
+        j = tl.minimum(columns, p - 1)
+        xs, zs = x + i * x_stride, z + j * z_stride
+        if KIND == "few":
+            sq_dist = direct(xs, zs, d, ROWS, COLUMNS)
+        elif KIND == "codes":
+            inner = inner_products(xs, zs, d, tl.zeros((ROWS, COLUMNS), tl.int32), "ieee", FEATURES)
+            sq_dist = (row_sq[:, None] - 2 * inner + tl.load(z_sq + j)[None, :]).to(tl.float32) * unit
+        else:
+            if KIND == "digits":
+                inner = inner_of_digits(xs, zs, d, ROWS, COLUMNS, FEATURES)
+                inner *= row_scale[:, None] * tl.load(z_scale + j)[None, :]
+            elif KIND == "rounded":  # TF32 units lose nothing of bfloat16 values
+                inner = inner_products(xs, zs, d, tl.zeros((ROWS, COLUMNS), tl.float32), "tf32", FEATURES)
+            else:
+                inner = inner_products(xs, zs, d, tl.zeros((ROWS, COLUMNS), tl.float32), "ieee", FEATURES)
+            sq_dist = row_sq[:, None] - 2 * inner + tl.load(z_sq + j)[None, :]
+            sq_dist = tl.where(sq_dist < 0, 0.0, sq_dist)  # keeps NaN, which a maximum would hide
+        sq_dist = tl.where(column_of_same[:, None] == columns[None, :], 0.0, sq_dist)
+        used = (columns < p)[:, None] & (outputs < c)[None, :]
+        weights = tl.load(v + j[:, None] * c + outputs[None, :], mask=used, other=0.0)
+        total = tl.dot(kernel_values(sq_dist, scale, power, PROFILE), weights, total, input_precision="ieee")
+    places = out + (part.to(tl.int64) * m + rows)[:, None] * c + outputs[None, :]
+    tl.store(places, total, mask=inside[:, None] & (outputs < c)[None, :])
+
+
+@triton.jit
+def direct(xs: Any, zs: Any, d: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """|x_i - z_j|^2 of few features, feature by feature, without cancellation."""
+    sq_dist = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for k in range(d):
+        difference = tl.load(xs + k)[:, None] - tl.load(zs + k)[None, :]
+        sq_dist += difference * difference
+    return sq_dist
+
+
+@triton.jit
+def inner_products(xs: Any, zs: Any, d: Any, total: Any, PRECISION: tl.constexpr, FEATURES: tl.constexpr):
+    """total + sum_{k < d} x_ik z_jk, in the dtype of `total`, for rows that begin at xs and zs."""
+    features = tl.arange(0, FEATURES)
+    for start in range(0, d, FEATURES):
+        k, left = start + features, d - start
+        a = tl.load(xs[:, None] + k[None, :], mask=(features < left)[None, :], other=0)
+        b = tl.load(zs[None, :] + k[:, None], mask=(features < left)[:, None], other=0)
+        total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
+
+
+@triton.jit
+def inner_of_digits(
+    xs: Any, zs: Any, d: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEATURES: tl.constexpr
+):  # a row holds its digits 0, 1 and 2, of d features each
+    """sum_{o < 3} 2^{-8 o} sum_{a + b = o} <d_a, d'_b>; the sums of an order are exact."""
+    inner = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in tl.static_range(3):
+        order = 2 - step
+        exact = tl.zeros((ROWS, COLUMNS), tl.int32)
+        for digit in tl.static_range(order + 1):
+            exact = inner_products(xs + digit * d, zs + (order - digit) * d, d, exact, "ieee", FEATURES)
+        inner = inner * 0.00390625 + exact.to(tl.float32)
+    return inner
+
+
+@triton.jit
+def kernel_values(sq_dist: Any, scale: Any, power: Any, PROFILE: tl.constexpr):
+    """The formulas of `kl.kernels.radial`; `kl.products.fused.PROFILES` has their scales."""
+    if PROFILE == "gaussian":
+        values = tl.exp(-scale * sq_dist)
+    elif PROFILE == "laplacian":
+        values = tl.exp(-scale * tl.sqrt(sq_dist))
+    elif PROFILE == "matern32":
+        t = scale * tl.sqrt(sq_dist)
+        values = (1 + t) * tl.exp(-t)
+    elif PROFILE == "matern52":
+        t = scale * tl.sqrt(sq_dist)
+        values = (1 + t + t * t / 3) * tl.exp(-t)
+    elif PROFILE == "exponential-power":
+        values = tl.exp(-tl.exp(power * tl.log(scale * sq_dist)))  # log 0 is -inf, and the value 1
+    else:
+        tl.static_assert(PROFILE == "inverse-multiquadric")
+        values = tl.rsqrt(1 + scale * sq_dist)
+    return values
