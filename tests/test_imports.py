@@ -18,6 +18,7 @@ from kl.machines.state import StatefulExpansion
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("pytorch_lightning", "torchmetrics", "torchvision", "tensorboard", "matplotlib", "sklearn", "scipy", "pandas")
+HEAVY = (*HEAVY, "triton")
 SOLVE = """
 import torch
 x, y = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)), torch.eye(2).repeat(10, 1)

@@ -71,7 +71,7 @@ def kernel_matmul(
         Tensor of shape (m, c), in the dtype of the kernel values.
     """
     c = v.shape[1]
-    if v.is_cuda and choose(kernel, x, z, c).fused:
+    if choose(kernel, x, z, c).fused:
         return fused_matmul(kernel, x, z, v, same)
     v = pad_columns(v.to(x.dtype))
     out = v.new_zeros(len(x), v.shape[1])

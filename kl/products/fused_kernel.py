@@ -5,33 +5,31 @@ Only `kl.products.fused` imports this file, when it needs it, because not every 
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["m", "p", "c", "span"])
 def fused_product(
-    x: Any,  # rows, of the kind that KIND names, shape: (m, x_stride)
-    z: Any,  # shape: (p, z_stride)
-    x_sq: Any,  # |x_i|^2, for codes of the centred integers, shape: (m,)
-    z_sq: Any,  # shape: (p,)
-    x_scale: Any,  # s_i of digits, else unused, shape: (m,)
-    z_scale: Any,  # shape: (p,)
-    same: Any,  # for each row of x the index of the same row in z, or a number outside 0..p-1, shape: (m,)
-    v: Any,  # float32, shape: (p, c)
-    out: Any,  # float32, shape: (parts, m, c)
-    m: Any,
-    p: Any,
-    c: Any,
-    d: Any,
-    x_stride: Any,
-    z_stride: Any,
-    unit: Any,  # r^2 of codes, else unused
-    scale: Any,  # of the profile
-    power: Any,  # of the profile
-    span: Any,  # rows of z in a part, a multiple of COLUMNS
+    x,  # rows, of the kind that KIND names, shape: (m, x_stride)
+    z,  # shape: (p, z_stride)
+    x_sq,  # |x_i|^2, for codes of the centred integers, shape: (m,)
+    z_sq,  # shape: (p,)
+    x_scale,  # s_i of digits, else unused, shape: (m,)
+    z_scale,  # shape: (p,)
+    same,  # for each row of x the index of the same row in z, or a number outside 0..p-1, shape: (m,)
+    v,  # float32, shape: (p, c)
+    out,  # float32, shape: (parts, m, c)
+    m,
+    p,
+    c,
+    d,
+    x_stride,
+    z_stride,
+    unit,  # r^2 of codes, else unused
+    scale,  # of the profile
+    power,  # of the profile
+    span,  # rows of z in a part, a multiple of COLUMNS
     KIND: tl.constexpr,  # codes, digits, floats, rounded or few
     PROFILE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -62,7 +60,9 @@ def fused_product(
             sq_dist = (row_sq[:, None] - 2 * inner + tl.load(z_sq + j)[None, :]).to(tl.float32) * unit
         else:
             if KIND == "digits":
-                inner = inner_of_digits(xs, zs, d, ROWS, COLUMNS, FEATURES)
+                inner = products_of_order(xs, zs, d, 2, ROWS, COLUMNS, FEATURES)
+                inner = inner * 0.00390625 + products_of_order(xs, zs, d, 1, ROWS, COLUMNS, FEATURES)
+                inner = inner * 0.00390625 + products_of_order(xs, zs, d, 0, ROWS, COLUMNS, FEATURES)
                 inner *= row_scale[:, None] * tl.load(z_scale + j)[None, :]
             elif KIND == "rounded":  # TF32 units lose nothing of bfloat16 values
                 inner = inner_products(xs, zs, d, tl.zeros((ROWS, COLUMNS), tl.float32), "tf32", FEATURES)
@@ -79,7 +79,7 @@ def fused_product(
 
 
 @triton.jit
-def direct(xs: Any, zs: Any, d: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def direct(xs, zs, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """|x_i - z_j|^2 of few features, feature by feature, without cancellation."""
     sq_dist = tl.zeros((ROWS, COLUMNS), tl.float32)
     for k in range(d):
@@ -89,7 +89,7 @@ def direct(xs: Any, zs: Any, d: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def inner_products(xs: Any, zs: Any, d: Any, total: Any, PRECISION: tl.constexpr, FEATURES: tl.constexpr):
+def inner_products(xs, zs, d, total, PRECISION: tl.constexpr, FEATURES: tl.constexpr):
     """total + sum_{k < d} x_ik z_jk, in the dtype of `total`, for rows that begin at xs and zs."""
     features = tl.arange(0, FEATURES)
     for start in range(0, d, FEATURES):
@@ -101,22 +101,18 @@ def inner_products(xs: Any, zs: Any, d: Any, total: Any, PRECISION: tl.constexpr
 
 
 @triton.jit
-def inner_of_digits(
-    xs: Any, zs: Any, d: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEATURES: tl.constexpr
-):  # a row holds its digits 0, 1 and 2, of d features each
-    """sum_{o < 3} 2^{-8 o} sum_{a + b = o} <d_a, d'_b>; the sums of an order are exact."""
-    inner = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in tl.static_range(3):
-        order = 2 - step
-        exact = tl.zeros((ROWS, COLUMNS), tl.int32)
-        for digit in tl.static_range(order + 1):
-            exact = inner_products(xs + digit * d, zs + (order - digit) * d, d, exact, "ieee", FEATURES)
-        inner = inner * 0.00390625 + exact.to(tl.float32)
-    return inner
+def products_of_order(
+    xs, zs, d, ORDER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEATURES: tl.constexpr
+):
+    """sum_{a + b = ORDER} <d_a, d'_b>, exact, as float32; a row holds its digits 0, 1 and 2, of d features each."""
+    total = tl.zeros((ROWS, COLUMNS), tl.int32)
+    for digit in tl.static_range(ORDER + 1):
+        total = inner_products(xs + digit * d, zs + (ORDER - digit) * d, d, total, "ieee", FEATURES)
+    return total.to(tl.float32)
 
 
 @triton.jit
-def kernel_values(sq_dist: Any, scale: Any, power: Any, PROFILE: tl.constexpr):
+def kernel_values(sq_dist, scale, power, PROFILE: tl.constexpr):
     """The formulas of `kl.kernels.radial`; `kl.products.fused.PROFILES` has their scales."""
     if PROFILE == "gaussian":
         values = tl.exp(-scale * sq_dist)
