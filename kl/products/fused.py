@@ -219,8 +219,8 @@ def _probe(device_type: str, index: int | None, cls: type[RadialKernel], kind: s
 
 def probed_rows(kind: str, m: int, d: int, device: torch.device) -> Rows:
     """m rows of d numbers in 0..1 that `kind_of` calls by this kind."""
-    levels = torch.randint(0, LEVELS + 1, (m, d), generator=torch.Generator().manual_seed(0)).to(device)
-    x = levels.float() / LEVELS
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, LEVELS + 1, (m, d), generator=generator, dtype=torch.uint8).to(device).float() / LEVELS
     if kind == "codes":
         return Rows.of(x)
     if kind == "rounded":
