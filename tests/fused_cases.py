@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 
 import kl.products.fused as fused
-from kl.kernels import ExponentialPower, Gaussian, InverseMultiquadric, Laplacian, Matern32, Matern52
+from kl.kernels import ExponentialPower, Gaussian, InverseMultiquadric, Laplacian, Matern32, Matern52, ReluNNGP, ReluNTK
 from kl.products.blocks import kernel_matmul
 from kl.rows.rows import Rows
 
@@ -20,6 +20,8 @@ KERNELS = {
     "matern52": Matern52(2.0),
     "exponential_power": ExponentialPower(2.0, 0.7),
     "inverse_multiquadric": InverseMultiquadric(2.0),
+    "relu_ntk": ReluNTK(3, 0.5),
+    "relu_nngp": ReluNNGP(3),
 }
 FEATURES = {kind: 5 if kind == "few" else 41 for kind in fused.TILES}
 TILES = fused.Tiles(16, 16, 16)
@@ -86,12 +88,21 @@ def broken_rows():
     return [fused.fused_matmul(Gaussian(2.0), a, z, b, None, TILES) for a, b in ((x, v), (z, poisoned))]
 
 
+def zero_rows():
+    """Products of ReLU kernels, where rows of x and of z are 0."""
+    x = rows("floats", 20).data.clone()
+    x[::5] = 0
+    x = Rows.of(x)
+    kernels = [ReluNTK(1, 0.5), ReluNTK(2), ReluNTK(4, 0.5), ReluNNGP(3)]
+    return [product(kernel, x, x, weights(20, 2), torch.arange(20)) for kernel in kernels]
+
+
 def choices():
     """What the probe says of a device as slow as the interpreter, at sizes that this can take."""
     with mock.patch.multiple(fused, PROBED_ROWS=130, PROBED_COLUMNS=70, ROUNDS=1):
         return {
             kind: (
-                fused._probe("cpu", None, Laplacian, kind, FEATURES[kind], 16),
+                fused._probe("cpu", None, Laplacian(1.0), kind, FEATURES[kind], 16),
                 fused.relative_error(
                     Laplacian(2.0), rows(kind, 50), rows(kind, 50)[:40], weights(40, 3).float(), torch.arange(50)
                 ),
@@ -115,7 +126,7 @@ def main(path):
             )
         found["equal", kind] = equal_rows(kind, True)
     found["equal", "unnamed"] = equal_rows("codes", False)
-    found["far"], found["broken"] = far_rows(), broken_rows()
+    found["far"], found["broken"], found["zero"] = far_rows(), broken_rows(), zero_rows()
     found["default tiles"] = product(
         Gaussian(2.0), rows("codes", 140), rows("codes", 70), weights(70, 3), None, 1, None
     )

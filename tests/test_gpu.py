@@ -176,13 +176,14 @@ def fused_products(monkeypatch):
     fused._probe.cache_clear()
 
 
-@pytest.mark.parametrize("kernel", fused.PROFILES)
+@pytest.mark.parametrize("kernel", fused.FORMULAS)
 @pytest.mark.parametrize("kind", fused.TILES)
 def test_fused_products_are_right_and_repeat_to_the_bit(kind, kernel):
     pytest.importorskip("triton")
     d = 11 if kind == "few" else 300
     x = fused.probed_rows(kind, 1000, d, torch.device("cuda"))
-    z, kernel = x[torch.arange(776, -1, -1, device="cuda")], kernel(bandwidth=(d / 6) ** 0.5)
+    z = x[torch.arange(776, -1, -1, device="cuda")]
+    kernel = kernel(bandwidth=(d / 6) ** 0.5) if kernel.shift_invariant else kernel(depth=3, bias=0.5)
     same = 776 - torch.arange(1000, device="cuda")
     for c in (1, 10, 64):
         v = torch.randn(777, c, generator=torch.Generator().manual_seed(c)).cuda()

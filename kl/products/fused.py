@@ -30,8 +30,8 @@ from kl.kernels.radial import (
     Laplacian,
     Matern32,
     Matern52,
-    RadialKernel,
 )
+from kl.kernels.relu import ReluNNGP, ReluNTK
 from kl.rows.digits import split
 from kl.rows.int8 import LEVELS, seconds
 from kl.rows.rows import Rows, row_sq_norm
@@ -47,15 +47,17 @@ WAVES = 4  # tiles of rows for each multiprocessor, below which z is split into 
 PROBED_ROWS, PROBED_VALUES, PROBED_COLUMNS = 2**14, 2**24, 1024
 TOLERATED, PAYS, ROUNDS = 2.0**-18, 0.9, 3
 
-# For each kernel what the formula in `fused_kernel.kernel_values` calls scale, and power. A subclass may have another
-# formula, so the class must be one of these itself.
-PROFILES: dict[type[Kernel], Callable[[Any], tuple[float, float]]] = {
+# For each kernel what the formulas in `fused_kernel` call scale and power (of ReLU networks sq_bias and of_zero). A
+# subclass may have another formula, so the class must be one of these itself.
+FORMULAS: dict[type[Kernel], Callable[[Any], tuple[float, float]]] = {
     Gaussian: lambda kernel: (0.5 / kernel.bandwidth**2, 0.0),
     Laplacian: lambda kernel: (1 / kernel.bandwidth, 0.0),
     Matern32: lambda kernel: (math.sqrt(3) / kernel.bandwidth, 0.0),
     Matern52: lambda kernel: (math.sqrt(5) / kernel.bandwidth, 0.0),
     ExponentialPower: lambda kernel: (kernel.bandwidth**-2, kernel.power / 2),
     InverseMultiquadric: lambda kernel: (kernel.bandwidth**-2, 0.0),
+    ReluNTK: lambda kernel: (kernel.bias**2, kernel.bias**2 * (2 - 2.0 ** (1 - kernel.depth))),
+    ReluNNGP: lambda kernel: (0.0, 0.0),
 }
 
 
@@ -91,7 +93,7 @@ class Choice(NamedTuple):
 def kind_of(kernel: Kernel, x: Rows, z: Rows) -> str | None:
     """What the fused kernel calls these rows, a key of `TILES`; None if it cannot multiply them."""
     plain = x.dtype == z.dtype == x.data.dtype == z.data.dtype == torch.float32
-    if type(kernel) not in PROFILES or not plain or x.data.stride(1) != 1 or z.data.stride(1) != 1:
+    if type(kernel) not in FORMULAS or not plain or x.data.stride(1) != 1 or z.data.stride(1) != 1:
         return None
     if x.data.shape[1] <= DIRECT_FEATURES:
         return "few"
@@ -117,7 +119,10 @@ def choose(
     if kind is None or not 1 <= c <= MOST_OUTPUTS:
         return Choice(False, "blocked, because the fused kernel does not have this kernel, dtype or number of outputs")
     device = x.data.device
-    return _probe(device.type, device.index, type(kernel), kind, x.data.shape[1], _width(c))
+    d = x.data.shape[1]
+    if hasattr(kernel, "bandwidth"):
+        kernel = replace(kernel, bandwidth=math.sqrt(d / 6))  # type: ignore[type-var]  # a distance of `probed_rows`
+    return _probe(device.type, device.index, kernel, kind, d, _width(c))
 
 
 def fused_matmul(
@@ -132,7 +137,7 @@ def fused_matmul(
     """K(x, z) v, shape (m, c), float32, by one Triton kernel; the result is the same to the bit in every call.
 
     Args:
-        kernel: a kernel of `PROFILES`; its bandwidth must be resolved.
+        kernel: a kernel of `FORMULAS`; its bandwidth must be resolved.
         x: the m rows of evaluation, float32.
         z: the p centres, float32.
         v: weights, shape (p, c), c up to 64.
@@ -163,9 +168,10 @@ def fused_matmul(
     with torch.cuda.device_of(ours):
         fused_product[blocks, parts](
             *(ours, others, x_sq, z_sq, x_scale, z_scale, same, weights, out, len(x), p, c, d),
-            *(ours.stride(0), others.stride(0), unit, *PROFILES[type(kernel)](kernel), span),
+            *(ours.stride(0), others.stride(0), unit, *FORMULAS[type(kernel)](kernel), span),
             KIND=kind,
-            PROFILE=type(kernel).name,
+            FORMULA=type(kernel).name,
+            DEPTH=getattr(kernel, "depth", 0),
             ROWS=tiles.rows,
             COLUMNS=tiles.columns,
             FEATURES=tiles.features,
@@ -197,11 +203,11 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 @functools.lru_cache
-def _probe(device_type: str, index: int | None, cls: type[RadialKernel], kind: str, d: int, width: int) -> Choice:
+def _probe(device_type: str, index: int | None, kernel: Kernel, kind: str, d: int, width: int) -> Choice:
     """`choose` by one tile of K both ways; once a process for each device, kernel, kind and number of features."""
     device = torch.device(device_type, index) if index is not None else torch.device(device_type)
     m = max(PROBED_COLUMNS, min(PROBED_ROWS, PROBED_VALUES // d))
-    x, kernel = probed_rows(kind, m, d, device), cls(bandwidth=math.sqrt(d / 6))  # |x - z|^2 is d / 6 on average
+    x = probed_rows(kind, m, d, device)
     z, same = x[:PROBED_COLUMNS], torch.arange(m, device=device)
     v = torch.randn(len(z), width, generator=torch.Generator().manual_seed(1)).to(device)
     try:
@@ -213,12 +219,12 @@ def _probe(device_type: str, index: int | None, cls: type[RadialKernel], kind: s
     except Exception as reason:  # no triton, or a GPU or a version that it does not compile for
         first = str(reason).split("\n")[0]
         choice = Choice(False, f"blocked, because the fused kernel fails here ({type(reason).__name__}: {first})")
-    log.info("%s products of %d features (%s) on %s are %s", cls.__name__, d, kind, device, choice.why)
+    log.info("%s products of %d features (%s) on %s are %s", type(kernel).__name__, d, kind, device, choice.why)
     return choice
 
 
 def probed_rows(kind: str, m: int, d: int, device: torch.device) -> Rows:
-    """m rows of d numbers in 0..1 that `kind_of` calls by this kind."""
+    """m rows of d numbers in 0..1 that `kind_of` calls by this kind; |x - z|^2 is d / 6 on average."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, LEVELS + 1, (m, d), generator=generator, dtype=torch.uint8).to(device).float() / LEVELS
     if kind == "codes":

@@ -15,7 +15,7 @@ def fused_product(
     z,  # shape: (p, z_stride)
     x_sq,  # |x_i|^2, for codes of the centred integers, shape: (m,)
     z_sq,  # shape: (p,)
-    x_scale,  # s_i of digits, else unused, shape: (m,)
+    x_scale,  # s_i of digits, else |x_i|^2, shape: (m,)
     z_scale,  # shape: (p,)
     same,  # for each row of x the index of the same row in z, or a number outside 0..p-1, shape: (m,)
     v,  # float32, shape: (p, c)
@@ -27,11 +27,12 @@ def fused_product(
     x_stride,
     z_stride,
     unit,  # r^2 of codes, else unused
-    scale,  # of the profile
-    power,  # of the profile
+    scale,  # of the formula
+    power,  # of the formula
     span,  # rows of z in a part, a multiple of COLUMNS
     KIND: tl.constexpr,  # codes, digits, floats, rounded or few
-    PROFILE: tl.constexpr,
+    FORMULA: tl.constexpr,
+    DEPTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     FEATURES: tl.constexpr,
@@ -73,7 +74,13 @@ def fused_product(
         sq_dist = tl.where(column_of_same[:, None] == columns[None, :], 0.0, sq_dist)
         used = (columns < p)[:, None] & (outputs < c)[None, :]
         weights = tl.load(v + j[:, None] * c + outputs[None, :], mask=used, other=0.0)
-        total = tl.dot(kernel_values(sq_dist, scale, power, PROFILE), weights, total, input_precision="ieee")
+        if DEPTH == 0:
+            values = radial_values(sq_dist, scale, power, FORMULA)
+        elif KIND == "digits":
+            values = relu_values(sq_dist, row_sq, tl.load(z_sq + j), scale, power, FORMULA, DEPTH)
+        else:
+            values = relu_values(sq_dist, row_scale, tl.load(z_scale + j), scale, power, FORMULA, DEPTH)
+        total = tl.dot(values, weights, total, input_precision="ieee")
     places = out + (part.to(tl.int64) * m + rows)[:, None] * c + outputs[None, :]
     tl.store(places, total, mask=inside[:, None] & (outputs < c)[None, :])
 
@@ -112,21 +119,64 @@ def products_of_order(
 
 
 @triton.jit
-def kernel_values(sq_dist, scale, power, PROFILE: tl.constexpr):
-    """The formulas of `kl.kernels.radial`; `kl.products.fused.PROFILES` has their scales."""
-    if PROFILE == "gaussian":
+def radial_values(sq_dist, scale, power, FORMULA: tl.constexpr):
+    """The formulas of `kl.kernels.radial`; `kl.products.fused.FORMULAS` has their scales."""
+    if FORMULA == "gaussian":
         values = tl.exp(-scale * sq_dist)
-    elif PROFILE == "laplacian":
+    elif FORMULA == "laplacian":
         values = tl.exp(-scale * tl.sqrt(sq_dist))
-    elif PROFILE == "matern32":
+    elif FORMULA == "matern32":
         t = scale * tl.sqrt(sq_dist)
         values = (1 + t) * tl.exp(-t)
-    elif PROFILE == "matern52":
+    elif FORMULA == "matern52":
         t = scale * tl.sqrt(sq_dist)
         values = (1 + t + t * t / 3) * tl.exp(-t)
-    elif PROFILE == "exponential-power":
+    elif FORMULA == "exponential-power":
         values = tl.exp(-tl.exp(power * tl.log(scale * sq_dist)))  # log 0 is -inf, and the value 1
     else:
-        tl.static_assert(PROFILE == "inverse-multiquadric")
+        tl.static_assert(FORMULA == "inverse-multiquadric")
         values = tl.rsqrt(1 + scale * sq_dist)
     return values
+
+
+@triton.jit
+def relu_values(sq_dist, x_sq, z_sq, sq_bias, of_zero, FORMULA: tl.constexpr, DEPTH: tl.constexpr):
+    """The recursion of `kl.kernels.relu` in v = 1 - u; it starts from the distance, which is exactly 0 for equal rows.
+
+    |x - z|^2 = (|x| - |z|)^2 + 2 |x||z| v.
+    """
+    x, z = tl.sqrt(x_sq)[:, None], tl.sqrt(z_sq)[None, :]
+    norms = x * z
+    v = (sq_dist - (x - z) * (x - z)) / tl.where(norms > 0, 2 * norms, 1.0)
+    v = tl.where(v < 0, 0.0, tl.where(v > 2, 2.0, v))
+    covariance = norms * (1 - v)
+    tangent = covariance + sq_bias
+    for _ in tl.static_range(1, DEPTH):
+        share = angle(v) * 0.318309886  # theta / pi
+        v += share * (1 - v) - tl.sqrt(v * (2 - v)) * 0.318309886
+        v = tl.where(v < 0, 0.0, v)
+        covariance = norms * (1 - v)
+        tangent = tangent * (1 - share) + covariance + sq_bias
+    if FORMULA == "relu-ntk":
+        values = tl.where(norms == 0, of_zero, tangent)
+    else:
+        tl.static_assert(FORMULA == "relu-nngp")
+        values = covariance
+    return values
+
+
+@triton.jit
+def angle(v):
+    """acos(1 - v) for v in 0..2, also near 0: the polynomial of kl/compiled/kernel_values.cpp."""
+    wide = v > 1
+    t = 0.5 * tl.where(wide, 2 - v, v)
+    p = 0.126604223 * t - 0.141247548
+    p = p * t + 0.111685587
+    p = p * t - 0.00881148468
+    p = p * t + 0.0362279991
+    p = p * t + 0.0440398399
+    p = p * t + 0.0750307444
+    p = p * t + 0.166666069
+    p = p * t + 1
+    twice = 2 * tl.sqrt(t) * p
+    return tl.where(wide, 3.14159265 - twice, twice)

@@ -16,7 +16,7 @@ from fused_cases import FEATURES, KERNELS, SIZES
 from user_kernels import Cauchy
 
 import kl.products.fused as fused
-from kl.kernels import Gaussian, Laplacian, ReluNTK
+from kl.kernels import Gaussian, Laplacian, Polynomial, ReluNTK
 from kl.products import blocks
 from kl.rows.rows import Rows
 
@@ -38,21 +38,17 @@ def interpreted(tmp_path_factory):
     return torch.load(path, weights_only=False)
 
 
-def exact(name, found):
-    """K(x, z) v by the oracle; what rows that are named `same` have as features is ignored."""
-    parameters = {"bandwidth": 2.0} | ({"power": 0.7} if name == "exponential_power" else {})
-    K = oracle.matrix(getattr(oracle, name), found["x"].numpy(), found["z"].numpy(), **parameters)
-    if found["same"] is not None:
-        for i, j in enumerate(found["same"].tolist()):
-            if 0 <= j < K.shape[1]:
-                K[i, j] = 1
-    return K @ found["v"].numpy()
+PARAMETERS = {"exponential_power": {"bandwidth": 2.0, "power": 0.7}}
+PARAMETERS |= {"relu_ntk": {"depth": 3, "bias": 0.5}, "relu_nngp": {"depth": 3, "bias": 0}}
 
 
 def check(found, name):
+    parameters = PARAMETERS.get(name, {"bandwidth": 2.0})
+    K = oracle.matrix(getattr(oracle, name), found["x"].numpy(), found["z"].numpy(), **parameters)
+    near = {"atol": TOLERANCE * max(1, K.max()), "rtol": 0}
     assert found["fused"].dtype == torch.float32
-    np.testing.assert_allclose(found["fused"].numpy(), exact(name, found), atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(found["fused"], found["engine"], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(found["fused"].numpy(), K @ found["v"].numpy(), **near)
+    torch.testing.assert_close(found["fused"], found["engine"], **near)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -92,6 +88,11 @@ def test_nan_is_not_hidden(interpreted):
     of_row, of_weight = interpreted["broken"]
     assert of_row.isnan().flatten().nonzero().flatten().tolist() == [3]
     assert of_weight.isnan().all()
+
+
+def test_relu_kernels_of_zero_rows(interpreted):
+    for found in interpreted["zero"]:
+        torch.testing.assert_close(found["fused"], found["engine"], atol=3e-4, rtol=0)  # K is about 50, of 20 rows
 
 
 def test_nothing_is_a_sum_of_zero(interpreted):
@@ -180,7 +181,7 @@ def probing(monkeypatch):
         monkeypatch.setattr(fused, "fused_matmul", product)
         monkeypatch.setattr(fused, "seconds", lambda work, repeats: seconds.pop(0))
         fused._probe.cache_clear()
-        return fused._probe("cpu", None, Gaussian, "floats", 20, 16)
+        return fused._probe("cpu", None, Gaussian(1.0), "floats", 20, 16)
 
     yield choose
     fused._probe.cache_clear()
@@ -231,25 +232,33 @@ def on_gpu(x):
 
 
 def test_cpus_and_whoever_did_not_ask_get_blocked_products(monkeypatch):
-    monkeypatch.setattr(fused, "_probe", lambda *arguments: fused.Choice(True, str(arguments)))
     x = Rows.of(torch.rand(4, 20))
     monkeypatch.delenv(fused.SWITCH, raising=False)
     assert "is not 1" in fused.choose(Gaussian(1.0), on_gpu(x), on_gpu(x), 3).why
     monkeypatch.setenv(fused.SWITCH, "1")
     assert "need CUDA" in fused.choose(Gaussian(1.0), x, x, 3).why
-    assert fused.choose(Gaussian(1.0), on_gpu(x), on_gpu(x), 3) == (
-        True,
-        str(("cpu", None, Gaussian, "floats", 20, 16)),
-    )
-    assert fused.choose(Gaussian(1.0), on_gpu(x), on_gpu(x), 33).why.endswith("64)")
     for kernel, rows, c in [
-        (ReluNTK(3), x, 3),
+        (Polynomial(2), x, 3),
         (Cauchy(1.0), x, 3),
         (Gaussian(1.0), x.double(), 3),
         (Gaussian(1.0), Rows.of(x.data.T), 3),
         (Gaussian(1.0), x, 65),
     ]:
         assert "does not have" in fused.choose(kernel, on_gpu(rows), on_gpu(rows), c).why
+
+
+@pytest.mark.parametrize(
+    ("kernel", "c", "probed"),
+    [
+        (Gaussian(1.0), 3, (Gaussian((20 / 6) ** 0.5), "floats", 20, 16)),
+        (ReluNTK(2), 33, (ReluNTK(2), "floats", 20, 64)),
+    ],
+)
+def test_a_probe_stands_for_all_bandwidths_and_numbers_of_rows(kernel, c, probed, monkeypatch):
+    monkeypatch.setenv(fused.SWITCH, "1")
+    monkeypatch.setattr(fused, "_probe", lambda *arguments: arguments)
+    x = on_gpu(Rows.of(torch.rand(4, 20)))
+    assert fused.choose(kernel, x, x, c) == ("cpu", None, *probed)
 
 
 @pytest.mark.parametrize("kind", fused.TILES)
