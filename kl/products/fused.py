@@ -46,6 +46,7 @@ WAVES = 4  # tiles of rows for each multiprocessor, below which z is split into 
 # is an error of 2^-18 of sum_j |K_ij v_jk|: float32 has a tenth of it, and a product in TF32 ten times as much.
 PROBED_ROWS, PROBED_VALUES, PROBED_COLUMNS = 2**14, 2**24, 1024
 TOLERATED, PAYS, ROUNDS = 2.0**-18, 0.9, 3
+CAPABILITY = (8, 0)  # of a GPU, at least: for older ones Triton cannot compile int8 products
 
 # For each kernel what the formulas in `fused_kernel` call scale and power (of ReLU networks sq_bias and of_zero). A
 # subclass may have another formula, so the class must be one of these itself.
@@ -72,8 +73,9 @@ class Tiles:
     stages: int = 3
 
 
-# "codes" are rows of 8-bit integers on one grid, "few" are rows of few features, which are not tiled. First guesses: by
-# ptxas none spills registers on compute capability 8.0 or 9.0, as 128 x 128 tiles do.
+# "codes" are rows of 8-bit integers on one grid, "few" are rows of few features, which are not tiled. First guesses, with
+# which the Gaussian of up to 16 outputs fits into the registers of compute capability 8.0 and 9.0 (ptxas); with tiles
+# of 128 x 128 it does not.
 TILES = {
     "codes": Tiles(features=128),
     "digits": Tiles(features=64),
@@ -211,6 +213,8 @@ def _probe(device_type: str, index: int | None, kernel: Kernel, kind: str, d: in
     z, same = x[:PROBED_COLUMNS], torch.arange(m, device=device)
     v = torch.randn(len(z), width, generator=torch.Generator().manual_seed(1)).to(device)
     try:
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
+            raise NotImplementedError(f"it needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]}")
         error = relative_error(kernel, x, z, v, same)
         if not error <= TOLERATED:  # true for NaN, too
             choice = Choice(False, f"blocked, because the fused kernel is wrong here: its error is {error:.2g}")

@@ -151,7 +151,7 @@ def relu_values(sq_dist, x_sq, z_sq, sq_bias, of_zero, FORMULA: tl.constexpr, DE
     v = tl.where(v < 0, 0.0, tl.where(v > 2, 2.0, v))
     covariance = norms * (1 - v)
     tangent = covariance + sq_bias
-    for _ in tl.static_range(1, DEPTH):
+    for _ in range(1, DEPTH):
         share = angle(v) * 0.318309886  # theta / pi
         v += share * (1 - v) - tl.sqrt(v * (2 - v)) * 0.318309886
         v = tl.where(v < 0, 0.0, v)
