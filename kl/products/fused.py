@@ -43,7 +43,7 @@ MOST_OUTPUTS = 64  # columns of v; the sums of more do not fit into the register
 NARROWEST = 16  # columns of v in the kernel, at least, because matrix units need as many
 WAVES = 4  # tiles of rows for each multiprocessor, below which z is split into parts
 # The probe: rows of x, at most so many values of them, rows of z, columns of v, and what makes the choice. Tolerated
-# is an error of 2^-18 of sum_j |K_ij v_jk|: float32 has a tenth of it, and a product in TF32 ten times as much.
+# is an error of 2^-18 of sum_j |K_ij v_jk|: float32 makes a fortieth of it, and a product in TF32 ten times as much.
 PROBED_ROWS, PROBED_VALUES, PROBED_COLUMNS = 2**14, 2**24, 1024
 TOLERATED, PAYS, ROUNDS = 2.0**-18, 0.9, 3
 CAPABILITY = (8, 0)  # of a GPU, at least: for older ones Triton cannot compile int8 products
@@ -73,9 +73,8 @@ class Tiles:
     stages: int = 3
 
 
-# "codes" are rows of 8-bit integers on one grid, "few" are rows of few features, which are not tiled. First guesses, with
-# which the Gaussian of up to 16 outputs fits into the registers of compute capability 8.0 and 9.0 (ptxas); with tiles
-# of 128 x 128 it does not.
+# "codes" are rows of 8-bit integers on one grid, "few" are rows of few features, which are not tiled. First guesses: the
+# Gaussian of up to 16 outputs fits into the registers of compute capability 8.0 and 9.0, and with 128 x 128 does not.
 TILES = {
     "codes": Tiles(features=128),
     "digits": Tiles(features=64),
@@ -122,9 +121,7 @@ def choose(
         return Choice(False, "blocked, because the fused kernel does not have this kernel, dtype or number of outputs")
     device = x.data.device
     d = x.data.shape[1]
-    if hasattr(kernel, "bandwidth"):
-        kernel = replace(kernel, bandwidth=math.sqrt(d / 6))  # type: ignore[type-var]  # a distance of `probed_rows`
-    return _probe(device.type, device.index, kernel, kind, d, _width(c))
+    return _probe(device.type, device.index, _probed_kernel(kernel, d), kind, d, _width(c))
 
 
 def fused_matmul(
@@ -136,7 +133,7 @@ def fused_matmul(
     tiles: Tiles | None = None,
     parts: int | None = None,
 ) -> Tensor:
-    """K(x, z) v, shape (m, c), float32, by one Triton kernel; the result is the same to the bit in every call.
+    """K(x, z) v, shape (m, c), float32 without a gradient, by one Triton kernel; the same to the bit in every call.
 
     Args:
         kernel: a kernel of `FORMULAS`; its bandwidth must be resolved.
@@ -202,6 +199,12 @@ def _width(c: int) -> int:
 @functools.lru_cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+@functools.lru_cache
+def _probed_kernel(kernel: Kernel, d: int) -> Kernel:
+    """The kernel with a bandwidth that suits `probed_rows`, so that one probe stands for all bandwidths."""
+    return replace(kernel, bandwidth=math.sqrt(d / 6)) if hasattr(kernel, "bandwidth") else kernel  # type: ignore[type-var]
 
 
 @functools.lru_cache
