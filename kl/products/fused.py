@@ -73,8 +73,8 @@ class Tiles:
     stages: int = 3
 
 
-# "codes" are rows of 8-bit integers on one grid, "few" are rows of few features, which are not tiled. First guesses: the
-# Gaussian of up to 16 outputs fits into the registers of compute capability 8.0 and 9.0, and with 128 x 128 does not.
+# "codes" are 8-bit integers on one grid, "few" are few features, which are not tiled. These are first guesses: the
+# Gaussian of up to 16 outputs fits into the registers of compute capability 8.0 and 9.0; integers of 128 x 128 do not.
 TILES = {
     "codes": Tiles(features=128),
     "digits": Tiles(features=64),
@@ -202,9 +202,9 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 @functools.lru_cache
-def _probed_kernel(kernel: Kernel, d: int) -> Kernel:
+def _probed_kernel(kernel: Any, d: int) -> Kernel:
     """The kernel with a bandwidth that suits `probed_rows`, so that one probe stands for all bandwidths."""
-    return replace(kernel, bandwidth=math.sqrt(d / 6)) if hasattr(kernel, "bandwidth") else kernel  # type: ignore[type-var]
+    return replace(kernel, bandwidth=math.sqrt(d / 6)) if hasattr(kernel, "bandwidth") else kernel
 
 
 @functools.lru_cache
