@@ -5,6 +5,7 @@ import torch
 from training import fit, quiet_trainer, regression
 
 import kl
+import kl.products.fused as fused
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
 from kl.rows.digits import split
@@ -164,8 +165,58 @@ def test_products_of_digits_are_those_of_the_cpu_to_the_bit():
     assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
+@pytest.fixture
+def fused_products(monkeypatch):
+    """Fused products wherever they are right, whatever the clock says."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv(fused.SWITCH, "1")
+    monkeypatch.setattr(fused, "PAYS", float("inf"))
+    fused._probe.cache_clear()
+    yield
+    fused._probe.cache_clear()
+
+
+@pytest.mark.parametrize("kernel", fused.FORMULAS)
+@pytest.mark.parametrize("kind", fused.TILES)
+def test_fused_products_are_right_and_repeat_to_the_bit(kind, kernel):
+    pytest.importorskip("triton")
+    d = 11 if kind == "few" else 300
+    x = fused.probed_rows(kind, 1000, d, torch.device("cuda"))
+    z = x[torch.arange(776, -1, -1, device="cuda")]
+    kernel = kernel(bandwidth=(d / 6) ** 0.5) if kernel.shift_invariant else kernel(depth=3, bias=0.5)
+    same = 776 - torch.arange(1000, device="cuda")
+    for c in (1, 10, 64) if isinstance(kernel, Laplacian) else (10,):  # 64 outputs are compiled anew
+        v = torch.randn(777, c, generator=torch.Generator().manual_seed(c)).cuda()
+        assert fused.relative_error(kernel, x, z, v, same) <= fused.TOLERATED
+        assert fused.relative_error(kernel, x, z[:1], v[:1], same) <= fused.TOLERATED
+        one, two = (fused.fused_matmul(kernel, x, z, v, same) for _ in range(2))
+        assert torch.equal(one, two)
+        torch.testing.assert_close(fused.fused_matmul(kernel, x, z, v, same, parts=1), one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [Laplacian(4.0), kl.Gaussian(4.0)])
+def test_steps_with_fused_products_equal_the_cpu(kernel, fused_products):
+    def fitted(device):
+        data = digits()
+        data.setup()
+        machine = KernelMachine(kernel, **OPTIONS)
+        machine.prepare(data.train_set.x, data.train_set.y, device)
+        machine.fitted.keep_rows(0)
+        for rows in torch.arange(300, device=device).split(50):
+            machine.run.step(rows)
+        rows = machine.fitted.matrix.rows
+        return machine.fitted.flush().cpu(), machine.fitted.sq_norm.cpu(), fused.choose(kernel, rows, rows, 10)
+
+    (cpu, cpu_norm, _), (gpu, gpu_norm, choice) = fitted("cpu"), fitted("cuda")
+    assert choice.fused, choice.why
+    torch.testing.assert_close(gpu, cpu, atol=1e-3, rtol=0)
+    torch.testing.assert_close(gpu_norm, cpu_norm, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("wanted", ["0", "1"])
 @pytest.mark.parametrize("kept", [0, 300])
-def test_a_step_does_not_wait_for_the_device(kept):
+def test_a_step_does_not_wait_for_the_device(kept, wanted, fused_products, monkeypatch):
+    monkeypatch.setenv(fused.SWITCH, wanted)
     data = digits()
     data.setup()
     machine = KernelMachine(Laplacian(4.0), **OPTIONS)

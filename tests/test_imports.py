@@ -57,6 +57,12 @@ def test_solving_and_tuning_need_torch_alone():
     assert not loaded_by("import kl\n" + SOLVE) & set(HEAVY)
 
 
+def test_products_on_a_cpu_need_no_triton():
+    """Which not every torch comes with; torch's own optimizers import it where it is there."""
+    code = "import kl, torch; from kl.products.blocks import kernel_matmul; x = kl.Rows.of(torch.rand(20, 3))"
+    assert "triton" not in loaded_by(f"{code}; kernel_matmul(kl.Gaussian(1.0), x, x, torch.rand(20, 2))")
+
+
 def test_a_prediction_needs_torch_alone(tmp_path):
     x, y = torch.rand(20, 3), torch.eye(2).repeat(10, 1)
     model = kl.KernelModel.from_interpolant(kl.interpolate(kl.Laplacian(1.0), x, y))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kl.kernels.kernel import Kernel
+from kl.products.fused import choose, fused_matmul
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace, spans
 
@@ -69,7 +70,10 @@ def kernel_matmul(
     Returns:
         Tensor of shape (m, c), in the dtype of the kernel values.
     """
-    c, v = v.shape[1], pad_columns(v.to(x.dtype))
+    c = v.shape[1]
+    if choose(kernel, x, z, c).fused:
+        return fused_matmul(kernel, x, z, v, same)
+    v = pad_columns(v.to(x.dtype))
     out = v.new_zeros(len(x), v.shape[1])
     workspace = workspace or Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)

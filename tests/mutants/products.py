@@ -10,4 +10,32 @@ MUTANTS = [
         "inner.clone().scatter_(1, column,",
         "tests/kl/products/test_blocks.py tests/kl/kernels/test_kernels.py tests/kl/products/test_kept.py",
     ),
+    Mutant(
+        "fused products read weights of columns that are not there",
+        "kl/products/fused_kernel.py",
+        "used = (columns < p)[:, None] &",
+        "used = (columns < p + COLUMNS)[:, None] &",
+        "tests/kl/products/test_fused.py",
+    ),
+    Mutant(
+        "fused products forget equal rows",
+        "kl/products/fused_kernel.py",
+        "column_of_same[:, None] == columns[None, :]",
+        "column_of_same[:, None] == start + columns[None, :]",
+        "tests/kl/products/test_fused.py",
+    ),
+    Mutant(
+        "fused products are in TF32",
+        "kl/products/fused_kernel.py",
+        'total = tl.dot(values, weights, total, input_precision="ieee")',
+        "total = tl.dot(values, weights, total)",
+        "tests/kl/products/test_fused.py",
+    ),
+    Mutant(
+        "the probe lets wrong fused products pass",
+        "kl/products/fused.py",
+        "if not error <= TOLERATED:",
+        "if error > 1:",
+        "tests/kl/products/test_fused.py",
+    ),
 ]

@@ -14,6 +14,7 @@ import kl
 from kl.eigenpro.memory import training_memory
 from kl.eigenpro.options import default_subsample
 from kl.errors import MemoryBudgetError
+from kl.products.fused import choose
 from kl.rows.int8 import encode
 from kl.system.clock import now
 from kl.system.memory import format_memory, free_memory
@@ -135,7 +136,7 @@ def train(
     start = now(device)
     timing = fit(machine, data.datamodule(seed), epochs, accelerator, observers, limit_val_batches=0)
     total = now(device) - start
-    plan, kept, inside = machine.plan, machine.memory, parts.spent
+    plan, kept, inside, rows = machine.plan, machine.memory, parts.spent, machine.run.fitted.matrix.rows
     first = min(1, len(timing.seconds_per_epoch) - 1)
     detail = {
         "batch_size": plan.batch_size,
@@ -144,7 +145,8 @@ def train(
         "kept_rows": kept.kept_rows,
         "kept_columns": kept.keep_columns,
         "coded": encode(data.x) is not None,
-        "digits": machine.run.fitted.matrix.rows.digits is not None,
+        "digits": rows.digits is not None,
+        "products": choose(machine.run.kernel, rows, rows, data.y.shape[1]).why,
         "precision": precision,
         "budget_bytes": kept.budget,
         "seconds_per_epoch": list(timing.seconds_per_epoch),

@@ -121,6 +121,7 @@ def test_epochs(bench):
     assert epoch.mm_ratio == pytest.approx(epoch.seconds / epoch.detail["limit_seconds"])
     assert epoch.target == 1.5
     assert epoch.detail["kept_rows"] == 120
+    assert epoch.detail["products"] == "blocked, because fused products need CUDA"
     assert 0 < lightning.ratio < 1
     assert norm.ratio > 0
     assert (lightning.target, norm.target) == (0.03, 0.03)
