@@ -136,8 +136,8 @@ class KernelMatrix:
 
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:
         """K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few rows at a time into cache."""
-        n, w = len(self.rows), w.to(self.kept.dtype)
-        if w.shape[1] <= MOST_OUTPUTS and (code := code_for(self.kept)):
+        n, w = len(self.rows), w.to(self.kept.dtype).contiguous()
+        if w.shape[1] <= MOST_OUTPUTS and (code := code_for(self.kept, w)):
             return rows_matmul(code, self.kept, positions, w)
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kl
-from kl.compiled import LIBRARIES, load, processor_flags
+from kl.compiled import LIBRARIES, best, load, processor_flags
 from kl.compiled.kept_rows import MOST_OUTPUTS, rows_matmul
 from kl.distributed.ranks import Batch, Ranks
 from kl.products.kept import KernelMatrix
@@ -42,3 +42,15 @@ def test_a_kept_matrix_with_and_without_compiled_code(monkeypatch, c):
     found = matrix.columns_matmul(batch, w)
     monkeypatch.setattr("kl.compiled.best", lambda: None)
     torch.testing.assert_close(found, matrix.columns_matmul(batch, w), rtol=1e-5, atol=1e-5)
+
+
+def test_positions_of_other_types_and_outside():
+    if (code := best()) is None:
+        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    matrix, w = torch.eye(3), torch.ones(2, 1)
+    assert rows_matmul(code, matrix, torch.tensor([2, 0], dtype=torch.int32), w).flatten().tolist() == [1, 0, 1]
+    for outside in ([0, 3], [-1, 0]):
+        with pytest.raises(IndexError, match=r"positions must lie in 0\.\.2"):
+            rows_matmul(code, matrix, torch.tensor(outside), w)
+    with pytest.raises(IndexError, match="a row for each of the 2 positions; got 1"):
+        rows_matmul(code, matrix, torch.tensor([0, 1]), w[:1])
