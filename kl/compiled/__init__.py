@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the functions, as patch_sums.cpp has it
+VERSION = 2  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -36,8 +37,10 @@ ALLOWED = {"avx2": ("avx2",), "default": (), "": ("avx2", "avx512")}
 @functools.cache
 def processor_flags() -> frozenset[str]:
     """The instruction sets of this CPU by the names of /proc/cpuinfo; none where there is no such file."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
     return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
@@ -55,13 +58,6 @@ def load(name: str) -> ctypes.CDLL | None:
     found = importlib.util.find_spec(f"{__name__}.{name}")
     if found is None or found.origin is None:
         return None
-    try:
-        code = ctypes.CDLL(found.origin)
-        if code.version() != VERSION:
-            raise OSError(f"{found.origin} is of another version of kl: install kl again")
-    except (OSError, AttributeError) as error:
-        log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
-        return None
     size, address, number, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
     types = {
         "patch_sums": [
@@ -75,8 +71,15 @@ def load(name: str) -> ctypes.CDLL | None:
         "add_rows": [address, size, address, size, size, address, size, number, address],
         "relu": [address, address, address, size, size, number, number, real, number],
     }
-    for function, arguments in types.items():
-        getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
+    try:
+        code = ctypes.CDLL(found.origin)
+        if code.version() != VERSION:
+            raise OSError(f"{found.origin} is of another version of kl: install kl again")
+        for function, arguments in types.items():
+            getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
+    except (OSError, AttributeError) as error:
+        log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
+        return None
     return code
 
 
@@ -86,8 +89,19 @@ def best() -> ctypes.CDLL | None:
     return next((code for name in usable_libraries() if (code := load(name)) is not None), None)
 
 
-def code_for(values: Tensor) -> ctypes.CDLL | None:
-    """The best library, if it can work on these values: contiguous float32 on a CPU; None leaves them to torch."""
-    if values.device.type != "cpu" or values.dtype != torch.float32 or not values.is_contiguous():
+def code_for(*values: Tensor) -> ctypes.CDLL | None:
+    """The best library, if it can work on these values: contiguous float32 on a CPU; None leaves them to torch.
+
+    Autograd, torch.jit.trace and torch.compile do not see what compiled code does, and tensors of other classes may
+    have no memory, so torch also computes what one of them has to follow.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
-    return best()
+    return best() if all(map(_is_plain, values)) else None
+
+
+def _is_plain(values: Tensor) -> bool:
+    if values.device.type != "cpu" or values.dtype != torch.float32 or not values.is_contiguous():
+        return False
+    followed = (values.requires_grad and torch.is_grad_enabled()) or unpack_dual(values).tangent is not None
+    return not followed and type(values) in (Tensor, torch.nn.Parameter)
