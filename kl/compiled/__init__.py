@@ -69,7 +69,7 @@ def load(name: str) -> ctypes.CDLL | None:
         "distances_of_few": [address, address, size, size, size, number, address],
         **{key: [address, size, real, number] for key in ("gaussian", "laplacian", "matern32", "matern52")},
         "add_rows": [address, size, address, size, size, address, size, number, address],
-        "relu": [address, address, address, size, size, number, number, real, number],
+        "relu": [address, address, address, size, size, number, number, ctypes.c_double, number],
     }
     try:
         code = ctypes.CDLL(found.origin)

@@ -130,12 +130,12 @@ void matern52(float *values, int64_t count, float rate, int32_t threads) {
 }
 
 // From inner products to the neural tangent kernel (tangent != 0) or the NNGP kernel of ReLU networks; see kl/kernels/relu.py.
-// sq_bias is the square of the bias, which the caller rounds once, as torch does: then the diagonal is the same.
+// The square of the bias, and the value of zero rows, are rounded once, as torch does: then the diagonal is the same.
 void relu(
-    float *values, const float *rows, const float *columns, int64_t m, int64_t p, int32_t depth, int32_t tangent, float sq_bias, int32_t threads) {
+    float *values, const float *rows, const float *columns, int64_t m, int64_t p, int32_t depth, int32_t tangent, double exact_sq_bias, int32_t threads) {
     constexpr int64_t CHUNK = 256;  // values whose state stays in the first cache from layer to layer
     constexpr float OVER_PI = 0.318309886f, LEAST = 1.17549435e-38f;
-    const float of_zero = sq_bias * (2.0f - std::ldexp(1.0f, 1 - depth));
+    const float sq_bias = (float)exact_sq_bias, of_zero = (float)(exact_sq_bias * (2.0 - std::ldexp(1.0, 1 - depth)));
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const float row = rows[i];
