@@ -28,11 +28,13 @@ notebooks: $(READY)    ## runs docs/notebooks and keeps what they print and draw
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror kl/compiled/*.cpp
 	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i kl/compiled/*.cpp
 
 docs: .venv/.docs      ## the site in build/site: python -m http.server --directory build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict

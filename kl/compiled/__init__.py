@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the functions, as patch_sums.cpp has it
+VERSION = 3  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -49,7 +50,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "laplacian": _RADIAL,
     "matern32": _RADIAL,
     "matern52": _RADIAL,
-    "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, REAL, NUMBER],
+    "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
     "add_rows": _ROWS,
     "dot_rows": _ROWS,
 }
@@ -59,8 +60,10 @@ ARGUMENTS: dict[str, list[Any]] = {
 @functools.cache
 def processor_flags() -> frozenset[str]:
     """The instruction sets of this CPU by the names of /proc/cpuinfo; none where there is no such file."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
     return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
@@ -102,8 +105,19 @@ def best() -> ctypes.CDLL | None:
     return None if name is None else load(name)
 
 
-def code_for(values: Tensor) -> ctypes.CDLL | None:
-    """The best library, if it can work on these values: contiguous float32 on a CPU; None leaves them to torch."""
-    if values.device.type != "cpu" or values.dtype != torch.float32 or not values.is_contiguous():
+def code_for(*values: Tensor) -> ctypes.CDLL | None:
+    """The best library, if it can work on these values: contiguous float32 on a CPU; None leaves them to torch.
+
+    Autograd, torch.jit.trace and torch.compile do not see what compiled code does, and tensors of other classes may
+    have no memory, so torch also computes what one of them has to follow.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
-    return best()
+    return best() if all(map(_is_plain, values)) else None
+
+
+def _is_plain(values: Tensor) -> bool:
+    if values.device.type != "cpu" or values.dtype != torch.float32 or not values.is_contiguous():
+        return False
+    followed = (values.requires_grad and torch.is_grad_enabled()) or unpack_dual(values).tangent is not None
+    return not followed and type(values) in (Tensor, torch.nn.Parameter)

@@ -29,9 +29,20 @@ class KeptRows:
 
     @classmethod
     def of(cls, matrix: Tensor, index: Tensor, outputs: int) -> KeptRows | None:
-        """The rows, if there is compiled code for products with so many columns; None leaves them to torch."""
+        """The rows, if there is compiled code for products with so many columns; None leaves them to torch.
+
+        Raises:
+            IndexError: a row is not one of 0..k-1; compiled code would read other memory.
+        """
         code = code_for(matrix[:1]) if outputs <= MOST_OUTPUTS else None
-        return None if code is None else cls(code, matrix, index.contiguous())
+        if code is None:
+            return None
+        index = index.long().contiguous()
+        if len(index):
+            low, high = map(int, index.aminmax())
+            if low < 0 or high >= len(matrix):
+                raise IndexError(f"index must lie in 0..{len(matrix) - 1}; got {low}..{high}")
+        return cls(code, matrix, index)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -42,7 +53,12 @@ class KeptRows:
         self,
         v: Tensor,  # shape: (n, c)
     ) -> Tensor:
-        """matrix[index] v, float32, shape (m, c)."""
+        """matrix[index] v, float32, shape (m, c).
+
+        Raises:
+            IndexError: v has another number of rows.
+        """
+        _require_rows(v, self.matrix.shape[1])
         v = v.T.to(self.dtype).contiguous()
         out = v.new_empty(len(self.index), len(v))
         self._call("dot_rows", v, len(v), out)
@@ -52,7 +68,12 @@ class KeptRows:
         self,
         w: Tensor,  # shape: (m, c)
     ) -> Tensor:
-        """matrix[index]^T w, float32, shape (n, c)."""
+        """matrix[index]^T w, float32, shape (n, c).
+
+        Raises:
+            IndexError: w has another number of rows.
+        """
+        _require_rows(w, len(self.index))
         w = w.to(self.dtype).contiguous()
         out = w.new_zeros(w.shape[1], self.matrix.shape[1])
         self._call("add_rows", w, w.shape[1], out)
@@ -63,3 +84,8 @@ class KeptRows:
             *(self.matrix.data_ptr(), self.matrix.stride(0), self.index.data_ptr(), len(self.index)),
             *(self.matrix.shape[1], operand.data_ptr(), outputs, torch.get_num_threads(), out.data_ptr()),
         )
+
+
+def _require_rows(operand: Tensor, rows: int) -> None:
+    if len(operand) != rows:
+        raise IndexError(f"the weights must have {rows} rows; got {len(operand)}")

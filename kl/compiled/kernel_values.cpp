@@ -31,7 +31,8 @@ static inline float exp_of_negative(float x) {
 }
 
 // acos(1 - v) for v in [0, 2] to 2 ulp, also near v = 0: 2 asin(sqrt(t)) with t = v / 2 up to 1/2, else pi less that of
-// 1 - t. asin(sqrt(t)) / sqrt(t) is a polynomial of degree 8, of relative error 2.3e-9 (a least-squares fit at Chebyshev points).
+// 1 - t. asin(sqrt(t)) / sqrt(t) is a polynomial of degree 8, of relative error 2.3e-9 (least squares at Chebyshev
+// points).
 static inline float angle_of(float v) {
     const bool wide = v > 1.0f;
     const float t = 0.5f * (wide ? 2.0f - v : v);
@@ -50,19 +51,20 @@ static inline float angle_of(float v) {
 
 template <typename Value>
 static inline void for_each(float *values, int64_t count, int32_t threads, Value value) {
-    #pragma omp parallel for simd num_threads(threads) schedule(static)
+#pragma omp parallel for simd num_threads(threads) schedule(static)
     for (int64_t i = 0; i < count; i++) values[i] = value(values[i]);
 }
 
 extern "C" {
 
-// out = scale (rows_i + columns_j - 2 product_ij), where the sum is of whole numbers; product and out may be the same memory.
-void distances_of_integers(
-    const int32_t *product, const int32_t *rows, const int32_t *columns, float scale, int64_t m, int64_t p, int32_t threads, float *out) {
-    #pragma omp parallel for num_threads(threads) schedule(static)
+// out = scale (rows_i + columns_j - 2 product_ij), where the sum is of whole numbers; product and out may be the same
+// memory.
+void distances_of_integers(const int32_t *product, const int32_t *rows, const int32_t *columns, float scale, int64_t m,
+                           int64_t p, int32_t threads, float *out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const int32_t row = rows[i];
-        #pragma omp simd
+#pragma omp simd
         for (int64_t j = 0; j < p; j++) {
             const float value = scale * (float)(row + columns[j] - 2 * product[i * p + j]);
             memcpy(out + i * p + j, &value, sizeof value);
@@ -71,11 +73,12 @@ void distances_of_integers(
 }
 
 // values = max(rows_i - 2 values_ij + columns_j, 0).
-void distances_of_floats(float *values, const float *rows, const float *columns, int64_t m, int64_t p, int32_t threads) {
-    #pragma omp parallel for num_threads(threads) schedule(static)
+void distances_of_floats(float *values, const float *rows, const float *columns, int64_t m, int64_t p,
+                         int32_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const float row = rows[i];
-        #pragma omp simd
+#pragma omp simd
         for (int64_t j = 0; j < p; j++) {
             const float value = std::fma(-2.0f, values[i * p + j], row) + columns[j];
             values[i * p + j] = value < 0.0f ? 0.0f : value;
@@ -86,7 +89,7 @@ void distances_of_floats(float *values, const float *rows, const float *columns,
 // out = sum_k (x_ik - z_kj)^2 for few features d; x is (m, d), z is (d, p).
 void distances_of_few(const float *x, const float *z, int64_t m, int64_t p, int64_t d, int32_t threads, float *out) {
     constexpr int64_t CHUNK = 1024;  // sums that stay in the first cache
-    #pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++)
         for (int64_t first = 0; first < p; first += CHUNK) {
             const int64_t count = p - first < CHUNK ? p - first : CHUNK;
@@ -94,7 +97,7 @@ void distances_of_few(const float *x, const float *z, int64_t m, int64_t p, int6
             for (int64_t k = 0; k < d; k++) {
                 const float value = x[i * d + k];
                 const float *column = z + k * p + first;
-                #pragma omp simd
+#pragma omp simd
                 for (int64_t j = 0; j < count; j++) {
                     const float difference = value - column[j];
                     sums[j] = std::fma(difference, difference, sums[j]);
@@ -129,13 +132,15 @@ void matern52(float *values, int64_t count, float rate, int32_t threads) {
     });
 }
 
-// From inner products to the neural tangent kernel (tangent != 0) or the NNGP kernel of ReLU networks; see kl/kernels/relu.py.
-void relu(
-    float *values, const float *rows, const float *columns, int64_t m, int64_t p, int32_t depth, int32_t tangent, float bias, int32_t threads) {
+// From inner products to the neural tangent kernel (tangent != 0) or the NNGP kernel of ReLU networks; see
+// kl/kernels/relu.py.
+// The square of the bias, and the value of zero rows, are rounded once, as torch does: then the diagonal is the same.
+void relu(float *values, const float *rows, const float *columns, int64_t m, int64_t p, int32_t depth, int32_t tangent,
+          double exact_sq_bias, int32_t threads) {
     constexpr int64_t CHUNK = 256;  // values whose state stays in the first cache from layer to layer
     constexpr float OVER_PI = 0.318309886f, LEAST = 1.17549435e-38f;
-    const float sq_bias = bias * bias, of_zero = sq_bias * (2.0f - std::ldexp(1.0f, 1 - depth));
-    #pragma omp parallel for num_threads(threads) schedule(static)
+    const float sq_bias = (float)exact_sq_bias, of_zero = (float)(exact_sq_bias * (2.0 - std::ldexp(1.0, 1 - depth)));
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const float row = rows[i];
         for (int64_t first = 0; first < p; first += CHUNK) {
@@ -143,7 +148,7 @@ void relu(
             const float *column = columns + first;
             float *value = values + i * p + first;
             float norms[CHUNK], v[CHUNK];
-            #pragma omp simd
+#pragma omp simd
             for (int64_t j = 0; j < count; j++) {
                 norms[j] = std::sqrt(row * column[j]);
                 const float u = 1.0f - value[j] / (norms[j] < LEAST ? LEAST : norms[j]);
@@ -151,7 +156,7 @@ void relu(
                 if (tangent) value[j] += sq_bias;
             }
             for (int32_t layer = 1; layer < depth; layer++)
-                #pragma omp simd
+#pragma omp simd
                 for (int64_t j = 0; j < count; j++) {
                     const float sine = std::sqrt(v[j] * (2.0f - v[j])), theta = angle_of(v[j]);
                     const float next = std::fma(std::fma(theta, 1.0f - v[j], -sine), OVER_PI, v[j]);

@@ -32,7 +32,7 @@ def distances_of_floats(
     columns: Tensor,  # float32, shape: (p,)
 ) -> Tensor:
     """max(rows_i - 2 inner_ij + columns_j, 0), in the memory of `inner`."""
-    rows, columns = rows.contiguous(), columns.contiguous()
+    rows, columns = rows.float().contiguous(), columns.float().contiguous()
     code.distances_of_floats(
         inner.data_ptr(), rows.data_ptr(), columns.data_ptr(), *inner.shape, torch.get_num_threads()
     )
@@ -76,9 +76,9 @@ def relu(
     bias: float,
 ) -> Tensor:
     """The values of a ReLU network's kernel, in the memory of the inner products."""
-    x_sq, z_sq = x_sq.contiguous(), z_sq.contiguous()
+    x_sq, z_sq = x_sq.float().contiguous(), z_sq.float().contiguous()
     code.relu(
-        *(gram.data_ptr(), x_sq.data_ptr(), z_sq.data_ptr(), *gram.shape, depth, tangent, bias),
+        *(gram.data_ptr(), x_sq.data_ptr(), z_sq.data_ptr(), *gram.shape, depth, tangent, bias**2),
         torch.get_num_threads(),
     )
     return gram

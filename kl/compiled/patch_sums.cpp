@@ -72,36 +72,46 @@ struct Clamps {
 
 // Adds the clamped responses of P positions to `sums`, which holds VECTORS vectors for each of the T terms.
 template <int P, int T, bool ROUND>
-static inline void add_block(
-    const Left *units, const int64_t *order, int64_t groups, const Right *right, const int32_t *bias, const Clamps &clamps, Lanes *sums) {
+static inline void add_block(const Left *units, const int64_t *order, int64_t groups, const Right *right,
+                             const int32_t *bias, const Clamps &clamps, Lanes *sums) {
     const Left *unit[P];
     Lanes z[P][VECTORS];
-    UNROLL for (int p = 0; p < P; p++) {
+    UNROLL
+    for (int p = 0; p < P; p++) {
         unit[p] = units + order[p] * groups * GROUP;
-        UNROLL for (int v = 0; v < VECTORS; v++) z[p][v] = at(bias + v * LANES);
+        UNROLL
+        for (int v = 0; v < VECTORS; v++) z[p][v] = at(bias + v * LANES);
     }
     for (int64_t g = 0; g < groups; g++) {
         Lanes entries[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++) entries[v] = at(right + (g * COLUMNS + v * LANES) * GROUP);
-        UNROLL for (int p = 0; p < P; p++) {
+        UNROLL
+        for (int v = 0; v < VECTORS; v++) entries[v] = at(right + (g * COLUMNS + v * LANES) * GROUP);
+        UNROLL
+        for (int p = 0; p < P; p++) {
             int32_t values;
             memcpy(&values, unit[p] + g * GROUP, sizeof values);
-            UNROLL for (int v = 0; v < VECTORS; v++) z[p][v] = dot(z[p][v], all(values), entries[v]);
+            UNROLL
+            for (int v = 0; v < VECTORS; v++) z[p][v] = dot(z[p][v], all(values), entries[v]);
         }
     }
-    UNROLL for (int v = 0; v < VECTORS; v++) {
+    UNROLL
+    for (int v = 0; v < VECTORS; v++) {
         Lanes sum[T];
-        UNROLL for (int t = 0; t < T; t++) sum[t] = sums[t * VECTORS + v];
-        UNROLL for (int p = 0; p < P; p++) {
+        UNROLL
+        for (int t = 0; t < T; t++) sum[t] = sums[t * VECTORS + v];
+        UNROLL
+        for (int p = 0; p < P; p++) {
             Lanes r = z[p][v];
             if (ROUND) r = (Lanes)(__builtin_convertvector(r, Floats) + TO_STEPS);
-            UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
                 Lanes low = all(clamps.low[t]), high = all(clamps.high[t]);
                 Lanes above = r < low ? low : r;
                 sum[t] += above > high ? high : above;
             }
         }
-        UNROLL for (int t = 0; t < T; t++) sums[t * VECTORS + v] = sum[t];
+        UNROLL
+        for (int t = 0; t < T; t++) sums[t * VECTORS + v] = sum[t];
     }
 }
 
@@ -121,18 +131,24 @@ struct Run {
 };
 
 template <int T, bool ROUND>
-static void cell_sums(
-    const Left *units, int64_t n, int64_t positions, int64_t groups, const Right *right, const int32_t *bias, int64_t m, Clamps clamps,
-    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int32_t threads, int32_t *out) {
+static void cell_sums(const Left *units, int64_t n, int64_t positions, int64_t groups, const Right *right,
+                      const int32_t *bias, int64_t m, Clamps clamps, const int64_t *order, const int64_t *ends,
+                      int64_t runs, const uint8_t *members, int64_t cells, int32_t threads, int32_t *out) {
     const int32_t base = ROUND ? ITS_BITS : 0;
     for (int t = 0; t < T; t++) clamps.low[t] += base, clamps.high[t] += base;
-    #pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i++)
         for (int64_t column = 0; column < m; column += COLUMNS) {
             int64_t place = 0;
             for (int64_t r = 0; r < runs; r++) {
                 Lanes sums[T * VECTORS] = {};
-                const Run run{units + i * positions * groups * GROUP, order, groups, right + column * groups * GROUP, bias + column, clamps, sums};
+                const Run run{units + i * positions * groups * GROUP,
+                              order,
+                              groups,
+                              right + column * groups * GROUP,
+                              bias + column,
+                              clamps,
+                              sums};
                 const int32_t length = ends[r] - place;
                 for (; place + PATCHES <= ends[r]; place += PATCHES) run.add<PATCHES, T, ROUND>(place);
                 for (; place + 2 <= ends[r]; place += 2) run.add<2, T, ROUND>(place);
@@ -151,22 +167,25 @@ static void cell_sums(
 extern "C" {
 
 // Raised with every change of a function's arguments or meaning; kl/compiled/__init__.py has the same number.
-int32_t version() { return 2; }
+int32_t version() { return 3; }
 
 // How the operands are laid out: products that 32 bits hold, and the entries of a block.
 int32_t patch_group() { return GROUP; }
 int32_t patch_columns() { return COLUMNS; }
 
-// units: (n, positions, groups, GROUP); right: (m / COLUMNS, groups, COLUMNS, GROUP); bias: (m,); m is a multiple of COLUMNS.
-// order: positions in runs; ends: where each of the runs ends in it; members: (cells, runs), 1 where a run is in a cell.
+// units: (n, positions, groups, GROUP); right: (m / COLUMNS, groups, COLUMNS, GROUP); bias: (m,), m a multiple of
+// COLUMNS. order: positions in runs; ends: where each of the runs ends in it; members: (cells, runs), 1 where a run is
+// in a cell.
 // out: (terms, cells, n, m), to which the sums are added. Threads share the images.
-void patch_sums(
-    const void *units, int64_t n, int64_t positions, int64_t groups, const void *right, const int32_t *bias, int64_t m,
-    int32_t terms, int32_t round, const int32_t *low, const int32_t *high,
-    const int64_t *order, const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int32_t threads, int32_t *out) {
+void patch_sums(const void *units, int64_t n, int64_t positions, int64_t groups, const void *right, const int32_t *bias,
+                int64_t m, int32_t terms, int32_t round, const int32_t *low, const int32_t *high, const int64_t *order,
+                const int64_t *ends, int64_t runs, const uint8_t *members, int64_t cells, int32_t threads,
+                int32_t *out) {
     Clamps clamps{};
     for (int t = 0; t < terms; t++) clamps.low[t] = low[t], clamps.high[t] = high[t];
-    const auto sums = terms == 2 ? (round ? cell_sums<2, true> : cell_sums<2, false>) : (round ? cell_sums<1, true> : cell_sums<1, false>);
-    sums((const Left *)units, n, positions, groups, (const Right *)right, bias, m, clamps, order, ends, runs, members, cells, threads, out);
+    const auto sums = terms == 2 ? (round ? cell_sums<2, true> : cell_sums<2, false>)
+                                 : (round ? cell_sums<1, true> : cell_sums<1, false>);
+    sums((const Left *)units, n, positions, groups, (const Right *)right, bias, m, clamps, order, ends, runs, members,
+         cells, threads, out);
 }
 }

@@ -123,8 +123,8 @@ class RadialKernel(GramKernel):
         x, z = pair.x, pair.z
         if self.uses_products(x.data.shape[1]):
             return pair.sq_dist()
-        ours, others = x.data.to(x.dtype), z.data.to(x.dtype)
-        if code := code_for(ours):
+        ours, others = x.data.to(x.dtype).contiguous(), z.data.to(x.dtype).contiguous()
+        if code := code_for(ours, others):
             return distances_of_few(code, ours, others)
         return torch.cdist(ours, others, compute_mode="donot_use_mm_for_euclid_dist").square_()
 

@@ -27,6 +27,7 @@ from kl.checks import check_count, check_not_negative
 from kl.compiled import code_for
 from kl.compiled.kernel_values import relu
 from kl.kernels.gram import GramKernel
+from kl.kernels.kernel import defined_with
 from kl.rows.pair import Pair
 
 # Kernel values computed at a time on a CPU, so that the five temporaries of this size stay in the cache. For a tile of
@@ -37,7 +38,7 @@ _CACHED = 2**16
 
 @dataclass(frozen=True)
 class _ReluNetwork(GramKernel):
-    _tangent: ClassVar[bool]  # whether the kernel is the NTK, not the NNGP
+    _tangent: ClassVar[bool] = False  # whether compiled code takes the formula for that of the NTK, not of the NNGP
 
     depth: int = 3
     bias: float = 0.0
@@ -49,7 +50,7 @@ class _ReluNetwork(GramKernel):
     def _values(self, pair: Pair) -> Tensor:
         gram = pair.inner()
         if not pair.plain:
-            if code := code_for(gram):
+            if defined_with(type(self), "_tangent", "_recur", "_evaluate") and (code := code_for(gram)):
                 return relu(code, gram, pair.x.sq_norm, pair.z.sq_norm, self.depth, self._tangent, self.bias)
             return self._evaluate(gram, pair.x.sq_norm[:, None], pair.z.sq_norm[None, :])
         self._recur(gram, (pair.x.sq_norm[:, None] * pair.z.sq_norm[None, :]).sqrt())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kl
-from kl.compiled import LIBRARIES, load, processor_flags
+from kl.compiled import LIBRARIES, best, load, processor_flags
 from kl.compiled.kept_rows import MOST_OUTPUTS, KeptRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.products.kept import KernelMatrix
@@ -53,3 +53,18 @@ def test_a_kept_matrix_with_and_without_compiled_code(monkeypatch, c):
     found = matrix.columns_matmul(batch, w)
     monkeypatch.setattr("kl.compiled.best", lambda: None)
     torch.testing.assert_close(found, matrix.columns_matmul(batch, w), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_other_types_and_outside():
+    if best() is None:
+        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    matrix, w = torch.eye(3), torch.ones(2, 1)
+    rows = KeptRows.of(matrix, torch.tensor([2, 0], dtype=torch.int32), 1)
+    assert rows.t_matmul(w).flatten().tolist() == [1, 0, 1]
+    for outside in ([0, 3], [-1, 0]):
+        with pytest.raises(IndexError, match=r"index must lie in 0\.\.2"):
+            KeptRows.of(matrix, torch.tensor(outside), 1)
+    with pytest.raises(IndexError, match="the weights must have 2 rows; got 1"):
+        rows.t_matmul(w[:1])
+    with pytest.raises(IndexError, match="the weights must have 3 rows; got 2"):
+        rows.matmul(w)

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 import kl
-from kl.compiled import LIBRARIES, code_for, load, processor_flags
+from kl.compiled import LIBRARIES, best, code_for, load, processor_flags
 from kl.compiled.kernel_values import distances_of_few, distances_of_floats, distances_of_integers, radial, relu
 
 pytestmark = pytest.mark.numeric
@@ -105,7 +107,10 @@ def test_relu_networks(code, kind, depth, bias):
     size = (x_sq[:, None] * z_sq[None]).sqrt().double() + bias**2 + 1e-30
     errors = [((each.double() - exact).abs() / size).max() for each in (found, by_torch)]
     assert errors[0] <= 1.5 * errors[1] + 4 * depth * EPS
-    assert found[0, 0] == kernel.diag(x)[0]
+    sq_norm = torch.rand(500, generator=generator())
+    sq_norm[::9] = 0
+    with_itself = relu(code, sq_norm[:, None].repeat(1, 500), sq_norm, sq_norm, depth, kind is kl.ReluNTK, bias)
+    assert torch.equal(with_itself.diag(), kernel._evaluate(sq_norm[:, None].clone(), *[sq_norm[:, None]] * 2)[:, 0])
     assert found.isfinite().all()
     assert relu(code, torch.full((1, 3), math.nan), x_sq[:1], z_sq[3:6], depth, True, bias).isnan().all()
 
@@ -142,10 +147,65 @@ def test_kernels_agree_with_torch(monkeypatch, kernel, d):
     torch.testing.assert_close(found.double() / size, kernel(x.double(), z.double()) / size, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of torch.jit.script, which dual_level calls
 def test_what_compiled_code_does_not_take():
     assert code_for(torch.zeros(3, dtype=torch.float64)) is None
     assert code_for(torch.zeros(3, 4).T) is None
     assert code_for(torch.zeros(3, device="meta")) is None
+    assert code_for(FakeTensorMode().from_tensor(torch.zeros(3))) is None
+    followed = torch.zeros(3, requires_grad=True)
+    assert code_for(torch.zeros(3), followed) is None
+    with torch.no_grad():
+        assert code_for(followed) is best()
+    with forward_ad.dual_level():
+        assert code_for(forward_ad.make_dual(torch.zeros(3), torch.ones(3))) is None
+    assert code_for(torch.zeros(3)) is best()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kernel", [kl.Gaussian(2.0), kl.ReluNTK()], ids=lambda kernel: kernel.name)
+def test_traced_and_compiled_by_torch(kernel):
+    """A trace does not see what compiled code writes."""
+    x = torch.randn(4, 3, generator=generator())
+
+    def values(x):  # torch.jit.trace asks for a name
+        return kernel(x)
+
+    for f in (torch.jit.trace(values, (x,), check_trace=False), torch.compile(values, backend="eager")):
+        torch.testing.assert_close(f(x + 1), kernel(x + 1))
+
+
+@pytest.mark.parametrize("kernel", [kl.Gaussian(2.0), kl.Matern52(2.0)], ids=lambda kernel: kernel.name)
+def test_few_features_that_are_columns_of_more(kernel):
+    """Values of a row must not depend on the rows with it, of which one alone is contiguous."""
+    x = torch.randn(40, 9, generator=generator())[:, 2:5]
+    z = torch.randn(30, 3, generator=generator())
+    found = kernel(x, z)
+    assert torch.equal(found, kernel(x.contiguous(), z))
+    assert torch.equal(found, kernel(z, x).T)
+    assert torch.equal(found, torch.cat([kernel(row[None], z) for row in x]))
+
+
+def test_norms_of_another_type(code):
+    """Their memory is not read as float32."""
+    gram, x_sq, z_sq = torch.ones(2, 3), torch.tensor([1.0, 2.0]), torch.tensor([4.0, 2.0, 1.0])
+    for of in (distances_of_floats, lambda *given: relu(*given, 3, True, 0.3)):
+        assert torch.equal(of(code, gram.clone(), x_sq.double(), z_sq.double()), of(code, gram.clone(), x_sq, z_sq))
+
+
+def test_a_class_with_a_recursion_of_its_own_is_not_computed_as_its_parent():
+    class Half(kl.ReluNTK):
+        def _recur(self, gram, norms):
+            super()._recur(gram, norms)
+            gram.mul_(0.5)
+
+    class Third(kl.ReluNNGP):
+        def _evaluate(self, gram, x_sq, z_sq):
+            return super()._evaluate(gram, x_sq, z_sq).div_(3)
+
+    x = torch.eye(2)
+    assert Half(depth=2)(x).diag().tolist() == [1.0, 1.0]
+    torch.testing.assert_close(Third(depth=2)(x).diag(), torch.full((2,), 1 / 3))
 
 
 def test_a_class_with_a_profile_of_its_own_is_not_computed_as_its_parent():

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_a_library_of_another_version_is_not_used(monkeypatch, caplog):
     monkeypatch.setattr(compiled, "VERSION", 999)
     assert load(name) is None
     assert "is of another version of kl: install kl again" in caplog.messages[-1]
+
+
+def test_a_library_without_a_function_is_not_used(monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin="library.so"))
+    monkeypatch.setattr("ctypes.CDLL", lambda path: SimpleNamespace(version=lambda: compiled.VERSION))
+    assert load("_avx2") is None
+    assert "no attribute 'patch_sums'" in caplog.messages[-1]
+
+
+def test_a_processor_that_nobody_describes(monkeypatch):
+    def unreadable(*_):
+        raise PermissionError("/proc/cpuinfo")
+
+    monkeypatch.setattr("pathlib.Path.read_text", unreadable)
+    assert compiled.processor_flags() == frozenset()
 
 
 def test_a_file_that_is_no_library_is_not_used(monkeypatch, caplog, tmp_path):
