@@ -56,7 +56,7 @@ def report(
     path = output or common_folder(folders) / PAGE
     check_new_file("output", path)
     read = [read_run(each, label) for each, label in zip(found, labels_of(folders), strict=True)]
-    html = page(read).encode()
+    html = page(read).encode(errors="replace")  # names of folders and of a file may hold what is no character
     try:
         with written_whole(path) as file:
             file.write(html)

@@ -95,8 +95,9 @@ def _curves(runs: Sequence[Run], letters: Sequence[str]) -> str:
         return _none("no epoch was finished")
     held = "; held-out rows are the validation rows, or the test rows of a run without them" if rows else ""
     return (
-        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. On '
-        f"a logarithmic axis a limit far below the curve is rounding error, and is not drawn{held}.</p>\n"
+        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. A '
+        "logarithmic axis has no room for 0, and a limit far below the curve is rounding error: neither is drawn"
+        f"{held}.</p>\n"
     )
 
 
