@@ -80,7 +80,7 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
         axes = figure.add_subplot()
         values = [value for _, points, _ in shown for _, value in points]
         positive = [value for value in values if value > 0]
-        log = bool(positive) and (panel.log or len(positive) == len(values) and max(values) > SPREAD * min(values))
+        log = bool(positive) and (panel.log or (len(positive) == len(values) and max(values) > SPREAD * min(values)))
         for i, points, limit in shown:
             hidden = log and (limit or 0) < NEGLIGIBLE * min(positive)
             draw(axes, above(points, 0.0) if log else points, None if hidden else limit, i, letters[i])

@@ -351,7 +351,7 @@ def test_the_choice_is_measured_once_and_logged(monkeypatch, caplog, times, pays
     with caplog.at_level(logging.INFO):
         assert digits_pay(CPU, 70) == digits_pay(CPU, 64) == pays
         assert (Rows.of(draw(1024, 70)).digits is not None) == pays
-    assert caplog.messages == [f"64 or more features that are not 8-bit {words}"]
+    assert caplog.messages == [f"products of float rows of 64 or more features {words}"]
     assert next(ticks, None) is None
 
 
