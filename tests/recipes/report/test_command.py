@@ -180,7 +180,7 @@ def test_a_run_of_record(kl, tmp_path):
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.column("Each run beside its exact limit")["test error"] == "2.98%"
     assert "2 cores of an AMD EPYC" in page.column("Command, commit and machine")["processor"]
-    assert page.says("there is no config.yaml")
+    assert page.says("There is no config.yaml")
     assert page.says("Unknown, for the folder holds no record of it")
     assert any("RKHS norm by epoch" in each and "exact limit 61.54" in each for each in page.alts)
 
@@ -193,7 +193,7 @@ def test_a_run_on_its_way(kl, copied):
     (folder / "results.json").write_text(json.dumps(on_its_way))
     assert kl("report", folder).code == 0
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    assert page.says("the run has not finished: after 3 epochs")
+    assert page.says("The run has not finished: after 3 epochs")
     assert page.column("Data, kernel and solver")["kernel"] == "laplacian"
     assert page.column("Each run beside its exact limit")["test mse"] == f"{record['results']['test_mse']:.3e}"
     assert page.column("Command, commit and machine")["commit"] == record["commit"]
