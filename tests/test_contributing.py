@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,10 +20,14 @@ BLOCKS = {
 SLOW = ("A solver", "A callback", "An experiment")
 
 
-@pytest.mark.parametrize(
-    "title", [pytest.param(title, marks=pytest.mark.slow) if title in SLOW else title for title in BLOCKS]
-)
-def test_examples(title, tmp_path):
+@pytest.mark.parametrize("title", [title for title in BLOCKS if title not in SLOW])
+def test_examples(title):
+    exec(compile(BLOCKS[title], title, "exec"), ModuleType("example").__dict__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", BLOCKS)
+def test_examples_as_programs(title, tmp_path):
     done = subprocess.run([sys.executable, "-c", BLOCKS[title]], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

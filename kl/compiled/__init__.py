@@ -12,13 +12,14 @@ import logging
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the functions, as patch_sums.cpp has it
+VERSION = 2  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -31,6 +32,28 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], str]] = {
     "_baseline": ((), ""),
 }
 ALLOWED = {"avx2": ("avx2",), "default": (), "": ("avx2", "avx512")}
+
+
+SIZE, ADDRESS, NUMBER, REAL = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_RADIAL = [ADDRESS, SIZE, REAL, NUMBER]
+_ROWS = [ADDRESS, SIZE, ADDRESS, SIZE, SIZE, ADDRESS, SIZE, NUMBER, ADDRESS]
+ARGUMENTS: dict[str, list[Any]] = {
+    "patch_sums": [
+        *(ADDRESS, SIZE, SIZE, SIZE, ADDRESS, ADDRESS, SIZE, NUMBER, NUMBER, ADDRESS, ADDRESS),
+        *(ADDRESS, ADDRESS, SIZE, ADDRESS, SIZE, NUMBER, ADDRESS),
+    ],
+    "distances_of_integers": [ADDRESS, ADDRESS, ADDRESS, REAL, SIZE, SIZE, NUMBER, ADDRESS],
+    "distances_of_floats": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER],
+    "distances_of_few": [ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS],
+    "gaussian": _RADIAL,
+    "laplacian": _RADIAL,
+    "matern32": _RADIAL,
+    "matern52": _RADIAL,
+    "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, REAL, NUMBER],
+    "add_rows": _ROWS,
+    "dot_rows": _ROWS,
+}
+"""The functions and the types of their arguments; none returns a value."""
 
 
 @functools.cache
@@ -59,31 +82,24 @@ def load(name: str) -> ctypes.CDLL | None:
         code = ctypes.CDLL(found.origin)
         if code.version() != VERSION:
             raise OSError(f"{found.origin} is of another version of kl: install kl again")
+        for function, arguments in ARGUMENTS.items():
+            getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
     except (OSError, AttributeError) as error:
         log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
         return None
-    size, address, number, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
-    types = {
-        "patch_sums": [
-            *(address, size, size, size, address, address, size, number, number, address, address),
-            *(address, address, size, address, size, number, address),
-        ],
-        "distances_of_integers": [address, address, address, real, size, size, number, address],
-        "distances_of_floats": [address, address, address, size, size, number],
-        "distances_of_few": [address, address, size, size, size, number, address],
-        **{key: [address, size, real, number] for key in ("gaussian", "laplacian", "matern32", "matern52")},
-        "add_rows": [address, size, address, size, size, address, size, number, address],
-        "relu": [address, address, address, size, size, number, number, real, number],
-    }
-    for function, arguments in types.items():
-        getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
     return code
+
+
+def best_name() -> str | None:
+    """The name of the best library for this CPU that was compiled; None if there is none."""
+    return next((name for name in usable_libraries() if load(name) is not None), None)
 
 
 @functools.cache
 def best() -> ctypes.CDLL | None:
     """The best library for this CPU that was compiled; None if there is none."""
-    return next((code for name in usable_libraries() if (code := load(name)) is not None), None)
+    name = best_name()
+    return None if name is None else load(name)
 
 
 def code_for(values: Tensor) -> ctypes.CDLL | None:

@@ -36,4 +36,34 @@ void add_rows(
             }
     }
 }
+
+// out_ik = sum over j of K[positions_i, j] v_kj; v is (c, n) and out is (m, c). Threads share the rows.
+void dot_rows(
+    const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *v, int64_t c, int32_t threads, float *out) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < m; i++) {
+        const float *row = matrix + positions[i] * stride;
+        int64_t k = 0;
+        for (; k + 4 <= c; k += 4) {
+            const float *a = v + k * n, *b = a + n, *d = b + n, *e = d + n;
+            float first = 0.0f, second = 0.0f, third = 0.0f, fourth = 0.0f;
+            #pragma omp simd reduction(+ : first, second, third, fourth)
+            for (int64_t j = 0; j < n; j++) {
+                first += row[j] * a[j];
+                second += row[j] * b[j];
+                third += row[j] * d[j];
+                fourth += row[j] * e[j];
+            }
+            float *sums = out + i * c + k;
+            sums[0] = first, sums[1] = second, sums[2] = third, sums[3] = fourth;
+        }
+        for (; k < c; k++) {
+            const float *a = v + k * n;
+            float sum = 0.0f;
+            #pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < n; j++) sum += row[j] * a[j];
+            out[i * c + k] = sum;
+        }
+    }
+}
 }

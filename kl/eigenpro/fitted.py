@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kl.compiled.kept_rows import KeptRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.optimizer import Update
 from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
@@ -114,19 +115,31 @@ class FittedValues(nn.Module):
     def block(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
-    ) -> Tensor:
+    ) -> Tensor | KeptRows:
         """K(X_B, X_S) for rows of this rank, shape (m_r, s), read if it is kept, else computed."""
         if self.columns is not None:
-            return self.columns[local]
+            kept = KeptRows.of(self.columns, local, self.pending.shape[1])
+            return self.columns[local] if kept is None else kept
+        return self._computed(local)
+
+    def _square(self, own_s: int) -> Tensor:
+        """K(X_S, X_S), this rank's rows, shape (s_r, s)."""
+        if self.columns is not None:
+            return self.columns[:own_s]
+        return self._computed(torch.arange(own_s, device=self.values.device))
+
+    def _computed(self, local: Tensor) -> Tensor:
         same = local * self.ranks.size + self.ranks.rank
         return kernel_matrix(self.matrix.kernel, self.matrix.rows[local], self.subsample, same)
 
     def at(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
-        block: Tensor,  # K(X_B, X_S), shape: (m_r, s)
+        block: Tensor | KeptRows,  # K(X_B, X_S), shape: (m_r, s)
     ) -> Tensor:
         """f(X_B) for rows of this rank, shape (m_r, c), float64."""
+        if isinstance(block, KeptRows):
+            return self.values[local] + block.matmul(self.pending)
         return self.values[local] + thin_matmul(block, self.pending)
 
     def advance(
@@ -141,7 +154,7 @@ class FittedValues(nn.Module):
         with self.clock("sweep"):
             swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
         if self._square_vectors is None:
-            self._square_vectors = self.block(torch.arange(own_s, device=swept.device)) @ self._vectors
+            self._square_vectors = self._square(own_s) @ self._vectors
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
         # Apply w_B first; w_S then acts on the updated function.
         subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]

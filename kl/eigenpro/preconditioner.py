@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kl.compiled.kept_rows import KeptRows
 from kl.eigenpro.spectrum import Eigensystem
 
 BLOCK = 8  # vectors of the power iteration
@@ -40,14 +41,15 @@ class Preconditioner:
 
     def coefficients(
         self,
-        block: Tensor,  # K(X_B, X_S), shape: (m, s)
+        block: Tensor | KeptRows,  # K(X_B, X_S), shape: (m, s)
         residual: Tensor,  # g = f(X_B) - Y_B, shape: (m, c)
     ) -> Tensor:
         """diag(D) E^T K(X_S, X_B) g, shape (q, c); the step adds eta / m times E times this to alpha_S.
 
         Every product has its long matrix on the right and untransposed, which is several times faster on a CPU.
         """
-        return self.weights[:, None] * (residual.T @ block @ self.vectors).T
+        of_subsample = block.t_matmul(residual).T if isinstance(block, KeptRows) else residual.T @ block
+        return self.weights[:, None] * (of_subsample @ self.vectors).T
 
     def damped_diagonal(
         self,

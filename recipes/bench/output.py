@@ -100,9 +100,11 @@ def note_of(found: dict[str, Any]) -> str:
     if part == "exact" and detail.get("relative_residual") is not None:
         return f"residual {detail['relative_residual']:.1e}"
     if part == "peers":
-        mse, wrong = detail.get("train_mse"), detail.get("train_error")
+        mse, test_mse, wrong = (detail.get(name) for name in ("train_mse", "test_mse", "test_error"))
         notes = [] if mse is None else [f"mse {mse:.1e}"]
-        return ", ".join(notes + ([] if wrong is None else [f"error {wrong:.2%}"]))
+        if wrong is not None:
+            return ", ".join([*notes, f"test error {wrong:.2%}"])
+        return ", ".join(notes + ([] if test_mse is None else [f"test mse {test_mse:.1e}"]))
     if part == "tune" and detail.get("choice") is not None:
         test = f"error {detail['test_error']:.2%}" if "test_error" in detail else f"mse {detail['test_mse']:.3e}"
         return f"test {test}, {detail['choice']}"

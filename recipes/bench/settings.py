@@ -63,6 +63,8 @@ class Sizes:
     """Rows of the exact solves."""
     peers: int
     """Rows that every library trains on."""
+    peer_floats: int
+    """Rows of the floats of few features that every library trains on."""
     growth: tuple[int, ...]
     features: tuple[int, ...]
     """d of the growth with d, on `growth_rows` random rows."""
@@ -82,6 +84,8 @@ class Sizes:
     subsample: int | None = None
     """s of every training run; None leaves the choice to the machine."""
     peer_kernels: tuple[str, ...] = ("gaussian",)
+    peer_features: tuple[int, ...] = (3,)
+    """d of the floats."""
     peer_python: str | None = None
     """The Python that runs the other libraries; None means this one."""
 
@@ -100,7 +104,8 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
         parts=parts,
         train=train,
         exact=min(train, 10_000 if full else 2_000),
-        peers=min(train, 10_000 if full else 1_500),
+        peers=min(train, options.train_size or 10_000 if full else 1_500),
+        peer_floats=50_000 if full else 1_500,
         growth=tuple(sorted(growth)),
         features=(10, 32, 128, 512, 784, 1536, 3072) if full else (32, 784),
         classes=(1, 4, 16, 64, 256, 1000) if full else (1, 16),
@@ -112,6 +117,7 @@ def choose_sizes(options: BenchOptions, rows: int) -> Sizes:
         time_limit=options.time_limit or (900.0 if full else 60.0),
         subsample=None if full else max(1, min(500, train // 4)),  # so that set-ups do not take most of the time
         peer_kernels=("gaussian", "laplacian") if full else ("gaussian",),
+        peer_features=(3, 10) if full else (3,),
         peer_python=options.peer_python,
     )
 

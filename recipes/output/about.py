@@ -50,6 +50,7 @@ def _of_torch() -> dict[str, str]:
     try:
         import torch
 
+        from kl.compiled import best_name
         from kl.system.memory import format_memory, free_memory
         from kl.system.wording import counted
     except (ImportError, OSError) as error:
@@ -60,6 +61,9 @@ def _of_torch() -> dict[str, str]:
         "torch": str(torch.__version__),
         "CPU": f"{cpu_model()}; {threads} of torch",
         "CPU units": f"{cpu_units()}; torch takes {torch.backends.cpu.get_cpu_capability()}",
+        "compiled": (
+            best_name() or "none: kl was installed without a C++ compiler, or the processor is not known"
+        ).strip("_"),
         "memory": f"{format_memory(free_memory())} free",
         "devices": _devices(),
     }

@@ -20,6 +20,7 @@ def machine(device: str) -> dict[str, Any]:
     """Processor, cores, memory, GPU, and the versions of the packages that compute."""
     import torch
 
+    from kl.compiled import best_name
     from kl.system.memory import free_memory
 
     return {
@@ -28,6 +29,7 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "free_memory_bytes": free_memory(),
+        "compiled": best_name(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "platform": platform.platform(),
         "python": platform.python_version(),

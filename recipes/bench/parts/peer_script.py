@@ -17,9 +17,9 @@ import numpy as np
 
 WARM_UP = 256  # rows trained on first, because imports, code generation and threads are not compared
 Problem = dict[str, Any]
-"""x (n, d) and y (n, c) float32, labels (n,), kernel, bandwidth, target (mse), device, seed."""
-Scores = Callable[[], np.ndarray]
-"""f(X), shape (n, c), computed after the clock has stopped."""
+"""x (n, d), y (n, c), x_test and y_test float32, labels (n,), kernel, bandwidth, target (mse), device, seed."""
+Scores = Callable[[np.ndarray], np.ndarray]
+"""f(x), shape (m, c), of rows x, shape (m, d), computed after the clock has stopped."""
 
 
 def kl_eigenpro(p: Problem) -> Scores:
@@ -35,7 +35,7 @@ def kl_eigenpro(p: Problem) -> Scores:
     run = train(data, _kl_kernel(p), epochs=1000, accelerator=accelerator, seed=p["seed"], callbacks=stop)
     p["epochs"], machine = len(run.detail["seconds_per_epoch"]), run.machine
     assert machine is not None  # train() made it
-    return lambda: machine.in_data_order(machine.fitted.flush()).cpu().numpy()
+    return lambda rows: machine.forward(torch.from_numpy(rows).to(machine.device)).detach().cpu().numpy()
 
 
 def kl_interpolate(p: Problem) -> Scores:
@@ -43,10 +43,17 @@ def kl_interpolate(p: Problem) -> Scores:
     import torch
 
     import kl
+    from kl.products.blocks import kernel_matmul
 
     x, y = (torch.from_numpy(p[name]).to(p["device"]) for name in ("x", "y"))
-    solved = kl.interpolate(_kl_kernel(p), x, y)
-    return lambda: solved.fitted.cpu().numpy()
+    kernel = _kl_kernel(p)
+    solved = kl.interpolate(kernel, x, y)
+    centers = kl.Rows.of(x)
+    return lambda rows: (
+        kernel_matmul(kernel, kl.Rows.of(torch.from_numpy(rows).to(x), like=centers), centers, solved.alpha)
+        .cpu()
+        .numpy()
+    )
 
 
 def sklearn_kernel_ridge(p: Problem) -> Scores:
@@ -58,10 +65,10 @@ def sklearn_kernel_ridge(p: Problem) -> Scores:
     if p["kernel"] == "gaussian":
         model = KernelRidge(alpha=0.0, kernel="rbf", gamma=1 / (2 * p["bandwidth"] ** 2))
         model.fit(x, y)
-        return lambda: model.predict(x)
+        return lambda rows: model.predict(rows.astype(np.float64))
     gram = np.exp(euclidean_distances(x) / -p["bandwidth"])
     model = KernelRidge(alpha=0.0, kernel="precomputed").fit(gram, y)
-    return lambda: gram @ model.dual_coef_
+    return lambda rows: np.exp(euclidean_distances(rows.astype(np.float64), x) / -p["bandwidth"]) @ model.dual_coef_
 
 
 def sklearn_svc(p: Problem) -> Scores:
@@ -69,7 +76,7 @@ def sklearn_svc(p: Problem) -> Scores:
     from sklearn.svm import SVC
 
     model = SVC(C=1e6, gamma=1 / (2 * p["bandwidth"] ** 2), cache_size=2000).fit(p["x"], p["labels"])
-    return lambda: np.eye(p["y"].shape[1])[model.predict(p["x"])]
+    return lambda rows: np.eye(p["y"].shape[1])[model.predict(rows)]
 
 
 def xrfm_lstsq(p: Problem) -> Scores:
@@ -83,7 +90,7 @@ def xrfm_eigenpro(p: Problem) -> Scores:
         start = time.perf_counter()
         scores = _xrfm(p, "eigenpro", epochs)
         seconds = time.perf_counter() - start
-        if _mse(scores(), p["y"]) <= p["target"]:
+        if _mse(scores(p["x"]), p["y"]) <= p["target"]:
             break
     p["seconds"], p["epochs"] = seconds, epochs
     return scores
@@ -134,7 +141,7 @@ def _xrfm(p: Problem, method: str, epochs: int) -> Scores:
     options = {"epochs": epochs, "prefit_eigenpro": False} if method == "eigenpro" else {}
     model.label_centering = model.classification = False  # xrfm 0.4.5 reads these under EigenPro and never sets them
     model.fit((x, y), (x[:64], y[:64]), iters=0, method=method, reg=0.0, **options)
-    return lambda: model.predict(x).cpu().numpy()
+    return lambda rows: model.predict(torch.from_numpy(rows).to(p["device"])).cpu().numpy()
 
 
 def _gpytorch(p: Problem, gaussian: Any, matern: Any) -> Scores:
@@ -151,9 +158,10 @@ def _gpytorch(p: Problem, gaussian: Any, matern: Any) -> Scores:
     with torch.no_grad(), settings.cg_tolerance(tolerance), settings.max_cg_iterations(5000):
         alpha = kernel(x).add_diagonal(torch.tensor(1e-6, device=x.device)).solve(y)
 
-    def scores() -> np.ndarray:
+    def scores(rows: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(rows).to(x).split(2048)
         with torch.no_grad():
-            return torch.cat([(kernel(part, x) @ alpha) for part in x.split(2048)]).cpu().numpy()
+            return torch.cat([(kernel(part, x) @ alpha) for part in parts]).cpu().numpy()
 
     return scores
 
@@ -169,8 +177,8 @@ def read_problem(path: str) -> Problem:
 
 
 def measure(peer: str, problem: Problem) -> dict[str, Any]:
-    """Warm up on a few rows, then train on all; returns the seconds of training and the training errors."""
-    PEERS[peer]({**problem, **{name: problem[name][:WARM_UP] for name in ("x", "y", "labels")}})()
+    """Warm up on a few rows, then train on all; returns the seconds of training and the errors on both sets."""
+    PEERS[peer]({**problem, **{name: problem[name][:WARM_UP] for name in ("x", "y", "labels")}})(problem["x"][:1])
     start = time.perf_counter()
     scores = PEERS[peer](problem)
     if problem["device"] == "cuda":
@@ -178,10 +186,13 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
 
         torch.cuda.synchronize()
     seconds = problem.get("seconds", time.perf_counter() - start)
-    values, y = scores(), problem["y"]
-    wrong = float(np.mean(values.argmax(axis=1) != y.argmax(axis=1))) if problem["classes"] else None
-    mse = None if peer == "sklearn SVC" else _mse(values, y)
-    return {"seconds": seconds, "train_mse": mse, "train_error": wrong, "epochs": problem.get("epochs"), "error": None}
+    found = {"seconds": seconds, "epochs": problem.get("epochs"), "error": None}
+    for name, x, y in (("train", problem["x"], problem["y"]), ("test", problem["x_test"], problem["y_test"])):
+        values = scores(x)
+        found[f"{name}_mse"] = None if peer == "sklearn SVC" else _mse(values, y)
+        wrong = values.argmax(axis=1) != y.argmax(axis=1)
+        found[f"{name}_error"] = float(np.mean(wrong)) if problem["classes"] else None
+    return found
 
 
 def main() -> None:

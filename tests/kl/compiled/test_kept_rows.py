@@ -5,7 +5,7 @@ import torch
 
 import kl
 from kl.compiled import LIBRARIES, load, processor_flags
-from kl.compiled.kept_rows import MOST_OUTPUTS, rows_matmul
+from kl.compiled.kept_rows import MOST_OUTPUTS, KeptRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.products.kept import KernelMatrix
 
@@ -21,16 +21,27 @@ def test_rows_times_weights(name, m, n, c):
     matrix = torch.randn(40, n + 3, generator=generator)[:, :n]  # rows that do not follow each other
     positions = torch.randperm(40, generator=generator)[:m]
     w = torch.randn(m, c, generator=generator)
-    exact = matrix[positions].double().T @ w.double()
-    bound = m * 2.0**-24 * (matrix[positions].double().abs().T @ w.double().abs())
-    found = rows_matmul(code, matrix, positions, w)
-    assert ((found.double() - exact).abs() <= bound).all()
+    v = torch.randn(c, n, generator=generator).T
+    rows, dense = KeptRows(code, matrix, positions), matrix[positions].double()
+    found = rows.t_matmul(w), rows.matmul(v)
+    for each, a, b in ((found[0], dense.T, w.double()), (found[1], dense, v.double())):
+        assert ((each.double() - a @ b).abs() <= a.shape[1] * 2.0**-24 * (a.abs() @ b.abs())).all()
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert torch.equal(rows_matmul(code, matrix, positions, w), found)
+        assert all(map(torch.equal, (rows.t_matmul(w), rows.matmul(v)), found))
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_is_left_to_torch():
+    index = torch.tensor([2, 0])
+    for matrix, outputs in (
+        (torch.zeros(3, 4, dtype=torch.float64), 1),
+        (torch.zeros(4, 3).T, 1),
+        (torch.zeros(3, 4), MOST_OUTPUTS + 1),
+    ):
+        assert KeptRows.of(matrix, index, outputs) is None
 
 
 @pytest.mark.parametrize("c", [1, 10, MOST_OUTPUTS, MOST_OUTPUTS + 1])

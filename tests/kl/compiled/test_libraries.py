@@ -1,5 +1,9 @@
 """Which library is taken, and that one from another version is not."""
 
+import importlib.util
+import shutil
+from pathlib import Path
+
 import pytest
 
 from kl import compiled
@@ -61,3 +65,13 @@ def test_a_file_that_is_no_library_is_not_used(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: type("Spec", (), {"origin": str(path)}))
     assert load("_avx2") is None
     assert "cannot be used, and torch computes more slowly in its place" in caplog.messages[-1]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("name", usable_libraries())
+def test_with_a_compiler_the_libraries_are_there_and_of_these_sources(name):
+    """A source that does not compile is left out without an error, so that kl installs everywhere."""
+    library = Path(importlib.util.find_spec(f"kl.compiled.{name}").origin)
+    newest = max(each.stat().st_mtime for each in Path(compiled.__file__).parent.glob("*.cpp"))
+    assert library.stat().st_mtime >= newest, "run make again, and look at what the compiler says"
+    assert load(name) is not None

@@ -37,6 +37,7 @@ TINY = Sizes(
     train=120,
     exact=60,
     peers=60,
+    peer_floats=50,
     growth=(60, 120),
     features=(32,),
     classes=(1, 3),
@@ -283,24 +284,41 @@ def test_memory_of_a_process(bench, monkeypatch, capsys):
 
 
 def test_peers_of_ours_and_of_scikit_learn(bench, tmp_path):
-    peers.write_problem(tmp_path / "problem.npz", bench, "gaussian", 60)
+    peers.write_problem(tmp_path / "problem.npz", bench, bench.data.first(60), bench.kernels["gaussian"])
     problem = peer_script.read_problem(str(tmp_path / "problem.npz"))
     found = {name: peer_script.measure(name, dict(problem)) for name in list(peer_script.PEERS)[:4]}
     assert found["kl EigenPro"]["train_mse"] <= peers.TARGET_MSE
     assert found["kl EigenPro"]["epochs"] >= 1
-    assert found["kl.interpolate"]["train_mse"] < 1e-20
+    assert found["kl.interpolate"]["train_mse"] < 1e-10
     assert found["sklearn KernelRidge"]["train_mse"] < 1e-20
     assert found["sklearn SVC"]["train_mse"] is None
     assert found["sklearn SVC"]["train_error"] == 0
+    limit, ridge = (found[name]["test_mse"] for name in ("kl.interpolate", "sklearn KernelRidge"))
+    assert limit == pytest.approx(ridge, rel=1e-3)
     assert {each["error"] for each in found.values()} == {None}
 
 
+def test_floats_of_few_features_and_a_smooth_target(bench):
+    data = peers.smooth_floats(5000, 3, 0)
+    assert data.x.shape == (5000, 3)
+    assert float(data.y.square().mean()) == pytest.approx(1, abs=0.3)
+    assert len(data.test[0]) == len(data.test[1]) == 1000
+    assert [task.name for task in peers.peer_tasks(bench)] == [
+        f"time to mse 0.0001, {name}, gaussian" for name in (bench.data.name, "floats, d = 3")
+    ]
+    found = peers.measure_peers(
+        bench, peers.smooth_floats(50, 3, 0), kl.Gaussian(1.0), ("kl.interpolate", "sklearn SVC")
+    )
+    assert [each.name for each in found] == ["floats, d = 3, gaussian, kl.interpolate"]  # regression has no SVC
+    assert found[0].error is None
+
+
 def test_peers_in_processes(bench):
-    found = peers.measure_peers(bench, "gaussian", 60, ("sklearn SVC", "no such peer"))
+    found = peers.measure_peers(bench, bench.data.first(60), bench.kernels["gaussian"], ("sklearn SVC", "no such peer"))
     assert [each.error for each in found] == [None, "KeyError: 'no such peer'"]
     assert found[0].seconds > 0
     assert found[0].ratio is None  # ours was not asked for
-    assert peers.measure_peers(bench, "laplacian", 60, ("sklearn SVC",)) == []
+    assert peers.measure_peers(bench, bench.data, bench.kernels["laplacian"], ("sklearn SVC",)) == []
 
 
 def test_a_peer_that_is_not_installed_or_hangs_is_reported(bench, tmp_path, monkeypatch):
@@ -310,7 +328,7 @@ def test_a_peer_that_is_not_installed_or_hangs_is_reported(bench, tmp_path, monk
     hasty = Bench(
         bench.data, bench.kernels, Sizes(**{**vars(TINY), "time_limit": 0.3}), bench.limits, bench.roofline, 1e11
     )
-    (found,) = peers.measure_peers(hasty, "gaussian", 60, ("gpytorch",))
+    (found,) = peers.measure_peers(hasty, bench.data, bench.kernels["gaussian"], ("gpytorch",))
     assert found.error == "timed out after 0.3 s"
 
 
