@@ -101,6 +101,7 @@ def test_one_run(kl, copied):
     assert where["command"] == "kl fit --data digits --train-size 200 --test-size 100 --epochs 3 --name plain"
     assert where["commit"] == record["commit"]
     assert where["processor"] == record["machine"]["cpu"]
+    assert where["compiled code"] == (record["machine"]["compiled"] or "none").strip("_")
     assert where["numpy"] == record["machine"]["versions"]["numpy"]
     options = page.tables["Options other than the defaults"]
     assert options[1:] == [["--train-size", "200", "–"], ["--test-size", "100", "–"], ["--epochs", "3", "10"]]
