@@ -158,6 +158,10 @@ def test_what_is_no_run(kl, copied):
     assert "'last.ckpt' is neither" in refused(kl, "last.ckpt")
     assert "output's folder 'no' does not exist" in refused(kl, folder, "--output", "no/page.html")
     assert "output must be the path of a file" in refused(kl, folder, "--output", "empty")
+    for name in ("last.ckpt", "-"):
+        assert f"name ends in .html; got '{name}'" in refused(kl, folder, "--output", name)
+    assert not Path("-").exists()
+    assert Path("last.ckpt").read_text() == ""
     assert kl("report").code == 2
     for k in range(10):
         Path(f"many/version_{k}").mkdir(parents=True)
