@@ -9,10 +9,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from callbacks.common import Machine, val_name
-from callbacks.figures import figure_style, log_figure, new_figure
+from callbacks.figures import figure_style, log_figure, new_figure, short_name
 from callbacks.scores import class_names, val_labels, val_scores
 
 COUNTED_CLASSES = 20  # with more, the counts would not be readable
+UNTURNED = 3  # letters of a name that fit below a column
+LETTER = 0.07  # inches
 
 
 class ConfusionMatrix(pl.Callback):
@@ -48,10 +50,11 @@ def confusion_figure(
     rows: str = "test",  # the name of the rows in the title
 ) -> Figure:
     """Counts on a background that shows the fraction of the true class."""
-    c = len(names)
+    c, shown = len(names), [short_name(name) for name in names]
     counts = matrix.double().numpy()
     fractions = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    size = min(max(1.8 + 0.32 * c, 4.0), 11.0)
+    longest = max(map(len, shown))
+    size = min(max(1.8 + 0.32 * c, 4.0), 11.0) + LETTER * max(longest - UNTURNED, 0)
     with figure_style(names=True):
         figure = new_figure(size + 0.6, size)
         axes = figure.add_subplot()
@@ -62,10 +65,9 @@ def confusion_figure(
             for (row, column), count in ((at, int(counts[at])) for at in zip(*counts.nonzero(), strict=True)):
                 colour = "white" if fractions[row, column] > 0.35 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-        long = max(len(name) for name in names) > 3
         every = range(0, c, max(1, c // 50))
-        axes.set_xticks(every, [names[k] for k in every], rotation=90 if long else 0)
-        axes.set_yticks(every, [names[k] for k in every])
+        axes.set_xticks(every, [shown[k] for k in every], rotation=90 if longest > UNTURNED else 0)
+        axes.set_yticks(every, [shown[k] for k in every])
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         wrong = counts.sum() - counts.trace()

@@ -117,7 +117,7 @@ class ExactInterpolation(pl.Callback):
             if facts.streamed:
                 found = _Outcome(skipped="the training rows are a stream, and a solve needs them in memory")
             elif pl_module.learns_kernel:
-                found = _Outcome(skipped="the kernel is learnt, and the limit is that of a given one")
+                found = _Outcome(skipped="the kernel is learnt, and a limit needs a kernel that is given")
             elif facts.as_trained is not None:
                 found = _Outcome(
                     skipped="the training rows are augmented, others in every epoch, and have no such limit"

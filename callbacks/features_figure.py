@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec, SubplotSpec
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from callbacks.figures import BLUE, GREY, ORANGE, figure_style, new_figure
+from callbacks.figures import BLUE, GREY, ORANGE, figure_style, new_figure, short_name
 
 COLUMNS = 20  # bars of the diagonal
 VECTORS, VECTOR_BARS = 3, 18  # eigenvectors over features at most, and the bars of all of them
@@ -21,7 +21,6 @@ LEAST_SHARE = 1e-3  # of the trace; eigenvectors below it are not drawn
 VISIBLE = 0.01  # of the largest entry; shorter bars of an eigenvector are left out
 LABELLED = 7  # rounds that the legend names at most
 LEAST = 1e-9  # eigenvalues below this share of the largest are rounding errors
-LETTERS = 24  # of a name
 CHOOSERS = {
     "kfold": "on five parts of the rows",
     "holdout": "on rows held out",
@@ -232,7 +231,7 @@ def _bars(axes: Axes, names: list[str], values: list[float], slots: int) -> None
     colours = [BLUE if value >= 0 else ORANGE for value in values]
     axes.barh(range(len(values)), values, color=colours, height=0.72)
     # Without mathematics: a name may have a $.
-    axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=8, parse_math=False)
     axes.set_ylim(max(len(values), slots) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.set_axisbelow(True)
@@ -244,12 +243,6 @@ def _percent(share: float, position: int | None = None) -> str:
     if 0 < share < 1e-4:
         return "<0.01%"
     return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.2g}%"
-
-
-def _short(name: str) -> str:
-    """A name on one line, cut in its middle if it is long."""
-    line = " ".join(name.split())
-    return line if len(line) <= LETTERS else f"{line[: LETTERS // 2]}…{line[-LETTERS // 2 + 1 :]}"
 
 
 def _escaped(text: str) -> str:

@@ -38,6 +38,7 @@ _STYLE: Any = {
     "lines.markersize": 3.5,
 }
 SCREEN_DPI, PRINT_DPI = 110, 200
+LETTERS = 24  # of a name
 
 
 @contextmanager
@@ -49,6 +50,17 @@ def figure_style(names: bool = False) -> Iterator[None]:
     """
     with matplotlib.rc_context({**_STYLE, "text.parse_math": not names}):
         yield
+
+
+def short_name(name: str) -> str:
+    """A name of the data on one line, cut in its middle if it is long; characters that cannot be drawn are spaces.
+
+    Example:
+        >>> short_name("a line\\nand another one, which is long")
+        'a line and a…ich is long'
+    """
+    line = " ".join("".join(each if each.isprintable() else " " for each in name).split())
+    return line if len(line) <= LETTERS else f"{line[: LETTERS // 2]}…{line[-LETTERS // 2 + 1 :]}"
 
 
 def new_figure(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.common import Machine, val_name
-from callbacks.figures import figure_style, log_figure, new_figure
+from callbacks.figures import figure_style, log_figure, new_figure, short_name
 from callbacks.scores import class_names, val_labels, val_outputs
 from kl.checks import check_count
 from kl.machines.data_facts import facts_of
@@ -62,7 +62,10 @@ class WorstErrors(pl.Callback):
         if not self.errors:
             log.info("no %s image is misclassified: there are no worst errors to draw", val_name(trainer))
             return
-        captions = [f"{each['predicted']}, not {each['true']}\nby {each['by']:.2f}" for each in self.errors]
+        captions = [
+            f"{short_name(each['predicted'])}, not {short_name(each['true'])}\nby {each['by']:.2f}"
+            for each in self.errors
+        ]
         images = evaluated.x[[each["row"] for each in self.errors]].view(-1, *shape)
         log_figure(trainer, "val/worst_errors", images_figure(images, captions, val_name(trainer)))
 

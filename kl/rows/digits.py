@@ -163,6 +163,7 @@ def _probe(kind: str, index: int | None, d: int) -> bool:
         if ratio >= PAYS:
             break
     pays = ratio < PAYS
-    way = f"multiplied as {DIGITS} integer digits" if pays else f"not split into {DIGITS} integer digits"
-    log.info("%d or more features that are not 8-bit are %s on %s: %.2g times the seconds", d, way, device, ratio)
+    names = f"{DIGITS} integer digits"
+    way = f"by {names} on {device}: it takes" if pays else f"as floats on {device}: {names} would take"
+    log.info("products of float rows of %d or more features are computed %s %.2g times as long", d, way, ratio)
     return pays

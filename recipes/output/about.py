@@ -52,11 +52,14 @@ def _of_torch() -> dict[str, str]:
 
         from kl.compiled import best_name
         from kl.system.memory import format_memory, free_memory
+        from kl.system.wording import counted
     except (ImportError, OSError) as error:
         return {"torch": f"cannot be imported: {' '.join(str(error).split())}", "CPU": cpu_model()}
+    cores = os.cpu_count()
+    threads = f"{counted(cores, 'core') if cores else 'unknown cores'}, {counted(torch.get_num_threads(), 'thread')}"
     return {
         "torch": str(torch.__version__),
-        "CPU": f"{cpu_model()}; {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch",
+        "CPU": f"{cpu_model()}; {threads} of torch",
         "CPU units": f"{cpu_units()}; torch takes {torch.backends.cpu.get_cpu_capability()}",
         "compiled": (
             best_name() or "none: kl was installed without a C++ compiler, or the processor is not known"

@@ -55,8 +55,10 @@ def report(
     folders = [each.folder for each in found]
     path = output or common_folder(folders) / PAGE
     check_new_file("output", path)
+    if path.suffix.lower() not in (".html", ".htm"):  # a checkpoint, say, would be overwritten
+        raise InputError(f"output must be a file whose name ends in .html; got {str(path)!r}")
     read = [read_run(each, label) for each, label in zip(found, labels_of(folders), strict=True)]
-    html = page(read).encode()
+    html = page(read).encode(errors="replace")  # names of folders and of a file may hold what is no character
     try:
         with written_whole(path) as file:
             file.write(html)

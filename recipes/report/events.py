@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kl.errors import InputError
-from recipes.report.folders import EVENTS
+from recipes.report.folders import EVENTS, read_file
 
 Scalars = dict[str, list[tuple[int, float]]]
 """By tag: (step, value) in the order in which they were written."""
@@ -53,15 +53,11 @@ def read_scalars(path: Path) -> Scalars:
 
     found: Scalars = {}
     try:
-        if path.stat().st_size > LONGEST:
-            raise _Damaged(f"it has more than {LONGEST} bytes")
-        for record in _records(path.read_bytes()):
+        for record in _records(read_file(path, LONGEST)):
             event = Event.FromString(record)
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value":
                     found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    except OSError as error:
-        raise InputError(f"the event file {path} cannot be read: {error.strerror or error}") from error
     except (DecodeError, _Damaged, OverflowError) as error:
         raise InputError(
             f"the event file {path} is damaged ({error}): move it out of the folder, or give another run"

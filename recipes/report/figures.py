@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,11 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
         figure = new_figure(*PANEL)
         axes = figure.add_subplot()
         values = [value for _, points, _ in shown for _, value in points]
-        log = min(values) > 0 and (panel.log or max(values) > SPREAD * min(values))
+        positive = [value for value in values if value > 0]
+        log = bool(positive) and (panel.log or (len(positive) == len(values) and max(values) > SPREAD * min(values)))
         for i, points, limit in shown:
-            draw(axes, points, None if log and (limit or 0) < NEGLIGIBLE * min(values) else limit, i, letters[i])
+            hidden = log and (limit or 0) < NEGLIGIBLE * min(positive)
+            draw(axes, above(points, 0.0) if log else points, None if hidden else limit, i, letters[i])
         axes.set_yscale("log" if log else "linear")
         if not log:
             widen(axes)
@@ -94,6 +97,11 @@ def curves_of(panel: Panel, runs: Sequence[Run], letters: Sequence[str]) -> Draw
         if axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=BESIDE)
         return Drawn(as_svg(figure), f"{panel.title} by epoch; {'; '.join(texts)}")
+
+
+def above(points: list[tuple[int, float]], least: float) -> list[tuple[int, float]]:
+    """The points with gaps in place of values up to `least`: a logarithmic axis has no room for 0."""
+    return [(epoch, value if value > least else math.nan) for epoch, value in points]
 
 
 def draw(axes: Axes, points: list[tuple[int, float]], limit: float | None, index: int, letter: str) -> None:

@@ -10,6 +10,7 @@ from kl.errors import InputError
 
 EVENTS = "events.out.tfevents.*"
 RESULTS, OPTIONS = "results.json", "config.yaml"
+MEND = "remove the file, or give another run"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def find_run(path: Path) -> Found:
         InputError: there is no run.
     """
     if not path.exists():
-        raise InputError(f"there is no run {str(path)!r}: give a folder that kl fit has made, as of its line report:")
+        raise InputError(f"there is no run {str(path)!r}: give a folder that kl fit has made; its last line names it")
     if path.is_file():
         folder = path.resolve().parent.parent
         if path.suffix != ".ckpt" or path.resolve().parent.name != "checkpoints" or not is_run(folder):
@@ -46,6 +47,22 @@ def find_run(path: Path) -> Found:
     inside = sorted(each.name for each in path.iterdir() if each.is_dir() and any(map(is_run, versions(each))))
     remedy = f"name one of its folders: {', '.join(inside[:5])}" if inside else "give a folder that kl fit has made"
     raise InputError(f"the folder {str(path)!r} holds no run: {remedy}")
+
+
+def read_file(path: Path, longest: int) -> bytes:
+    """The bytes of a file in the folder of a run.
+
+    Raises:
+        InputError: it cannot be read, is no regular file (a pipe would never end), or has more than `longest` bytes.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"{path} is no regular file: {MEND}")
+        if path.stat().st_size > longest:
+            raise InputError(f"{path} has more than {longest} bytes: {MEND}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}: {MEND}") from error
 
 
 def versions(folder: Path) -> list[Path]:

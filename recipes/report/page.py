@@ -75,7 +75,7 @@ def _runs(runs: Sequence[Run], letters: Sequence[str]) -> str:
     )
     legend = f'<ul aria-label="Colours of the runs">{names}</ul>\n' if len(runs) > 1 else ""
     notes = "".join(
-        f'<p class="note">{escape(f"{letter}: " if letter else "")}{escape(note)}.</p>\n'
+        f'<p class="note">{escape(f"{letter}: {note}" if letter else note[0].upper() + note[1:])}.</p>\n'
         for letter, run in zip(letters, runs, strict=True)
         for note in run.notes
     )
@@ -95,8 +95,9 @@ def _curves(runs: Sequence[Run], letters: Sequence[str]) -> str:
         return _none("no epoch was finished")
     held = "; held-out rows are the validation rows, or the test rows of a run without them" if rows else ""
     return (
-        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. On '
-        f"a logarithmic axis a limit far below the curve is rounding error, and is not drawn{held}.</p>\n"
+        f'<div class="panels">{figures}</div>\n<p class="small">Dashed: the exact limit of the run in that colour. A '
+        "logarithmic axis has no room for 0, and a limit far below the curve is rounding error: neither is drawn"
+        f"{held}.</p>\n"
     )
 
 
@@ -142,8 +143,8 @@ def _spectrum(runs: Sequence[Run], letters: Sequence[str]) -> str:
         if run.spectrum is None
     )
     text = (
-        '<p class="small">The eigenvalues of the subsample that the preconditioner was built from; dashed, as '
-        "the preconditioner leaves the first q, which sets the step size.</p>\n"
+        '<p class="small">The eigenvalues of the subsample that the preconditioner was built from. Dashed: the first q '
+        "as the preconditioner leaves them; the largest of these sets the step size.</p>\n"
     )
     return (image(drawn.alt, drawn.svg) + text if drawn is not None else "") + lack
 

@@ -14,13 +14,12 @@ from kl.system.wording import counted
 from recipes.options.yaml_mapping import LONGEST, NotReadable, read_mapping
 from recipes.output.fit_table import ROWS
 from recipes.report.events import Curves, read_curves
-from recipes.report.folders import OPTIONS, RESULTS, Found
+from recipes.report.folders import MEND, OPTIONS, RESULTS, Found, read_file
 
 LARGEST = 50_000_000  # bytes of a results.json or a picture
 CLASSES = 2000  # of a confusion matrix that is drawn
 MOST_COUNTED = 10**12  # rows of a class
 PNG = b"\x89PNG\r\n\x1a\n"
-MEND = "remove the file, or give another run"
 
 Checked = Mapping[str, Any]
 _NUMBERS = {
@@ -81,8 +80,8 @@ def read_run(found: Found, label: str) -> Run:
     results, finished = known.get("results"), None if record is None else bool(known.get("finished", known["results"]))
     rows = known.get("rows") or ("validation" if (options or {}).get("validation", "0.0") != "0.0" else "test")
     if results is None:
-        epochs = max((points[-1][0] for points in curves.values()), default=0)
-        results = {**last_values(curves, rows), "epochs": epochs, **kernel_of(options)}
+        epochs = last_epoch(curves)
+        results = {**last_values(curves, rows, epochs), "epochs": epochs, **kernel_of(options)}
     images = read_png(folder / "figures" / "val_worst_errors.png") if known.get("worst_errors") else None
     return Run(
         folder=folder,
@@ -125,8 +124,14 @@ def missing(curves: Curves, options: dict[str, str] | None, results: Checked, fi
         yield f"there is no exact limit: {results.get('exact_skipped') or left_out}"
 
 
-def last_values(curves: Curves, rows: str) -> dict[str, float]:
-    """The last values of curves by the names of `kl fit --json`; `rows` are those of val/*."""
+def last_epoch(curves: Curves) -> int:
+    """The last epoch of which all is known: val/* comes before train/*, and an interrupt may come between them."""
+    trained = next((curves[tag] for tag in ("train/mse", "train/mse_running") if tag in curves), None)
+    return trained[-1][0] if trained else max((points[-1][0] for points in curves.values()), default=0)
+
+
+def last_values(curves: Curves, rows: str, epochs: int) -> dict[str, float]:
+    """The values after so many epochs by the names of `kl fit --json`; `rows` are those of val/*."""
     part = "val" if rows == "validation" else "test"
     tags = {
         **{f"train_{name}": f"train/{name}" for name in ("mse", "error", "mse_running", "error_running")},
@@ -137,7 +142,8 @@ def last_values(curves: Curves, rows: str) -> dict[str, float]:
         "exact_rkhs_norm": "exact/rkhs_norm",
         "distance_to_exact": "exact/distance",
     }
-    return {name: curves[tag][-1][1] for name, tag in tags.items() if tag in curves}
+    known = {name: [value for epoch, value in curves.get(tag, []) if epoch <= epochs] for name, tag in tags.items()}
+    return {name: values[-1] for name, values in known.items() if values}
 
 
 def kernel_of(options: dict[str, str] | None) -> dict[str, str]:
@@ -154,11 +160,10 @@ def read_options(path: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            found = read_mapping(file.read(LONGEST + 1))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, NotReadable) as error:
+        found = read_mapping(read_file(path, LONGEST).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8: {MEND}") from error
+    except NotReadable as error:
         raise InputError(f"{path} {' '.join(str(error).split())}: {MEND}") from error
     return {name: option_text(value) for name, (value, _) in found.items()}
 
@@ -176,18 +181,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    data = read_file(path, LARGEST)
     try:
-        if path.stat().st_size > LARGEST:
-            raise InputError(f"{path} has more than {LARGEST} bytes: {MEND}")
-        record = json.loads(path.read_bytes())
+        record = json.loads(data)
         _check_record(record)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except CheckpointError as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is no JSON of kl fit ({' '.join(str(error).split())}): {MEND}") from error
     return dict(record)
 
@@ -240,7 +240,7 @@ def _check_spectrum(found: Any) -> None:
 def _check_confusion(found: Any) -> None:
     require_values("confusion", found, {"names": list[str], "counts": list[list[int]]}, MEND)
     c = len(found["names"])
-    if not all(
+    if not found["counts"] or not all(
         len(each) == 3 and 0 <= each[0] < c and 0 <= each[1] < c and 0 < each[2] < MOST_COUNTED
         for each in found["counts"]
     ):
@@ -256,7 +256,7 @@ def read_png(path: Path) -> bytes | None:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return None
-        data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}: {MEND}") from error
+    data = read_file(path, LARGEST)
     return data if data.startswith(PNG) else None

@@ -107,6 +107,7 @@ def _origin(origin: Checked) -> dict[str, str]:
         "date": origin.get("date"),
         "processor": machine.get("cpu"),
         "cores, threads": ", ".join(str(machine[name]) for name in ("cores", "threads") if machine.get(name)),
+        "compiled code": str(machine.get("compiled") or "none").strip("_") if "compiled" in machine else None,
         "GPU": (machine.get("gpu") or "none") if "gpu" in machine else None,
         "system": machine.get("platform"),
         "Python": machine.get("python"),

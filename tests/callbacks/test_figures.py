@@ -12,7 +12,7 @@ import kl
 from callbacks import ConfusionMatrix, ConvergenceFigure, ExactInterpolation, Spectrum, WorstErrors, log_figure
 from callbacks.confusion import confusion_figure
 from callbacks.convergence import convergence_figure
-from callbacks.figures import new_figure
+from callbacks.figures import as_svg, new_figure
 from callbacks.scores import val_scores as scores_of
 from callbacks.spectrum import POINTS, damped_eigenvalues, plain_spectrum, spectrum_figure
 from callbacks.worst_errors import error_margins, images_figure, largest_margins, largest_residuals
@@ -171,6 +171,20 @@ def test_confusion_of_few_and_many_classes(tmp_path, c):
     matrix[0] = 0  # a class that the test set does not have
     confusion_figure(matrix, [f"class number {k}" for k in range(c)]).savefig(tmp_path / "confusion.png")
     assert_is_a_picture(tmp_path / "confusion.png", width=200)
+
+
+def test_confusion_of_names_that_are_long_or_cannot_be_drawn(tmp_path):
+    names = ["a" * 5000, "two\nlines \ud800 \x01", " ".join(["many words"] * 9), ""]
+    figure = confusion_figure(torch.eye(4, dtype=torch.long), names)
+    svg = as_svg(figure)  # constrained layout warns if the axes have no room
+    assert "\x01" not in svg
+    figure.savefig(tmp_path / "confusion.png")
+    assert_is_a_picture(tmp_path / "confusion.png")
+    axes, wide = figure.axes[0], figure.bbox.width
+    assert axes.get_window_extent().width > 0.3 * wide
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["a" * 12 + "…" + "a" * 11, "two lines", "many words m… many words", ""]
+    assert all(label.get_window_extent().x0 >= 0 for label in axes.get_yticklabels())
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (17, 3)])

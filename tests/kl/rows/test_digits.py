@@ -338,9 +338,9 @@ def fresh():
 @pytest.mark.parametrize(
     ("times", "pays", "words"),
     [
-        ([1, 2, 1, 2, 1, 2], True, "are multiplied as 3 integer digits on cpu: 0.5 times the seconds"),
-        ([1.9, 2], False, "are not split into 3 integer digits on cpu: 0.95 times the seconds"),
-        ([1, 2, 3, 2], False, "are not split into 3 integer digits on cpu: 1.5 times the seconds"),
+        ([1, 2, 1, 2, 1, 2], True, "are computed by 3 integer digits on cpu: it takes 0.5 times as long"),
+        ([1.9, 2], False, "are computed as floats on cpu: 3 integer digits would take 0.95 times as long"),
+        ([1, 2, 3, 2], False, "are computed as floats on cpu: 3 integer digits would take 1.5 times as long"),
     ],
     ids=["faster", "too near", "once slower"],
 )
@@ -351,7 +351,7 @@ def test_the_choice_is_measured_once_and_logged(monkeypatch, caplog, times, pays
     with caplog.at_level(logging.INFO):
         assert digits_pay(CPU, 70) == digits_pay(CPU, 64) == pays
         assert (Rows.of(draw(1024, 70)).digits is not None) == pays
-    assert caplog.messages == [f"64 or more features that are not 8-bit {words}"]
+    assert caplog.messages == [f"products of float rows of 64 or more features {words}"]
     assert next(ticks, None) is None
 
 

@@ -31,7 +31,8 @@ def test_versions_and_threads():
     found = facts()
     assert found["Python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert found["torch"] == torch.__version__
-    assert found["CPU"].endswith(f"{torch.get_num_threads()} threads of torch")
+    threads = torch.get_num_threads()
+    assert found["CPU"].endswith(f", {threads} thread{'s' if threads > 1 else ''} of torch")
     assert found["CPU units"].endswith(f"torch takes {torch.backends.cpu.get_cpu_capability()}")
     assert "numpy 2." in found["packages"]
 

@@ -7,8 +7,11 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from recipes.report.figures import curves_of, panels_of
 
 ROOT = Path(__file__).resolve().parents[3]
 VOID = {"meta", "link", "img", "br", "!doctype"}
@@ -98,6 +101,7 @@ def test_one_run(kl, copied):
     assert where["command"] == "kl fit --data digits --train-size 200 --test-size 100 --epochs 3 --name plain"
     assert where["commit"] == record["commit"]
     assert where["processor"] == record["machine"]["cpu"]
+    assert where["compiled code"] == (record["machine"]["compiled"] or "none").strip("_")
     assert where["numpy"] == record["machine"]["versions"]["numpy"]
     options = page.tables["Options other than the defaults"]
     assert options[1:] == [["--train-size", "200", "–"], ["--test-size", "100", "–"], ["--epochs", "3", "10"]]
@@ -177,7 +181,7 @@ def test_a_run_of_record(kl, tmp_path):
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.column("Each run beside its exact limit")["test error"] == "2.98%"
     assert "2 cores of an AMD EPYC" in page.column("Command, commit and machine")["processor"]
-    assert page.says("there is no config.yaml")
+    assert page.says("There is no config.yaml")
     assert page.says("Unknown, for the folder holds no record of it")
     assert any("RKHS norm by epoch" in each and "exact limit 61.54" in each for each in page.alts)
 
@@ -190,7 +194,7 @@ def test_a_run_on_its_way(kl, copied):
     (folder / "results.json").write_text(json.dumps(on_its_way))
     assert kl("report", folder).code == 0
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    assert page.says("the run has not finished: after 3 epochs")
+    assert page.says("The run has not finished: after 3 epochs")
     assert page.column("Data, kernel and solver")["kernel"] == "laplacian"
     assert page.column("Each run beside its exact limit")["test mse"] == f"{record['results']['test_mse']:.3e}"
     assert page.column("Command, commit and machine")["commit"] == record["commit"]
@@ -211,6 +215,28 @@ def test_what_is_in_a_file_is_text(kl, copied):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "script" not in Page(text).tags
     assert html.escape(evil) in text
+
+
+def test_what_is_no_character_is_shown_as_a_question_mark(kl, copied):
+    """Python keeps the bytes of an argument or a file's name that are not UTF-8 as surrogates, and so does JSON."""
+    folder = copied()
+    record = record_of(folder)
+    record["command"] = "kl fit --name \udcff"
+    record["confusion"]["names"] = [f"\udcff{k}\n\x01" for k in range(10)]
+    (folder / "results.json").write_text(json.dumps(record))
+    assert kl("report", folder).code == 0
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.column("Command, commit and machine")["command"] == "kl fit --name ?"
+
+
+def test_an_axis_stays_logarithmic_where_a_curve_reaches_zero(monkeypatch):
+    monkeypatch.setattr("recipes.report.figures.as_svg", lambda figure: figure.axes[0].get_yscale())
+    panel = next(each for each in panels_of("test") if each.title.startswith("RKHS distance"))
+    for values, scale in (([10.0, 0.01, 0.0], "log"), ([0.0, 0.0], "linear")):
+        points = list(enumerate(values, start=1))
+        drawn = curves_of(panel, [SimpleNamespace(curves={"exact/distance": points}, results={})], [""])
+        assert drawn.svg == scale
+        assert drawn.alt.endswith(f"0 after epoch {len(values)}")
 
 
 def test_a_browser_shows_it_on_a_phone_and_says_nothing(whole, tmp_path):

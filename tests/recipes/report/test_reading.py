@@ -1,6 +1,7 @@
 """What `kl report` reads: curves as TensorBoard reads them, and refusals that name the file and change nothing."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from kl import InputError
 from recipes.report.events import read_curves, read_scalars
 from recipes.report.folders import find_run, labels_of
-from recipes.report.reading import read_record
+from recipes.report.reading import last_epoch, last_values, read_record
 from recipes.report.tables import default_options
 
 
@@ -89,6 +90,7 @@ def test_a_damaged_event_file(kl, copied):
         (lambda record: record | {"results": record["results"] | {"seconds_per_epoch": [None]}}, "seconds_per_epoch"),
         (lambda record: record | {"spectrum": {"s": 2, "top_q": 1, "index": [2], "eigenvalue": [1.0]}}, "its spectrum"),
         (lambda record: record | {"confusion": {"names": ["a"], "counts": [[0, 1, 5]]}}, "of 1 classes"),
+        (lambda record: record | {"confusion": {"names": [], "counts": []}}, "of 0 classes"),
         (lambda record: record | {"worst_errors": [{"row": 1}]}, "its worst error has no true"),
     ],
 )
@@ -118,6 +120,26 @@ def test_options_that_are_no_mapping(kl, copied, text):
     assert "remove the file, or give another run" in message
 
 
+@pytest.mark.parametrize("name", ["results.json", "config.yaml", "events.out.tfevents.2"])
+def test_what_is_no_file(kl, copied, name):
+    """A pipe, which would never end, and a folder."""
+    path = copied() / name
+    path.unlink(missing_ok=True)
+    for make, undo in ((os.mkfifo, os.unlink), (os.mkdir, os.rmdir)):
+        make(path)
+        assert f"{path} is no regular file: remove the file" in refused(kl, path.parent)
+        undo(path)
+
+
+def test_numbers_of_a_run_on_its_way_are_of_one_epoch():
+    """An interrupt may come after val/* of an epoch and before its train/*."""
+    curves = {"train/mse": [(1, 0.4), (2, 0.3)], "val/mse": [(1, 0.6), (2, 0.5), (3, 0.7)], "hp/x": [(4, 1.0)]}
+    assert last_epoch(curves) == 2
+    assert last_values(curves, "test", 2) == {"train_mse": 0.3, "test_mse": 0.5}
+    assert last_epoch({"rkhs/norm": [(1, 1.0), (3, 2.0)]}) == 3
+    assert last_epoch({}) == 0
+
+
 def test_what_is_no_run(kl, copied):
     folder = copied()
     copied(as_name="other")
@@ -136,6 +158,10 @@ def test_what_is_no_run(kl, copied):
     assert "'last.ckpt' is neither" in refused(kl, "last.ckpt")
     assert "output's folder 'no' does not exist" in refused(kl, folder, "--output", "no/page.html")
     assert "output must be the path of a file" in refused(kl, folder, "--output", "empty")
+    for name in ("last.ckpt", "-"):
+        assert f"name ends in .html; got '{name}'" in refused(kl, folder, "--output", name)
+    assert not Path("-").exists()
+    assert Path("last.ckpt").read_text() == ""
     assert kl("report").code == 2
     for k in range(10):
         Path(f"many/version_{k}").mkdir(parents=True)
