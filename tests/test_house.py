@@ -61,7 +61,7 @@ def test_linters_before_a_commit_are_those_of_make_lint():
     assert local["repo"] == "local"  # nothing is fetched
     hooks = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in local["hooks"]}
     lint = read("Makefile").split("\nlint:")[1].split("\n\n")[0]
-    assert hooks == set(re.findall(r"\$\(BIN\)/(\w+)", lint))
+    assert hooks == set(re.findall(r"\$\(BIN\)/([\w-]+)", lint))
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def assert_same(out, alone, ranks):
     found = json.loads(out)
     assert found["ranks"] == ranks
     for name in ("train_mse", "train_error", "test_mse", "test_error", "rkhs_norm", "step_size", "exact_test_mse"):
-        assert found[name] == pytest.approx(alone[name], rel=1e-5), name
+        assert found[name] == pytest.approx(alone[name], rel=1e-4), name  # sums in another order
     assert found["epochs"] == alone["epochs"]
 
 
