@@ -44,6 +44,7 @@ def test_an_import_alone_loads_nothing(code):
     assert not loaded_by(code) & {"torch", "numpy", *HEAVY}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", ["import pytorch_lightning, kl", pytest.param("import kl; kl.KernelMachine", marks=pytest.mark.slow)]
 )

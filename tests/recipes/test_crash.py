@@ -50,6 +50,7 @@ def test_kill_during_a_save_leaves_the_old_checkpoint(tmp_path):
     assert os.listdir(tmp_path) == ["last.ckpt"]  # and nothing of the killed one
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     """A limit on the size of files stands in for the full disk."""
     path = tmp_path / "last.ckpt"

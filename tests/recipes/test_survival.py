@@ -37,6 +37,7 @@ def test_a_reader_that_goes_ends_it_quietly():
     assert (done.returncode, done.stderr) == (cli.READER_GONE, "")
 
 
+@pytest.mark.slow
 def test_a_full_standard_output():
     done = run("data list --json > /dev/full")
     assert (done.returncode, done.stderr) == (

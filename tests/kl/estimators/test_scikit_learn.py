@@ -25,7 +25,7 @@ ESTIMATORS = [
     KernelRegressor(ridge=0),
     KernelRegressor(standardize=False),
     RFMRegressor(rounds=1),
-    RFMClassifier(rounds=1),
+    pytest.param(RFMClassifier(rounds=1), marks=pytest.mark.slow),
 ]
 
 

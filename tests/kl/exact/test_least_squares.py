@@ -129,6 +129,7 @@ def test_a_run_is_shown_beside_it(kl, caplog):
     assert "read from" not in caplog.text  # other centres
 
 
+@pytest.mark.slow
 def test_centres_from_a_file(kl, tmp_path):
     rows = np.random.default_rng(0).random((25, 64), dtype=np.float32)
     np.savez(tmp_path / "z.npz", centers=rows)

@@ -60,6 +60,7 @@ def test_full_batches_converge_to_least_squares(projection):
     assert trained.method == "EigenPro 3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projection", ["factor", "eigenpro"])
 @pytest.mark.parametrize("period", [1, "auto"])
 def test_mini_batches_come_near_least_squares(projection, period):

@@ -37,6 +37,7 @@ def test_the_names_are_the_same_objects(alias, package):
         assert getattr(alias, name) is getattr(package, name)
 
 
+@pytest.mark.slow
 def test_every_way_of_importing(tmp_path):
     done = run(
         "-c",

@@ -266,6 +266,7 @@ def test_exponents_of_growth():
     assert [each.met for each in found] == [False, True, None, True]
 
 
+@pytest.mark.slow
 def test_memory_of_a_process(bench, monkeypatch, capsys):
     found = memory.measure_memory(bench, bench.data, "all of K", budget := budget_for(bench.data, True, TINY.subsample))
     assert found.error is None

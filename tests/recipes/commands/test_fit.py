@@ -329,6 +329,7 @@ def test_fast_dev_run_writes_nothing(kl, data, request):
     assert not Path("lightning_logs").exists()
 
 
+@pytest.mark.slow
 def test_module_and_command_are_the_same(tmp_path):
     texts = [
         subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout

@@ -105,6 +105,7 @@ def test_solver_rfm_is_the_same(kl):
     assert 1 <= len(found["round_scores"]) <= 6
 
 
+@pytest.mark.slow
 def test_a_validation_part_chooses(kl):
     found = fit_json(kl, *DIGITS, "--learn-features", 2, "--validation", 0.25)
     assert found["validation_rows"] == 30
@@ -203,6 +204,7 @@ def test_a_plan_of_centers_under_a_learnt_metric(kl):
     assert found["seconds_total"] > found["seconds_rounds"] > 0
 
 
+@pytest.mark.slow
 def test_a_stream_under_a_learnt_metric(kl):
     rng = np.random.default_rng(0)
     Path("big/train").mkdir(parents=True)

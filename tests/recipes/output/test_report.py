@@ -70,6 +70,7 @@ def test_a_run_far_from_its_limit_is_told_what_it_loses(change, said):
         assert line.endswith("give more --epochs")
 
 
+@pytest.mark.slow
 def test_one_line_of_kl_fit_says_so(kl):
     data = ("fit", "--data", "digits", "--train-size", 300, "--test-size", 100, "--kernel", "gaussian")
     short, long = kl(*data, "--epochs", 1, "--step-size", 1), kl(*data, "--ridge", 0.1, "--epochs", 20)

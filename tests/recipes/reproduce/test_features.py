@@ -143,6 +143,7 @@ def test_ways_of_a_run_are_its_first_chosen_and_last_round():
     ]
 
 
+@pytest.mark.slow
 def test_tiny_scale(kl, tmp_path):
     result = kl("reproduce", "features", "--scale", "tiny", "--log-dir", "out")
     assert result.code == 0, result.err

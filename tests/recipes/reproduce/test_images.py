@@ -156,6 +156,7 @@ def test_published_numbers_stand_beside_those_of_as_many_patches():
     assert beside_published(small[small["count"] != 2048]) == []
 
 
+@pytest.mark.slow
 def test_tiny_scale(kl, tmp_path):
     result = kl("reproduce", "images", "--scale", "tiny", "--log-dir", "out")
     assert result.code == 0, result.err

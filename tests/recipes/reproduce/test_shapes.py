@@ -142,7 +142,7 @@ def test_claims_of_synthetic_2_and_of_runs_that_did_not_fit():
     [
         pytest.param("neighbours", ["neighbours"], marks=pytest.mark.slow),
         pytest.param("synthetic", ["synthetic1", "synthetic2"], marks=pytest.mark.slow),
-        ("geometry", ["geometry"]),
+        pytest.param("geometry", ["geometry"], marks=pytest.mark.slow),
     ],
 )
 def test_tiny_scale(kl, tmp_path, name, figures):

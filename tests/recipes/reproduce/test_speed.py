@@ -139,7 +139,7 @@ def test_claims_of_acceleration():
     ("name", "figures"),
     [
         pytest.param("batch-size", ["batch-size"], marks=pytest.mark.slow),
-        ("acceleration", ["acceleration", "acceleration-curves"]),
+        pytest.param("acceleration", ["acceleration", "acceleration-curves"], marks=pytest.mark.slow),
     ],
 )
 def test_tiny_scale(kl, tmp_path, name, figures):

@@ -138,6 +138,7 @@ def test_points_are_computed_once_and_in_order(tmp_path):
     assert Square.computed == [3, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on(tmp_path):
     points = [Square(value=value) for value in (1, 2, 3, 4)]
     Square.broken.add(3)

@@ -25,6 +25,7 @@ def point(kernel=None, noise=0.0, seed=0):
     return Fit(sample=Sample(data="digits", n=100, seed=seed), kernel=kernel or gaussian(5.0), noise=noise)
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_experiments_import_no_pandas():
     code = "import sys; import recipes.cli; import recipes.reproduce.experiments; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
