@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from ctypes import CDLL
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -73,6 +72,8 @@ class RadialKernel(GramKernel):
     """
 
     shift_invariant: ClassVar[bool] = True
+    # What compiled code calls `_profile`, with the rate `_rate`; only a class that defines both is computed so.
+    _formula: ClassVar[str] = ""
 
     bandwidth: Bandwidth = "auto"
 
@@ -112,11 +113,12 @@ class RadialKernel(GramKernel):
         if pair.plain:
             return self._plain_values(pair)
         sq_dist = self._sq_dist(pair)
-        code = code_for(sq_dist) if defined_with(type(self), "_compiled", "_profile") else None
-        return self._profile(sq_dist) if code is None else self._compiled(code, sq_dist)
+        code = code_for(sq_dist) if defined_with(type(self), "_formula", "_profile") else None
+        return self._profile(sq_dist) if code is None else radial(code, self._formula, sq_dist, self._rate)
 
-    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
-        """What `_profile` computes, by compiled code, for float32 on a CPU; only a class that defines both is asked."""
+    @property
+    def _rate(self) -> float:
+        """The rate of `_formula`, from the bandwidth."""
         raise NotImplementedError
 
     def _sq_dist(self, pair: Pair) -> Tensor:
@@ -186,12 +188,14 @@ class Gaussian(RadialKernel):
     """
 
     name: ClassVar[str] = "gaussian"
+    _formula: ClassVar[str] = "gaussian"
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.mul_(-0.5 / self._bandwidth**2).exp_()
 
-    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
-        return radial(code, "gaussian", sq_dist, 0.5 / self._bandwidth**2)
+    @property
+    def _rate(self) -> float:
+        return 0.5 / self._bandwidth**2
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         return self._profile(sq_dist).mul_(-0.5 / self._bandwidth**2)
@@ -217,12 +221,14 @@ class Laplacian(RadialKernel):
     """
 
     name: ClassVar[str] = "laplacian"
+    _formula: ClassVar[str] = "laplacian"
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.sqrt_().mul_(-1 / self._bandwidth).exp_()
 
-    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
-        return radial(code, "laplacian", sq_dist, 1 / self._bandwidth)
+    @property
+    def _rate(self) -> float:
+        return 1 / self._bandwidth
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         r = sq_dist.sqrt_()
@@ -293,14 +299,16 @@ class Matern32(RadialKernel):
     """
 
     name: ClassVar[str] = "matern32"
+    _formula: ClassVar[str] = "matern32"
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         t = sq_dist.sqrt_().mul_(math.sqrt(3) / self._bandwidth)
         decay = t.neg().exp_()
         return t.add_(1).mul_(decay)
 
-    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
-        return radial(code, "matern32", sq_dist, math.sqrt(3) / self._bandwidth)
+    @property
+    def _rate(self) -> float:
+        return math.sqrt(3) / self._bandwidth
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         return sq_dist.sqrt_().mul_(-math.sqrt(3) / self._bandwidth).exp_().mul_(-1.5 * self._bandwidth**-2)
@@ -326,6 +334,7 @@ class Matern52(RadialKernel):
     """
 
     name: ClassVar[str] = "matern52"
+    _formula: ClassVar[str] = "matern52"
 
     def _profile(self, sq_dist: Tensor) -> Tensor:
         t = sq_dist.sqrt_().mul_(math.sqrt(5) / self._bandwidth)
@@ -333,8 +342,9 @@ class Matern52(RadialKernel):
         # 1 + t + t^2/3 = (t + 3/2)^2 / 3 + 1/4 needs no second temporary, and is exactly 1 at t = 0.
         return t.add_(1.5).square_().div_(3).add_(0.25).mul_(decay)
 
-    def _compiled(self, code: CDLL, sq_dist: Tensor) -> Tensor:
-        return radial(code, "matern52", sq_dist, math.sqrt(5) / self._bandwidth)
+    @property
+    def _rate(self) -> float:
+        return math.sqrt(5) / self._bandwidth
 
     def _slope(self, sq_dist: Tensor) -> Tensor:
         t = sq_dist.sqrt_().mul_(math.sqrt(5) / self._bandwidth)

@@ -51,10 +51,7 @@ CAPABILITY = (8, 0)  # of a GPU, at least: for older ones Triton cannot compile 
 # For each kernel what the formulas in `fused_kernel` call scale and power (of ReLU networks sq_bias and of_zero). A
 # subclass may have another formula, so the class must be one of these itself.
 FORMULAS: dict[type[Kernel], Callable[[Any], tuple[float, float]]] = {
-    Gaussian: lambda kernel: (0.5 / kernel.bandwidth**2, 0.0),
-    Laplacian: lambda kernel: (1 / kernel.bandwidth, 0.0),
-    Matern32: lambda kernel: (math.sqrt(3) / kernel.bandwidth, 0.0),
-    Matern52: lambda kernel: (math.sqrt(5) / kernel.bandwidth, 0.0),
+    **dict.fromkeys((Gaussian, Laplacian, Matern32, Matern52), lambda kernel: (kernel._rate, 0.0)),
     ExponentialPower: lambda kernel: (kernel.bandwidth**-2, kernel.power / 2),
     InverseMultiquadric: lambda kernel: (kernel.bandwidth**-2, 0.0),
     ReluNTK: lambda kernel: (kernel.bias**2, kernel.bias**2 * (2 - 2.0 ** (1 - kernel.depth))),
