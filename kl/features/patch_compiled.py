@@ -61,7 +61,8 @@ class CompiledResponses:
         if self._group == GROUP:  # the left bytes have no sign
             bias = bias - OFFSET * right.sum(dim=1)
         self._bias = bias.to(torch.int32)
-        self._low, self._high = (torch.tensor(each, dtype=torch.int32) for each in zip(*_clamps(terms), strict=True))
+        self._low = torch.tensor([term.low for term in terms], dtype=torch.int32)
+        self._high = torch.tensor([term.high for term in terms], dtype=torch.int32)
 
     def prepare(self, units: Tensor) -> Tensor:
         """See `Responses`; shape (n, positions, `columns`)."""
@@ -92,7 +93,3 @@ class CompiledResponses:
             *(band.members.data_ptr(), len(band.members), torch.get_num_threads(), found.data_ptr()),
         )
         return found[..., : self._entries]
-
-
-def _clamps(terms: Sequence[Term]) -> list[tuple[int, int]]:
-    return [(term.low, term.high) for term in terms]

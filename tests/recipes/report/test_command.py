@@ -3,13 +3,12 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from browser import visit
 
 from recipes.report.figures import curves_of, panels_of
 
@@ -240,20 +239,12 @@ def test_an_axis_stays_logarithmic_where_a_curve_reaches_zero(monkeypatch):
 
 
 def test_a_browser_shows_it_on_a_phone_and_says_nothing(whole, tmp_path):
-    browser = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no browser is installed: chromium or google-chrome")
     framed = tmp_path / "framed.html"
     framed.write_text(
         f'<!doctype html><iframe style="width:390px;height:800px" srcdoc="{html.escape(whole)}"></iframe>{MEASURE}'
     )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-    options += ["--enable-logging=stderr", "--dump-dom"]
-    done = subprocess.run([browser, *options, framed.as_uri()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    wide, window, broken, images = map(int, re.search(r"<title>([\d ]+)</title>", done.stdout)[1].split())
+    shown = visit(framed, tmp_path / "profile", "--dump-dom")
+    wide, window, broken, images = map(int, re.search(r"<title>([\d ]+)</title>", shown)[1].split())
     assert (window, broken) == (390, 0)
     assert wide <= window
     assert images == len(Page(whole).alts) > 8

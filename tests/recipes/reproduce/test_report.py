@@ -1,11 +1,9 @@
 """The report of all experiments: one page that needs nothing else, and that a browser shows without complaint."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
-import pytest
+from browser import visit
 
 from recipes.reproduce.page.drawing import panels
 from recipes.reproduce.page.html import report
@@ -86,18 +84,10 @@ def test_what_it_sums_up():
 
 
 def test_a_browser_shows_it(tmp_path):
-    browser = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no browser is installed: chromium or google-chrome")
     from PIL import Image
 
     path, shot = tmp_path / "report.html", tmp_path / "shot.png"
     path.write_text(page())
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-    options += ["--enable-logging=stderr", "--window-size=1000,1400", f"--screenshot={shot}"]
-    done = subprocess.run([browser, *options, path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    visit(path, tmp_path / "profile", "--window-size=1000,1400", f"--screenshot={shot}")
     blue = sum(count for count, pixel in Image.open(shot).convert("RGB").getcolors(2**24) if pixel == (31, 119, 180))
     assert blue > 100  # the curve: the figure was shown, not only its name
