@@ -27,6 +27,7 @@ from kl.distributed.ranks import Ranks, Share
 from kl.distributed.strategy import KernelParallelStrategy
 from kl.errors import CheckpointError, InputError
 from kl.machines.checkpoints import require_values, require_weights_only
+from kl.machines.loaders import rows_for_steps
 from kl.rows.batches import BatchIndexSampler, derive_seed, indexed_batches
 from kl.rows.encoding import FeatureEncoding, say_merged
 from kl.rows.pixels import channels_first
@@ -267,9 +268,12 @@ class KernelDataModule(pl.LightningDataModule):
         return self._passing(pixels).to(pixels.device)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches (x, y, index), their order a pure function of seed and epoch."""
+        """Shuffled batches (x, y, index), their order a pure function of seed and epoch.
+
+        A machine whose `steps_read_rows` is False, as `kl.KernelMachine`'s is, gets batches (index,).
+        """
         sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
-        rows: Dataset = self.train_set
+        rows: Dataset = rows_for_steps(self.trainer, self.train_set)
         if (images := self._augmented) is not None:
             rows = AugmentedRows(images, self.train_set.y, sampler, self._passing_share)
         return indexed_batches(rows, sampler)
@@ -277,7 +281,7 @@ class KernelDataModule(pl.LightningDataModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """With ranks that share a run, only this rank's share of a training batch's features moves to its device."""
         ranks = self._ranks
-        if ranks is None or isinstance(batch[0], Share):
+        if ranks is None or len(batch) == 1 or isinstance(batch[0], Share):
             return batch
         x, *rest = batch
         return (Share(x[ranks.local_rows(len(x))], len(x)), *rest)

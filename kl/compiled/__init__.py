@@ -20,7 +20,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the functions, as patch_sums.cpp has it
+VERSION = 4  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.

@@ -13,19 +13,9 @@
 #include <immintrin.h>
 #endif
 
-// A block of products: PATCHES positions times COLUMNS entries, which fill the registers.
-#if defined(__AVX512BW__)
-constexpr int BYTES = 64, VECTORS = 4, PATCHES = 6;
-#elif defined(__AVX2__)
-constexpr int BYTES = 32, VECTORS = 2, PATCHES = 6;
-#else
-constexpr int BYTES = 16, VECTORS = 2, PATCHES = 6;
-#endif
-constexpr int LANES = BYTES / 4, COLUMNS = VECTORS * LANES;
+#include "vectors.h"
 
-typedef int32_t Lanes __attribute__((vector_size(BYTES)));
-typedef float Floats __attribute__((vector_size(BYTES)));
-typedef Lanes Loose __attribute__((aligned(1), may_alias));  // at any address
+constexpr int PATCHES = 6;  // a block of products has so many positions times COLUMNS entries
 
 // dot adds, in each lane, the products of the GROUP values that 32 bits hold. With 8 bits the left values have no sign:
 // they are u + 128, and the bias makes up for it.
@@ -57,14 +47,12 @@ static inline Lanes dot(Lanes sum, Lanes left, Lanes right) { return sum + left 
 #endif
 constexpr int GROUP = 4 / sizeof(Left);
 
-#define UNROLL _Pragma("GCC unroll 8")  // so that the arrays of vectors below are registers
-
 // A float of this size keeps multiples of 128 alone: adding it rounds to them, and its bits count them.
 constexpr float TO_STEPS = 1.5f * (1 << 30);
 constexpr int32_t ITS_BITS = 0x4EC00000;
 
 static inline Lanes all(int32_t value) { return value - Lanes{}; }
-static inline Lanes at(const void *address) { return *(const Loose *)address; }
+static inline Lanes at(const void *address) { return *(const LooseLanes *)address; }
 
 struct Clamps {
     int32_t low[2], high[2];
@@ -158,7 +146,7 @@ static void cell_sums(const Left *units, int64_t n, int64_t positions, int64_t g
                         if (members[cell * runs + r])
                             for (int v = 0; v < VECTORS; v++) {
                                 int32_t *sum = out + ((t * cells + cell) * n + i) * m + column + v * LANES;
-                                *(Loose *)sum = at(sum) + sums[t * VECTORS + v] - all(length * base);
+                                *(LooseLanes *)sum = at(sum) + sums[t * VECTORS + v] - all(length * base);
                             }
             }
         }
@@ -167,7 +155,7 @@ static void cell_sums(const Left *units, int64_t n, int64_t positions, int64_t g
 extern "C" {
 
 // Raised with every change of a function's arguments or meaning; kl/compiled/__init__.py has the same number.
-int32_t version() { return 3; }
+int32_t version() { return 4; }
 
 // How the operands are laid out: products that 32 bits hold, and the entries of a block.
 int32_t patch_group() { return GROUP; }

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kl.compiled.kept_rows import KeptRows
+from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.optimizer import Update
 from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
@@ -26,6 +26,11 @@ from kl.products.kept import KernelMatrix
 from kl.rkhs import norm_increment
 from kl.rows.rows import Rows
 from kl.system.clock import Clock, untimed
+
+
+def _zeros(n: int, c: int) -> Tensor:
+    """Zeros, float64, shape (n, c), stored column by column, as kernel products return their results."""
+    return torch.zeros(c, n, dtype=torch.float64).T
 
 
 class FittedValues(nn.Module):
@@ -55,11 +60,11 @@ class FittedValues(nn.Module):
         self.ranks = ranks or Ranks()
         self.n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
         # f(X_r) without the pending part, shape: (n_r, c)
-        self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
+        self.register_buffer("values", _zeros(own, c))
         # sum of the w_S whose effect on f(X_r) is still to be added, shape: (s, c)
-        self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
+        self.register_buffer("pending", _zeros(s, c))
         # effect of the pending weights on f(X_S), this rank's rows, shape: (s_r, c)
-        self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
+        self.register_buffer("pending_on_subsample", _zeros(own_s, c))
         # |f_k|_H^2, shape: (c,)
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
@@ -115,10 +120,10 @@ class FittedValues(nn.Module):
     def block(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
-    ) -> Tensor | KeptRows:
+    ) -> Tensor | IndexedRows:
         """K(X_B, X_S) for rows of this rank, shape (m_r, s), read if it is kept, else computed."""
         if self.columns is not None:
-            kept = KeptRows.of(self.columns, local, self.pending.shape[1])
+            kept = IndexedRows.of(self.columns, local, self.pending.shape[1])
             return self.columns[local] if kept is None else kept
         return self._computed(local)
 
@@ -135,10 +140,10 @@ class FittedValues(nn.Module):
     def at(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
-        block: Tensor | KeptRows,  # K(X_B, X_S), shape: (m_r, s)
+        block: Tensor | IndexedRows,  # K(X_B, X_S), shape: (m_r, s)
     ) -> Tensor:
         """f(X_B) for rows of this rank, shape (m_r, c), float64."""
-        if isinstance(block, KeptRows):
+        if isinstance(block, IndexedRows):
             return self.values[local] + block.matmul(self.pending)
         return self.values[local] + thin_matmul(block, self.pending)
 
@@ -154,7 +159,7 @@ class FittedValues(nn.Module):
         with self.clock("sweep"):
             swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
         if self._square_vectors is None:
-            self._square_vectors = self._square(own_s) @ self._vectors
+            self._square_vectors = (self._vectors.T @ self._square(own_s).T).T  # stored column by column, as E is
         on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
         # Apply w_B first; w_S then acts on the updated function.
         subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
@@ -164,9 +169,9 @@ class FittedValues(nn.Module):
         self._increment = self.ranks.begin_all_reduce_sum(increment)
         if self.ranks.size == 1:
             self.settle()
-        self.values += swept
-        self.pending += update.subsample
-        self.pending_on_subsample += on_subsample
+        self.values.add_(swept)
+        self.pending.add_(update.subsample)
+        self.pending_on_subsample.add_(on_subsample)
 
     def become(
         self,
@@ -189,7 +194,7 @@ class FittedValues(nn.Module):
             else:
                 same = self.ranks.positions(self.n, self.values.device)
                 added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
-            self.values += added
+            self.values.add_(added)
             self.pending.zero_()
             self.pending_on_subsample.zero_()
         return self.values
@@ -197,7 +202,7 @@ class FittedValues(nn.Module):
     def settle(self) -> None:
         """Wait for the all_reduce of the last norm increment and add it; call this before reading `sq_norm`."""
         if self._increment is not None:
-            self.sq_norm += self._increment()
+            self.sq_norm.add_(self._increment())
             self._increment = None
 
     def __getstate__(self) -> dict[str, Any]:

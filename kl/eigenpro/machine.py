@@ -82,7 +82,7 @@ class KernelMachine(InterpolatingMachine):
         (0.0, 2.9)
     """
 
-    method, shares_ranks = "EigenPro", True
+    method, shares_ranks, steps_read_rows = "EigenPro", True, False
 
     plan: EigenProPlan
     eigenvalues: Tensor
@@ -179,9 +179,9 @@ class KernelMachine(InterpolatingMachine):
         super().on_train_epoch_start()
         self.run.start_epoch(self.current_epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """One EigenPro step on a batch (x, y, index), applied through Lightning's optimizer, which counts the steps."""
-        self.run.step(batch[2], apply=self.optimizers().step)  # type: ignore[union-attr]
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """One EigenPro step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps."""
+        self.run.step(batch[-1], apply=self.optimizers().step)  # type: ignore[union-attr]
 
     def _finish_epoch(self) -> None:
         with self.run.clock("finish"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kl.compiled.kept_rows import KeptRows
+from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.products.blocks import thin_matmul
@@ -75,7 +75,7 @@ class EigenPro(Optimizer):
         *,
         batch: Batch,  # m rows, m_r of them this rank's
         residual: Tensor,  # g, this rank's rows, shape: (m_r, c)
-        block: Tensor | KeptRows,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
+        block: Tensor | IndexedRows,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
     ) -> Update:
         """Apply one step to the batch's rows of alpha and to the subsample."""
         if closure is not None:  # Lightning passes a closure that only runs its hooks

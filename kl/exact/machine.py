@@ -76,6 +76,7 @@ class ConjugateGradientMachine(InterpolatingMachine):
     """
 
     method, shares_ranks, all_rows_everywhere = "conjugate gradients", True, True
+    steps_read_rows = False
 
     means: Tensor
     residual: Tensor

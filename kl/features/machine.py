@@ -79,7 +79,7 @@ class RecursiveFeatureMachine(InterpolatingMachine):
         True
     """
 
-    method, learns_kernel = "recursive feature machine", True
+    method, learns_kernel, steps_read_rows = "recursive feature machine", True, False
     shares_ranks, all_rows_everywhere = True, True
     epochs_compared_by = ("mse",)  # which chooses the round, too
 

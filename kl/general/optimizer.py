@@ -106,7 +106,7 @@ class ProjectedEigenPro(Optimizer):
         correction = thin_matmul(self.preconditioner.vectors, coefficients)
         alpha[:own_s] += correction[self.ranks.local_rows(s)]
         self.corrected += correction
-        self.h += (weights.T @ block).T
+        self.h += thin_matmul(block.T, weights)
         self._steps += 1
         if self._steps >= group["projection_period"]:
             self.project()

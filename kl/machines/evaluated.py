@@ -42,6 +42,10 @@ class EvaluatedModule(Described, pl.LightningModule):
     """The scores of validation rows by which one epoch is better than another, the first that differs; see
     `callbacks.BestEpoch`."""
 
+    steps_read_rows: bool = True
+    """Whether `training_step` reads the features and targets of its batch (x, y, index). A machine that holds all
+    training rows needs no copies of them: kl's datamodules then give batches (index,)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.data_info: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from torch.utils.data import (
 from kl.errors import InputError, MemoryBudgetError
 from kl.rows.batches import BatchIndexSampler, indexed_batches
 from kl.rows.encoding import FeatureEncoding, far_columns, say_merged
-from kl.rows.rows import RowDataset, check_finite_matrix, one_hot
+from kl.rows.rows import RowDataset, RowNumbers, check_finite_matrix, one_hot
 from kl.system.memory import format_memory
 from kl.system.wording import counted
 
@@ -68,8 +68,15 @@ class LoaderData(pl.LightningDataModule):
         self.batch_size, self.seed = len(x), seed
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches (x, y, index); their order is a function of seed and epoch alone."""
-        return indexed_batches(self.train_set, BatchIndexSampler(len(self.train_set), self.batch_size, self.seed))
+        """Shuffled batches, of row numbers alone if steps need no more; their order follows from seed and epoch."""
+        rows = rows_for_steps(self.trainer, self.train_set)
+        return indexed_batches(rows, BatchIndexSampler(len(rows), self.batch_size, self.seed))
+
+
+def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> RowDataset | RowNumbers:
+    """What training batches of a trainer's machine are taken from: rows, or row numbers if its steps read no rows."""
+    machine = None if trainer is None else trainer.lightning_module
+    return rows if getattr(machine, "steps_read_rows", True) else RowNumbers(len(rows))
 
 
 def training_data(trainer: pl.Trainer, memory: int, seed: int) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kl.compiled.thin_products import thin_product
 from kl.kernels.kernel import Kernel
 from kl.products.fused import choose, fused_matmul
 from kl.rows.rows import Rows
@@ -19,8 +20,8 @@ from kl.rows.workspace import Workspace, spans
 TILE = 2**20
 TILE_ON_GPU = 2**25  # values of a tile on a GPU: 128 MB in float32, enough work for every unit
 LONG_SIDE = 1024  # rows of x in a tile on a CPU
-# Columns to which float32 weights are filled up with zeros, because narrower products run at half the speed on AVX-512
-# (measured, c = 10).
+# Columns to which weights are filled up with zeros for torch's product, which runs at half the speed with fewer columns
+# on AVX-512 (measured, c = 10).
 PADDED = 16
 
 
@@ -32,20 +33,20 @@ def tile_shape(m: int, p: int, device: torch.device) -> tuple[int, int]:
     return max(1, min(m, size // columns)), columns
 
 
-def pad_columns(
-    v: Tensor,  # shape: (p, c)
-) -> Tensor:
-    """v with zero columns up to a multiple of 16 on a CPU, where products of this width are faster; else v."""
-    missing = -v.shape[1] % PADDED
-    return torch.nn.functional.pad(v, (0, missing)) if missing and v.device.type == "cpu" else v
-
-
 def thin_matmul(
     a: Tensor,  # shape: (m, k)
     v: Tensor,  # shape: (k, c), of any dtype
 ) -> Tensor:
     """a v in the dtype of a, for a v of few columns; shape (m, c)."""
-    return (a @ pad_columns(v.to(a.dtype)))[:, : v.shape[1]]
+    v = v.to(a.dtype)
+    if (product := thin_product(a, v)) is not None:
+        return product
+    if a.stride(1) != 1 and a.stride(0) == 1:
+        return (v.T @ a.T).T  # a long matrix on the right and untransposed is several times faster on a CPU
+    missing = -v.shape[1] % PADDED
+    if not missing or v.device.type != "cpu":
+        return a @ v
+    return (a @ torch.nn.functional.pad(v, (0, missing)))[:, : v.shape[1]]
 
 
 def kernel_matmul(
@@ -73,16 +74,16 @@ def kernel_matmul(
     c = v.shape[1]
     if choose(kernel, x, z, c).fused:
         return fused_matmul(kernel, x, z, v, same)
-    v = pad_columns(v.to(x.dtype))
-    out = v.new_zeros(len(x), v.shape[1])
+    v = v.to(x.dtype)
+    out = v.new_zeros(len(x), c)
     workspace = workspace or Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)
     for columns in spans(len(z), width):
         z_tile, weights = z[columns], v[columns]
         for rows in spans(len(x), height):
             tile_same = None if same is None else same[rows] - columns.start
-            out[rows].addmm_(kernel.block(x[rows], z_tile, tile_same, workspace), weights)
-    return out[:, :c]
+            out[rows] += thin_matmul(kernel.block(x[rows], z_tile, tile_same, workspace), weights)
+    return out
 
 
 def kernel_matrix(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kl.products.blocks import pad_columns
+from kl.products.blocks import thin_matmul
 from kl.products.triangle import SOLVED_ROWS, LowerTriangle, unit_columns
 
 
@@ -67,14 +67,14 @@ class InverseTriangle:
         Columns of v are scaled to norm 1 and back, because float32 could not hold columns of every size.
         """
         scaled, size = unit_columns(v, self._panels[0].dtype)
-        width, v = v.shape[1], pad_columns(scaled)
+        v = scaled
         middle = torch.zeros_like(v)
         for columns, panel in zip(self.columns, self._panels, strict=True):
-            middle[columns.start :] += panel @ v[columns]
+            middle[columns.start :] += thin_matmul(panel, v[columns])
         out = v.new_empty(v.shape, dtype=torch.float64)
         for columns, panel in zip(self.columns, self._panels, strict=True):
-            out[columns] = (panel.T @ middle[columns.start :]).double()
-        return out[:, :width].mul_(size)
+            out[columns] = thin_matmul(panel.T, middle[columns.start :])
+        return out.mul_(size)
 
     def block(
         self,

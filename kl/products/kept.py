@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kl.compiled.kept_rows import KeptRows
+from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.kernels.kernel import Kernel
 from kl.products.blocks import TILE, kernel_matmul, kernel_matrix, symmetric_kernel_matrix, thin_matmul
@@ -136,7 +136,7 @@ class KernelMatrix:
     def _read(self, positions: Tensor, w: Tensor) -> Tensor:
         """K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few rows at a time into cache."""
         n, w = len(self.rows), w.to(self.kept.dtype)
-        if (kept := KeptRows.of(self.kept, positions, w.shape[1])) is not None:
+        if (kept := IndexedRows.of(self.kept, positions, w.shape[1])) is not None:
             return kept.t_matmul(w)
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kl.distributed.ranks import Ranks
 from kl.kernels.kernel import Kernel
-from kl.products.blocks import kernel_matrix, pad_columns
+from kl.products.blocks import kernel_matrix, thin_matmul
 from kl.rows.rows import Rows
 from kl.rows.workspace import spans
 
@@ -161,8 +161,8 @@ class LowRankPreconditioner:
         size, n = r.norm(dim=0), len(r)
         scaled = r / torch.where(size > 0, size, 1.0)
         local = scaled[self._ranks.local_rows(n)].to(self._factor.dtype)
-        top = self._ranks.all_reduce_sum(self._factor @ pad_columns(local)).double()
+        top = self._ranks.all_reduce_sum(thin_matmul(self._factor, local)).double()
         del local
         top = torch.cholesky_solve(top, self._inner).to(self._factor.dtype)
-        bulk = self._ranks.all_gather_in_order((self._factor.T @ top)[:, : r.shape[1]], n)
+        bulk = self._ranks.all_gather_in_order(thin_matmul(self._factor.T, top), n)
         return scaled.sub_(bulk).mul_(size / self.delta)

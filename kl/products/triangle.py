@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kl.distributed.ranks import Ranks
 from kl.kernels.kernel import Kernel
-from kl.products.blocks import pad_columns
+from kl.products.blocks import thin_matmul
 from kl.rows.pair import Workspace
 from kl.rows.rows import Rows
 from kl.rows.workspace import converted_rows, spans
@@ -67,7 +67,7 @@ class LowerTriangle:
 
         Call it on all ranks with the same v, and not after `factorise`, which overwrites K.
         """
-        width, v = v.shape[1], pad_columns(v.to(self.rows.dtype))
+        v = v.to(self.rows.dtype)
         out = v.new_zeros(v.shape, dtype=torch.float64)
         for j, columns in enumerate(self.columns):
             for rows in self._tiles(slice(columns.start, len(self))):
@@ -75,10 +75,10 @@ class LowerTriangle:
                     tile = self.panels[j][rows.start - columns.start : rows.stop - columns.start]
                 else:
                     tile = self._tile(rows, columns)
-                out[rows] += tile @ v[columns]
+                out[rows] += thin_matmul(tile, v[columns])
                 if rows.start != columns.start:
-                    out[columns] += tile.T @ v[rows]
-        return self.ranks.all_reduce_sum(out)[:, :width]
+                    out[columns] += thin_matmul(tile.T, v[rows])
+        return self.ranks.all_reduce_sum(out)
 
     def factorise(
         self,
@@ -124,10 +124,10 @@ class LowerTriangle:
         for columns, panel in zip(self.columns, self.panels, strict=True):
             corner, below = panel.split([columns.stop - columns.start, len(self) - columns.stop])
             z[columns] = torch.linalg.solve_triangular(corner, z[columns], upper=False)
-            z[columns.stop :] -= below @ z[columns]
+            z[columns.stop :] -= thin_matmul(below, z[columns])
         for columns, panel in reversed(list(zip(self.columns, self.panels, strict=True))):
             corner, below = panel.split([columns.stop - columns.start, len(self) - columns.stop])
-            rest = z[columns] - below.T @ z[columns.stop :]
+            rest = z[columns] - thin_matmul(below.T, z[columns.stop :])
             z[columns] = torch.linalg.solve_triangular(corner.T, rest, upper=True)
         return z.double().mul_(size)
 
@@ -136,12 +136,12 @@ class LowerTriangle:
         v: Tensor,  # shape: (n, c)
     ) -> Tensor:
         """L^T v after `factorise`, shape (n, c), float64: |L^T v_k|^2 = v_k^T (K + diag(shift)) v_k."""
-        width, v = v.shape[1], pad_columns(v.to(self.rows.dtype))
+        v = v.to(self.rows.dtype)
         out = v.new_empty(v.shape, dtype=torch.float64)
         for columns, panel in zip(self.columns, self.panels, strict=True):
             m = columns.stop - columns.start
-            out[columns] = panel[:m].T @ v[columns] + panel[m:].T @ v[columns.stop :]
-        return out[:, :width]
+            out[columns] = thin_matmul(panel[:m].T, v[columns]) + thin_matmul(panel[m:].T, v[columns.stop :])
+        return out
 
     def _tiles(self, below: slice) -> list[slice]:
         """Slices of `side` rows that cover `below`; the first slice is the diagonal block."""

@@ -188,6 +188,19 @@ class RowDataset(Dataset):
         return self.x[index], self.y[index], index
 
 
+class RowNumbers(Dataset):
+    """The numbers of n training rows alone, for machines that hold the rows: an index tensor gives (index,)."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor]:
+        return (index,)
+
+
 def one_hot(
     labels: Tensor,  # class indices, long, shape (n,)
     num_classes: int,

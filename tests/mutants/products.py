@@ -54,9 +54,9 @@ MUTANTS = [
     ),
     Mutant(
         "compiled code reads rows outside a kept matrix",
-        "kl/compiled/kept_rows.py",
+        "kl/compiled/thin_products.py",
         "if low < 0 or high >= len(matrix):",
         "if low < 0:",
-        "tests/kl/compiled/test_kept_rows.py -k outside",
+        "tests/kl/compiled/test_thin_products.py -k outside",
     ),
 ]

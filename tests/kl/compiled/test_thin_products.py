@@ -5,7 +5,7 @@ import torch
 
 import kl
 from kl.compiled import LIBRARIES, best, load, processor_flags
-from kl.compiled.kept_rows import MOST_OUTPUTS, KeptRows
+from kl.compiled.thin_products import MOST_OUTPUTS, IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.products.kept import KernelMatrix
 
@@ -22,7 +22,7 @@ def test_rows_times_weights(name, m, n, c):
     positions = torch.randperm(40, generator=generator)[:m]
     w = torch.randn(m, c, generator=generator)
     v = torch.randn(c, n, generator=generator).T
-    rows, dense = KeptRows(code, matrix, positions), matrix[positions].double()
+    rows, dense = IndexedRows(code, matrix, positions), matrix[positions].double()
     found = rows.t_matmul(w), rows.matmul(v)
     for each, a, b in ((found[0], dense.T, w.double()), (found[1], dense, v.double())):
         assert ((each.double() - a @ b).abs() <= a.shape[1] * 2.0**-24 * (a.abs() @ b.abs())).all()
@@ -41,7 +41,7 @@ def test_what_is_left_to_torch():
         (torch.zeros(4, 3).T, 1),
         (torch.zeros(3, 4), MOST_OUTPUTS + 1),
     ):
-        assert KeptRows.of(matrix, index, outputs) is None
+        assert IndexedRows.of(matrix, index, outputs) is None
 
 
 @pytest.mark.parametrize("c", [1, 10, MOST_OUTPUTS, MOST_OUTPUTS + 1])
@@ -59,11 +59,11 @@ def test_rows_of_other_types_and_outside():
     if best() is None:
         pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
     matrix, w = torch.eye(3), torch.ones(2, 1)
-    rows = KeptRows.of(matrix, torch.tensor([2, 0], dtype=torch.int32), 1)
+    rows = IndexedRows.of(matrix, torch.tensor([2, 0], dtype=torch.int32), 1)
     assert rows.t_matmul(w).flatten().tolist() == [1, 0, 1]
     for outside in ([0, 3], [-1, 0]):
         with pytest.raises(IndexError, match=r"index must lie in 0\.\.2"):
-            KeptRows.of(matrix, torch.tensor(outside), 1)
+            IndexedRows.of(matrix, torch.tensor(outside), 1)
     with pytest.raises(IndexError, match="the weights must have 2 rows; got 1"):
         rows.t_matmul(w[:1])
     with pytest.raises(IndexError, match="the weights must have 3 rows; got 2"):
