@@ -28,13 +28,13 @@ notebooks: $(READY)    ## runs docs/notebooks and keeps what they print and draw
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/clang-format --dry-run --Werror kl/compiled/*.cpp
+	$(BIN)/clang-format --dry-run --Werror kl/compiled/*.cpp kl/compiled/*.h
 	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i kl/compiled/*.cpp
+	$(BIN)/clang-format -i kl/compiled/*.cpp kl/compiled/*.h
 
 docs: .venv/.docs      ## the site in build/site: python -m http.server --directory build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
@@ -57,7 +57,7 @@ clean:
 	touch $@
 
 # uv installs the same packages in seconds; pip alone is the fallback where uv has no build.
-$(READY): pyproject.toml $(wildcard kl/compiled/*.cpp)
+$(READY): pyproject.toml $(wildcard kl/compiled/*.cpp kl/compiled/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kl needs Python 3.11 or later; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@if $(BIN)/python -m pip install --quiet uv; \

@@ -232,4 +232,4 @@ def norm_increment(
 
     Source: ours, from the reproducing property <K(., x), f> = f(x).
     """
-    return (weights.double() * (2 * values.double() + change.double())).sum(dim=0)
+    return torch.add(change.double(), values, alpha=2).mul_(weights).sum(dim=0)

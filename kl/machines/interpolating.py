@@ -154,7 +154,7 @@ class InterpolatingMachine(TrainedExpansion):
         return self.owners.all_reduce_min(same and torch.equal(y[own], self.targets.cpu())) > 0
 
     def _measure_training(self) -> dict[str, float]:
-        values = self.fitted_values()
+        values = self.fitted_values().contiguous()  # row by row, as metrics read it
         found = {"train/mse": mse(values, self.targets, self.target_scale)}
         if self.is_classifier:
             found["train/error"] = error(values, self.targets)

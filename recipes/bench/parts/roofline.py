@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import kl
-from kl.products.blocks import PADDED
+from kl.compiled import code_for
+from kl.compiled.kernel_values import radial, relu
+from kl.products.blocks import PADDED, thin_matmul
 from kl.rows.float_product import bfloat16_products
 from kl.rows.int8 import MULTIPLE
 from kl.system.clock import fastest
@@ -65,9 +67,11 @@ class Shape:
 class Roofline:
     """The parts of a machine, each timed when it is first asked for, and what they allow.
 
-    An epoch computes n^2 kernel values and multiplies each with c weights, or reads them if K(X, X) is kept. It does
-    the same for the n s values of K(X, X_S). Each step multiplies c vectors three times with s x q eigenvectors. Each
-    part runs at its own fastest rate, one part after the other, and nothing else takes time but the launch of steps.
+    An epoch computes n^2 kernel values and multiplies each with c weights; kept values are read meanwhile, so that
+    the slower of reading and multiplying counts. The n s values of K(X, X_S) are multiplied three times: for f(X_B),
+    the correction, and for f(X) at the end. Each step multiplies c vectors three times with s x q eigenvectors. Each
+    part runs at its own fastest rate, of torch or of kl's compiled code, one part after the other, and nothing else
+    takes time but the launch of steps.
 
     Args:
         repeats: timed runs of each part; the fastest counts.
@@ -91,10 +95,11 @@ class Roofline:
             keep: whether K(X, X) is kept.
             keep_columns: whether K(X, X_S) is kept.
         """
-        n, s, width = shape.n, shape.s, shape.c + -shape.c % PADDED
-        each = 2 * shape.d / self.product(unit, shape.d) + self.profile(kernel) + 2 * width / self.weights(width)
-        read = 4 / self.read()
-        values = n * n * (read if keep else each) + n * s * (read if keep_columns else each)
+        n, s = shape.n, shape.s
+        multiply, read = 2 * shape.c / self.weights(shape.c), 4 / self.read()
+        each = 2 * shape.d / self.product(unit, shape.d) + self.profile(kernel)
+        values = n * n * (max(read, multiply) if keep else each + multiply)
+        values += n * s * (max(read, 3 * multiply) if keep_columns else each + 3 * multiply)
         projections = shape.steps * 6 * s * shape.q * shape.c / self.product("float32", s)
         return values + projections + shape.steps * self.launch()
 
@@ -105,13 +110,16 @@ class Roofline:
         return self._rate(f"{unit} product, d = {d}", "op/s", lambda: self._product(unit, d))
 
     def profile(self, kernel: kl.Kernel) -> float:
-        """Seconds that the functions of a kernel value take, one after the other."""
+        """Seconds that a kernel value takes: its functions one after the other, or its formula in compiled code."""
         layers = kernel.depth - 1 if isinstance(kernel, kl.ReluNTK) else 1
-        return layers * sum(1 / self._function(name) for name in PROFILES[kernel.name])
+        apart = layers * sum(1 / self._function(name) for name in PROFILES[kernel.name])
+        if code_for(torch.zeros(1, device=self.device)) is None:
+            return apart
+        return min(apart, 1 / self._rate(f"formula of {kernel.name}", "values/s", lambda: self._formula(kernel)))
 
-    def weights(self, width: int) -> float:
-        """Flops a second of a tile of kernel values times weights of some columns."""
-        return self._rate(f"float32 product with {width} weights", "FLOP/s", lambda: self._weights(width))
+    def weights(self, c: int) -> float:
+        """Flops a second of a tile of kernel values times c columns of weights."""
+        return self._rate(f"float32 product with {c} weights", "FLOP/s", lambda: self._weights(c))
 
     def read(self) -> float:
         """Bytes a second that are read from memory."""
@@ -149,11 +157,21 @@ class Roofline:
         out = torch.empty_like(x)
         return self._times(lambda: function(x, out=out), len(x))
 
-    def _weights(self, width: int) -> float:
-        side = SIDE_ON_GPU if self._on_gpu else SIDE
-        k, v = torch.rand(side, side, device=self.device), torch.rand(side, width, device=self.device)
-        out = torch.empty(side, width, device=self.device)
-        return self._times(lambda: torch.mm(k, v, out=out), 2 * side * side * width)
+    def _formula(self, kernel: kl.Kernel) -> float:
+        tile, ones = torch.rand(CACHED).view(-1, SIDE), torch.ones(SIDE)
+        code = code_for(tile)
+        assert code is not None  # `profile` has asked
+        if isinstance(kernel, kl.ReluNTK):
+            return self._times(lambda: relu(code, tile, ones, ones, kernel.depth, True, kernel.bias), CACHED)
+        assert isinstance(kernel, kl.RadialKernel)
+        return self._times(lambda: radial(code, kernel._formula, tile, kernel._rate), CACHED)
+
+    def _weights(self, c: int) -> float:
+        side, width = SIDE_ON_GPU if self._on_gpu else SIDE, c + -c % PADDED
+        k, v = torch.rand(side, side, device=self.device), torch.rand(side, c, device=self.device)
+        filled, out = torch.rand(side, width, device=self.device), torch.empty(side, width, device=self.device)
+        ways = [lambda: thin_matmul(k, v), lambda: torch.mm(k, filled, out=out)]
+        return max(self._times(way, 2 * side * side * c) for way in ways)
 
     def _read(self) -> float:
         x = torch.zeros(READ // 2**13, 2**13, device=self.device)

@@ -1,19 +1,20 @@
-"""Products with rows of a kept matrix, read where they lie, against float64 and in the kept matrix of a run."""
+"""Products of long rows and a few columns against float64, and in the kept matrix of a run."""
 
 import pytest
 import torch
 
 import kl
 from kl.compiled import LIBRARIES, best, load, processor_flags
-from kl.compiled.thin_products import MOST_OUTPUTS, IndexedRows
+from kl.compiled.thin_products import LEAST_LENGTH, MOST_OUTPUTS, IndexedRows, thin_product
 from kl.distributed.ranks import Batch, Ranks
+from kl.products.blocks import thin_matmul
 from kl.products.kept import KernelMatrix
 
 pytestmark = pytest.mark.numeric
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-@pytest.mark.parametrize(("m", "n", "c"), [(1, 5, 1), (8, 1024, 3), (29, 2500, 10), (16, 40, 17)])
+@pytest.mark.parametrize(("m", "n", "c"), [(1, 5, 1), (8, 1024, 3), (29, 2500, 10), (16, 40, 17), (25, 2111, 32)])
 def test_rows_times_weights(name, m, n, c):
     if not processor_flags() >= {*LIBRARIES[name][0]} or (code := load(name)) is None:
         pytest.skip(f"this processor cannot run {name}, or kl was installed without it")
@@ -24,6 +25,9 @@ def test_rows_times_weights(name, m, n, c):
     v = torch.randn(c, n, generator=generator).T
     rows, dense = IndexedRows(code, matrix, positions), matrix[positions].double()
     found = rows.t_matmul(w), rows.matmul(v)
+    whole = IndexedRows(code, matrix[positions])  # all rows, in this order
+    assert torch.equal(whole.t_matmul(w), found[0])
+    assert torch.equal(whole.matmul(v), found[1])
     for each, a, b in ((found[0], dense.T, w.double()), (found[1], dense, v.double())):
         assert ((each.double() - a @ b).abs() <= a.shape[1] * 2.0**-24 * (a.abs() @ b.abs())).all()
     before = torch.get_num_threads()
@@ -68,3 +72,38 @@ def test_rows_of_other_types_and_outside():
         rows.t_matmul(w[:1])
     with pytest.raises(IndexError, match="the weights must have 3 rows; got 2"):
         rows.matmul(w)
+
+
+@pytest.mark.parametrize("c", [1, 7, 13, MOST_OUTPUTS, MOST_OUTPUTS + 1])
+@pytest.mark.parametrize("k", [LEAST_LENGTH - 1, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_thin_products_of_rows_columns_and_parts(dtype, k, c):
+    generator = torch.Generator().manual_seed(0)
+    long = torch.randn(90, k + 5, generator=generator, dtype=dtype)
+    v, w = torch.randn(k, c, generator=generator), torch.randn(90, c, generator=generator)
+    for a, b in (
+        (long[:, 3 : k + 3], v),
+        (long[:, :k].T, w),
+        (long[::2, :k].T, w[::2]),
+        (long[:, ::2], v[: -(-(k + 5) // 2)]),
+    ):
+        b = torch.cat([b, b])[: a.shape[1]].double()
+        found = thin_matmul(a, b)
+        assert found.dtype == dtype
+        rounding = torch.finfo(dtype).eps * a.shape[1] * (a.double().abs() @ b.abs())
+        assert ((found.double() - a.double() @ b.to(dtype).double()).abs() <= rounding).all()
+
+
+def test_what_torch_multiplies():
+    """Short rows, no rows, rows and columns with gaps, many outputs, and what autograd follows."""
+    a, v = torch.ones(80, 80), torch.ones(80, 2)
+    assert (thin_product(a, v) is None) == (best() is None)
+    many = torch.ones(80, MOST_OUTPUTS + 1)
+    for left, right in ((a[:, :8], v[:8]), (a[:0], v), (torch.ones(160, 160)[::2, ::2], v), (a, many)):
+        assert thin_product(left, right) is None
+        assert torch.equal(thin_matmul(left, right), left @ right)
+    for left, right in ((a.clone().requires_grad_(), v), (a, v.clone().requires_grad_())):
+        assert thin_product(left, right) is None
+        thin_matmul(left, right).sum().backward()
+        grads = [each.grad for each in (left, right) if each.requires_grad]
+        assert all(bool((grad > 0).all()) for grad in grads)

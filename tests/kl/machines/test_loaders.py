@@ -87,12 +87,30 @@ def test_the_run_is_that_on_the_arrays(make, x, y, seed):
 def test_the_order_of_the_batches_is_another_in_every_epoch():
     seen = []
     machine = MACHINES["eigenpro2"]()
-    machine.on_train_batch_start = lambda batch, index: seen.append(batch[2])
+    machine.on_train_batch_start = lambda batch, index: seen.append(batch[-1])
     fit_loader(machine, loader(rows(), labels()), 2)
     epochs = torch.cat(seen).split(N)
     assert [len(batch) for batch in seen] == 2 * [20, 20, 20, 20, 20, 20, 10]
     assert all(torch.equal(epoch.sort().values, torch.arange(N)) for epoch in epochs)
     assert not torch.equal(*epochs)
+
+
+@pytest.mark.parametrize("source", ["loader", "datamodule"])
+@pytest.mark.parametrize("name", MACHINES)
+def test_machines_that_hold_the_rows_get_batches_of_row_numbers(name, source):
+    """EigenPro 2 and conjugate gradients read no features of a batch, so nothing copies them."""
+    machine, seen = MACHINES[name](), []
+    machine.on_train_batch_start = lambda batch, index: seen.append(batch)
+    x, y = rows(), labels()
+    if source == "loader":
+        fit_loader(machine, loader(x, y), 1)
+    else:
+        fit(machine, ArrayDataModule.from_arrays(x, y), 1)
+    assert all(len(batch) == (3 if machine.steps_read_rows else 1) for batch in seen)
+    assert torch.equal(torch.cat([batch[-1] for batch in seen]).sort().values, torch.arange(N))
+    for batch in seen:
+        if machine.steps_read_rows:
+            assert torch.equal(batch[0], x[batch[-1]])
 
 
 class Squares(Dataset):

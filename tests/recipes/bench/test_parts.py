@@ -2,12 +2,14 @@
 
 import json
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 import kl
 import kl.rows.int8
+from kl.compiled import best
 from kl.rows.int8 import encode, int8_is_exact
 from recipes.bench.child import Outcome, run_child
 from recipes.bench.options import BenchOptions
@@ -65,7 +67,10 @@ def small_roofline():
         roofline.measured[f"{unit} product, d = 32"] = 1e12, "op/s"
     for name in ("exp in cache", "sqrt in cache", "acos in cache", "memory, read", "empty steps"):
         roofline.measured[name] = 1e9, "a second"
-    roofline.measured["float32 product with 16 weights"] = 1e10, "FLOP/s"
+    for name in ("gaussian", "laplacian", "relu-ntk"):
+        roofline.measured[f"formula of {name}"] = 8e8, "values/s"
+    for c in (3, 10):
+        roofline.measured[f"float32 product with {c} weights"] = 1e10, "FLOP/s"
     roofline.measured["float32 product, d = 20"] = 1e11, "op/s"
     return roofline
 
@@ -140,22 +145,27 @@ def test_targets_of_epochs(case, n, target):
     assert case.target(n) == target
 
 
-def test_the_roofline_adds_up_its_parts(bench):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_roofline_adds_up_its_parts(bench, monkeypatch, compiled):
+    monkeypatch.setattr(roofline, "code_for", lambda values: object() if compiled else None)
     shape = Shape(n=1000, d=32, c=3, s=20, q=7, m=300)
     assert shape.steps == 4
-    each = 2 * 32 / 1e12 + 2 * 16 / 1e10  # of a value; 3 weights are filled up to 16
-    projections, launches = 4 * 6 * 20 * 7 * 3 / 1e11, 4 * 1e-9
+    fixed = 4 * 6 * 20 * 7 * 3 / 1e11 + 4 * 1e-9  # projections and launches
+    weights, read = 2 * 3 / 1e10, 4e-9
     for kernel, functions in ((kl.Gaussian(2.0), 1), (kl.Laplacian(2.0), 2), (kl.ReluNTK(depth=4), 6)):
         for unit in UNITS:
             found = bench.roofline.epoch(shape, kernel, unit, False, False)
-            product = (6 if unit == "digits" else 1) * 2 * 32 / 1e12
-            values = product + 2 * 16 / 1e10 + functions * 1e-9
-            assert found == pytest.approx(1020 * 1000 * values + projections + launches)
-    read = 4e-9
-    kept = bench.roofline.epoch(shape, kl.Gaussian(2.0), "int8", True, True)
-    assert kept == pytest.approx(1020 * 1000 * read + projections + launches)
-    mixed = bench.roofline.epoch(shape, kl.Gaussian(2.0), "int8", True, False)
-    assert mixed - kept == pytest.approx(20 * 1000 * (each + 1e-9 - read))
+            each = (6 if unit == "digits" else 1) * 2 * 32 / 1e12
+            each += min(functions, 1.25 if compiled else 6) * 1e-9
+            assert found == pytest.approx(1000 * (1000 * (each + weights) + 20 * (each + 3 * weights)) + fixed)
+    gaussian = kl.Gaussian(2.0)
+    kept = bench.roofline.epoch(shape, gaussian, "int8", True, True)
+    assert kept == pytest.approx(1020 * 1000 * read + fixed)  # reading takes longer than 3 products
+    mixed = bench.roofline.epoch(shape, gaussian, "int8", True, False)
+    assert mixed - kept == pytest.approx(20 * 1000 * (2 * 32 / 1e12 + 1e-9 + 3 * weights - read))
+    bench.roofline.measured["memory, read"] = 1e11, "B/s"
+    kept = bench.roofline.epoch(shape, gaussian, "int8", True, True)
+    assert kept == pytest.approx(1000 * (1000 + 3 * 20) * weights + fixed)  # and now less
 
 
 def test_the_parts_of_the_roofline_are_measured_once(monkeypatch):
@@ -169,7 +179,8 @@ def test_the_parts_of_the_roofline_are_measured_once(monkeypatch):
         for kernel in (kl.Gaussian(2.0), kl.Laplacian(2.0), kl.ReluNTK(depth=3)):
             assert found.epoch(shape, kernel, unit, False, True) > 0
     before = dict(found.measured)
-    assert len(before) == 3 + 1 + 1 + 3 + 1 + 1  # products, projections, weights, functions, memory, steps
+    formulas = 0 if best() is None else 3
+    assert len(before) == 3 + 1 + 1 + 3 + formulas + 1 + 1  # products, projections, weights, functions, memory, steps
     found.epoch(shape, kl.Gaussian(2.0), "int8", True, True)
     assert found.measured == before
 
@@ -313,6 +324,37 @@ def test_floats_of_few_features_and_a_smooth_target(bench):
     )
     assert [each.name for each in found] == ["floats, d = 3, gaussian, kl.interpolate"]  # regression has no SVC
     assert found[0].error is None
+
+
+def test_the_code_of_eigenpros_authors_stops_at_the_target(bench, tmp_path, monkeypatch):
+    """Their package is not on PyPI; in its place a model whose mse falls tenfold an epoch."""
+
+    class KernelModel:
+        def __init__(self, kernel_fn, centers, y_dim, device):
+            self.kernel_fn, self.centers, self.epochs, models = kernel_fn, centers, 0, seen
+            models.append(self)
+
+        def __call__(self, rows):
+            return self.kernel_fn(rows, self.centers)[:, :10]
+
+        def evaluate(self, x, y, bs):
+            return {"mse": 10.0**-self.epochs}
+
+        def fit(self, x, y, x_val, y_val, *, epochs, mem_gb, seed):
+            for self.epochs in range(1, epochs + 1):
+                self.evaluate(x_val, y_val, 1)
+                self.evaluate(x, y, 1)
+
+    seen = []
+    kernels = SimpleNamespace(gaussian=lambda a, b, bandwidth: kl.Gaussian(bandwidth)(a, b), laplacian=None)
+    package = ModuleType("eigenpro2")
+    package.kernels = kernels
+    monkeypatch.setitem(sys.modules, "eigenpro2", package)
+    monkeypatch.setitem(sys.modules, "eigenpro2.models", SimpleNamespace(KernelModel=KernelModel))
+    peers.write_problem(tmp_path / "problem.npz", bench, bench.data.first(60), bench.kernels["gaussian"])
+    found = peer_script.measure("EigenPro's code", peer_script.read_problem(str(tmp_path / "problem.npz")))
+    assert [model.epochs for model in seen] == [4, 4]  # the warm-up and the run, to 1e-4
+    assert found["train_mse"] > 0
 
 
 def test_peers_in_processes(bench):
