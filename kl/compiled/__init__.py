@@ -52,7 +52,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "matern52": _RADIAL,
     "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
     "add_rows": _ROWS,
-    "dot_rows": _ROWS,
+    "dot_rows": [*_ROWS, SIZE],
 }
 """The functions and the types of their arguments; none returns a value."""
 

@@ -77,15 +77,15 @@ struct AddRows {
     }
 };
 
-// sums_rk += sum over j of row_r[j] v_kj.
+// sums_kr += sum over j of row_r[j] v_kj.
 struct DotRows {
     static constexpr int MOST = 6;
 
     const float *const *rows;
     int64_t count, n;
     const float *v;
-    int64_t c;
     float *out;
+    int64_t stride;
 
     template <int K, int R>
     inline void tile(int64_t first, int64_t output) const {
@@ -109,7 +109,7 @@ struct DotRows {
             float total = 0.0f;
             for (int lane = 0; lane < LANES; lane++) total += sum[k][r][lane];
             for (int64_t i = j; i < n; i++) total += weights[k * n + i] * rows[first + r][i];
-            out[(first + r) * c + output + k] += total;
+            out[(output + k) * stride + first + r] += total;
         }
     }
 
@@ -149,16 +149,17 @@ void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int
     }
 }
 
-// out_ik += sum over j of K[positions_i, j] v_kj; v is (c, n) and out is (m, c). Threads share the rows.
+// out_ki += sum over j of K[positions_i, j] v_kj; v is (c, n), and out is (c, m) with `out_stride` values from row to row.
+// Threads share the rows of K.
 void dot_rows(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *v,
-              int64_t c, int32_t threads, float *out) {
+              int64_t c, int32_t threads, float *out, int64_t out_stride) {
     constexpr int64_t ROWS = 4 * VECTORS;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i += ROWS) {
         const int64_t count = std::min(ROWS, m - i);
         const float *rows[ROWS];
         for (int64_t r = 0; r < count; r++) rows[r] = matrix + (positions ? positions[i + r] : i + r) * stride;
-        in_parts(c, DotRows{rows, count, n, v, c, out + i * c});
+        in_parts(c, DotRows{rows, count, n, v, out + i, out_stride});
     }
 }
 }

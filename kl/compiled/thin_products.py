@@ -57,35 +57,44 @@ class IndexedRows:
         self,
         v: Tensor,  # shape: (n, c)
     ) -> Tensor:
-        """matrix[index] v, float32, shape (m, c).
+        """matrix[index] v, float32, shape (m, c), stored column by column.
 
         Raises:
             IndexError: v has another number of rows.
         """
         _require_rows(v, self.matrix.shape[1])
         v = v.T.to(self.dtype).contiguous()
-        return self._added("dot_rows", v, len(v), v.new_zeros(len(self), len(v)))
+        out = v.new_zeros(len(v), len(self)).T
+        self.add_product(out, v)
+        return out
+
+    def add_product(
+        self,
+        out: Tensor,  # float32, shape: (m, c)
+        v: Tensor,  # v^T, float32, shape: (c, n)
+    ) -> None:
+        """out += matrix[index] v, for an `out` whose columns have no gaps."""
+        self.code.dot_rows(*self._rows(), v.data_ptr(), len(v), torch.get_num_threads(), out.data_ptr(), out.stride(1))
 
     def t_matmul(
         self,
         w: Tensor,  # shape: (m, c)
     ) -> Tensor:
-        """matrix[index]^T w, float32, shape (n, c), a transposed view.
+        """matrix[index]^T w, float32, shape (n, c), stored column by column.
 
         Raises:
             IndexError: w has another number of rows.
         """
         _require_rows(w, len(self))
         w = w.to(self.dtype).contiguous()
-        return self._added("add_rows", w, w.shape[1], w.new_zeros(w.shape[1], self.matrix.shape[1])).T
+        out = w.new_zeros(w.shape[1], self.matrix.shape[1])
+        self.code.add_rows(*self._rows(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
+        return out.T
 
-    def _added(self, function: str, operand: Tensor, outputs: int, out: Tensor) -> Tensor:
+    def _rows(self) -> tuple[int | None, ...]:
+        """The first arguments of both functions: address and stride of the matrix, address of the index, m, n."""
         index = None if self.index is None else self.index.data_ptr()
-        getattr(self.code, function)(
-            *(self.matrix.data_ptr(), self.matrix.stride(0), index, len(self)),
-            *(self.matrix.shape[1], operand.data_ptr(), outputs, torch.get_num_threads(), out.data_ptr()),
-        )
-        return out
+        return self.matrix.data_ptr(), self.matrix.stride(0), index, len(self), self.matrix.shape[1]
 
 
 def _require_rows(operand: Tensor, rows: int) -> None:
@@ -99,8 +108,8 @@ def thin_product(
 ) -> Tensor | None:
     """a v, float32, shape (m, c), by compiled code; None leaves the product to torch.
 
-    Rows of a without gaps are read one after the other; if only its columns have no gaps, these are read, and the
-    result is a transposed view.
+    Rows of a without gaps are read one after the other; if only its columns have no gaps, these are read. The result is
+    stored column by column.
     """
     by_rows = a.stride(1) == 1
     lines = a if by_rows else a.T
@@ -111,3 +120,21 @@ def thin_product(
         return None
     rows = IndexedRows(code, lines)
     return rows.matmul(operand.T) if by_rows else rows.t_matmul(operand)
+
+
+def stores_columns(values: Tensor, outputs: int) -> bool:
+    """Whether compiled code multiplies values of this type and device with so many columns of weights."""
+    return outputs <= MOST_OUTPUTS and code_for(values.flatten()[:1]) is not None
+
+
+def add_thin_product(
+    out: Tensor,  # float32, shape: (m, c)
+    a: Tensor,  # float32, shape: (m, k)
+    v: Tensor,  # v^T, float32, shape: (c, k)
+) -> bool:
+    """out += a v by compiled code, for an `out` whose columns have no gaps; False leaves it to torch."""
+    code = code_for(a[:1], v) if a.stride(1) == 1 and out.stride(0) == 1 else None
+    if code is None:
+        return False
+    IndexedRows(code, a).add_product(out, v)
+    return True

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kl.compiled.thin_products import IndexedRows
+from kl.compiled.thin_products import IndexedRows, stores_columns
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.optimizer import Update
 from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
@@ -26,11 +26,6 @@ from kl.products.kept import KernelMatrix
 from kl.rkhs import norm_increment
 from kl.rows.rows import Rows
 from kl.system.clock import Clock, untimed
-
-
-def _zeros(n: int, c: int) -> Tensor:
-    """Zeros, float64, shape (n, c), stored column by column, as kernel products return their results."""
-    return torch.zeros(c, n, dtype=torch.float64).T
 
 
 class FittedValues(nn.Module):
@@ -60,11 +55,11 @@ class FittedValues(nn.Module):
         self.ranks = ranks or Ranks()
         self.n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
         # f(X_r) without the pending part, shape: (n_r, c)
-        self.register_buffer("values", _zeros(own, c))
+        self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
         # sum of the w_S whose effect on f(X_r) is still to be added, shape: (s, c)
-        self.register_buffer("pending", _zeros(s, c))
+        self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
         # effect of the pending weights on f(X_S), this rank's rows, shape: (s_r, c)
-        self.register_buffer("pending_on_subsample", _zeros(own_s, c))
+        self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
         # |f_k|_H^2, shape: (c,)
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
@@ -83,6 +78,9 @@ class FittedValues(nn.Module):
     ) -> None:
         """Set the kernel matrix, the subsample and K(X_r, X_S), which is None if it is not kept."""
         self._matrix, self._subsample, self.columns = matrix, subsample, columns
+        if stores_columns(matrix.rows.sq_norm, self.values.shape[1]):  # as the kernel products that are added to them
+            for name in ("values", "pending", "pending_on_subsample"):
+                setattr(self, name, getattr(self, name).T.contiguous().T)
 
     def set_basis(
         self,

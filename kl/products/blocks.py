@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kl.compiled.thin_products import thin_product
+from kl.compiled.thin_products import add_thin_product, stores_columns, thin_product
 from kl.kernels.kernel import Kernel
 from kl.products.fused import choose, fused_matmul
 from kl.rows.rows import Rows
@@ -41,12 +41,17 @@ def thin_matmul(
     v = v.to(a.dtype)
     if (product := thin_product(a, v)) is not None:
         return product
-    if a.stride(1) != 1 and a.stride(0) == 1:
+    if a.stride(1) != 1 and a.stride(0) == 1 and v.shape[1] <= PADDED:
         return (v.T @ a.T).T  # a long matrix on the right and untransposed is several times faster on a CPU
+    return (a @ _padded(v))[:, : v.shape[1]]
+
+
+def _padded(
+    v: Tensor,  # shape: (p, c)
+) -> Tensor:
+    """v with zero columns up to a multiple of 16 on a CPU, where torch's products of this width are faster; else v."""
     missing = -v.shape[1] % PADDED
-    if not missing or v.device.type != "cpu":
-        return a @ v
-    return (a @ torch.nn.functional.pad(v, (0, missing)))[:, : v.shape[1]]
+    return torch.nn.functional.pad(v, (0, missing)) if missing and v.device.type == "cpu" else v
 
 
 def kernel_matmul(
@@ -75,15 +80,19 @@ def kernel_matmul(
     if choose(kernel, x, z, c).fused:
         return fused_matmul(kernel, x, z, v, same)
     v = v.to(x.dtype)
-    out = v.new_zeros(len(x), c)
+    by_columns = stores_columns(v, c)
+    v = v if by_columns else _padded(v)
+    out = v.new_zeros(c, len(x)).T if by_columns else v.new_zeros(len(x), v.shape[1])
     workspace = workspace or Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)
     for columns in spans(len(z), width):
         z_tile, weights = z[columns], v[columns]
+        transposed = weights.T.contiguous() if by_columns else weights.T
         for rows in spans(len(x), height):
-            tile_same = None if same is None else same[rows] - columns.start
-            out[rows] += thin_matmul(kernel.block(x[rows], z_tile, tile_same, workspace), weights)
-    return out
+            tile = kernel.block(x[rows], z_tile, None if same is None else same[rows] - columns.start, workspace)
+            if not by_columns or not add_thin_product(out[rows], tile, transposed):
+                out[rows].addmm_(tile, weights)
+    return out[:, :c]
 
 
 def kernel_matrix(
