@@ -15,7 +15,7 @@ static inline void call(const Work &work, int64_t first, int64_t count) {
     if constexpr (K > 1) {
         if (count < K) return call<K - 1>(work, first, count);
     }
-    work.template call<K>(first);
+    work.template part<K>(first);
 }
 
 // Calls `work` for c outputs, in parts as even as possible.
@@ -59,7 +59,7 @@ struct AddRows {
     }
 
     template <int K>
-    void call(int64_t output) const {
+    void part(int64_t output) const {
         const float *weights = w + output;
         int64_t j = first;
         const int64_t end = first + width;
@@ -114,7 +114,7 @@ struct DotRows {
     }
 
     template <int K>
-    void call(int64_t output) const {
+    void part(int64_t output) const {
         int64_t r = 0;
         for (; r + VECTORS <= count; r += VECTORS) tile<K, VECTORS>(r, output);
         for (; r < count; r++) tile<K, 1>(r, output);
@@ -130,7 +130,7 @@ void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int
               int64_t c, int32_t threads, float *out) {
     constexpr int64_t ROWS = 8, LONG = 1024;            // 32 KB of K, which stay in the first cache for all c outputs
     const int64_t share = (n + threads - 1) / threads;  // of few columns, too, each thread has its share
-    const int64_t chunk = std::min(LONG, (share + COLUMNS - 1) / COLUMNS * COLUMNS);
+    const int64_t chunk = std::clamp<int64_t>((share + COLUMNS - 1) / COLUMNS * COLUMNS, COLUMNS, LONG);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < n; first += chunk) {
         const float *now[ROWS], *next[ROWS];

@@ -124,7 +124,7 @@ def thin_product(
 
 def stores_columns(values: Tensor, outputs: int) -> bool:
     """Whether compiled code multiplies values of this type and device with so many columns of weights."""
-    return outputs <= MOST_OUTPUTS and code_for(values.flatten()[:1]) is not None
+    return outputs <= MOST_OUTPUTS and code_for(values[:1].flatten()) is not None
 
 
 def add_thin_product(
@@ -134,7 +134,7 @@ def add_thin_product(
 ) -> bool:
     """out += a v by compiled code, for an `out` whose columns have no gaps; False leaves it to torch."""
     code = code_for(a[:1], v) if a.stride(1) == 1 and out.stride(0) == 1 else None
-    if code is None:
+    if code is None or (*a.shape, len(v)) != (len(out), v.shape[1], out.shape[1]):  # torch names shapes that do not fit
         return False
     IndexedRows(code, a).add_product(out, v)
     return True

@@ -99,6 +99,13 @@ class FittedValues(nn.Module):
         if part_of_it:
             self.columns = self.matrix.kept[:, : len(self.pending)]
 
+    def release_rows(self) -> None:
+        """Free the kept rows of K(X, X); `keep_rows` computes them again."""
+        self.flush()
+        if len(self.matrix.kept) == self.n and self.ranks.size == 1:
+            self.columns = None  # a view of them
+        self.matrix.keep(0)
+
     @property
     def matrix(self) -> KernelMatrix:
         """K(X, X_r)."""

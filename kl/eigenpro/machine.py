@@ -174,6 +174,10 @@ class KernelMachine(InterpolatingMachine):
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
 
+    def on_fit_end(self) -> None:
+        """Free the kept rows, which may take half of the memory and which nothing needs after training."""
+        self.fitted.release_rows()
+
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
         super().on_train_epoch_start()

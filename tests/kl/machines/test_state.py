@@ -96,7 +96,13 @@ def test_an_unfitted_machine_is_copied_too(make):
 
 def test_a_pickle_holds_no_kernel_values():
     machine = KernelMachine("laplacian", subsample=20)
+    kept, values = machine.on_train_epoch_end, []
+    machine.on_train_epoch_end = lambda: (kept(), values.append(machine.fitted.matrix.kept.numel()))
     fit(machine, data(n=600), 1)
+    assert values == [600**2]
+    assert not machine.fitted.matrix.kept.numel()  # training has freed them
+    del machine.on_train_epoch_end
+    machine.on_train_start()  # which computes them again
     assert machine.fitted.matrix.kept.numel() == 600**2
     # centres, targets, weights and fitted values, and what torch adds to each tensor
     assert len(pickle.dumps(machine)) < 600 * (4 * 4 + 2 * 4 + 8 + 2 * 8 * 2) + 40_000
