@@ -270,7 +270,7 @@ class KernelDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch.
 
-        A machine whose `steps_read_rows` is False, as `kl.KernelMachine`'s is, gets batches (index,).
+        While a machine trains whose `steps_read_rows` is False, as `kl.KernelMachine`'s is, they are (index,).
         """
         sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
         rows: Dataset = rows_for_steps(self.trainer, self.train_set)

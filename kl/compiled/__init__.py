@@ -20,7 +20,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # of the functions, as patch_sums.cpp has it
+VERSION = 5  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -36,20 +36,23 @@ ALLOWED = {"avx2": ("avx2",), "default": (), "": ("avx2", "avx512")}
 
 
 SIZE, ADDRESS, NUMBER, REAL = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
-_RADIAL = [ADDRESS, SIZE, REAL, NUMBER]
+FORMULAS = ("distances", "gaussian", "laplacian", "matern32", "matern52")
+"""Functions of squared distances s, with t = rate sqrt(s): s itself, exp(-rate s), exp(-t), (1 + t) exp(-t) and
+(1 + t + t^2 / 3) exp(-t)."""
+_FORMULA: dict[str, list[Any]] = {  # of distances, and of what they are computed from
+    "": [ADDRESS, SIZE, REAL, NUMBER],
+    "_of_integers": [ADDRESS, ADDRESS, ADDRESS, REAL, SIZE, SIZE, REAL, NUMBER, ADDRESS],
+    "_of_floats": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, REAL, NUMBER],
+}
 _ROWS = [ADDRESS, SIZE, ADDRESS, SIZE, SIZE, ADDRESS, SIZE, NUMBER, ADDRESS]
 ARGUMENTS: dict[str, list[Any]] = {
     "patch_sums": [
         *(ADDRESS, SIZE, SIZE, SIZE, ADDRESS, ADDRESS, SIZE, NUMBER, NUMBER, ADDRESS, ADDRESS),
         *(ADDRESS, ADDRESS, SIZE, ADDRESS, SIZE, NUMBER, ADDRESS),
     ],
-    "distances_of_integers": [ADDRESS, ADDRESS, ADDRESS, REAL, SIZE, SIZE, NUMBER, ADDRESS],
-    "distances_of_floats": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER],
+    **{formula + of: arguments for formula in FORMULAS for of, arguments in _FORMULA.items()},
+    "add_digits": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ADDRESS],
     "distances_of_few": [ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS],
-    "gaussian": _RADIAL,
-    "laplacian": _RADIAL,
-    "matern32": _RADIAL,
-    "matern52": _RADIAL,
     "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
     "add_rows": _ROWS,
     "dot_rows": [*_ROWS, SIZE],

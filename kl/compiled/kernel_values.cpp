@@ -49,39 +49,117 @@ static inline float angle_of(float v) {
     return wide ? 3.14159265f - 2.0f * half : 2.0f * half;
 }
 
-template <typename Value>
-static inline void for_each(float *values, int64_t count, int32_t threads, Value value) {
+// Formulas of the squared distance s, with t = rate sqrt(s).
+
+struct Distances {  // s itself
+    float rate;
+    float operator()(float s) const { return s; }
+};
+
+struct Gaussian {  // exp(-rate s)
+    float rate;
+    float operator()(float s) const { return exp_of_negative(-rate * s); }
+};
+
+struct Laplacian {  // exp(-t)
+    float rate;
+    float operator()(float s) const { return exp_of_negative(-rate * std::sqrt(s)); }
+};
+
+struct Matern32 {  // (1 + t) exp(-t)
+    float rate;
+    float operator()(float s) const {
+        const float t = rate * std::sqrt(s);
+        return (1.0f + t) * exp_of_negative(-t);
+    }
+};
+
+struct Matern52 {  // (1 + t + t^2 / 3) exp(-t)
+    float rate;
+    float operator()(float s) const {
+        const float t = rate * std::sqrt(s);
+        return std::fma(t, std::fma(t, 0.333333343f, 1.0f), 1.0f) * exp_of_negative(-t);
+    }
+};
+
+template <typename Formula>
+static inline void of_distances(float *values, int64_t count, Formula formula, int32_t threads) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++) values[i] = value(values[i]);
+    for (int64_t i = 0; i < count; i++) values[i] = formula(values[i]);
 }
 
-extern "C" {
-
-// out = scale (rows_i + columns_j - 2 product_ij), where the sum is of whole numbers; product and out may be the same
-// memory.
-void distances_of_integers(const int32_t *product, const int32_t *rows, const int32_t *columns, float scale, int64_t m,
-                           int64_t p, int32_t threads, float *out) {
+template <typename Formula>
+static inline void of_integers(const int32_t *product, const int32_t *rows, const int32_t *columns, float scale,
+                               int64_t m, int64_t p, Formula formula, int32_t threads, float *out) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const int32_t row = rows[i];
 #pragma omp simd
         for (int64_t j = 0; j < p; j++) {
-            const float value = scale * (float)(row + columns[j] - 2 * product[i * p + j]);
+            const float value = formula(scale * (float)(row + columns[j] - 2 * product[i * p + j]));
             memcpy(out + i * p + j, &value, sizeof value);
         }
     }
 }
 
-// values = max(rows_i - 2 values_ij + columns_j, 0).
-void distances_of_floats(float *values, const float *rows, const float *columns, int64_t m, int64_t p,
-                         int32_t threads) {
+template <typename Formula>
+static inline void of_floats(float *values, const float *rows, const float *columns, int64_t m, int64_t p,
+                             Formula formula, int32_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i++) {
         const float row = rows[i];
 #pragma omp simd
         for (int64_t j = 0; j < p; j++) {
             const float value = std::fma(-2.0f, values[i * p + j], row) + columns[j];
-            values[i * p + j] = value < 0.0f ? 0.0f : value;
+            values[i * p + j] = formula(value < 0.0f ? 0.0f : value);
+        }
+    }
+}
+
+extern "C" {
+
+// A formula of squared distances, in their memory, and of what distances are computed from:
+//
+//     scale (rows_i + columns_j - 2 product_ij), where the sum is of whole numbers; product and out may be the same memory
+//     max(rows_i - 2 values_ij + columns_j, 0), in the memory of the values
+#define FORMULA(name, Formula)                                                                                      \
+    void name(float *values, int64_t count, float rate, int32_t threads) {                                          \
+        of_distances(values, count, Formula{rate}, threads);                                                        \
+    }                                                                                                               \
+    void name##_of_integers(const int32_t *product, const int32_t *rows, const int32_t *columns, float scale,       \
+                            int64_t m, int64_t p, float rate, int32_t threads, float *out) {                        \
+        of_integers(product, rows, columns, scale, m, p, Formula{rate}, threads, out);                              \
+    }                                                                                                               \
+    void name##_of_floats(float *values, const float *rows, const float *columns, int64_t m, int64_t p, float rate, \
+                          int32_t threads) {                                                                        \
+        of_floats(values, rows, columns, m, p, Formula{rate}, threads);                                             \
+    }
+
+FORMULA(distances, Distances)
+FORMULA(gaussian, Gaussian)
+FORMULA(laplacian, Laplacian)
+FORMULA(matern32, Matern32)
+FORMULA(matern52, Matern52)
+
+// out = (sums + out / 2^8) rows_i columns_j, where sums are the products of the digits of one order and out holds those
+// of the orders below it, or nothing (first != 0); without rows nothing is scaled. See kl/rows/digits.py.
+void add_digits(const int32_t *sums, const float *rows, const float *columns, int64_t m, int64_t p, int32_t first,
+                int32_t threads, float *out) {
+    constexpr float BELOW = 0.00390625f;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < m; i++) {
+        const int32_t *sum = sums + i * p;
+        float *value = out + i * p;
+        if (first) {
+#pragma omp simd
+            for (int64_t j = 0; j < p; j++) value[j] = (float)sum[j];
+        } else if (rows) {
+            const float row = rows[i];
+#pragma omp simd
+            for (int64_t j = 0; j < p; j++) value[j] = std::fma(value[j], BELOW, (float)sum[j]) * (row * columns[j]);
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < p; j++) value[j] = std::fma(value[j], BELOW, (float)sum[j]);
         }
     }
 }
@@ -105,31 +183,6 @@ void distances_of_few(const float *x, const float *z, int64_t m, int64_t p, int6
             }
             memcpy(out + i * p + first, sums, count * sizeof(float));
         }
-}
-
-// exp(-rate s) of squared distances s.
-void gaussian(float *values, int64_t count, float rate, int32_t threads) {
-    for_each(values, count, threads, [rate](float s) { return exp_of_negative(-rate * s); });
-}
-
-// exp(-rate sqrt(s)).
-void laplacian(float *values, int64_t count, float rate, int32_t threads) {
-    for_each(values, count, threads, [rate](float s) { return exp_of_negative(-rate * std::sqrt(s)); });
-}
-
-// The Matern kernels of smoothness 3/2 and 5/2: (1 + t) exp(-t) and (1 + t + t^2 / 3) exp(-t) with t = rate sqrt(s).
-void matern32(float *values, int64_t count, float rate, int32_t threads) {
-    for_each(values, count, threads, [rate](float s) {
-        const float t = rate * std::sqrt(s);
-        return (1.0f + t) * exp_of_negative(-t);
-    });
-}
-
-void matern52(float *values, int64_t count, float rate, int32_t threads) {
-    for_each(values, count, threads, [rate](float s) {
-        const float t = rate * std::sqrt(s);
-        return std::fma(t, std::fma(t, 0.333333343f, 1.0f), 1.0f) * exp_of_negative(-t);
-    });
 }
 
 // From inner products to the neural tangent kernel (tangent != 0) or the NNGP kernel of ReLU networks; see

@@ -8,35 +8,62 @@ import torch
 from torch import Tensor
 
 
-def distances_of_integers(
+def of_integers(
     code: ctypes.CDLL,
+    formula: str,
     product: Tensor,  # int32, shape: (m, p)
     rows: Tensor,  # int32, shape: (m,)
     columns: Tensor,  # int32, shape: (p,)
     scale: float,
+    rate: float = 0.0,
 ) -> Tensor:
-    """scale (rows_i + columns_j - 2 product_ij), float32, shape (m, p), in the memory of `product`."""
+    """A formula of the distances scale (rows_i + columns_j - 2 product_ij), float32, in the memory of `product`.
+
+    Args:
+        code: the library.
+        formula: one of `kl.compiled.FORMULAS`.
+        product: shape (m, p).
+        rows: shape (m,).
+        columns: shape (p,).
+        scale: above 0.
+        rate: of the formula, above 0.
+    """
     out = product.view(torch.float32)
     rows, columns = rows.contiguous(), columns.contiguous()
-    code.distances_of_integers(
+    getattr(code, f"{formula}_of_integers")(
         *(product.data_ptr(), rows.data_ptr(), columns.data_ptr(), scale, *product.shape),
-        *(torch.get_num_threads(), out.data_ptr()),
+        *(rate, torch.get_num_threads(), out.data_ptr()),
     )
     return out
 
 
-def distances_of_floats(
+def of_floats(
     code: ctypes.CDLL,
+    formula: str,
     inner: Tensor,  # float32, shape: (m, p)
     rows: Tensor,  # float32, shape: (m,)
     columns: Tensor,  # float32, shape: (p,)
+    rate: float = 0.0,
 ) -> Tensor:
-    """max(rows_i - 2 inner_ij + columns_j, 0), in the memory of `inner`."""
+    """A formula of the distances max(rows_i - 2 inner_ij + columns_j, 0), in their memory; see `of_integers`."""
     rows, columns = rows.float().contiguous(), columns.float().contiguous()
-    code.distances_of_floats(
-        inner.data_ptr(), rows.data_ptr(), columns.data_ptr(), *inner.shape, torch.get_num_threads()
+    getattr(code, f"{formula}_of_floats")(
+        *(inner.data_ptr(), rows.data_ptr(), columns.data_ptr(), *inner.shape, rate, torch.get_num_threads()),
     )
     return inner
+
+
+def add_digits(
+    code: ctypes.CDLL,
+    sums: Tensor,  # int32, shape: (m, p)
+    out: Tensor,  # float32, shape: (m, p)
+    first: bool,
+    scales: tuple[Tensor, Tensor] | None = None,  # float32, shapes: (m,), (p,)
+) -> None:
+    """out = sums + out / 2^8, or sums alone if it is the first, times the scales of rows and columns."""
+    rows, columns = (None, None) if scales is None else (each.contiguous() for each in scales)
+    addresses = (None, None) if rows is None or columns is None else (rows.data_ptr(), columns.data_ptr())
+    code.add_digits(sums.data_ptr(), *addresses, *sums.shape, first, torch.get_num_threads(), out.data_ptr())
 
 
 def distances_of_few(
@@ -52,16 +79,8 @@ def distances_of_few(
     return out
 
 
-def radial(code: ctypes.CDLL, formula: str, sq_dist: Tensor, rate: float) -> Tensor:
-    """The values of a radial kernel, in the memory of the squared distances.
-
-    Args:
-        code: the library.
-        formula: "gaussian" is exp(-rate s) of squared distances s, "laplacian" exp(-t) with t = rate sqrt(s),
-            "matern32" (1 + t) exp(-t), "matern52" (1 + t + t^2 / 3) exp(-t).
-        sq_dist: squared distances, float32, shape (m, p).
-        rate: above 0.
-    """
+def of_distances(code: ctypes.CDLL, formula: str, sq_dist: Tensor, rate: float) -> Tensor:
+    """A formula of squared distances, float32, shape (m, p), in their memory; see `of_integers`."""
     getattr(code, formula)(sq_dist.data_ptr(), sq_dist.numel(), rate, torch.get_num_threads())
     return sq_dist
 

@@ -28,23 +28,23 @@ static inline void in_parts(int64_t c, const Work &work) {
     }
 }
 
-// sums_kj += sum over rows r of w_rk row_r[j], for columns j from first to first + width; `next` are rows to fetch.
+// sums_kj += sum over rows r of w_rk row_r[j], for the columns j below `width`; `next` are rows to fetch.
 struct AddRows {
     static constexpr int MOST = VECTORS > 2 ? 12 : 6;  // outputs of a part; more would not fit into the registers
 
     const float *const *rows, *const *next;
-    int64_t count, first, width;
+    int64_t count, width;
     const float *w;
     int64_t c;
-    float *out;
-    int64_t n;
+    float *sums;
+    int64_t stride;  // of the sums
 
     template <int K, int V>
-    inline void tile(const float *weights, int64_t j, float *sums) const {
+    inline void tile(const float *weights, int64_t j, float *place) const {
         Floats sum[K][V];
         UNROLL
         for (int k = 0; k < K; k++) UNROLL
-        for (int v = 0; v < V; v++) sum[k][v] = at(sums + k * n + v * LANES);
+        for (int v = 0; v < V; v++) sum[k][v] = at(place + k * stride + v * LANES);
         for (int64_t r = 0; r < count; r++) {
             Floats values[V];
             UNROLL
@@ -55,25 +55,25 @@ struct AddRows {
         }
         UNROLL
         for (int k = 0; k < K; k++) UNROLL
-        for (int v = 0; v < V; v++) *(LooseFloats *)(sums + k * n + v * LANES) = sum[k][v];
+        for (int v = 0; v < V; v++) *(LooseFloats *)(place + k * stride + v * LANES) = sum[k][v];
     }
 
     template <int K>
     void part(int64_t output) const {
         const float *weights = w + output;
-        int64_t j = first;
-        const int64_t end = first + width;
+        float *place = sums + output * stride;
+        int64_t j = 0;
         constexpr int V = K > 6 ? VECTORS / 2 : VECTORS;
-        for (; j + V * LANES <= end; j += V * LANES) {
+        for (; j + V * LANES <= width; j += V * LANES) {
             if (next && output == 0)
                 for (int64_t r = 0; r < count; r++)
                     for (int64_t k = 0; k < V * LANES; k += CACHE_LINE) __builtin_prefetch(next[r] + j + k);
-            tile<K, V>(weights, j, out + output * n + j);
+            tile<K, V>(weights, j, place + j);
         }
-        for (; j + LANES <= end; j += LANES) tile<K, 1>(weights, j, out + output * n + j);
-        for (; j < end; j++)
+        for (; j + LANES <= width; j += LANES) tile<K, 1>(weights, j, place + j);
+        for (; j < width; j++)
             for (int k = 0; k < K; k++)
-                for (int64_t r = 0; r < count; r++) out[(output + k) * n + j] += weights[r * c + k] * rows[r][j];
+                for (int64_t r = 0; r < count; r++) place[k * stride + j] += weights[r * c + k] * rows[r][j];
     }
 };
 
@@ -124,27 +124,38 @@ struct DotRows {
 extern "C" {
 
 // out_kj += sum over i of w_ik K[positions_i, j]; K has n columns and `stride` values from row to row, w is (m, c) and
-// out is (c, n); without positions all m rows of K. Threads share the columns, so that the sums are the same for any
-// number of threads.
+// out is (c, n), c at most 32; without positions all m rows of K. Threads share the columns, so that the sums are the
+// same for any number of threads. Sums of 512 rows are added up, which loses less than one sum of all rows.
 void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *w,
               int64_t c, int32_t threads, float *out) {
-    constexpr int64_t ROWS = 8, LONG = 1024;            // 32 KB of K, which stay in the first cache for all c outputs
+    constexpr int64_t ROWS = 8, LONG = 1024;  // 32 KB of K, which stay in the first cache for all c outputs
+    constexpr int64_t SUMMED = 512, MOST = 32;
     const int64_t share = (n + threads - 1) / threads;  // of few columns, too, each thread has its share
     const int64_t chunk = std::clamp<int64_t>((share + COLUMNS - 1) / COLUMNS * COLUMNS, COLUMNS, LONG);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < n; first += chunk) {
+        const int64_t width = std::min(chunk, n - first);
         const float *now[ROWS], *next[ROWS];
+        float later[MOST * LONG];  // the sums of all but the first SUMMED rows, which `out` takes itself
         const auto find = [=](int64_t i, const float **rows) {
             for (int64_t r = 0; r < std::min(ROWS, m - i); r++)
-                rows[r] = matrix + (positions ? positions[i + r] : i + r) * stride;
+                rows[r] = matrix + (positions ? positions[i + r] : i + r) * stride + first;
         };
         find(0, now);
-        for (int64_t i = 0; i < m; i += ROWS) {
-            const int64_t width = std::min(chunk, n - first), count = std::min(ROWS, m - i);
-            const bool fetch = i + 2 * ROWS <= m;
-            find(i + ROWS, next);
-            in_parts(c, AddRows{now, fetch ? next : nullptr, count, first, width, w + i * c, c, out, n});
-            std::copy(next, next + ROWS, now);
+        for (int64_t start = 0; start < m; start += SUMMED) {
+            float *sums = start ? later : out + first;
+            const int64_t apart = start ? chunk : n, end = std::min(m, start + SUMMED);
+            if (start) std::fill(later, later + c * chunk, 0.0f);
+            for (int64_t i = start; i < end; i += ROWS) {
+                const bool fetch = i + 2 * ROWS <= m;
+                find(i + ROWS, next);
+                in_parts(c,
+                         AddRows{now, fetch ? next : nullptr, std::min(ROWS, m - i), width, w + i * c, c, sums, apart});
+                std::copy(next, next + ROWS, now);
+            }
+            if (start)
+                for (int64_t k = 0; k < c; k++)
+                    for (int64_t j = 0; j < width; j++) out[k * n + first + j] += later[k * chunk + j];
         }
     }
 }

@@ -83,9 +83,11 @@ class IndexedRows:
         """matrix[index]^T w, float32, shape (n, c), stored column by column.
 
         Raises:
-            IndexError: w has another number of rows.
+            IndexError: w has another number of rows, or more than `MOST_OUTPUTS` columns.
         """
         _require_rows(w, len(self))
+        if w.shape[1] > MOST_OUTPUTS:
+            raise IndexError(f"the weights must have at most {MOST_OUTPUTS} columns; got {w.shape[1]}")
         w = w.to(self.dtype).contiguous()
         out = w.new_zeros(w.shape[1], self.matrix.shape[1])
         self.code.add_rows(*self._rows(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())

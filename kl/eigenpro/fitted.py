@@ -100,7 +100,7 @@ class FittedValues(nn.Module):
             self.columns = self.matrix.kept[:, : len(self.pending)]
 
     def release_rows(self) -> None:
-        """Free the kept rows of K(X, X); `keep_rows` computes them again."""
+        """Free the kept rows of K(X, X), and `columns` if they are a part of them; `keep_rows` computes them again."""
         self.flush()
         if len(self.matrix.kept) == self.n and self.ranks.size == 1:
             self.columns = None  # a view of them

@@ -20,6 +20,7 @@ from kl.eigenpro.parameters import EigenProPlan, warn_of_other_options
 from kl.eigenpro.plan import head_rows
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.run_plan import plan_run
+from kl.errors import InputError
 from kl.kernels import Kernel
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.machine import prepared
@@ -174,8 +175,8 @@ class KernelMachine(InterpolatingMachine):
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
 
-    def on_fit_end(self) -> None:
-        """Free the kept rows, which may take half of the memory and which nothing needs after training."""
+    def on_train_end(self) -> None:
+        """Free the kept rows, which may take half of the memory, unless training was interrupted."""
         self.fitted.release_rows()
 
     def on_train_epoch_start(self) -> None:
@@ -184,8 +185,17 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """One EigenPro step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps."""
-        self.run.step(batch[-1], apply=self.optimizers().step)  # type: ignore[union-attr]
+        """One EigenPro step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
+
+        Raises:
+            InputError: the batch is another.
+        """
+        if len(batch) == 2:
+            raise InputError(
+                "training batches of a datamodule must be (x, y, index) or (index,) with row numbers of its train_set; "
+                "got a batch of 2: give index, too, or pass a DataLoader of (x, y) to fit"
+            )
+        self.run.step(batch[0 if len(batch) == 1 else 2], apply=self.optimizers().step)  # type: ignore[union-attr]
 
     def _finish_epoch(self) -> None:
         with self.run.clock("finish"):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kl.checks import check_positive
 from kl.compiled import code_for
-from kl.compiled.kernel_values import distances_of_few, radial
+from kl.compiled.kernel_values import distances_of_few, of_distances
 from kl.errors import InputError
 from kl.kernels.gradients import Gradients, Spanned
 from kl.kernels.gram import GramKernel
@@ -112,9 +112,12 @@ class RadialKernel(GramKernel):
     def _values(self, pair: Pair) -> Tensor:
         if pair.plain:
             return self._plain_values(pair)
+        has_formula = defined_with(type(self), "_formula", "_profile")
+        if defined_with(type(self), "_formula", "_profile", "_sq_dist") and self.uses_products(pair.x.data.shape[1]):
+            return pair.of_distances(self._formula, self._rate, self._profile)
         sq_dist = self._sq_dist(pair)
-        code = code_for(sq_dist) if defined_with(type(self), "_formula", "_profile") else None
-        return self._profile(sq_dist) if code is None else radial(code, self._formula, sq_dist, self._rate)
+        code = code_for(sq_dist) if has_formula else None
+        return self._profile(sq_dist) if code is None else of_distances(code, self._formula, sq_dist, self._rate)
 
     @property
     def _rate(self) -> float:

@@ -26,7 +26,7 @@ from kl.rows.rows import RowDataset
 
 
 class EvaluatedModule(Described, pl.LightningModule):
-    """A module whose batches are (x, y, index), evaluated by sums over a pass.
+    """A module that is evaluated by sums over a pass of batches (x, y, index).
 
     A subclass defines `outputs`, and `_measure_training` if it trains.
 
@@ -44,7 +44,8 @@ class EvaluatedModule(Described, pl.LightningModule):
 
     steps_read_rows: bool = True
     """Whether `training_step` reads the features and targets of its batch (x, y, index). A machine that holds all
-    training rows needs no copies of them: kl's datamodules then give batches (index,)."""
+    training rows needs no copies of them: kl's datamodules then give batches (index,). A subclass whose steps or
+    callbacks read more sets it to True."""
 
     def __init__(self) -> None:
         super().__init__()

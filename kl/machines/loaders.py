@@ -74,8 +74,8 @@ class LoaderData(pl.LightningDataModule):
 
 
 def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> RowDataset | RowNumbers:
-    """What training batches of a trainer's machine are taken from: rows, or row numbers if its steps read no rows."""
-    machine = None if trainer is None else trainer.lightning_module
+    """What training batches are taken from: rows, or their numbers while a machine trains that reads no more."""
+    machine = trainer.lightning_module if trainer is not None and trainer.training else None
     return rows if getattr(machine, "steps_read_rows", True) else RowNumbers(len(rows))
 
 

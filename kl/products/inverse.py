@@ -66,8 +66,7 @@ class InverseTriangle:
 
         Columns of v are scaled to norm 1 and back, because float32 could not hold columns of every size.
         """
-        scaled, size = unit_columns(v, self._panels[0].dtype)
-        v = scaled
+        v, size = unit_columns(v, self._panels[0].dtype)
         middle = torch.zeros_like(v)
         for columns, panel in zip(self.columns, self._panels, strict=True):
             middle[columns.start :] += thin_matmul(panel, v[columns])

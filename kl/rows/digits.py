@@ -34,6 +34,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kl.compiled import code_for
+from kl.compiled.kernel_values import add_digits
 from kl.rows.flip import flipped
 from kl.rows.float_product import float_product
 from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE, OFFSET, int8_is_exact, int8_product, seconds
@@ -81,13 +83,18 @@ class Digits:
         width = self.values.shape[2]
         left, right = self.values.flatten(1), other.values.flip(1).flatten(1)
         out = workspace.take(len(self.scale), len(other.scale), self.scale, torch.float32)
+        code = code_for(out)
         for order in reversed(range(DIGITS)):
             sums = int8_product(left[:, : (order + 1) * width], right[:, (DIGITS - 1 - order) * width :], workspace)
             floats = sums.view(torch.float32)
-            if order == DIGITS - 1:
+            if code is not None:
+                add_digits(code, sums, out, order == DIGITS - 1, None if order else (self.scale, other.scale))
+            elif order == DIGITS - 1:
                 out.copy_(sums)
             else:  # a CPU takes twice as long to add tensors of two types, so they are converted in place first
                 torch.add(sums if sums.is_cuda else floats.copy_(sums), out, alpha=2.0**-BITS, out=out)
+        if code is not None:
+            return out
         # s_i s_j is one factor, so that the result is symmetric to the bit.
         return out.mul_(torch.mul(self.scale[:, None], other.scale[None, :], out=floats))
 

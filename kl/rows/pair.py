@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from kl.compiled import code_for
-from kl.compiled.kernel_values import distances_of_floats, distances_of_integers
+from kl.compiled.kernel_values import of_floats, of_integers
 from kl.rows.float_product import float_product
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace
@@ -62,19 +64,29 @@ class Pair:
 
     def sq_dist(self) -> Tensor:
         """|x_i - z_j|^2, shape (m, p), which the caller may overwrite."""
+        return self.of_distances("distances", 0.0, lambda distances: distances)
+
+    def of_distances(self, formula: str, rate: float, profile: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of |x_i - z_j|^2, shape (m, p), which the caller may overwrite.
+
+        Args:
+            formula: its name in `kl.compiled.FORMULAS`: compiled code needs one pass for both.
+            rate: of the formula.
+            profile: the function, for products that have no compiled code; it may overwrite the distances.
+        """
         x, z = self.x, self.z
         if self._codes is not None and self.has_exact_distances:
             ours, others = self._codes
             product, out = self._next()
             if (code := code_for(out)) and product.is_contiguous():
                 assert ours.grid is not None
-                return distances_of_integers(code, product, ours.centred, others.centred, ours.grid[0] ** 2)
-            return ours.sq_dist(others, product, out)
+                return of_integers(code, formula, product, ours.centred, others.centred, ours.grid[0] ** 2, rate)
+            return profile(ours.sq_dist(others, product, out))
         inner = self.inner()
         if not self.plain and (code := code_for(inner)):
-            return distances_of_floats(code, inner, x.sq_norm, z.sq_norm)
+            return of_floats(code, formula, inner, x.sq_norm, z.sq_norm, rate)
         distances = torch.add(x.sq_norm[:, None], inner, alpha=-2, out=None if self.plain else inner)
-        return distances.add_(z.sq_norm[None, :]).clamp_(min=0)
+        return profile(distances.add_(z.sq_norm[None, :]).clamp_(min=0))
 
     def with_exact(self, inner: Tensor, value: Tensor) -> Tensor:
         """Put a value of each x_i, shape (m,), where x_i and z_j are the same row; `inner`, shape (m, p), is changed.

@@ -59,4 +59,32 @@ MUTANTS = [
         "if low < 0:",
         "tests/kl/compiled/test_thin_products.py -k outside",
     ),
+    Mutant(
+        "labels of a batch are taken for row numbers",
+        "kl/eigenpro/machine.py",
+        "if len(batch) == 2:",
+        "if False:",
+        "tests/kl/machines/test_loaders.py -k without_row_numbers",
+    ),
+    Mutant(
+        "batches outside of training hold row numbers alone",
+        "kl/machines/loaders.py",
+        "if trainer is not None and trainer.training else None",
+        "if trainer is not None else None",
+        "tests/kl/machines/test_loaders.py -k outside_of_training",
+    ),
+    Mutant(
+        "kept rows stay in memory after training",
+        "kl/eigenpro/machine.py",
+        "self.fitted.release_rows()",
+        "pass",
+        "tests/kl/machines/test_state.py -k no_kernel_values",
+    ),
+    Mutant(
+        "compiled formulas leave the rate out",
+        "kl/rows/pair.py",
+        "ours.grid[0] ** 2, rate)",
+        "ours.grid[0] ** 2, 1.0)",
+        "tests/kl/kernels tests/kl/products",
+    ),
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import kl
 from kl.compiled import code_for
-from kl.compiled.kernel_values import radial, relu
+from kl.compiled.kernel_values import of_distances, relu
 from kl.products.blocks import PADDED, thin_matmul
 from kl.rows.float_product import bfloat16_products
 from kl.rows.int8 import MULTIPLE
@@ -68,10 +68,10 @@ class Roofline:
     """The parts of a machine, each timed when it is first asked for, and what they allow.
 
     An epoch computes n^2 kernel values and multiplies each with c weights; kept values are read meanwhile, so that
-    the slower of reading and multiplying counts. The n s values of K(X, X_S) are multiplied three times: for f(X_B),
-    the correction, and for f(X) at the end. Each step multiplies c vectors three times with s x q eigenvectors. Each
-    part runs at its own fastest rate, of torch or of kl's compiled code, one part after the other, and nothing else
-    takes time but the launch of steps.
+    the slower of reading and multiplying counts. The n s values of K(X, X_S) are multiplied twice, for f(X_B) and for
+    the correction. Each step multiplies c vectors three times with s x q eigenvectors. Each part runs at its own
+    fastest rate, of torch or of kl's compiled code, one part after the other, and nothing else takes time but the
+    launch of steps. The training error, which follows the steps, is not a part of an epoch's seconds.
 
     Args:
         repeats: timed runs of each part; the fastest counts.
@@ -99,7 +99,7 @@ class Roofline:
         multiply, read = 2 * shape.c / self.weights(shape.c), 4 / self.read()
         each = 2 * shape.d / self.product(unit, shape.d) + self.profile(kernel)
         values = n * n * (max(read, multiply) if keep else each + multiply)
-        values += n * s * (max(read, 3 * multiply) if keep_columns else each + 3 * multiply)
+        values += n * s * (max(read, 2 * multiply) if keep or keep_columns else each + 2 * multiply)
         projections = shape.steps * 6 * s * shape.q * shape.c / self.product("float32", s)
         return values + projections + shape.steps * self.launch()
 
@@ -164,13 +164,13 @@ class Roofline:
         if isinstance(kernel, kl.ReluNTK):
             return self._times(lambda: relu(code, tile, ones, ones, kernel.depth, True, kernel.bias), CACHED)
         assert isinstance(kernel, kl.RadialKernel)
-        return self._times(lambda: radial(code, kernel._formula, tile, kernel._rate), CACHED)
+        return self._times(lambda: of_distances(code, kernel._formula, tile, kernel._rate), CACHED)
 
     def _weights(self, c: int) -> float:
         side, width = SIDE_ON_GPU if self._on_gpu else SIDE, c + -c % PADDED
         k, v = torch.rand(side, side, device=self.device), torch.rand(side, c, device=self.device)
         filled, out = torch.rand(side, width, device=self.device), torch.empty(side, width, device=self.device)
-        ways = [lambda: thin_matmul(k, v), lambda: torch.mm(k, filled, out=out)]
+        ways = [lambda: thin_matmul(k, v), lambda: thin_matmul(k.T, v), lambda: torch.mm(k, filled, out=out)]
         return max(self._times(way, 2 * side * side * c) for way in ways)
 
     def _read(self) -> float:

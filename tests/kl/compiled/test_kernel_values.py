@@ -8,8 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 import kl
-from kl.compiled import LIBRARIES, best, code_for, load, processor_flags
-from kl.compiled.kernel_values import distances_of_few, distances_of_floats, distances_of_integers, radial, relu
+from kl.compiled import FORMULAS, LIBRARIES, best, code_for, load, processor_flags
+from kl.compiled.kernel_values import add_digits, distances_of_few, of_distances, of_floats, of_integers, relu
 
 pytestmark = pytest.mark.numeric
 
@@ -32,7 +32,7 @@ def test_distances_of_integers_are_exact(code):
     rows, columns = (torch.randint(2**24, 2**25, (k,), generator=generator()).int() for k in (37, 142))
     columns = columns[::2]  # not contiguous
     expected = (rows[:, None] + columns[None] - 2 * product).float() * torch.tensor(0.37)
-    assert torch.equal(distances_of_integers(code, product, rows, columns, 0.37), expected)
+    assert torch.equal(of_integers(code, "distances", product, rows, columns, 0.37), expected)
 
 
 def test_distances_of_floats(code):
@@ -40,10 +40,37 @@ def test_distances_of_floats(code):
     rows, columns = 150 * torch.rand(37, generator=generator()), 150 * torch.rand(71, generator=generator())
     exact = (rows[:, None].double() - 2 * inner.double() + columns[None].double()).clamp(min=0)
     size = rows[:, None] + columns[None] + 2 * inner.abs()
-    found = distances_of_floats(code, inner.clone(), rows, columns)
+    found = of_floats(code, "distances", inner.clone(), rows, columns)
     assert ((found.double() - exact).abs() <= 2 * EPS * size).all()
     assert (found >= 0).all()
     assert (found == 0).any()
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_formulas_in_one_pass_equal_those_in_two(code, formula):
+    """Of integers and of floats, to the bit, with zero distances on the diagonal."""
+    x = torch.randint(-128, 128, (71, 16), generator=generator())
+    product, squares = (x @ x.T).int(), x.square().sum(dim=1).int()
+    scale, rate = 0.37 / 16, 0.001
+    apart = of_integers(code, "distances", product.clone(), squares, squares, scale)
+    apart = of_distances(code, formula, apart, rate)
+    assert torch.equal(of_integers(code, formula, product.clone(), squares, squares, scale, rate), apart)
+    floats, norms = product.float() / 9, squares.float() / 9
+    apart = of_distances(code, formula, of_floats(code, "distances", floats.clone(), norms, norms), rate)
+    assert torch.equal(of_floats(code, formula, floats.clone(), norms, norms, rate), apart)
+    assert (apart.diag() == (0 if formula == "distances" else 1)).all()
+
+
+def test_digits_are_added_as_torch_adds_them(code):
+    orders = torch.randint(-(2**24), 2**24, (3, 37, 71), generator=generator()).int()
+    scales = torch.rand(37, generator=generator()), torch.rand(71, generator=generator())
+    out = torch.full((37, 71), math.nan)
+    add_digits(code, orders[2], out, True)
+    add_digits(code, orders[1], out, False)
+    lower = orders[1].float() + orders[2].float() / 2**8
+    assert torch.equal(out, lower)
+    add_digits(code, orders[0], out, False, scales)
+    assert torch.equal(out, (orders[0].float() + lower / 2**8) * (scales[0][:, None] * scales[1][None]))
 
 
 @pytest.mark.parametrize("d", [1, 3, 16])
@@ -71,7 +98,7 @@ def test_radial_kernels_are_within_two_units_in_the_last_place(code, formula):
     t = torch.linspace(0, 87, 2**20 + 3)
     sq_dist = t if formula == "gaussian" else t.square()
     exact = RADIAL[formula](sq_dist.double(), 1.0)
-    found = radial(code, formula, sq_dist.clone(), 1.0)
+    found = of_distances(code, formula, sq_dist.clone(), 1.0)
     moved = 0 if formula == "gaussian" else EPS * t.double()
     assert ((found.double() - exact).abs() <= (4 * EPS + moved) * exact).all()
     assert found[0] == 1
@@ -81,7 +108,7 @@ def test_radial_kernels_are_within_two_units_in_the_last_place(code, formula):
 @pytest.mark.parametrize("formula", RADIAL)
 def test_ends_of_the_range(code, formula):
     far = torch.tensor([0.0, 1e-45, 1e-30, 1e9, 1e20, 3e38, math.inf, math.nan])
-    found = radial(code, formula, far.clone(), 1.0)
+    found = of_distances(code, formula, far.clone(), 1.0)
     assert found[:3].tolist() == [1, 1, 1]
     if formula == "gaussian" or formula == "laplacian":
         assert found[3:7].tolist() == [0, 0, 0, 0]
@@ -122,7 +149,7 @@ def test_threads_change_no_bit(code):
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            values = [radial(code, formula, sq_dist.clone(), 0.3) for formula in RADIAL]
+            values = [of_distances(code, formula, sq_dist.clone(), 0.3) for formula in RADIAL]
             sq_norm = x.square().sum(dim=1)
             values += [relu(code, x @ x.T, sq_norm, sq_norm, 3, True, 0.1), distances_of_few(code, x, x)]
             found.append(torch.stack(values))
@@ -189,7 +216,7 @@ def test_few_features_that_are_columns_of_more(kernel):
 def test_norms_of_another_type(code):
     """Their memory is not read as float32."""
     gram, x_sq, z_sq = torch.ones(2, 3), torch.tensor([1.0, 2.0]), torch.tensor([4.0, 2.0, 1.0])
-    for of in (distances_of_floats, lambda *given: relu(*given, 3, True, 0.3)):
+    for of in (lambda code, *given: of_floats(code, "distances", *given), lambda *given: relu(*given, 3, True, 0.3)):
         assert torch.equal(of(code, gram.clone(), x_sq.double(), z_sq.double()), of(code, gram.clone(), x_sq, z_sq))
 
 

@@ -88,6 +88,7 @@ def test_a_file_that_is_no_library_is_not_used(monkeypatch, caplog, tmp_path):
 def test_with_a_compiler_the_libraries_are_there_and_of_these_sources(name):
     """A source that does not compile is left out without an error, so that kl installs everywhere."""
     library = Path(importlib.util.find_spec(f"kl.compiled.{name}").origin)
-    newest = max(each.stat().st_mtime for each in Path(compiled.__file__).parent.glob("*.cpp"))
+    sources = [each for each in Path(compiled.__file__).parent.iterdir() if each.suffix in (".cpp", ".h")]
+    newest = max(each.stat().st_mtime for each in sources)
     assert library.stat().st_mtime >= newest, "run make again, and look at what the compiler says"
     assert load(name) is not None

@@ -72,6 +72,17 @@ def test_rows_of_other_types_and_outside():
         rows.t_matmul(w[:1])
     with pytest.raises(IndexError, match="the weights must have 3 rows; got 2"):
         rows.matmul(w)
+    with pytest.raises(IndexError, match="the weights must have at most 32 columns; got 33"):
+        rows.t_matmul(torch.ones(2, 33))
+
+
+def test_sums_of_many_rows_lose_little():
+    """Of positive values the error of one running sum would grow with the number of rows."""
+    generator = torch.Generator().manual_seed(0)
+    a, v = torch.rand(100_000, 64, generator=generator), torch.rand(100_000, 3, generator=generator)
+    exact = a.T.double() @ v.double()
+    for found in (thin_matmul(a.T, v), thin_matmul(a.T.contiguous(), v)):
+        assert ((found - exact).abs() <= 2e-6 * exact).all()
 
 
 @pytest.mark.parametrize("c", [1, 7, 13, MOST_OUTPUTS, MOST_OUTPUTS + 1])

@@ -34,7 +34,7 @@ class Seen(pl.Callback):
         self.epochs.append([])
 
     def on_train_batch_start(self, trainer, machine, batch, index):
-        self.epochs[-1].append(batch[2].clone())
+        self.epochs[-1].append(batch[-1].clone())
 
 
 def around(folder):

@@ -113,6 +113,24 @@ def test_machines_that_hold_the_rows_get_batches_of_row_numbers(name, source):
             assert torch.equal(batch[0], x[batch[-1]])
 
 
+def test_batches_without_row_numbers_are_refused():
+    """Labels in their place would be taken for row numbers."""
+
+    class Pairs(ArrayDataModule):
+        def train_dataloader(self):
+            return DataLoader(TensorDataset(rows(), labels()), batch_size=20)
+
+    with pytest.raises(InputError, match=r"must be \(x, y, index\) or \(index,\).*got a batch of 2"):
+        fit(MACHINES["eigenpro2"](), Pairs.from_arrays(rows(), labels()), 1)
+
+
+def test_outside_of_training_batches_hold_the_rows():
+    data = ArrayDataModule.from_arrays(rows(), labels())
+    fit(MACHINES["eigenpro2"](), data, 1)
+    x, _, index = next(iter(data.train_dataloader()))
+    assert torch.equal(x, rows()[index])
+
+
 class Squares(Dataset):
     """What a user may write: NumPy rows and Python numbers."""
 

@@ -157,15 +157,17 @@ def test_the_roofline_adds_up_its_parts(bench, monkeypatch, compiled):
             found = bench.roofline.epoch(shape, kernel, unit, False, False)
             each = (6 if unit == "digits" else 1) * 2 * 32 / 1e12
             each += min(functions, 1.25 if compiled else 6) * 1e-9
-            assert found == pytest.approx(1000 * (1000 * (each + weights) + 20 * (each + 3 * weights)) + fixed)
+            assert found == pytest.approx(1000 * (1000 * (each + weights) + 20 * (each + 2 * weights)) + fixed)
     gaussian = kl.Gaussian(2.0)
     kept = bench.roofline.epoch(shape, gaussian, "int8", True, True)
-    assert kept == pytest.approx(1020 * 1000 * read + fixed)  # reading takes longer than 3 products
-    mixed = bench.roofline.epoch(shape, gaussian, "int8", True, False)
-    assert mixed - kept == pytest.approx(20 * 1000 * (2 * 32 / 1e12 + 1e-9 + 3 * weights - read))
+    assert kept == pytest.approx(1020 * 1000 * read + fixed)  # reading takes longer than 2 products
+    assert bench.roofline.epoch(shape, gaussian, "int8", True, False) == kept  # the columns are a part of K
+    columns = bench.roofline.epoch(shape, gaussian, "int8", False, True)
+    none = bench.roofline.epoch(shape, gaussian, "int8", False, False)
+    assert none - columns == pytest.approx(20 * 1000 * (2 * 32 / 1e12 + 1e-9 + 2 * weights - read))
     bench.roofline.measured["memory, read"] = 1e11, "B/s"
     kept = bench.roofline.epoch(shape, gaussian, "int8", True, True)
-    assert kept == pytest.approx(1000 * (1000 + 3 * 20) * weights + fixed)  # and now less
+    assert kept == pytest.approx(1000 * (1000 + 2 * 20) * weights + fixed)  # and now less
 
 
 def test_the_parts_of_the_roofline_are_measured_once(monkeypatch):
@@ -331,19 +333,20 @@ def test_the_code_of_eigenpros_authors_stops_at_the_target(bench, tmp_path, monk
 
     class KernelModel:
         def __init__(self, kernel_fn, centers, y_dim, device):
-            self.kernel_fn, self.centers, self.epochs, models = kernel_fn, centers, 0, seen
+            self.kernel_fn, self.centers, self.passes, models = kernel_fn, centers, 0, seen
             models.append(self)
 
         def __call__(self, rows):
             return self.kernel_fn(rows, self.centers)[:, :10]
 
         def evaluate(self, x, y, bs):
-            return {"mse": 10.0**-self.epochs}
+            return {"mse": 10.0**-self.passes}
 
-        def fit(self, x, y, x_val, y_val, *, epochs, mem_gb, seed):
-            for self.epochs in range(1, epochs + 1):
-                self.evaluate(x_val, y_val, 1)
+        def fit(self, x, y, x_val, y_val, *, epochs, mem_gb, n_train_eval, seed):
+            assert n_train_eval == len(x)
+            for self.passes in range(1, epochs + 1):
                 self.evaluate(x, y, 1)
+                self.evaluate(x_val, y_val, 1)
 
     seen = []
     kernels = SimpleNamespace(gaussian=lambda a, b, bandwidth: kl.Gaussian(bandwidth)(a, b), laplacian=None)
@@ -353,8 +356,8 @@ def test_the_code_of_eigenpros_authors_stops_at_the_target(bench, tmp_path, monk
     monkeypatch.setitem(sys.modules, "eigenpro2.models", SimpleNamespace(KernelModel=KernelModel))
     peers.write_problem(tmp_path / "problem.npz", bench, bench.data.first(60), bench.kernels["gaussian"])
     found = peer_script.measure("EigenPro's code", peer_script.read_problem(str(tmp_path / "problem.npz")))
-    assert [model.epochs for model in seen] == [4, 4]  # the warm-up and the run, to 1e-4
-    assert found["train_mse"] > 0
+    assert [model.passes for model in seen] == [4, 4]  # the warm-up and the run, to 1e-4
+    assert (found["epochs"], found["train_mse"] > 0, found["seconds"] >= 0) == (4, True, True)
 
 
 def test_peers_in_processes(bench):
