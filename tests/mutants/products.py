@@ -85,6 +85,6 @@ MUTANTS = [
         "kl/rows/pair.py",
         "ours.grid[0] ** 2, rate)",
         "ours.grid[0] ** 2, 1.0)",
-        "tests/kl/kernels tests/kl/products",
+        "tests/kl/kernels/test_kernels.py tests/kl/products/test_blocks.py",
     ),
 ]
