@@ -12,7 +12,14 @@ from recipes.bench.output import HEADER, TITLES, row_of
 from recipes.bench.tables.output import loss_text
 
 BENCH = Path(__file__).resolve().parents[2] / "lightning_logs" / "reference" / "bench"
-RUNS = ("epochs/results.json", "results.json", "general/results.json")
+RUNS = (
+    "epochs-epyc/results.json",
+    "epochs-epyc-60000/results.json",
+    "growth/results.json",
+    "epochs/results.json",
+    "results.json",
+    "general/results.json",
+)
 
 
 def measurements() -> str:
