@@ -92,19 +92,17 @@ class FittedValues(nn.Module):
 
     def keep_rows(self, count: int) -> None:
         """Compute the first `count` rows of K(X, X) and keep them for the steps that follow."""
-        part_of_it = count == self.n and self.ranks.size == 1
-        if part_of_it:
-            self.columns = None
+        whole = self.n if self.ranks.size == 1 else None
+        if whole in (count, len(self.matrix.kept)):
+            self.columns = None  # a part of the rows that will be kept, or that are freed now
         self.matrix.keep(count)
-        if part_of_it:
+        if count == whole:
             self.columns = self.matrix.kept[:, : len(self.pending)]
 
     def release_rows(self) -> None:
         """Free the kept rows of K(X, X), and `columns` if they are a part of them; `keep_rows` computes them again."""
         self.flush()
-        if len(self.matrix.kept) == self.n and self.ranks.size == 1:
-            self.columns = None  # a view of them
-        self.matrix.keep(0)
+        self.keep_rows(0)
 
     @property
     def matrix(self) -> KernelMatrix:

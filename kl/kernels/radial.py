@@ -112,8 +112,8 @@ class RadialKernel(GramKernel):
     def _values(self, pair: Pair) -> Tensor:
         if pair.plain:
             return self._plain_values(pair)
-        has_formula = defined_with(type(self), "_formula", "_profile")
-        if defined_with(type(self), "_formula", "_profile", "_sq_dist") and self.uses_products(pair.x.data.shape[1]):
+        has_formula = defined_with(type(self), "_formula", "_profile", "_sq_dist")
+        if has_formula and self.uses_products(pair.x.data.shape[1]):
             return pair.of_distances(self._formula, self._rate, self._profile)
         sq_dist = self._sq_dist(pair)
         code = code_for(sq_dist) if has_formula else None
