@@ -17,8 +17,10 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     from recipes.cli import main as run
+    from recipes.output.end import ends_at_once
 
-    run()
+    with ends_at_once():
+        run()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ def fit(
     kl fit --data mnist --train-size 10000 --kernel gaussian --bandwidth 5
     """
     with quick_imports():
+        import torch  # noqa: F401 - what follows needs it
+
         from recipes.run.processes import find_processes
 
     processes = find_processes(trainer, run)
@@ -49,8 +51,10 @@ def fit(
     check_run(run)
     given, solver = solver, with_rounds(solver, SolverOptions.epochs)
     check_training(data, solver, exact, trainer)
-    with quick_imports():
-        import pytorch_lightning  # noqa: F401 - what follows needs it
+    with quick_imports(last=True):
+        import pytorch_lightning  # noqa: F401 - what follows needs both
+
+        import callbacks.figures  # noqa: F401
     datamodule, machine = build_run(data, kernel, solver, exact, run)
     groups = (data, kernel, given, exact, run, trainer)
     kept = {name: value for group in groups for name, value in vars(group).items() if name != "resume"}

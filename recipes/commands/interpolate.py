@@ -14,6 +14,7 @@ from recipes.options.groups import (
     RunOptions,
     takes,
 )
+from recipes.run.imports import quick_imports
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,22 +45,23 @@ def interpolate(
 
     For example: kl interpolate --data mnist --train-size 3000 --kernel gaussian --bandwidth 5
     """
-    import time
+    with quick_imports():
+        import time
 
-    import kl
-    from kl.exact.cost import check_solver
-    from kl.exact.interpolate import check_tolerance
-    from kl.exact.limit import NoLimit, evaluate_on, exact_limit
-    from kl.machines.described import describe_data, scale_of
-    from kl.metrics import evaluate_scores
-    from kl.probabilities import SCORES, fit_temperature, log_losses
-    from kl.system.files import expand_home
-    from kl.system.memory import peak_memory
-    from recipes.commands.export import save_model
-    from recipes.output.report import kernel_results, kernel_text, print_json, print_table
-    from recipes.run.build import build_data_and_kernel, check_new_file, check_run
-    from recipes.run.mirror_images import check_mirrored
-    from recipes.run.processes import device_of
+        import kl
+        from kl.exact.cost import check_solver
+        from kl.exact.interpolate import check_tolerance
+        from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+        from kl.machines.described import describe_data, scale_of
+        from kl.metrics import evaluate_scores
+        from kl.probabilities import SCORES, fit_temperature, log_losses
+        from kl.system.files import expand_home
+        from kl.system.memory import peak_memory
+        from recipes.commands.export import save_model
+        from recipes.output.report import kernel_results, kernel_text, print_json, print_table
+        from recipes.run.build import build_data_and_kernel, check_new_file, check_run
+        from recipes.run.mirror_images import check_mirrored
+        from recipes.run.processes import device_of
 
     check_run(run)
     if run.precision != "high":

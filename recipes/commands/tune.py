@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.commands.tune_options import GRID_KERNELS, TuneOptions
 from recipes.options.groups import DataOptions, OutputOptions, RunOptions, takes
+from recipes.run.imports import quick_imports
 
 if TYPE_CHECKING:
     from datamodules import KernelDataModule
@@ -32,17 +33,18 @@ def tune(data: DataOptions, options: TuneOptions, run: RunOptions, output: Outpu
 
     For example: kl tune --data digits --kernels laplacian,gaussian
     """
-    import kl
-    from kl.exact.limit import NoLimit, evaluate_on, exact_limit
-    from kl.machines.described import describe_data, scale_of
-    from kl.system.memory import peak_memory
-    from kl.tuning.features import KERNELS
-    from recipes.commands.tune_features import check_feature_options, print_results, tune_features
-    from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
-    from recipes.output.report import print_json
-    from recipes.run.build import build_data, check_run, import_own_first
-    from recipes.run.folders import check_name, folder_name, require_writable
-    from recipes.run.processes import device_of
+    with quick_imports():
+        import kl
+        from kl.exact.limit import NoLimit, evaluate_on, exact_limit
+        from kl.machines.described import describe_data, scale_of
+        from kl.system.memory import peak_memory
+        from kl.tuning.features import KERNELS
+        from recipes.commands.tune_features import check_feature_options, print_results, tune_features
+        from recipes.commands.tune_output import print_tuning, tuning_results, write_tuning
+        from recipes.output.report import print_json
+        from recipes.run.build import build_data, check_run, import_own_first
+        from recipes.run.folders import check_name, folder_name, require_writable
+        from recipes.run.processes import device_of
 
     check_run(run)
     if run.precision != "high":
