@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,5 +23,6 @@ def quick_imports(last: bool = False) -> Iterator[None]:
     finally:
         if last and not gc.get_freeze_count():
             gc.freeze()
+            atexit.register(gc.unfreeze)  # at the end of Python, libraries report what it does not free as leaks
         if was_enabled:
             gc.enable()
