@@ -10,15 +10,14 @@ from callbacks.common import Machine
 class RKHSNorm(pl.Callback):
     """Logs rkhs/norm = |f|_H = sqrt(trace(alpha^T K alpha)) and rkhs/norm_class_k = |f_k|_H (k from 0) every epoch.
 
-    A `kl.KernelMachine` updates the norm in every step, so it is exact and almost free (see `kl.eigenpro.fitted`). A
-    `kl.GeneralKernelMachine` computes it from the weights at the end of each epoch, and with `per_step` in each step.
+    A `kl.KernelMachine` carries f(X), so that the norm takes n c products at the end of an epoch, and with `per_step`
+    (n + s^2) c in each step (see `kl.eigenpro.fitted`). A `kl.GeneralKernelMachine` computes it from the weights.
 
     Args:
         per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.
         per_class: log the norm of every output, too.
 
-    Source: `kl.rkhs.norm_increment`; the norm against label noise is figure 4 of Belkin, Ma,
-    Mandal 2018, arXiv:1802.01396.
+    Source: Belkin, Ma, Mandal 2018, arXiv:1802.01396, figure 4: the norm against label noise.
     """
 
     def __init__(self, per_step: bool = False, per_class: bool = True) -> None:

@@ -214,22 +214,3 @@ def rkhs_distance(
         return rkhs_norm(kernel, x, alpha.double() - gamma.double())
     squares = inner_product(kernel, x, alpha, x, alpha) + inner_product(kernel, z, gamma, z, gamma)
     return max(squares - 2 * inner_product(kernel, x, alpha, z, gamma), 0.0) ** 0.5
-
-
-def norm_increment(
-    weights: Tensor,  # w, shape: (j, c)
-    values: Tensor,  # f(X_J) before the update, shape: (j, c)
-    change: Tensor,  # delta(X_J) = K(X_J, X_J) w, shape: (j, c)
-) -> Tensor:
-    """|f + delta|^2 - |f|^2 = 2 <w, f(X_J)> + <w, K_JJ w> for every output, shape (c,), float64.
-
-    The update delta = sum_{j in J} w_j K(., x_j) is supported on a few rows J. A row may stand in J more than once.
-
-    Args:
-        weights: w, shape (j, c).
-        values: f(X_J) before the update, shape (j, c).
-        change: delta(X_J) = K(X_J, X_J) w, shape (j, c).
-
-    Source: ours, from the reproducing property <K(., x), f> = f(x).
-    """
-    return torch.add(change.double(), values, alpha=2).mul_(weights).sum(dim=0)

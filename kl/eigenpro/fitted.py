@@ -3,9 +3,10 @@
 A step changes the weights on the batch B and on the subsample S, so f(X) changes by K(X, X_B) w_B + K(X, X_S) w_S. The
 first product is the kernel work of the step, the same n m entries that predicting f(X_B) from scratch would need. The
 second is postponed: the w_S of all steps are summed up, and their product with K(X, X_S) is added only when fitted
-values are read. So each step knows f(X_B) and the norm exactly without further kernel evaluations. The training error
-over all rows after an epoch needs only the product with K(X, X_S), n s kernel values if this matrix is not kept. Sums
-are kept in float64, so that a long run does not drift.
+values are read. So each step knows f(X_B) exactly without further kernel evaluations. The training error over all rows
+after an epoch needs only the product with K(X, X_S), n s kernel values if this matrix is not kept. The norm follows
+from the fitted values when it is read: |f_k|_H^2 = <alpha_k, f_k(X)>. Sums are kept in float64, so that a long run does
+not drift.
 
 Several ranks share the rows (see `kl.distributed.ranks`): each rank carries f at its own rows and has all of X_S.
 """
@@ -23,7 +24,6 @@ from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.optimizer import Update
 from kl.products.blocks import kernel_matmul, kernel_matrix, thin_matmul
 from kl.products.kept import KernelMatrix
-from kl.rkhs import norm_increment
 from kl.rows.rows import Rows
 from kl.system.clock import Clock, untimed
 
@@ -46,29 +46,24 @@ class FittedValues(nn.Module):
     clock: Clock = staticmethod(untimed)
     values: Tensor
     pending: Tensor
-    pending_on_subsample: Tensor
     sq_norm: Tensor
-    _vectors: Tensor
 
     def __init__(self, n: int, s: int, c: int, ranks: Ranks | None = None) -> None:
         super().__init__()
         self.ranks = ranks or Ranks()
-        self.n, own, own_s = n, self.ranks.count(n), self.ranks.count(s)
+        self.n, own = n, self.ranks.count(n)
         # f(X_r) without the pending part, shape: (n_r, c)
         self.register_buffer("values", torch.zeros(own, c, dtype=torch.float64))
         # sum of the w_S whose effect on f(X_r) is still to be added, shape: (s, c)
         self.register_buffer("pending", torch.zeros(s, c, dtype=torch.float64))
-        # effect of the pending weights on f(X_S), this rank's rows, shape: (s_r, c)
-        self.register_buffer("pending_on_subsample", torch.zeros(own_s, c, dtype=torch.float64))
         # |f_k|_H^2, shape: (c,)
         self.register_buffer("sq_norm", torch.zeros(c, dtype=torch.float64))
         self._matrix: KernelMatrix | None = None
         self._subsample: Rows | None = None
         self.columns: Tensor | None = None
-        self._square_vectors: Tensor | None = None  # K(X_S, X_S) E, this rank's rows, shape: (s_r, q)
-        # Collectives in progress: all_gather of the batch's features, all_reduce of the last norm increment.
+        # An all_gather of the batch's features that is in progress.
         self._features: Callable[[], tuple[Batch, Rows]] | None = None
-        self._increment: Callable[[], Tensor] | None = None
+        self._alpha: Tensor | None = None  # the weights of f, if sq_norm is not yet theirs, shape: (n_r, c)
 
     def attach(
         self,
@@ -79,16 +74,8 @@ class FittedValues(nn.Module):
         """Set the kernel matrix, the subsample and K(X_r, X_S), which is None if it is not kept."""
         self._matrix, self._subsample, self.columns = matrix, subsample, columns
         if stores_columns(matrix.rows.sq_norm, self.values.shape[1]):  # as the kernel products that are added to them
-            for name in ("values", "pending", "pending_on_subsample"):
+            for name in ("values", "pending"):
                 setattr(self, name, getattr(self, name).T.contiguous().T)
-
-    def set_basis(
-        self,
-        vectors: Tensor,  # E of the preconditioner, shape: (s, q)
-    ) -> None:
-        """Set E; every subsample update is w_S = E t, so only K(X_S, X_S) E is needed of K(X_S, X_S)."""
-        self._vectors = vectors
-        self._square_vectors = None
 
     def keep_rows(self, count: int) -> None:
         """Compute the first `count` rows of K(X, X) and keep them for the steps that follow."""
@@ -130,12 +117,6 @@ class FittedValues(nn.Module):
             return self.columns[local] if kept is None else kept
         return self._computed(local)
 
-    def _square(self, own_s: int) -> Tensor:
-        """K(X_S, X_S), this rank's rows, shape (s_r, s)."""
-        if self.columns is not None:
-            return self.columns[:own_s]
-        return self._computed(torch.arange(own_s, device=self.values.device))
-
     def _computed(self, local: Tensor) -> Tensor:
         same = local * self.ranks.size + self.ranks.rank
         return kernel_matrix(self.matrix.kernel, self.matrix.rows[local], self.subsample, same)
@@ -153,28 +134,16 @@ class FittedValues(nn.Module):
     def advance(
         self,
         batch: Batch,
-        before: Tensor,  # f(X_B) before the update, this rank's rows, shape: (m_r, c)
         update: Update,
+        alpha: Tensor,  # the weights after the update, shape: (n_r, c)
     ) -> None:
-        """Add the effect of one update of the weights to the fitted values and the norm."""
+        """Add the effect of one update of the weights to the fitted values."""
         features, self._features = self._features, None
-        s, own_s = len(self.pending), len(self.pending_on_subsample)
         with self.clock("sweep"):
             swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
-        if self._square_vectors is None:
-            self._square_vectors = (self._vectors.T @ self._square(own_s).T).T  # stored column by column, as E is
-        on_subsample = thin_matmul(self._square_vectors, update.coefficients)  # K(X_S, X_S) w_S
-        # Apply w_B first; w_S then acts on the updated function.
-        subsample_before = self.values[:own_s] + self.pending_on_subsample + swept[:own_s]
-        increment = norm_increment(update.batch[batch.local_slice], before, swept[batch.local])
-        increment += norm_increment(update.subsample[self.ranks.local_rows(s)], subsample_before, on_subsample)
-        self.settle()
-        self._increment = self.ranks.begin_all_reduce_sum(increment)
-        if self.ranks.size == 1:
-            self.settle()
         self.values.add_(swept)
         self.pending.add_(update.subsample)
-        self.pending_on_subsample.add_(on_subsample)
+        self._alpha = alpha
 
     def become(
         self,
@@ -182,15 +151,13 @@ class FittedValues(nn.Module):
         alpha: Tensor,  # its weights, shape: (n_r, c)
     ) -> None:
         """Take another f."""
-        self.settle()
         self.values.copy_(values)
         self.pending.zero_()
-        self.pending_on_subsample.zero_()
-        self.sq_norm.copy_(self.ranks.all_reduce_sum((alpha * values).sum(dim=0)))
+        self._alpha = alpha
+        self.settle()
 
     def flush(self) -> Tensor:
         """f(X_r) on all training rows of this rank, shape (n_r, c), after the pending product is added."""
-        self.settle()
         if self.pending.any():
             if self.columns is not None:
                 added = thin_matmul(self.columns, self.pending)
@@ -199,20 +166,29 @@ class FittedValues(nn.Module):
                 added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
             self.values.add_(added)
             self.pending.zero_()
-            self.pending_on_subsample.zero_()
+        self.settle()
         return self.values
 
     def settle(self) -> None:
-        """Wait for the all_reduce of the last norm increment and add it; call this before reading `sq_norm`."""
-        if self._increment is not None:
-            self.sq_norm.add_(self._increment())
-            self._increment = None
+        """Bring `sq_norm` up to date; call this on all ranks before reading it.
+
+        With the pending weights p, f(X) is `values` + K(X, X_S) p, and <alpha, f(X)> = <alpha, values> + <p, f(X_S)>,
+        because K(X_S, X) alpha = f(X_S).
+        """
+        if self._alpha is None:
+            return
+        found = (self._alpha * self.values).sum(dim=0)
+        if self.pending.any():
+            s, own = len(self.pending), torch.arange(self.ranks.count(len(self.pending)), device=self.values.device)
+            found += (self.pending[self.ranks.local_rows(s)] * self.at(own, self.block(own))).sum(dim=0)
+        self.sq_norm.copy_(self.ranks.all_reduce_sum(found))
+        self._alpha = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
         self.settle()
-        run = ("_matrix", "_subsample", "columns", "_square_vectors", "_features", "_increment")
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_vectors", "clock")}
+        run = ("_matrix", "_subsample", "columns", "_features")
+        kept = {name: value for name, value in self.__dict__.items() if name != "clock"}
         return kept | dict.fromkeys(run)
 
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
@@ -220,7 +196,7 @@ class FittedValues(nn.Module):
         super()._save_to_state_dict(*args, **options)
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        self.settle()
+        self._alpha = None
         super()._load_from_state_dict(*args, **options)
 
     def snapshot(self) -> dict[str, Tensor]:

@@ -73,7 +73,6 @@ class EigenProIteration:
     def go_on_with(self, plan: EigenProPlan, preconditioner: Preconditioner) -> None:
         """Continue with the plan and the preconditioner of an earlier run on the same subsample."""
         self.plan, self.preconditioner, self._in_epoch = plan, preconditioner, False
-        self.fitted.set_basis(preconditioner.vectors)
         self.optimizer = EigenPro(self.alpha, preconditioner, plan.step_size, plan.batch_size)
 
     @property
@@ -159,7 +158,7 @@ class EigenProIteration:
                 residual = self._residual(batch.local, before, target)
             update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
             with self.clock("advance"):
-                fitted.advance(batch, before, update)
+                fitted.advance(batch, update, self.alpha.detach())
             self.last_batch = before, target
 
     def _own_rows(

@@ -93,7 +93,7 @@ class KernelMachine(InterpolatingMachine):
     _run: EigenProIteration | None = None
 
     _kept_in_checkpoints = (*InterpolatingMachine._kept_in_checkpoints, "vectors", "weights")
-    _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values", "fitted.pending_on_subsample")
+    _shared_rows = (*InterpolatingMachine._shared_rows, "fitted.values")
     _dimensions: ClassVar[dict[str, int]] = {**InterpolatingMachine._dimensions, "vectors": 2, "weights": 1}
     _extra_types: ClassVar[dict[str, Any]] = {**InterpolatingMachine._extra_types, "plan": dict}
 

@@ -20,7 +20,6 @@ class Update(NamedTuple):
 
     batch: Tensor  # w_B, the rows of all ranks, shape: (m, c)
     subsample: Tensor  # w_S = E t, shape: (s, c)
-    coefficients: Tensor  # t, shape: (q, c)
 
 
 class EigenPro(Optimizer):
@@ -89,4 +88,4 @@ class EigenPro(Optimizer):
         coefficients = ranks.all_reduce_sum(self.preconditioner.coefficients(block, residual).mul_(scale))
         subsample = thin_matmul(self.preconditioner.vectors, coefficients)
         alpha[: ranks.count(s)] += subsample[ranks.local_rows(s)]
-        return Update(batch.all_gather(weights), subsample, coefficients)
+        return Update(batch.all_gather(weights), subsample)
