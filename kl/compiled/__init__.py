@@ -20,7 +20,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # of the functions, as patch_sums.cpp has it
+VERSION = 6  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "distances_of_few": [ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS],
     "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
     "add_rows": _ROWS,
+    "add_rows_to_doubles": _ROWS,
     "dot_rows": [*_ROWS, SIZE],
 }
 """The functions and the types of their arguments; none returns a value."""

@@ -121,43 +121,52 @@ struct DotRows {
     }
 };
 
-extern "C" {
-
 // out_kj += sum over i of w_ik K[positions_i, j]; K has n columns and `stride` values from row to row, w is (m, c) and
 // out is (c, n), c at most 32; without positions all m rows of K. Threads share the columns, so that the sums are the
 // same for any number of threads. Sums of 512 rows are added up, which loses less than one sum of all rows.
-void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *w,
-              int64_t c, int32_t threads, float *out) {
+template <typename Out>
+static void add_rows_to(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n,
+                        const float *w, int64_t c, int32_t threads, Out *out) {
     constexpr int64_t ROWS = 8, LONG = 1024;  // 32 KB of K, which stay in the first cache for all c outputs
     constexpr int64_t SUMMED = 512, MOST = 32;
     const int64_t share = (n + threads - 1) / threads;  // of few columns, too, each thread has its share
     const int64_t chunk = std::clamp<int64_t>((share + COLUMNS - 1) / COLUMNS * COLUMNS, COLUMNS, LONG);
+    const int64_t apart = chunk + CACHE_LINE;  // sums of outputs a page apart would compete for places in the cache
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < n; first += chunk) {
         const int64_t width = std::min(chunk, n - first);
         const float *now[ROWS], *next[ROWS];
-        float later[MOST * LONG];  // the sums of all but the first SUMMED rows, which `out` takes itself
+        float sums[MOST * (LONG + CACHE_LINE)];
         const auto find = [=](int64_t i, const float **rows) {
             for (int64_t r = 0; r < std::min(ROWS, m - i); r++)
                 rows[r] = matrix + (positions ? positions[i + r] : i + r) * stride + first;
         };
         find(0, now);
         for (int64_t start = 0; start < m; start += SUMMED) {
-            float *sums = start ? later : out + first;
-            const int64_t apart = start ? chunk : n, end = std::min(m, start + SUMMED);
-            if (start) std::fill(later, later + c * chunk, 0.0f);
+            const int64_t end = std::min(m, start + SUMMED);
+            std::fill(sums, sums + c * apart, 0.0f);
             for (int64_t i = start; i < end; i += ROWS) {
                 const bool fetch = i + 2 * ROWS <= m;
                 find(i + ROWS, next);
-                in_parts(c,
-                         AddRows{now, fetch ? next : nullptr, std::min(ROWS, m - i), width, w + i * c, c, sums, apart});
+                in_parts(c, AddRows{now, fetch ? next : nullptr, std::min(ROWS, m - i), width, w + i * c, c, sums, apart});
                 std::copy(next, next + ROWS, now);
             }
-            if (start)
-                for (int64_t k = 0; k < c; k++)
-                    for (int64_t j = 0; j < width; j++) out[k * n + first + j] += later[k * chunk + j];
+            for (int64_t k = 0; k < c; k++)
+                for (int64_t j = 0; j < width; j++) out[k * n + first + j] += sums[k * apart + j];
         }
     }
+}
+
+extern "C" {
+
+void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *w,
+              int64_t c, int32_t threads, float *out) {
+    add_rows_to(matrix, stride, positions, m, n, w, c, threads, out);
+}
+
+void add_rows_to_doubles(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n,
+                         const float *w, int64_t c, int32_t threads, double *out) {
+    add_rows_to(matrix, stride, positions, m, n, w, c, threads, out);
 }
 
 // out_ki += sum over j of K[positions_i, j] v_kj; v is (c, n), and out is (c, m) with `out_stride` values from row to row.

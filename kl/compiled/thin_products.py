@@ -85,13 +85,29 @@ class IndexedRows:
         Raises:
             IndexError: w has another number of rows, or more than `MOST_OUTPUTS` columns.
         """
+        out = self.matrix.new_zeros(w.shape[1], self.matrix.shape[1]).T
+        self.add_t_product(out, w)
+        return out
+
+    def add_t_product(
+        self,
+        out: Tensor,  # float32 or float64, shape: (n, c)
+        w: Tensor,  # shape: (m, c)
+    ) -> None:
+        """out += matrix[index]^T w, for an `out` whose columns follow each other without gaps.
+
+        Raises:
+            IndexError: w has another number of rows, or more than `MOST_OUTPUTS` columns, or `out` does not fit.
+        """
         _require_rows(w, len(self))
         if w.shape[1] > MOST_OUTPUTS:
             raise IndexError(f"the weights must have at most {MOST_OUTPUTS} columns; got {w.shape[1]}")
+        if out.shape != (self.matrix.shape[1], w.shape[1]) or not out.T.is_contiguous():
+            wanted = (self.matrix.shape[1], w.shape[1])
+            raise IndexError(f"out must have shape {wanted}, stored column by column; got {tuple(out.shape)}")
         w = w.to(self.dtype).contiguous()
-        out = w.new_zeros(w.shape[1], self.matrix.shape[1])
-        self.code.add_rows(*self._rows(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
-        return out.T
+        add = self.code.add_rows_to_doubles if out.dtype == torch.float64 else self.code.add_rows
+        add(*self._rows(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
 
     def _rows(self) -> tuple[int | None, ...]:
         """The first arguments of both functions: address and stride of the matrix, address of the index, m, n."""

@@ -140,8 +140,7 @@ class FittedValues(nn.Module):
         """Add the effect of one update of the weights to the fitted values."""
         features, self._features = self._features, None
         with self.clock("sweep"):
-            swept = self.matrix.columns_matmul(batch, update.batch, features)  # K(X_r, X_B) w_B
-        self.values.add_(swept)
+            self.matrix.add_columns_product(self.values, batch, update.batch, features)  # K(X_r, X_B) w_B
         self.pending.add_(update.subsample)
         self._alpha = alpha
 

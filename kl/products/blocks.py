@@ -15,6 +15,7 @@ from kl.kernels.kernel import Kernel
 from kl.products.fused import choose, fused_matmul
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace, spans
+from kl.system.huge_pages import on_huge_pages
 
 # Values of a tile on a CPU: 4 MB in float32, and 4 MB for the int32 inner products of 8-bit features, fit into a cache.
 TILE = 2**20
@@ -111,7 +112,7 @@ def kernel_matrix(
         same: for each row of x the index of the same row in z, -1 if z does not hold it, shape (m,).
         out: where to write the result, shape (m, p); None is a new tensor.
     """
-    out = x.sq_norm.new_empty(len(x), len(z)) if out is None else out
+    out = on_huge_pages(x.sq_norm.new_empty(len(x), len(z))) if out is None else out
     workspace = Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)
     for rows in spans(len(x), height):
@@ -136,7 +137,7 @@ def symmetric_kernel_matrix(
         out: where to write the result, shape (n, n); None is a new tensor.
     """
     n = len(x)
-    out = x.sq_norm.new_empty(n, n) if out is None else out
+    out = on_huge_pages(x.sq_norm.new_empty(n, n)) if out is None else out
     workspace = Workspace()
     side = max(1, min(n, LONG_SIDE if out.device.type == "cpu" else int(TILE_ON_GPU**0.5)))
     for rows in spans(n, side):

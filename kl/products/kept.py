@@ -13,6 +13,7 @@ from kl.kernels.kernel import Kernel
 from kl.products.blocks import TILE, kernel_matmul, kernel_matrix, symmetric_kernel_matrix, thin_matmul
 from kl.rows.rows import Rows
 from kl.rows.workspace import Workspace, spans
+from kl.system.huge_pages import on_huge_pages
 
 FILLED = 4096  # rows of K whose features several ranks gather and compute at a time; bounds the gathered copy
 
@@ -44,7 +45,7 @@ class KernelMatrix:
         if count == len(self.kept):
             return
         self.kept = self.rows.sq_norm.new_empty(0, len(self.rows))  # frees the rows that were kept before
-        self.kept = self.rows.sq_norm.new_empty(count, len(self.rows))
+        self.kept = on_huge_pages(self.rows.sq_norm.new_empty(count, len(self.rows)))
         if self.ranks.size > 1:
             self._keep_of_all(count)
             return
@@ -90,58 +91,60 @@ class KernelMatrix:
         out = v.new_zeros(v.shape)
         for part in spans(len(self), FILLED):
             batch = Batch(torch.arange(part.start, part.stop, device=v.device), self.ranks)
-            out += self.columns_matmul(batch, batch.all_gather(v[batch.local]))
+            self.add_columns_product(out, batch, batch.all_gather(v[batch.local]))
         return out
 
     def begin_features(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
-        """Start to gather what `columns_matmul` needs: the batch's rows that are not kept, and their features.
+        """Start to gather what `add_columns_product` needs: the batch's rows that are not kept, and their features.
 
         The returned function waits for them. The caller may do other work meanwhile.
         """
         k = len(self.kept)
         if k == len(self):
-            return lambda: (batch, self.rows[:0])  # `columns_matmul` reads all of K and uses neither
+            return lambda: (batch, self.rows[:0])  # `add_columns_product` reads all of K and uses neither
         rest = batch if k == 0 else Batch(batch.positions[batch.positions >= k], self.ranks)
         features = rest.begin_all_gather_rows(self.rows)
         return lambda: (rest, features())
 
-    def columns_matmul(
+    def add_columns_product(
         self,
+        out: Tensor,  # shape: (n_r, c)
         batch: Batch,  # m rows
         w: Tensor,  # shape: (m, c)
         features: Callable[[], tuple[Batch, Rows]] | None = None,
-    ) -> Tensor:
-        """K(X_r, X_B) w, shape (n_r, c).
+    ) -> None:
+        """out += K(X_r, X_B) w.
 
         Args:
+            out: floats of any type, shape (n_r, c).
             batch: B, m rows.
             w: shape (m, c).
             features: what `begin_features` returned; None gathers the features now.
         """
         k = len(self.kept)
         if k == len(self):
-            return self._read(batch.positions, w)
+            self._add_read(out, batch.positions, w)
+            return
         rest, rows = (features or self.begin_features(batch))()
-        if k == 0:
-            return self._computed(rest, rows, w)
-        inside = batch.positions < k
-        return self._read(batch.positions[inside], w[inside]) + self._computed(rest, rows, w[~inside])
-
-    def _computed(self, batch: Batch, rows: Rows, w: Tensor) -> Tensor:
-        """K(X_r, X_B) w with kernel values that are computed now."""
+        if k:
+            inside = batch.positions < k
+            self._add_read(out, batch.positions[inside], w[inside])
+            w = w[~inside]
         same = torch.full((len(self.rows),), -1, device=w.device)  # the place of each of our rows in the batch
-        same[batch.local] = torch.arange(batch.local_slice.start, batch.local_slice.stop, device=w.device)
-        return kernel_matmul(self.kernel, self.rows, rows, w, same, self._workspace)
+        same[rest.local] = torch.arange(rest.local_slice.start, rest.local_slice.stop, device=w.device)
+        out += kernel_matmul(self.kernel, self.rows, rows, w, same, self._workspace)
 
-    def _read(self, positions: Tensor, w: Tensor) -> Tensor:
-        """K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few rows at a time into cache."""
+    def _add_read(self, out: Tensor, positions: Tensor, w: Tensor) -> None:
+        """out += K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few at a time into cache."""
         n, w = len(self.rows), w.to(self.kept.dtype)
-        if (kept := IndexedRows.of(self.kept, positions, w.shape[1])) is not None:
-            return kept.t_matmul(w)
+        kept = IndexedRows.of(self.kept, positions, w.shape[1])
+        if kept is not None and out.T.is_contiguous():
+            kept.add_t_product(out, w)
+            return
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)
-        out = w.new_zeros(w.shape[1], n)
+        found = w.new_zeros(w.shape[1], n)
         for part in spans(len(positions), step):
             rows = torch.index_select(self.kept, 0, positions[part], out=buffer[: len(positions[part])])
-            out.addmm_(w[part].T, rows)
-        return out.T
+            found.addmm_(w[part].T, rows)
+        out += found.T

@@ -24,7 +24,9 @@ def test_rows_times_weights(name, m, n, c):
     w = torch.randn(m, c, generator=generator)
     v = torch.randn(c, n, generator=generator).T
     rows, dense = IndexedRows(code, matrix, positions), matrix[positions].double()
-    found = rows.t_matmul(w), rows.matmul(v)
+    found, sums = (rows.t_matmul(w), rows.matmul(v)), torch.full((c, n), 0.1, dtype=torch.float64)
+    rows.add_t_product(sums.T, w)
+    torch.testing.assert_close(sums, 0.1 + found[0].T.double(), rtol=1e-6, atol=1e-5)
     whole = IndexedRows(code, matrix[positions])  # all rows, in this order
     assert torch.equal(whole.t_matmul(w), found[0])
     assert torch.equal(whole.matmul(v), found[1])
@@ -54,9 +56,11 @@ def test_a_kept_matrix_with_and_without_compiled_code(monkeypatch, c):
     x, w = torch.randn(90, 4, generator=generator), torch.randn(30, c, generator=generator)
     matrix, batch = KernelMatrix(kl.Laplacian(2.0), kl.Rows.of(x)), Batch(torch.arange(10, 70, 2), Ranks())
     matrix.keep(90)
-    found = matrix.columns_matmul(batch, w)
+    found, wanted = (torch.ones(c, 90, dtype=torch.float64).T for _ in range(2))
+    matrix.add_columns_product(found, batch, w)
     monkeypatch.setattr("kl.compiled.best", lambda: None)
-    torch.testing.assert_close(found, matrix.columns_matmul(batch, w), rtol=1e-5, atol=1e-5)
+    matrix.add_columns_product(wanted, batch, w)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_other_types_and_outside():
@@ -74,6 +78,9 @@ def test_rows_of_other_types_and_outside():
         rows.matmul(w)
     with pytest.raises(IndexError, match="the weights must have at most 32 columns; got 33"):
         rows.t_matmul(torch.ones(2, 33))
+    for out in (torch.zeros(2, 1), torch.zeros(3, 2), torch.zeros(6, 1)[::2]):
+        with pytest.raises(IndexError, match=r"out must have shape \(3, 1\), stored column by column; got"):
+            rows.add_t_product(out, w)
 
 
 def test_sums_of_many_rows_lose_little():

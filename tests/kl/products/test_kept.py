@@ -42,7 +42,9 @@ def test_products_are_the_same_whatever_is_kept(kept):
     for size in (1, 4, N):
         batch = torch.randperm(N, generator=torch.Generator().manual_seed(size))[:size]
         w = draw(size, C, seed=2)
-        torch.testing.assert_close(held.columns_matmul(Batch(batch, Ranks()), w), whole[:, batch] @ w)
+        for out in (torch.ones(N, C), torch.ones(C, N).T, torch.ones(C, N, dtype=torch.float64).T):
+            held.add_columns_product(out, Batch(batch, Ranks()), w)
+            torch.testing.assert_close(out - 1, (whole[:, batch] @ w).to(out.dtype))
 
 
 def test_keeping_more_or_less_later():
@@ -58,7 +60,7 @@ def test_values_are_not_evaluated_again_where_they_are_kept(monkeypatch):
     held.keep(N)
     monkeypatch.setattr(type(KERNEL), "block", lambda *given: pytest.fail("evaluated again"))
     held.matmul(draw(N, C))
-    held.columns_matmul(Batch(torch.tensor([3, 1]), Ranks()), draw(2, C))
+    held.add_columns_product(torch.zeros(len(held), C), Batch(torch.tensor([3, 1]), Ranks()), draw(2, C))
 
 
 def test_medium_precision_rounds_features_and_nothing_else():
