@@ -54,6 +54,11 @@ ARGUMENTS: dict[str, list[Any]] = {
     "add_digits": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ADDRESS],
     "distances_of_few": [ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS],
     "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
+    "eigenpro_values": [ADDRESS, SIZE, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS, SIZE, ADDRESS, ADDRESS],
+    "eigenpro_update": [
+        *(ADDRESS, SIZE, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS, ADDRESS, SIZE),
+        *(ADDRESS, REAL, ADDRESS, ADDRESS, ADDRESS),
+    ],
     "add_rows": _ROWS,
     "add_rows_to_doubles": _ROWS,
     "dot_rows": [*_ROWS, SIZE],

@@ -148,7 +148,8 @@ static void add_rows_to(const float *matrix, int64_t stride, const int64_t *posi
             for (int64_t i = start; i < end; i += ROWS) {
                 const bool fetch = i + 2 * ROWS <= m;
                 find(i + ROWS, next);
-                in_parts(c, AddRows{now, fetch ? next : nullptr, std::min(ROWS, m - i), width, w + i * c, c, sums, apart});
+                in_parts(c,
+                         AddRows{now, fetch ? next : nullptr, std::min(ROWS, m - i), width, w + i * c, c, sums, apart});
                 std::copy(next, next + ROWS, now);
             }
             for (int64_t k = 0; k < c; k++)

@@ -74,7 +74,9 @@ class IndexedRows:
         v: Tensor,  # v^T, float32, shape: (c, n)
     ) -> None:
         """out += matrix[index] v, for an `out` whose columns have no gaps."""
-        self.code.dot_rows(*self._rows(), v.data_ptr(), len(v), torch.get_num_threads(), out.data_ptr(), out.stride(1))
+        self.code.dot_rows(
+            *self.address(), v.data_ptr(), len(v), torch.get_num_threads(), out.data_ptr(), out.stride(1)
+        )
 
     def t_matmul(
         self,
@@ -107,10 +109,10 @@ class IndexedRows:
             raise IndexError(f"out must have shape {wanted}, stored column by column; got {tuple(out.shape)}")
         w = w.to(self.dtype).contiguous()
         add = self.code.add_rows_to_doubles if out.dtype == torch.float64 else self.code.add_rows
-        add(*self._rows(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
+        add(*self.address(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
 
-    def _rows(self) -> tuple[int | None, ...]:
-        """The first arguments of both functions: address and stride of the matrix, address of the index, m, n."""
+    def address(self) -> tuple[int | None, ...]:
+        """The first arguments of compiled functions: address and stride of the matrix, address of the index, m, n."""
         index = None if self.index is None else self.index.data_ptr()
         return self.matrix.data_ptr(), self.matrix.stride(0), index, len(self), self.matrix.shape[1]
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kl.compiled.eigenpro_step import values_at
 from kl.compiled.thin_products import IndexedRows, stores_columns
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.optimizer import Update
@@ -127,9 +128,10 @@ class FittedValues(nn.Module):
         block: Tensor | IndexedRows,  # K(X_B, X_S), shape: (m_r, s)
     ) -> Tensor:
         """f(X_B) for rows of this rank, shape (m_r, c), float64."""
-        if isinstance(block, IndexedRows):
-            return self.values[local] + block.matmul(self.pending)
-        return self.values[local] + thin_matmul(block, self.pending)
+        if not isinstance(block, IndexedRows):
+            return self.values[local] + thin_matmul(block, self.pending)
+        found = values_at(block, self.values, self.pending)
+        return self.values[local] + block.matmul(self.pending) if found is None else found
 
     def advance(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kl.compiled.eigenpro_step import update_weights
 from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch
 from kl.eigenpro.preconditioner import Preconditioner
@@ -82,6 +83,11 @@ class EigenPro(Optimizer):
                 closure()
         alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)
         scale = self.step_size / max(len(batch), self.param_groups[0]["batch_size"])
+        if isinstance(block, IndexedRows) and ranks.size == 1:
+            own = self.preconditioner
+            found = update_weights(block, own.vectors, own.weights, residual, scale, alpha)
+            if found is not None:
+                return Update(*found)
         residual = residual.to(block.dtype)
         weights = residual * -scale
         alpha.index_add_(0, batch.local, weights.to(alpha.dtype))

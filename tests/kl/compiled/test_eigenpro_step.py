@@ -1,0 +1,92 @@
+"""Parts of a step of EigenPro 2 by compiled code: to the bit as with tensors, and near float64."""
+
+import pytest
+import torch
+
+from kl.compiled import LIBRARIES, best, load, processor_flags
+from kl.compiled.eigenpro_step import update_weights, values_at
+from kl.compiled.thin_products import IndexedRows
+from kl.distributed.ranks import Batch, Ranks
+from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.optimizer import EigenPro
+from kl.eigenpro.preconditioner import Preconditioner
+
+pytestmark = pytest.mark.numeric
+
+
+def draw(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def problem(code, n=150, s=70, q=5, c=3, m=40):
+    """K(X_B, X_S) as rows of a wider matrix, f(X), pending weights, E, D, g and alpha."""
+    index = torch.randperm(n, generator=torch.Generator().manual_seed(1))[:m]
+    block = IndexedRows(code, draw(n, s + 9)[:, :s], index)
+    values, pending = draw(c, n, seed=2, dtype=torch.float64).T, draw(c, s, seed=3, dtype=torch.float64).T
+    vectors, damping = draw(q, s, seed=4).T, draw(q, seed=5)
+    residual, alpha = draw(c, m, seed=6, dtype=torch.float64).T, draw(n, c, seed=7, dtype=torch.float64)
+    return block, values, pending, vectors, damping, residual, alpha
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("sizes", [{}, {"c": 1, "q": 0}, {"n": 600, "s": 600, "m": 550, "c": 32}, {"m": 1, "s": 1}])
+def test_parts_of_a_step(name, sizes):
+    if not processor_flags() >= {*LIBRARIES[name][0]} or (code := load(name)) is None:
+        pytest.skip(f"this processor cannot run {name}, or kl was installed without it")
+    block, values, pending, vectors, damping, residual, alpha = problem(code, **sizes)
+    rows, scale, s = block.matrix[block.index].double(), 0.37, len(pending)
+    found = values_at(block, values, pending)
+    assert torch.equal(found, values[block.index] + block.matmul(pending))
+    torch.testing.assert_close(found, values[block.index] + rows @ pending, rtol=1e-5, atol=2e-4)
+
+    changed = alpha.clone()
+    on_batch, on_subsample = update_weights(block, vectors, damping, residual, scale, changed)
+    assert torch.equal(on_batch, residual.float() * -scale)
+    every = IndexedRows(block.code, vectors.T)
+    projected = every.matmul(block.t_matmul(residual.float()))
+    assert torch.equal(on_subsample, every.t_matmul(damping[:, None] * projected * scale))
+    wanted = scale * vectors.double() @ (damping[:, None] * (vectors.double().T @ (rows.T @ residual)))
+    torch.testing.assert_close(on_subsample.double(), wanted, rtol=1e-4, atol=1e-3 * float(wanted.abs().max()) + 1e-6)
+    alpha[block.index] += on_batch
+    alpha[:s] += on_subsample
+    assert torch.equal(changed, alpha)
+
+
+def test_what_is_left_to_torch():
+    if (code := best()) is None:
+        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    block, values, pending, vectors, damping, residual, alpha = problem(code)
+    for other in ((values.float(), pending), (values.contiguous(), pending), (values[1:], pending)):
+        assert values_at(block, *other) is None
+    assert values_at(block, values, pending[1:]) is None
+    before = alpha.clone()
+    for given in (
+        (vectors, damping, residual, 1.0, alpha.float()),
+        (vectors, damping, residual, 1.0, alpha.T.contiguous().T),
+        (vectors, damping, residual, 1.0, alpha[1:]),
+        (vectors[1:], damping, residual, 1.0, alpha),
+        (vectors, damping[1:], residual, 1.0, alpha),
+        (vectors, damping, residual[1:], 1.0, alpha),
+    ):
+        assert update_weights(block, *given) is None
+    assert torch.equal(alpha, before)
+
+
+def test_a_step_with_and_without_compiled_code(monkeypatch):
+    """The optimizer and the fitted values take the same step; sums of other orders may differ in the last bits."""
+    if (code := best()) is None:
+        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    block, values, pending, vectors, damping, residual, alpha = problem(code)
+    batch, found = Batch(block.index, Ranks()), []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr("kl.eigenpro.optimizer.update_weights", lambda *_: None)
+            monkeypatch.setattr("kl.eigenpro.fitted.values_at", lambda *_: None)
+        weights = torch.nn.Parameter(alpha.clone())
+        step = EigenPro(weights, Preconditioner(vectors, damping), lr=2.0, batch_size=50)
+        fitted = FittedValues(len(values), len(pending), 3)
+        fitted.values, fitted.pending = values, pending
+        update = step.step(batch=batch, residual=residual, block=block)
+        found.append((weights.detach(), *update, fitted.at(block.index, block)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
