@@ -77,7 +77,7 @@ struct AddRows {
     }
 };
 
-// sums_kr += sum over j of row_r[j] v_kj.
+// sums_kr += sum over j of row_r[j] v_kj; the VECTORS rows after these are rows to fetch.
 struct DotRows {
     static constexpr int MOST = 6;
 
@@ -96,6 +96,10 @@ struct DotRows {
             Floats values[R];
             UNROLL
             for (int r = 0; r < R; r++) values[r] = at(rows[first + r] + j);
+            if (R > 1 && output == 0) {
+                UNROLL
+                for (int r = 0; r < R; r++) __builtin_prefetch(rows[first + R + r] + j);
+            }
             UNROLL
             for (int k = 0; k < K; k++) {
                 const Floats weight = at(weights + k * n + j);
@@ -178,8 +182,11 @@ void dot_rows(const float *matrix, int64_t stride, const int64_t *positions, int
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < m; i += ROWS) {
         const int64_t count = std::min(ROWS, m - i);
-        const float *rows[ROWS];
-        for (int64_t r = 0; r < count; r++) rows[r] = matrix + (positions ? positions[i + r] : i + r) * stride;
+        const float *rows[ROWS + VECTORS];
+        for (int64_t r = 0; r < ROWS + VECTORS; r++) {
+            const int64_t at = std::min(i + r, m - 1);
+            rows[r] = matrix + (positions ? positions[at] : at) * stride;
+        }
         in_parts(c, DotRows{rows, count, n, v, out + i, out_stride});
     }
 }
