@@ -39,7 +39,7 @@ from kl.compiled.kernel_values import add_digits
 from kl.rows.flip import flipped
 from kl.rows.float_product import float_product
 from kl.rows.int8 import MAX_FEATURES, MIN_FEATURES, MULTIPLE, OFFSET, int8_is_exact, int8_product, seconds
-from kl.rows.workspace import Workspace, rows_at_a_time, spans
+from kl.rows.workspace import Workspace, rows_at_a_time, spans, take_rows
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Digits:
     scale: Tensor  # s_i, float32, shape: (n,)
 
     def __getitem__(self, index: slice | Tensor) -> Digits:
-        return Digits(self.values[index], self.scale[index])
+        return Digits(take_rows(self.values, index), take_rows(self.scale, index))
 
     @classmethod
     def cat(cls, parts: Sequence[Digits]) -> Digits:

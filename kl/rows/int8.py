@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kl.rows.flip import flipped
-from kl.rows.workspace import Workspace, rows_at_a_time
+from kl.rows.workspace import Workspace, rows_at_a_time, take_rows
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Codes:
     grid: tuple[float, float] | None  # (r, b) if all rows share them, else None
 
     def __getitem__(self, index: slice | Tensor) -> Codes:
-        return Codes(**{name: getattr(self, name)[index] for name in PER_ROW}, grid=self.grid)
+        return Codes(**{name: take_rows(getattr(self, name), index) for name in PER_ROW}, grid=self.grid)
 
     def flipped(self, shape: Sequence[int], axes: Sequence[int]) -> Codes:
         """The rows with some axes reversed, where a row is seen as a tensor of a shape with d elements."""

