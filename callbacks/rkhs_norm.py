@@ -10,8 +10,9 @@ from callbacks.common import Machine
 class RKHSNorm(pl.Callback):
     """Logs rkhs/norm = |f|_H = sqrt(trace(alpha^T K alpha)) and rkhs/norm_class_k = |f_k|_H (k from 0) every epoch.
 
-    A `kl.KernelMachine` carries f(X), so that the norm takes n c products at the end of an epoch, and with `per_step`
-    (n + s^2) c in each step (see `kl.eigenpro.fitted`). A `kl.GeneralKernelMachine` computes it from the weights.
+    A `kl.KernelMachine` carries f(X), so that the norm takes n c products at the end of an epoch. Within an epoch it
+    takes another s^2 c, and s^2 kernel values if K(X, X_S) is not kept (see `kl.eigenpro.fitted`). A
+    `kl.GeneralKernelMachine` computes it from the weights.
 
     Args:
         per_step: also log rkhs/norm_step after steps, as often as the trainer's `log_every_n_steps` says.
@@ -24,11 +25,10 @@ class RKHSNorm(pl.Callback):
         self.per_step, self.per_class = bool(per_step), bool(per_class)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Machine, *_: object) -> None:
-        """Log the norm after the step that was just made."""
-        if self.per_step:
-            # A tensor, so that only the steps that are written wait for a GPU.
-            norm = pl_module.sq_norm_per_class.sum().clamp(min=0).sqrt()
-            pl_module.log("rkhs/norm_step", norm, on_step=True, on_epoch=False, batch_size=1)
+        """Log the norm after the step that was just made, if the trainer logs this step."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.per_step and (trainer.should_stop or trainer.global_step % every == 0):
+            pl_module.log("rkhs/norm_step", pl_module.rkhs_norm, on_step=True, on_epoch=False, batch_size=1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Machine) -> None:
         """Log the norm and the norms of the outputs."""

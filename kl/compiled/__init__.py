@@ -59,11 +59,12 @@ ARGUMENTS: dict[str, list[Any]] = {
         *(ADDRESS, SIZE, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS, ADDRESS, SIZE),
         *(ADDRESS, REAL, ADDRESS, ADDRESS, ADDRESS),
     ],
+    "are_rows": [ADDRESS, SIZE, SIZE],
     "add_rows": _ROWS,
     "add_rows_to_doubles": _ROWS,
     "dot_rows": [*_ROWS, SIZE],
 }
-"""The functions and the types of their arguments; none returns a value."""
+"""The functions and the types of their arguments; `are_rows` alone returns a value, 0 or 1."""
 
 
 @functools.cache
@@ -95,7 +96,8 @@ def load(name: str) -> ctypes.CDLL | None:
         if code.version() != VERSION:
             raise OSError(f"{found.origin} is of another version of kl: install kl again")
         for function, arguments in ARGUMENTS.items():
-            getattr(code, function).argtypes, getattr(code, function).restype = arguments, None
+            getattr(code, function).argtypes = arguments
+            getattr(code, function).restype = NUMBER if function == "are_rows" else None
     except (OSError, AttributeError) as error:
         log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
         return None

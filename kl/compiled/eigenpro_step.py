@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kl.compiled.thin_products import IndexedRows
+from kl.compiled.thin_products import MOST_OUTPUTS, IndexedRows
 
 
 def values_at(
@@ -14,8 +14,10 @@ def values_at(
     pending: Tensor,  # shape: (s, c)
 ) -> Tensor | None:
     """f(X_B) = values[B] + K(X_B, X_S) pending, float64, shape (m, c); None leaves it to torch."""
-    n, c = values.shape
-    if not _are_doubles(values.T, pending.T) or n != len(block.matrix) or len(pending) != block.matrix.shape[1]:
+    (n, c), s = values.shape, block.matrix.shape[1]
+    if not _are_doubles(values.T, pending.T) or n != len(block.matrix) or pending.shape != (s, c):
+        return None
+    if block.index is None or c > MOST_OUTPUTS:
         return None
     out = values.new_empty(c, len(block))
     threads = torch.get_num_threads()
@@ -38,7 +40,10 @@ def update_weights(
     None leaves it to torch.
     """
     (n, c), (s, q) = alpha.shape, vectors.shape
-    if not _are_doubles(alpha) or (n, s, q) != (*block.matrix.shape, len(damping)) or len(residual) != len(block):
+    if not _are_doubles(alpha) or (n, s, q) != (*block.matrix.shape, len(damping)) or residual.shape != (len(block), c):
+        return None
+    floats = vectors.dtype == damping.dtype == block.dtype and vectors.T.is_contiguous() and damping.is_contiguous()
+    if block.index is None or c > MOST_OUTPUTS or not floats:
         return None
     residual = residual.to(block.dtype).contiguous()
     on_batch, on_subsample = torch.empty_like(residual), residual.new_empty(c, s)

@@ -2,6 +2,8 @@
 //
 // A block of sums stays in registers: a few outputs times VECTORS vectors of columns, or times VECTORS rows.
 
+#include "thin_products.h"
+
 #include <algorithm>
 #include <cstdint>
 
@@ -125,9 +127,8 @@ struct DotRows {
     }
 };
 
-// out_kj += sum over i of w_ik K[positions_i, j]; K has n columns and `stride` values from row to row, w is (m, c) and
-// out is (c, n), c at most 32; without positions all m rows of K. Threads share the columns, so that the sums are the
-// same for any number of threads. Sums of 512 rows are added up, which loses less than one sum of all rows.
+// `add_rows` for floats or doubles. Threads share the columns, so that the sums are the same for any number of threads.
+// Sums of 512 rows are added up, which loses less than one sum of all rows.
 template <typename Out>
 static void add_rows_to(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n,
                         const float *w, int64_t c, int32_t threads, Out *out) {
@@ -164,11 +165,19 @@ static void add_rows_to(const float *matrix, int64_t stride, const int64_t *posi
 
 extern "C" {
 
+// Whether all m positions are rows of a matrix of k rows; the other functions do not look.
+int32_t are_rows(const int64_t *positions, int64_t m, int64_t k) {
+    return std::all_of(positions, positions + m, [k](int64_t row) { return 0 <= row && row < k; });
+}
+
+// out_kj += sum over i of w_ik K[positions_i, j]; K has n columns and `stride` values from row to row, w is (m, c) and
+// out is (c, n), c at most 32; without positions all m rows of K.
 void add_rows(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n, const float *w,
               int64_t c, int32_t threads, float *out) {
     add_rows_to(matrix, stride, positions, m, n, w, c, threads, out);
 }
 
+// The same for an out of doubles.
 void add_rows_to_doubles(const float *matrix, int64_t stride, const int64_t *positions, int64_t m, int64_t n,
                          const float *w, int64_t c, int32_t threads, double *out) {
     add_rows_to(matrix, stride, positions, m, n, w, c, threads, out);

@@ -39,10 +39,8 @@ class IndexedRows:
         if code is None:
             return None
         index = index.long().contiguous()
-        if len(index):
-            low, high = map(int, index.aminmax())
-            if low < 0 or high >= len(matrix):
-                raise IndexError(f"index must lie in 0..{len(matrix) - 1}; got {low}..{high}")
+        if not code.are_rows(index.data_ptr(), len(index), len(matrix)):
+            raise IndexError(f"index must lie in 0..{len(matrix) - 1}; got {int(index.min())}..{int(index.max())}")
         return cls(code, matrix, index)
 
     def __len__(self) -> int:
@@ -104,12 +102,12 @@ class IndexedRows:
         _require_rows(w, len(self))
         if w.shape[1] > MOST_OUTPUTS:
             raise IndexError(f"the weights must have at most {MOST_OUTPUTS} columns; got {w.shape[1]}")
-        if out.shape != (self.matrix.shape[1], w.shape[1]) or not out.T.is_contiguous():
-            wanted = (self.matrix.shape[1], w.shape[1])
-            raise IndexError(f"out must have shape {wanted}, stored column by column; got {tuple(out.shape)}")
+        adds = {torch.float32: self.code.add_rows, torch.float64: self.code.add_rows_to_doubles}
+        if out.shape != (self.matrix.shape[1], w.shape[1]) or not out.T.is_contiguous() or out.dtype not in adds:
+            wanted, got = (self.matrix.shape[1], w.shape[1]), f"{tuple(out.shape)} {out.dtype}"
+            raise IndexError(f"out must be floats or doubles of shape {wanted}, stored column by column; got {got}")
         w = w.to(self.dtype).contiguous()
-        add = self.code.add_rows_to_doubles if out.dtype == torch.float64 else self.code.add_rows
-        add(*self.address(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
+        adds[out.dtype](*self.address(), w.data_ptr(), w.shape[1], torch.get_num_threads(), out.data_ptr())
 
     def address(self) -> tuple[int | None, ...]:
         """The first arguments of compiled functions: address and stride of the matrix, address of the index, m, n."""

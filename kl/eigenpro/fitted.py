@@ -1,4 +1,4 @@
-"""The fitted values f(X) and the RKHS norm of f, carried through every EigenPro step.
+"""The fitted values f(X), carried through every EigenPro step, and the RKHS norm that follows from them.
 
 A step changes the weights on the batch B and on the subsample S, so f(X) changes by K(X, X_B) w_B + K(X, X_S) w_S. The
 first product is the kernel work of the step, the same n m entries that predicting f(X_B) from scratch would need. The
@@ -48,6 +48,7 @@ class FittedValues(nn.Module):
     values: Tensor
     pending: Tensor
     sq_norm: Tensor
+    _alpha: Tensor | None = None  # the weights of f, if sq_norm is not yet theirs, shape: (n_r, c)
 
     def __init__(self, n: int, s: int, c: int, ranks: Ranks | None = None) -> None:
         super().__init__()
@@ -64,7 +65,6 @@ class FittedValues(nn.Module):
         self.columns: Tensor | None = None
         # An all_gather of the batch's features that is in progress.
         self._features: Callable[[], tuple[Batch, Rows]] | None = None
-        self._alpha: Tensor | None = None  # the weights of f, if sq_norm is not yet theirs, shape: (n_r, c)
 
     def attach(
         self,
@@ -181,9 +181,15 @@ class FittedValues(nn.Module):
         found = (self._alpha * self.values).sum(dim=0)
         if self.pending.any():
             s, own = len(self.pending), torch.arange(self.ranks.count(len(self.pending)), device=self.values.device)
-            found += (self.pending[self.ranks.local_rows(s)] * self.at(own, self.block(own))).sum(dim=0)
+            square = self._computed(own) if self.columns is None else self.columns[: len(own)]  # K(X_S, X_S)
+            found += (self.pending[self.ranks.local_rows(s)] * self.at(own, square)).sum(dim=0)
         self.sq_norm.copy_(self.ranks.all_reduce_sum(found))
         self._alpha = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FittedValues:
+        """Torch's way to another device, also for the weights that the norm waits for."""
+        self._alpha = None if self._alpha is None else fn(self._alpha)
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""

@@ -15,6 +15,7 @@ from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.preconditioner import Preconditioner
 from kl.errors import InputError
 from kl.kernels.kernel import Kernel
+from kl.rows.workspace import take_rows
 from kl.system.clock import Clock
 
 
@@ -92,7 +93,7 @@ class EigenProIteration:
 
     @property
     def clock(self) -> Clock:
-        """Measures "step"; within it "advance", the update of f(X) and the norm; within that "sweep", its product."""
+        """Measures "step"; within it "advance", the update of f(X); within that "sweep", its product with K."""
         return self.fitted.clock
 
     @clock.setter
@@ -145,9 +146,9 @@ class EigenProIteration:
         if not self._in_epoch:
             self.start_epoch()
         with self.clock("step"):
-            fitted, places = self.fitted, rows if self._position is None else self._position[rows]
+            fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
             batch = Batch(places, self.ranks)
-            target = self.targets[batch.local] if y is None else self._own_rows(y, places)
+            target = take_rows(self.targets, batch.local) if y is None else self._own_rows(y, places)
             fitted.begin(batch)
             block = fitted.block(batch.local)
             before = fitted.at(batch.local, block)
@@ -201,11 +202,11 @@ class EigenProIteration:
 
     @property
     def sq_norm_per_class(self) -> Tensor:
-        """|f_k|_H^2, shape (c,), float64, exact after every step."""
+        """|f_k|_H^2, shape (c,), float64, exact after every step; called on all ranks."""
         self.fitted.settle()
         return self.fitted.sq_norm
 
     @property
     def rkhs_norm(self) -> float:
-        """|f|_H, with |f|_H^2 = sum_k |f_k|_H^2."""
+        """|f|_H, with |f|_H^2 = sum_k |f_k|_H^2; called on all ranks."""
         return max(float(self.sq_norm_per_class.sum()), 0.0) ** 0.5

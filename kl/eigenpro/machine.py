@@ -208,8 +208,13 @@ class KernelMachine(InterpolatingMachine):
         return self.fitted.flush()
 
     @property
+    def norm_is_free(self) -> bool:  # type: ignore[override]
+        """Whether the norm needs neither kernel values nor other ranks within an epoch."""
+        return self.ranks.size == 1 and self.fitted.columns is not None
+
+    @property
     def sq_norm_per_class(self) -> Tensor:
-        """|f_k|_H^2, shape (c,), float64, exact after every step."""
+        """|f_k|_H^2, shape (c,), float64, exact after every step; called on all ranks."""
         self.fitted.settle()
         return self.fitted.sq_norm
 

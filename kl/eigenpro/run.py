@@ -38,7 +38,7 @@ class EigenProRun(EigenProIteration):
         alpha_B -= (eta / m) g
         alpha_S += (eta / m) E diag(D) E^T K(X_S, X_B) g
 
-    Every step updates the fitted values f(X) and the RKHS norm, so the errors of all rows are almost free. If a step or
+    Every step updates the fitted values f(X), so the errors of all rows and the RKHS norm are almost free. If a step or
     an epoch diverges, the weights go back to the start of the epoch and the step size is cut. `step`, `end_epoch` and
     `rkhs_norm` are documented in `EigenProIteration`.
 

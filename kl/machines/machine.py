@@ -88,7 +88,7 @@ class TrainedExpansion(StatefulExpansion):
     chosen_by = ""
     """Of a machine that learns its metric, what chooses the round: "kfold", "holdout", "loo" or "validation"."""
     norm_is_free = True
-    """Whether the RKHS norm after a step costs next to nothing."""
+    """Whether the RKHS norm after a step costs next to nothing, and one rank alone may read it."""
 
     memory: TrainingMemory
     _same_when_resumed: tuple[str, ...] = ("centers",)

@@ -138,8 +138,11 @@ class KernelMatrix:
         """out += K(X_r, X_B) w with kept rows of K, which is symmetric; torch copies a few at a time into cache."""
         n, w = len(self.rows), w.to(self.kept.dtype)
         kept = IndexedRows.of(self.kept, positions, w.shape[1])
-        if kept is not None and out.T.is_contiguous():
-            kept.add_t_product(out, w)
+        if kept is not None:
+            if out.T.is_contiguous() and out.dtype in (torch.float32, torch.float64):
+                kept.add_t_product(out, w)
+            else:
+                out += kept.t_matmul(w)
             return
         step = max(1, TILE // n) if w.device.type == "cpu" else max(1, len(positions))
         buffer = self._workspace.take(min(step, max(1, len(positions))), n, self.kept, self.kept.dtype)

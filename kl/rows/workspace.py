@@ -28,10 +28,10 @@ def spans(n: int, size: int) -> Iterator[slice]:
 
 
 def take_rows(x: Tensor, index: slice | Tensor) -> Tensor:
-    """x[index] for a slice, a mask, or row numbers of 0 or more, which a CPU gathers twice as fast as by x[index]."""
-    if isinstance(index, slice) or index.dtype == torch.bool:
-        return x[index]
-    return x.index_select(0, index)
+    """x[index]; row numbers, of 0 or more, are gathered twice as fast as by x[index] on a CPU."""
+    if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in (torch.int32, torch.int64):
+        return x.index_select(0, index.to(x.device))
+    return x[index]
 
 
 class Workspace:

@@ -20,9 +20,9 @@ def quick_imports(last: bool = False) -> Iterator[None]:
     gc.disable()
     try:
         yield
-    finally:
         if last and not gc.get_freeze_count():
             gc.freeze()
             atexit.register(gc.unfreeze)  # at the end of Python, libraries report what it does not free as leaks
+    finally:
         if was_enabled:
             gc.enable()

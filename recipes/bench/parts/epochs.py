@@ -6,9 +6,6 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from kl.system.clock import fastest
 from recipes.bench import record
 from recipes.bench.parts.roofline import ROOFLINE, Shape
 from recipes.bench.parts.training import TrainingRun, budget_for, train
@@ -114,18 +111,15 @@ def parts_of(run: TrainingRun, name: str, data: BenchData) -> list[Measurement]:
     """The time in an epoch of Lightning, and of the streaming norm and the training error.
 
     Lightning: the epoch less its training steps; this includes the loading of batches. Norm and error: all that follows
-    the kernel product in `FittedValues.advance`, except adding the product to f(X), and the training error over all
-    rows after the last step. The times are medians over the epochs.
+    the kernel product in `FittedValues.advance`, and the training error over all rows and the norm after the last step.
+    The times are medians over the epochs.
     """
-    (n, d), c = data.x.shape, data.y.shape[1]
+    n, d = data.x.shape
     steps = -(-n // run.detail["batch_size"])
-    device = run.machine.device if run.machine is not None else torch.device("cpu")
-    values, swept = torch.zeros(n, c, dtype=torch.float64, device=device), torch.zeros(n, c, device=device)
-    add = steps * fastest(lambda: values.add_(swept), 5, device)
     lightning, following, finishing = [], [], []
     for epoch, part in zip(run.epochs, run.inside, strict=True):
         lightning.append(epoch - part["step"])
-        following.append(max(0.0, part["advance"] - part["sweep"] - add))
+        following.append(part["advance"] - part["sweep"])
         finishing.append(part["finish"])
     epoch = statistics.median(run.epochs)
     norm, last, outside = (statistics.median(each) for each in (following, finishing, lightning))

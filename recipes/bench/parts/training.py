@@ -30,7 +30,7 @@ class Clocks(pl.Callback):
     """Adds up the seconds of a KernelMachine's steps by part, epoch by epoch.
 
     Attributes:
-        spent: for each finished epoch, seconds by part: "step", "advance" (updating f(X) and the norm), "sweep" (the
+        spent: for each finished epoch, seconds by part: "step", "advance" (updating f(X)), "sweep" (the
             kernel product within "advance"), "finish" (the training error over all rows).
     """
 

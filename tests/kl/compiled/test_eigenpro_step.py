@@ -58,8 +58,11 @@ def test_what_is_left_to_torch():
     block, values, pending, vectors, damping, residual, alpha = problem(code)
     for other in ((values.float(), pending), (values.contiguous(), pending), (values[1:], pending)):
         assert values_at(block, *other) is None
-    assert values_at(block, values, pending[1:]) is None
+    every = IndexedRows(code, block.matrix)
+    for other in ((block, pending[1:]), (block, pending[:, :2]), (every, pending)):
+        assert values_at(other[0], values, other[1]) is None
     before = alpha.clone()
+    assert update_weights(every, vectors, damping, draw(150, 3), 1.0, alpha) is None
     for given in (
         (vectors, damping, residual, 1.0, alpha.float()),
         (vectors, damping, residual, 1.0, alpha.T.contiguous().T),
@@ -67,6 +70,9 @@ def test_what_is_left_to_torch():
         (vectors[1:], damping, residual, 1.0, alpha),
         (vectors, damping[1:], residual, 1.0, alpha),
         (vectors, damping, residual[1:], 1.0, alpha),
+        (vectors, damping, residual[:, :2], 1.0, alpha),
+        (vectors.double(), damping, residual, 1.0, alpha),
+        (vectors.contiguous(), damping, residual, 1.0, alpha),
     ):
         assert update_weights(block, *given) is None
     assert torch.equal(alpha, before)

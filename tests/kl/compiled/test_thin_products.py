@@ -78,8 +78,8 @@ def test_rows_of_other_types_and_outside():
         rows.matmul(w)
     with pytest.raises(IndexError, match="the weights must have at most 32 columns; got 33"):
         rows.t_matmul(torch.ones(2, 33))
-    for out in (torch.zeros(2, 1), torch.zeros(3, 2), torch.zeros(6, 1)[::2]):
-        with pytest.raises(IndexError, match=r"out must have shape \(3, 1\), stored column by column; got"):
+    for out in (torch.zeros(2, 1), torch.zeros(3, 2), torch.zeros(6, 1)[::2], torch.zeros(3, 1).half()):
+        with pytest.raises(IndexError, match=r"out must be floats or doubles of shape \(3, 1\), stored column by"):
             rows.add_t_product(out, w)
 
 

@@ -98,9 +98,11 @@ def test_flushing_twice_changes_nothing_and_at_agrees():
     fitted, _, _ = run(Laplacian(4.0), 30, 5, steps=11)
     assert fitted.pending.any()
     rows = torch.tensor([40, 3, 77])
-    before = fitted.at(rows, fitted.block(rows))
+    before, unread = fitted.at(rows, fitted.block(rows)), run(Laplacian(4.0), 30, 5, steps=11)[0]
     fitted.settle()
     norm, first = fitted.sq_norm.clone(), fitted.flush().clone()
+    unread.flush()
+    torch.testing.assert_close(unread.sq_norm, norm, rtol=1e-5, atol=0)
     assert not fitted.pending.any()
     torch.testing.assert_close(first[rows], before, atol=1e-5, rtol=1e-5)
     assert torch.equal(fitted.flush(), first)

@@ -14,6 +14,7 @@ from training import fit, memory_for, quiet_trainer, regression
 import kl
 from datamodules import ArrayDataModule, DigitsDataModule, SyntheticDataModule
 from kl import KernelMachine, Laplacian
+from kl.distributed.ranks import FirstOfMany
 
 pytestmark = pytest.mark.numeric
 
@@ -302,3 +303,23 @@ def test_a_plan_is_logged(caplog):
     with caplog.at_level(logging.INFO, logger="kl"):
         fit(KernelMachine(Laplacian(2.0)), regression(), 1)
     assert "Laplacian(bandwidth=2.0); EigenPro" in caplog.text
+
+
+def test_where_the_norm_within_an_epoch_is_free():
+    """The progress bar, which rank 0 alone draws, reads it there."""
+    machine = KernelMachine(Laplacian(1.0))
+    data = regression(n=60)
+    data.setup()
+    machine.prepare(data.train_set.x, data.train_set.y)
+    assert machine.norm_is_free
+    machine.fitted.columns = None
+    assert not machine.norm_is_free
+    machine.fitted.columns, machine.ranks = machine.alpha, FirstOfMany(2)
+    assert not machine.norm_is_free
+
+
+def test_weights_that_the_norm_waits_for_move_with_the_machine():
+    fit(machine := KernelMachine(Laplacian(1.0)), regression(n=60), 1)
+    machine.fitted._alpha = machine.alpha.detach()
+    machine.fitted.to("meta")
+    assert machine.fitted._alpha.device.type == machine.fitted.values.device.type == "meta"

@@ -31,9 +31,12 @@ def test_large_tensors_are_advised():
     assert not advised(torch.empty(LEAST // 4))  # plain tensors are not
 
 
-def test_small_tensors_and_those_of_other_devices_stay_as_they_are():
-    for one in (torch.ones(5), torch.empty(0), torch.empty(LEAST, device="meta")):
+def test_small_tensors_and_those_of_other_devices_are_not(monkeypatch):
+    monkeypatch.setattr("kl.system.huge_pages.ctypes.CDLL", lambda *_: pytest.fail("asked"))
+    for one in (torch.ones(5), torch.empty(0), torch.empty(LEAST // 4 - 1), torch.empty(LEAST, device="meta")):
         assert on_huge_pages(one) is one
+    with pytest.raises(pytest.fail.Exception, match="asked"):
+        on_huge_pages(torch.empty(LEAST // 4))
 
 
 def test_kept_rows_of_k_lie_there():
