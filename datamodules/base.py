@@ -278,6 +278,12 @@ class KernelDataModule(pl.LightningDataModule):
             rows = AugmentedRows(images, self.train_set.y, sampler, self._passing_share)
         return indexed_batches(rows, sampler)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Lightning's, which looks at length for what to move; row numbers that are there already stay."""
+        if len(batch) == 1 and isinstance(batch[0], Tensor) and batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """With ranks that share a run, only this rank's share of a training batch's features moves to its device."""
         ranks = self._ranks

@@ -184,12 +184,6 @@ class KernelMachine(InterpolatingMachine):
         super().on_train_epoch_start()
         self.run.start_epoch(self.current_epoch)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Lightning's, which looks at length for what to move; row numbers that are there already stay."""
-        if len(batch) == 1 and isinstance(batch[0], Tensor) and batch[0].device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """One EigenPro step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
 

@@ -58,3 +58,12 @@ def test_under_a_trainer_a_resumed_run_has_the_same_order(tmp_path):
     loaded = DigitsDataModule.load_from_checkpoint(tmp_path / "one.ckpt", weights_only=True)
     assert loaded.train_size == 50
     assert first.epochs.keys() == {0}
+
+
+def test_row_numbers_that_are_there_are_not_moved():
+    data, cpu, numbers = DigitsDataModule(), torch.device("cpu"), (torch.arange(3),)
+    assert data.transfer_batch_to_device(numbers, cpu, 0) is numbers
+    elsewhere = data.transfer_batch_to_device(numbers, torch.device("meta"), 0)
+    assert [each.device.type for each in elsewhere] == ["meta"]
+    rows = data.transfer_batch_to_device([torch.ones(3, 2), torch.ones(3, 1), numbers[0]], cpu, 0)
+    assert [tuple(each.shape) for each in rows] == [(3, 2), (3, 1), (3,)]

@@ -13,9 +13,30 @@ MUTANTS = [
     Mutant(
         "other targets of a step are left aside",
         "kl/eigenpro/iteration.py",
-        "self.targets[batch.local] if y is None else",
-        "self.targets[batch.local] if True else",
+        "take_rows(self.targets, batch.local) if y is None else",
+        "take_rows(self.targets, batch.local) if True else",
         "tests/kl/eigenpro/test_run.py -k other_targets",
+    ),
+    Mutant(
+        "the norm within an epoch leaves out the pending weights",
+        "kl/eigenpro/fitted.py",
+        "        if self.pending.any():\n            s, own",
+        "        if False:\n            s, own",
+        "tests/kl/eigenpro/test_fitted.py -k norm_are_exact",
+    ),
+    Mutant(
+        "the norm is that of one rank's rows",
+        "kl/eigenpro/fitted.py",
+        "self.sq_norm.copy_(self.ranks.all_reduce_sum(found))",
+        "self.sq_norm.copy_(found)",
+        "tests/kl/distributed/test_ranks.py",
+    ),
+    Mutant(
+        "one rank alone reads the norm of several",
+        "kl/eigenpro/machine.py",
+        "return self.ranks.size == 1 and",
+        "return",
+        "tests/kl/eigenpro/test_machine.py -k free",
     ),
     Mutant(
         "a state of other data is taken",

@@ -55,8 +55,8 @@ MUTANTS = [
     Mutant(
         "compiled code reads rows outside a kept matrix",
         "kl/compiled/thin_products.py",
-        "if low < 0 or high >= len(matrix):",
-        "if low < 0:",
+        "len(index), len(matrix)):",
+        "len(index), len(matrix) + 1):",
         "tests/kl/compiled/test_thin_products.py -k outside",
     ),
     Mutant(

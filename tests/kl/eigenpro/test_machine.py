@@ -323,12 +323,3 @@ def test_weights_that_the_norm_waits_for_move_with_the_machine():
     machine.fitted._alpha = machine.alpha.detach()
     machine.fitted.to("meta")
     assert machine.fitted._alpha.device.type == machine.fitted.values.device.type == "meta"
-
-
-def test_row_numbers_that_are_there_are_not_moved():
-    machine, cpu, numbers = KernelMachine(), torch.device("cpu"), (torch.arange(3),)
-    assert machine.transfer_batch_to_device(numbers, cpu, 0) is numbers
-    elsewhere = machine.transfer_batch_to_device(numbers, torch.device("meta"), 0)
-    assert [each.device.type for each in elsewhere] == ["meta"]
-    rows = machine.transfer_batch_to_device([torch.ones(3, 2), torch.ones(3, 1), numbers[0]], cpu, 0)
-    assert [tuple(each.shape) for each in rows] == [(3, 2), (3, 1), (3,)]
