@@ -3,6 +3,7 @@
 //
 // B are the m rows `positions` of all rows; `matrix` is K(X, X_S), with `stride` values from row to row and s columns.
 
+#include <algorithm>
 #include <vector>
 
 #include "thin_products.h"
@@ -32,7 +33,7 @@ void eigenpro_update(const float *matrix, int64_t stride, const int64_t *positio
     dot_rows(vectors, s, nullptr, q, s, of_subsample.data(), c, threads, projected.data(), q);
     for (int64_t r = 0; r < q; r++)
         for (int64_t k = 0; k < c; k++) coefficients[r * c + k] = damping[r] * projected[k * q + r] * scale;
-    for (int64_t j = 0; j < c * s; j++) on_subsample[j] = 0.0f;
+    std::fill(on_subsample, on_subsample + c * s, 0.0f);
     add_rows(vectors, s, nullptr, q, s, coefficients.data(), c, threads, on_subsample);
     for (int64_t j = 0; j < s; j++)
         for (int64_t k = 0; k < c; k++) alpha[j * c + k] += on_subsample[k * s + j];

@@ -21,9 +21,7 @@ def values_at(
         return None
     out = values.new_empty(c, len(block))
     threads = torch.get_num_threads()
-    block.code.eigenpro_values(
-        *(*block.address(), c, threads, values.data_ptr(), n, pending.data_ptr(), out.data_ptr())
-    )
+    block.code.eigenpro_values(*block.address(), c, threads, values.data_ptr(), n, pending.data_ptr(), out.data_ptr())
     return out.T
 
 

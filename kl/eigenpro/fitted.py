@@ -180,7 +180,8 @@ class FittedValues(nn.Module):
             return
         found = (self._alpha * self.values).sum(dim=0)
         if self.pending.any():
-            s, own = len(self.pending), torch.arange(self.ranks.count(len(self.pending)), device=self.values.device)
+            s = len(self.pending)
+            own = torch.arange(self.ranks.count(s), device=self.values.device)
             square = self._computed(own) if self.columns is None else self.columns[: len(own)]  # K(X_S, X_S)
             found += (self.pending[self.ranks.local_rows(s)] * self.at(own, square)).sum(dim=0)
         self.sq_norm.copy_(self.ranks.all_reduce_sum(found))

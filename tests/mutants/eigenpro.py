@@ -20,8 +20,8 @@ MUTANTS = [
     Mutant(
         "the norm within an epoch leaves out the pending weights",
         "kl/eigenpro/fitted.py",
-        "        if self.pending.any():\n            s, own",
-        "        if False:\n            s, own",
+        "        if self.pending.any():\n            s = ",
+        "        if False:\n            s = ",
         "tests/kl/eigenpro/test_fitted.py -k norm_are_exact",
     ),
     Mutant(

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from compiled_code import best_library, library
 
-from kl.compiled import LIBRARIES, best, load, processor_flags
+from kl.compiled import LIBRARIES
 from kl.compiled.eigenpro_step import update_weights, values_at
 from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
@@ -31,8 +32,7 @@ def problem(code, n=150, s=70, q=5, c=3, m=40):
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("sizes", [{}, {"c": 1, "q": 0}, {"n": 600, "s": 600, "m": 550, "c": 32}, {"m": 1, "s": 1}])
 def test_parts_of_a_step(name, sizes):
-    if not processor_flags() >= {*LIBRARIES[name][0]} or (code := load(name)) is None:
-        pytest.skip(f"this processor cannot run {name}, or kl was installed without it")
+    code = library(name)
     block, values, pending, vectors, damping, residual, alpha = problem(code, **sizes)
     rows, scale, s = block.matrix[block.index].double(), 0.37, len(pending)
     found = values_at(block, values, pending)
@@ -53,8 +53,7 @@ def test_parts_of_a_step(name, sizes):
 
 
 def test_what_is_left_to_torch():
-    if (code := best()) is None:
-        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    code = best_library()
     block, values, pending, vectors, damping, residual, alpha = problem(code)
     for other in ((values.float(), pending), (values.contiguous(), pending), (values[1:], pending)):
         assert values_at(block, *other) is None
@@ -80,8 +79,7 @@ def test_what_is_left_to_torch():
 
 def test_a_step_with_and_without_compiled_code(monkeypatch):
     """The optimizer and the fitted values take the same step; sums of other orders may differ in the last bits."""
-    if (code := best()) is None:
-        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    code = best_library()
     block, values, pending, vectors, damping, residual, alpha = problem(code)
     batch, found = Batch(block.index, Ranks()), []
     for compiled in (True, False):

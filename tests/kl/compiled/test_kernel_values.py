@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from compiled_code import library
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 import kl
-from kl.compiled import FORMULAS, LIBRARIES, best, code_for, load, processor_flags
+from kl.compiled import FORMULAS, LIBRARIES, best, code_for
 from kl.compiled.kernel_values import add_digits, distances_of_few, of_distances, of_floats, of_integers, relu
 
 pytestmark = pytest.mark.numeric
@@ -18,9 +19,7 @@ EPS = 2.0**-24  # half a unit in the last place, relative
 
 @pytest.fixture(params=LIBRARIES)
 def code(request):
-    if not processor_flags() >= {*LIBRARIES[request.param][0]} or (found := load(request.param)) is None:
-        pytest.skip(f"this processor cannot run {request.param}, or kl was installed without it")
-    return found
+    return library(request.param)
 
 
 def generator():

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from compiled_code import best_library, library
 
 import kl
-from kl.compiled import LIBRARIES, best, load, processor_flags
+from kl.compiled import LIBRARIES, best
 from kl.compiled.thin_products import LEAST_LENGTH, MOST_OUTPUTS, IndexedRows, thin_product
 from kl.distributed.ranks import Batch, Ranks
 from kl.products.blocks import thin_matmul
@@ -16,8 +17,7 @@ pytestmark = pytest.mark.numeric
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize(("m", "n", "c"), [(1, 5, 1), (8, 1024, 3), (29, 2500, 10), (16, 40, 17), (25, 2111, 32)])
 def test_rows_times_weights(name, m, n, c):
-    if not processor_flags() >= {*LIBRARIES[name][0]} or (code := load(name)) is None:
-        pytest.skip(f"this processor cannot run {name}, or kl was installed without it")
+    code = library(name)
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(40, n + 3, generator=generator)[:, :n]  # rows that do not follow each other
     positions = torch.randperm(40, generator=generator)[:m]
@@ -64,8 +64,7 @@ def test_a_kept_matrix_with_and_without_compiled_code(monkeypatch, c):
 
 
 def test_rows_of_other_types_and_outside():
-    if best() is None:
-        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    best_library()
     matrix, w = torch.eye(3), torch.ones(2, 1)
     rows = IndexedRows.of(matrix, torch.tensor([2, 0], dtype=torch.int32), 1)
     assert rows.t_matmul(w).flatten().tolist() == [1, 0, 1]

@@ -4,10 +4,11 @@ import functools
 
 import pytest
 import torch
+from compiled_code import best_library, library
 from small_patches import ENCODINGS, pictures, small
 
 import kl.rows.int8
-from kl.compiled import LIBRARIES, best, load, processor_flags
+from kl.compiled import LIBRARIES, processor_flags
 from kl.features.patch_compiled import CompiledResponses
 from kl.features.patch_fastest import WAYS, fastest_on_cpu
 from kl.features.patch_responses import ByteResponses, PlainResponses, Term
@@ -25,10 +26,10 @@ def require(kind):
         pytest.skip("products of bytes are not exact on this processor")
     if isinstance(kind, functools.partial) and kind.keywords.get("integer") and not kl.rows.int8.int8_is_exact(CPU):
         pytest.skip("int8 products are not exact or slow on this processor")
-    if name and not processor_flags() >= {*LIBRARIES[name][0]}:
-        pytest.skip(f"this processor cannot run {name}")
-    if (name and load(name) is None) or (kind is CompiledResponses and best() is None):
-        pytest.skip("kl was installed without compiled code for this processor, or ATEN_CPU_CAPABILITY forbids it")
+    if name:
+        library(name)
+    if kind is CompiledResponses:
+        best_library()
 
 
 @pytest.mark.parametrize("extreme", [False, True])
