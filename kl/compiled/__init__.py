@@ -20,7 +20,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 log = logging.getLogger(__name__)
 
-VERSION = 6  # of the functions, as patch_sums.cpp has it
+VERSION = 7  # of the functions, as patch_sums.cpp has it
 
 # The libraries from the best down, with the flags of /proc/cpuinfo that each needs, and the value of
 # ATEN_CPU_CAPABILITY, torch's own switch, that allows it.
@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "distances_of_few": [ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS],
     "relu": [ADDRESS, ADDRESS, ADDRESS, SIZE, SIZE, NUMBER, NUMBER, ctypes.c_double, NUMBER],
     "eigenpro_values": [ADDRESS, SIZE, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS, SIZE, ADDRESS, ADDRESS],
+    "eigenpro_residual": [ADDRESS, SIZE, SIZE, ADDRESS, ADDRESS, ADDRESS, ctypes.c_double, ADDRESS],
     "eigenpro_update": [
         *(ADDRESS, SIZE, ADDRESS, SIZE, SIZE, SIZE, NUMBER, ADDRESS, ADDRESS, SIZE),
         *(ADDRESS, REAL, ADDRESS, ADDRESS, ADDRESS),
@@ -64,7 +65,9 @@ ARGUMENTS: dict[str, list[Any]] = {
     "add_rows_to_doubles": _ROWS,
     "dot_rows": [*_ROWS, SIZE],
 }
-"""The functions and the types of their arguments; `are_rows` alone returns a value, 0 or 1."""
+"""The functions and the types of their arguments."""
+RESULTS = {"are_rows": NUMBER, "eigenpro_residual": ctypes.c_double}
+"""The types of what they return; the others return nothing."""
 
 
 @functools.cache
@@ -97,7 +100,7 @@ def load(name: str) -> ctypes.CDLL | None:
             raise OSError(f"{found.origin} is of another version of kl: install kl again")
         for function, arguments in ARGUMENTS.items():
             getattr(code, function).argtypes = arguments
-            getattr(code, function).restype = NUMBER if function == "are_rows" else None
+            getattr(code, function).restype = RESULTS.get(function)
     except (OSError, AttributeError) as error:
         log.warning("compiled code cannot be used, and torch computes more slowly in its place: %s", error)
         return None

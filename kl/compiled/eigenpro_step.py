@@ -1,4 +1,4 @@
-"""Two parts of a step of EigenPro 2 by compiled code, to the bit as with tensors; the C++ is in eigenpro_step.cpp."""
+"""Parts of a step of EigenPro 2 by compiled code, to the bit as with tensors; the C++ is in eigenpro_step.cpp."""
 
 from __future__ import annotations
 
@@ -25,6 +25,27 @@ def values_at(
     return out.T
 
 
+def residual_at(
+    block: IndexedRows,  # K(X_B, X_S), rows of K(X, X_S), shape: (m, s)
+    found: Tensor,  # f(X_B), shape: (m, c)
+    targets: Tensor,  # Y, shape: (n, c)
+    alpha: Tensor,  # shape: (n, c)
+    ridge: float,
+) -> tuple[Tensor, float] | None:
+    """g = f(X_B) + ridge alpha_B - Y_B, float32, shape (m, c), and the sum of its squares; None leaves it to torch."""
+    (m, c), n = found.shape, len(block.matrix)
+    if not _are_doubles(found.T, alpha) or targets.dtype != torch.float32 or not targets.is_contiguous():
+        return None
+    if block.index is None or m != len(block) or not alpha.shape == targets.shape == (n, c):
+        return None
+    residual = targets.new_empty(m, c)
+    errors = block.code.eigenpro_residual(
+        *(block.index.data_ptr(), m, c, found.data_ptr(), targets.data_ptr(), alpha.data_ptr(), ridge),
+        residual.data_ptr(),
+    )
+    return residual, errors
+
+
 def update_weights(
     block: IndexedRows,  # K(X_B, X_S), rows of K(X, X_S), shape: (m, s)
     vectors: Tensor,  # E, stored column by column, shape: (s, q)
@@ -33,9 +54,9 @@ def update_weights(
     scale: float,  # eta / m
     alpha: Tensor,  # shape: (n, c)
 ) -> tuple[Tensor, Tensor] | None:
-    """w_B = -scale g, shape (m, c), and w_S = scale E diag(D) E^T K(X_S, X_B) g, shape (s, c), both added to alpha.
+    """w_B = -scale g, float32, shape (m, c), and w_S = scale E diag(D) E^T K(X_S, X_B) g, float64, shape (s, c).
 
-    None leaves it to torch.
+    Both are added to alpha. None leaves it to torch.
     """
     (n, c), (s, q) = alpha.shape, vectors.shape
     if not _are_doubles(alpha) or (n, s, q) != (*block.matrix.shape, len(damping)) or residual.shape != (len(block), c):
@@ -44,7 +65,7 @@ def update_weights(
     if block.index is None or c > MOST_OUTPUTS or not floats:
         return None
     residual = residual.to(block.dtype).contiguous()
-    on_batch, on_subsample = torch.empty_like(residual), residual.new_empty(c, s)
+    on_batch, on_subsample = torch.empty_like(residual), alpha.new_empty(c, s)
     block.code.eigenpro_update(
         *(*block.address(), c, torch.get_num_threads(), vectors.data_ptr(), damping.data_ptr(), q),
         *(residual.data_ptr(), scale, alpha.data_ptr(), on_batch.data_ptr(), on_subsample.data_ptr()),

@@ -155,7 +155,7 @@ static void cell_sums(const Left *units, int64_t n, int64_t positions, int64_t g
 extern "C" {
 
 // Raised with every change of a function's arguments or meaning; kl/compiled/__init__.py has the same number.
-int32_t version() { return 6; }
+int32_t version() { return 7; }
 
 // How the operands are laid out: products that 32 bits hold, and the entries of a block.
 int32_t patch_group() { return GROUP; }

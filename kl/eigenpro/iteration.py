@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kl.compiled.eigenpro_step import residual_at
+from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.divergence import DivergenceGuard
 from kl.eigenpro.fitted import FittedValues
@@ -45,7 +47,6 @@ class EigenProIteration:
     Attributes:
         guard: the `DivergenceGuard`, or None.
         epoch: epochs that have ended.
-        last_batch: f(X_B) before the last step and Y_B, each of shape (m_r, c); None before the first step.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration in terms of the weights; the guard is ours.
     """
@@ -67,7 +68,7 @@ class EigenProIteration:
         if targets is not None:
             ridge = plan.ridge if ridges is None else ridges
             self.guard, self.targets = DivergenceGuard(alpha, fitted, targets, ridge), targets
-        self.last_batch: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._position = position
         self.go_on_with(plan, preconditioner)
 
@@ -148,19 +149,27 @@ class EigenProIteration:
         with self.clock("step"):
             fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
             batch = Batch(places, self.ranks)
-            target = take_rows(self.targets, batch.local) if y is None else self._own_rows(y, places)
+            target = None if y is None else self._own_rows(y, places)
             fitted.begin(batch)
             block = fitted.block(batch.local)
             before = fitted.at(batch.local, block)
-            residual = self._residual(batch.local, before, target)
-            if self.guard is not None and self.guard.loss_exploded(residual):
+            residual, errors = self._residual(batch.local, block, before, target)
+            if self.guard is not None and self.guard.loss_exploded(residual, errors):
                 self._recover(self.guard)
                 before = fitted.at(batch.local, block)
-                residual = self._residual(batch.local, before, target)
+                residual, _ = self._residual(batch.local, block, before, target)
             update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
             with self.clock("advance"):
                 fitted.advance(batch, update, self.alpha.detach())
-            self.last_batch = before, target
+            self._last = before, batch.local, target
+
+    @property
+    def last_batch(self) -> tuple[Tensor, Tensor] | None:
+        """f(X_B) before the last step and Y_B, each of shape (m_r, c); None before the first step."""
+        if self._last is None:
+            return None
+        values, local, target = self._last
+        return values, take_rows(self.targets, local) if target is None else target
 
     def _own_rows(
         self,
@@ -178,14 +187,20 @@ class EigenProIteration:
     def _residual(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
+        block: Tensor | IndexedRows,  # K(X_B, X_S), shape: (m_r, s)
         values: Tensor,  # f(X_B), shape: (m_r, c)
-        y: Tensor,  # shape: (m_r, c)
-    ) -> Tensor:
-        """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), float64."""
-        residual, alpha = values - y, self.alpha.detach()
+        y: Tensor | None,  # shape: (m_r, c); None is the run's targets
+    ) -> tuple[Tensor, float | None]:
+        """f(X_B) + ridge alpha_B - Y_B, shape (m_r, c), and the sum of its squares if compiled code computed both."""
+        alpha = self.alpha.detach()
+        if isinstance(block, IndexedRows) and y is None and self._ridges is None and self.ranks.size == 1:
+            found = residual_at(block, values, self.targets, alpha, self.plan.ridge)
+            if found is not None:
+                return found
+        residual = values - (take_rows(self.targets, local) if y is None else y)
         if self._ridges is not None:
-            return residual.addcmul_(self._ridges[local], alpha[local])
-        return residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual
+            return residual.addcmul_(self._ridges[local], alpha[local]), None
+        return (residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual), None
 
     def end_epoch(self) -> None:
         """Compare the errors over all rows with those at the start of the epoch, and go back if it diverged.

@@ -20,7 +20,7 @@ class Update(NamedTuple):
     """The weights that one step added, on the batch and on the subsample."""
 
     batch: Tensor  # w_B, the rows of all ranks, shape: (m, c)
-    subsample: Tensor  # w_S = E t, shape: (s, c)
+    subsample: Tensor  # w_S = E t, in the dtype of alpha, shape: (s, c)
 
 
 class EigenPro(Optimizer):
@@ -92,6 +92,6 @@ class EigenPro(Optimizer):
         weights = residual * -scale
         alpha.index_add_(0, batch.local, weights.to(alpha.dtype))
         coefficients = ranks.all_reduce_sum(self.preconditioner.coefficients(block, residual).mul_(scale))
-        subsample = thin_matmul(self.preconditioner.vectors, coefficients)
+        subsample = thin_matmul(self.preconditioner.vectors, coefficients).to(alpha.dtype)
         alpha[: ranks.count(s)] += subsample[ranks.local_rows(s)]
         return Update(batch.all_gather(weights), subsample)

@@ -47,8 +47,9 @@ R = TypeVar("R")
 class Run(Protocol):
     """The object that takes the training steps of a machine."""
 
-    last_batch: tuple[Tensor, Tensor] | None
-    """f(X_B) before the last step and Y_B, shapes (m, c); None before the first step."""
+    @property
+    def last_batch(self) -> tuple[Tensor, Tensor] | None:
+        """f(X_B) before the last step and Y_B, shapes (m, c); None before the first step."""
 
 
 class TrainedExpansion(StatefulExpansion):

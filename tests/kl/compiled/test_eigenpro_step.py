@@ -5,12 +5,14 @@ import torch
 from compiled_code import best_library, library
 
 from kl.compiled import LIBRARIES
-from kl.compiled.eigenpro_step import update_weights, values_at
+from kl.compiled.eigenpro_step import residual_at, update_weights, values_at
 from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.optimizer import EigenPro
 from kl.eigenpro.preconditioner import Preconditioner
+from kl.eigenpro.run import EigenProRun
+from kl.kernels import Gaussian
 
 pytestmark = pytest.mark.numeric
 
@@ -44,12 +46,62 @@ def test_parts_of_a_step(name, sizes):
     assert torch.equal(on_batch, residual.float() * -scale)
     every = IndexedRows(block.code, vectors.T)
     projected = every.matmul(block.t_matmul(residual.float()))
-    assert torch.equal(on_subsample, every.t_matmul(damping[:, None] * projected * scale))
+    assert torch.equal(on_subsample, every.t_matmul(damping[:, None] * projected * scale).double())
     wanted = scale * vectors.double() @ (damping[:, None] * (vectors.double().T @ (rows.T @ residual)))
     torch.testing.assert_close(on_subsample.double(), wanted, rtol=1e-4, atol=1e-3 * float(wanted.abs().max()) + 1e-6)
     alpha[block.index] += on_batch
     alpha[:s] += on_subsample
     assert torch.equal(changed, alpha)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_residual(name, ridge):
+    block, values, pending, _, _, _, alpha = problem(library(name))
+    targets, index = draw(150, 3, seed=8), block.index
+    f = values_at(block, values, pending)
+    residual, errors = residual_at(block, f, targets, alpha, ridge)
+    wanted = f + ridge * alpha[index] - targets[index]
+    torch.testing.assert_close(residual, wanted.float(), rtol=1e-6, atol=1e-6)
+    assert errors == pytest.approx(float(wanted.square().sum()), rel=1e-12)
+    assert ridge or torch.equal(residual, wanted.float())
+
+
+def test_residual_left_to_torch():
+    block, values, pending, _, _, _, alpha = problem(best_library())
+    targets, f = draw(150, 3, seed=8), values_at(block, values, pending)
+    every = IndexedRows(block.code, block.matrix)
+    for given in (
+        (every, f, targets, alpha, 0.0),
+        (block, f.float(), targets, alpha, 0.0),
+        (block, f.contiguous(), targets, alpha, 0.0),
+        (block, f[:, :2], targets, alpha, 0.0),
+        (block, values_at(block, values, pending)[1:], targets, alpha, 0.0),
+        (block, f, targets.double(), alpha, 0.0),
+        (block, f, targets.T.contiguous().T, alpha, 0.0),
+        (block, f, targets[1:], alpha, 0.0),
+        (block, f, targets, alpha[1:], 0.0),
+        (block, f, targets, alpha.float(), 0.0),
+    ):
+        assert residual_at(*given) is None
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.2])
+def test_a_run_with_and_without_the_compiled_residual(monkeypatch, ridge):
+    best_library()
+    x, y = draw(200, 6), draw(200, 2, seed=1)
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr("kl.eigenpro.iteration.residual_at", lambda *_: None)
+        run = EigenProRun(Gaussian(2.0), x, y, subsample=50, ridge=ridge, memory="1GB")
+        for _ in range(2):
+            for rows in run.batches():
+                run.step(rows)
+            run.end_epoch()
+        found.append((run.alpha, run.fitted_values(), *run.last_batch))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_left_to_torch():
