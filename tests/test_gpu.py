@@ -8,6 +8,7 @@ import kl
 import kl.products.fused as fused
 from datamodules import DigitsDataModule
 from kl import KernelMachine, Laplacian, ReluNTK
+from kl.eigenpro import graph
 from kl.rows.digits import split
 from kl.rows.pair import Pair
 from kl.rows.rows import Rows
@@ -27,12 +28,15 @@ def digits():
     return DigitsDataModule(train_size=300, test_size=100)
 
 
+@pytest.mark.parametrize("recorded", ["0", "1"])
 @pytest.mark.parametrize("kernel", [Laplacian(4.0), ReluNTK(3)])
-def test_training_equals_the_cpu(kernel):
+def test_training_equals_the_cpu(kernel, recorded, monkeypatch):
+    monkeypatch.setenv(graph.SWITCH, recorded)
     machines = [KernelMachine(kernel, **OPTIONS) for _ in range(2)]
     fit(machines[0], digits(), 3)
     trainer = fit(machines[1], data := digits(), 3, **GPU)
     cpu, gpu = machines
+    assert (cpu.run.graph.recorded, gpu.run.graph.recorded) == (0, int(recorded))
     assert gpu.fitted.values.device.type == "cpu" or trainer.strategy.root_device.type == "cuda"
     assert gpu.plan.step_size == pytest.approx(cpu.plan.step_size, rel=1e-3)
     assert gpu.rkhs_norm == pytest.approx(cpu.rkhs_norm, rel=1e-3)
@@ -124,9 +128,35 @@ def test_features_of_augmented_images_are_computed_there():
     assert gpu.eval_metrics["val/mse"] == pytest.approx(cpu.eval_metrics["val/mse"], rel=1e-2)
 
 
-def test_divergence_recovers():
+@pytest.mark.parametrize("kept", [0, 300])
+@pytest.mark.parametrize("kernel", [Laplacian(4.0), kl.Gaussian(4.0), ReluNTK(3)])
+def test_recorded_steps_equal_steps(kernel, kept, monkeypatch):
+    def trained(recorded):
+        monkeypatch.setenv(graph.SWITCH, recorded)
+        data = digits()
+        data.setup()
+        machine = KernelMachine(kernel, **OPTIONS)
+        machine.prepare(data.train_set.x, data.train_set.y, "cuda")
+        machine.fitted.keep_rows(kept)
+        for epoch in range(3):
+            for rows in torch.randperm(300, generator=torch.Generator().manual_seed(epoch)).split(50):
+                machine.run.step(rows)
+            machine.run.end_epoch()
+        return machine, machine.fitted.flush().cpu(), *(part.cpu() for part in machine.run.last_batch)
+
+    (plain, *wanted), (machine, *found) = trained("0"), trained("1")
+    assert (plain.run.graph.recorded, machine.run.graph.recorded) == (0, 1)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert machine.rkhs_norm == pytest.approx(plain.rkhs_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("recorded", ["0", "1"])
+def test_divergence_recovers(recorded, monkeypatch):
+    monkeypatch.setenv(graph.SWITCH, recorded)
     machine = KernelMachine(Laplacian(1.0), step_size=1e4, batch_size=10)
     fit(machine, regression(), 60, **GPU)
+    assert (machine.run.graph.recorded > 1) == (recorded == "1")  # anew after each cut
     assert machine.train_metrics["train/mse"] < 0.1
 
 

@@ -133,17 +133,18 @@ class FittedValues(nn.Module):
         found = values_at(block, self.values, self.pending)
         return self.values[local] + block.matmul(self.pending) if found is None else found
 
-    def advance(
-        self,
-        batch: Batch,
-        update: Update,
-        alpha: Tensor,  # the weights after the update, shape: (n_r, c)
-    ) -> None:
-        """Add the effect of one update of the weights to the fitted values."""
+    def advance(self, batch: Batch, update: Update) -> None:
+        """Add the effect of one update of the weights to the fitted values; `weights_changed` must follow."""
         features, self._features = self._features, None
         with self.clock("sweep"):
             self.matrix.add_columns_product(self.values, batch, update.batch, features)  # K(X_r, X_B) w_B
         self.pending.add_(update.subsample)
+
+    def weights_changed(
+        self,
+        alpha: Tensor,  # the weights of f, shape: (n_r, c)
+    ) -> None:
+        """Leave `sq_norm` to `settle`, which takes it from these weights."""
         self._alpha = alpha
 
     def become(

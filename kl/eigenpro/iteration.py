@@ -12,6 +12,7 @@ from kl.compiled.thin_products import IndexedRows
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.divergence import DivergenceGuard
 from kl.eigenpro.fitted import FittedValues
+from kl.eigenpro.graph import StepGraph
 from kl.eigenpro.optimizer import EigenPro, Update
 from kl.eigenpro.parameters import EigenProPlan
 from kl.eigenpro.preconditioner import Preconditioner
@@ -47,6 +48,8 @@ class EigenProIteration:
     Attributes:
         guard: the `DivergenceGuard`, or None.
         epoch: epochs that have ended.
+        graph: replays steps on a GPU, see `StepGraph`.
+        last_step: f(X_B) before the last step, the rows of B among the centres, and Y_B if the step was given targets.
 
     Source: Ma, Belkin 2019, arXiv:1806.06144, the EigenPro iteration in terms of the weights; the guard is ours.
     """
@@ -68,7 +71,7 @@ class EigenProIteration:
         if targets is not None:
             ridge = plan.ridge if ridges is None else ridges
             self.guard, self.targets = DivergenceGuard(alpha, fitted, targets, ridge), targets
-        self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self.last_step: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._position = position
         self.go_on_with(plan, preconditioner)
 
@@ -76,6 +79,7 @@ class EigenProIteration:
         """Continue with the plan and the preconditioner of an earlier run on the same subsample."""
         self.plan, self.preconditioner, self._in_epoch = plan, preconditioner, False
         self.optimizer = EigenPro(self.alpha, preconditioner, plan.step_size, plan.batch_size)
+        self.graph = StepGraph()
 
     @property
     def n(self) -> int:
@@ -130,7 +134,7 @@ class EigenProIteration:
         self,
         rows: Tensor,  # shape: (m,)
         y: Tensor | None = None,  # shape: (m, c)
-        apply: Callable[..., Update] | None = None,
+        apply: Callable[..., Update | None] | None = None,
     ) -> None:
         """One step on a batch.
 
@@ -147,28 +151,47 @@ class EigenProIteration:
         if not self._in_epoch:
             self.start_epoch()
         with self.clock("step"):
-            fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
-            batch = Batch(places, self.ranks)
-            target = None if y is None else self._own_rows(y, places)
-            fitted.begin(batch)
-            block = fitted.block(batch.local)
+            if self.graph.serves(self, rows, y):
+                (apply or self.optimizer.step)(replay=lambda: self.graph.take(self, rows))
+            else:
+                self.take_step(rows, y, apply)
+
+    @torch.no_grad()
+    def take_step(
+        self,
+        rows: Tensor,  # shape: (m,)
+        y: Tensor | None = None,  # shape: (m, c)
+        apply: Callable[..., Update | None] | None = None,
+    ) -> None:
+        """`step` without a clock, operation by operation."""
+        fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
+        batch = Batch(places, self.ranks)
+        target = None if y is None else self._own_rows(y, places)
+        fitted.begin(batch)
+        block = fitted.block(batch.local)
+        before = fitted.at(batch.local, block)
+        residual, errors = self._residual(batch.local, block, before, target)
+        if self.guard is not None and self.guard.loss_exploded(residual, errors):
+            self._recover(self.guard)
             before = fitted.at(batch.local, block)
-            residual, errors = self._residual(batch.local, block, before, target)
-            if self.guard is not None and self.guard.loss_exploded(residual, errors):
-                self._recover(self.guard)
-                before = fitted.at(batch.local, block)
-                residual, _ = self._residual(batch.local, block, before, target)
-            update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
-            with self.clock("advance"):
-                fitted.advance(batch, update, self.alpha.detach())
-            self._last = before, batch.local, target
+            residual, _ = self._residual(batch.local, block, before, target)
+        update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
+        assert update is not None  # there is a batch
+        with self.clock("advance"):
+            fitted.advance(batch, update)
+        self.mark_step(before, batch.local, target)
+
+    def mark_step(self, values: Tensor, local: Tensor, y: Tensor | None) -> None:
+        """Remember the batch of the step that was taken, and that the norm is no longer that of the weights."""
+        self.fitted.weights_changed(self.alpha.detach())
+        self.last_step = values, local, y
 
     @property
     def last_batch(self) -> tuple[Tensor, Tensor] | None:
         """f(X_B) before the last step and Y_B, each of shape (m_r, c); None before the first step."""
-        if self._last is None:
+        if self.last_step is None:
             return None
-        values, local, target = self._last
+        values, local, target = self.last_step
         return values, take_rows(self.targets, local) if target is None else target
 
     def _own_rows(

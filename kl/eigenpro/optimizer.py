@@ -73,14 +73,27 @@ class EigenPro(Optimizer):
         self,
         closure: Callable[[], float] | None = None,
         *,
-        batch: Batch,  # m rows, m_r of them this rank's
-        residual: Tensor,  # g, this rank's rows, shape: (m_r, c)
-        block: Tensor | IndexedRows,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
-    ) -> Update:
-        """Apply one step to the batch's rows of alpha and to the subsample."""
+        batch: Batch | None = None,  # m rows, m_r of them this rank's
+        residual: Tensor | None = None,  # g, this rank's rows, shape: (m_r, c)
+        block: Tensor | IndexedRows | None = None,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
+        replay: Callable[[], None] | None = None,
+    ) -> Update | None:
+        """Apply one step to the batch's rows of alpha and to the subsample.
+
+        In place of a batch, its residual and block, `replay` takes a recorded step (see `kl.eigenpro.graph`), which
+        returns no update.
+
+        Raises:
+            TypeError: there is neither a replay nor a batch with its residual and block.
+        """
         if closure is not None:  # Lightning passes a closure that only runs its hooks
             with torch.enable_grad():
                 closure()
+        if replay is not None:
+            replay()
+            return None
+        if batch is None or residual is None or block is None:
+            raise TypeError("step needs batch, residual and block")
         alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)
         scale = self.step_size / max(len(batch), self.param_groups[0]["batch_size"])
         if isinstance(block, IndexedRows) and ranks.size == 1:

@@ -143,7 +143,7 @@ class EigenProRun(EigenProIteration):
         self,
         rows: Tensor,  # shape: (m,)
         y: Tensor | None = None,  # shape: (m, c)
-        apply: Callable[..., Update] | None = None,
+        apply: Callable[..., Update | None] | None = None,
     ) -> None:
         """One step on a batch, as in `EigenProIteration`; before anything changes, rows and y are checked.
 

@@ -206,4 +206,32 @@ MUTANTS = [
         "if False:",
         "tests/kl/rows/test_equal_rows.py -k diagonal",
     ),
+    Mutant(
+        "a recorded step keeps an old step size",
+        "kl/eigenpro/graph.py",
+        "    return it.step_size, len(",
+        "    return 1.0, len(",
+        "tests/kl/eigenpro/test_graph.py -k recorded_anew",
+    ),
+    Mutant(
+        "a wrong record of a step is used",
+        "kl/eigenpro/graph.py",
+        "        if reason is None:",
+        "        if True:",
+        "tests/kl/eigenpro/test_graph.py -k wrong_record",
+    ),
+    Mutant(
+        "a replayed step leaves the old norm",
+        "kl/eigenpro/graph.py",
+        "        it.mark_step(*self._last)",
+        "        it.last_step = self._last",
+        "tests/kl/eigenpro/test_graph.py -k norm_after_every",
+    ),
+    Mutant(
+        "the residual of compiled code has other squares",
+        "kl/compiled/eigenpro_step.py",
+        "    return residual, errors",
+        "    return residual, 2 * errors",
+        "tests/kl/compiled/test_eigenpro_step.py -k test_residual",
+    ),
 ]

@@ -49,7 +49,8 @@ def run(kernel, s, q, steps=500, m=16, keep=True, kept_rows=0):
             block = fitted.block(batch)
             before = fitted.at(batch, block)
             update = opt.step(batch=Batch(batch, Ranks()), residual=before - y[batch], block=block)
-            fitted.advance(Batch(batch, Ranks()), update, alpha.detach())
+            fitted.advance(Batch(batch, Ranks()), update)
+            fitted.weights_changed(alpha.detach())
             done += 1
         if done % 2:
             fitted.flush()
