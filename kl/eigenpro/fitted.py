@@ -63,8 +63,6 @@ class FittedValues(nn.Module):
         self._matrix: KernelMatrix | None = None
         self._subsample: Rows | None = None
         self.columns: Tensor | None = None
-        # An all_gather of the batch's features that is in progress.
-        self._features: Callable[[], tuple[Batch, Rows]] | None = None
 
     def attach(
         self,
@@ -104,9 +102,9 @@ class FittedValues(nn.Module):
         assert self._subsample is not None  # attach() has run
         return self._subsample
 
-    def begin(self, batch: Batch) -> None:
-        """Start the all_gather of the features that `advance` on this batch needs."""
-        self._features = self.matrix.begin_features(batch)
+    def begin(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
+        """Start the all_gather of the features that `advance` on this batch needs; the returned function waits."""
+        return self.matrix.begin_features(batch)
 
     def block(
         self,
@@ -133,9 +131,14 @@ class FittedValues(nn.Module):
         found = values_at(block, self.values, self.pending)
         return self.values[local] + block.matmul(self.pending) if found is None else found
 
-    def advance(self, batch: Batch, update: Update) -> None:
-        """Add the effect of one update of the weights to the fitted values; `weights_changed` must follow."""
-        features, self._features = self._features, None
+    def advance(self, batch: Batch, update: Update, features: Callable[[], tuple[Batch, Rows]] | None = None) -> None:
+        """Add the effect of one update of the weights to the fitted values; `weights_changed` must follow.
+
+        Args:
+            batch: B.
+            update: the weights that the update added.
+            features: what `begin` returned; None gathers the features now.
+        """
         with self.clock("sweep"):
             self.matrix.add_columns_product(self.values, batch, update.batch, features)  # K(X_r, X_B) w_B
         self.pending.add_(update.subsample)
@@ -145,7 +148,8 @@ class FittedValues(nn.Module):
         alpha: Tensor,  # the weights of f, shape: (n_r, c)
     ) -> None:
         """Leave `sq_norm` to `settle`, which takes it from these weights."""
-        self._alpha = alpha
+        if self._alpha is None or self._alpha.data_ptr() != alpha.data_ptr():  # a module's attributes are slow to set
+            self._alpha = alpha
 
     def become(
         self,
@@ -196,7 +200,7 @@ class FittedValues(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy keeps: the values, and no part of the kernel matrix."""
         self.settle()
-        run = ("_matrix", "_subsample", "columns", "_features")
+        run = ("_matrix", "_subsample", "columns")
         kept = {name: value for name, value in self.__dict__.items() if name != "clock"}
         return kept | dict.fromkeys(run)
 

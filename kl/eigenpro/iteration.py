@@ -167,7 +167,7 @@ class EigenProIteration:
         fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
         batch = Batch(places, self.ranks)
         target = None if y is None else self._own_rows(y, places)
-        fitted.begin(batch)
+        features = fitted.begin(batch)
         block = fitted.block(batch.local)
         before = fitted.at(batch.local, block)
         residual, errors = self._residual(batch.local, block, before, target)
@@ -178,7 +178,7 @@ class EigenProIteration:
         update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
         assert update is not None  # there is a batch
         with self.clock("advance"):
-            fitted.advance(batch, update)
+            fitted.advance(batch, update, features)
         self.mark_step(before, batch.local, target)
 
     def mark_step(self, values: Tensor, local: Tensor, y: Tensor | None) -> None:
