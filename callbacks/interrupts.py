@@ -16,6 +16,8 @@ class Interrupts(pl.Callback):
     `kl.system.signals.LastingInterrupt` says why. SIGHUP is treated like Ctrl-C if it has a handler in Python.
     """
 
+    counts_batches = False
+
     def __init__(self) -> None:
         self._interrupt = LastingInterrupt()
         self._before: dict[int, Any] = {}  # the handlers to put back

@@ -32,11 +32,14 @@ class ProgressBar(TQDMProgressBar):
     """One bar for all epochs: steps done, time taken and left, batch error and |f|_H, then the epoch's errors.
 
     Lightning's own bar restarts every epoch, so it cannot show when the run ends, and it writes to standard output,
-    which `--json` needs for its one object. If the number of steps is unknown, each epoch has its own bar.
+    which `--json` needs for its one object. If the number of steps is unknown, each epoch has its own bar, of
+    training batches.
 
     Args:
         refresh_rate: steps between updates of the bar.
     """
+
+    counts_batches = False
 
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
@@ -102,6 +105,9 @@ class ProgressBar(TQDMProgressBar):
 def total_steps(trainer: pl.Trainer) -> int | None:
     """The steps of the whole run; None if they are unknown."""
     batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs, trainer.max_steps
+    machine: Machine = trainer.lightning_module
+    if getattr(machine, "steps_per_batch", 1) > 1:
+        batches = -(-machine.num_centers // machine.batch_rows)
     totals = [int(batches * epochs)] if epochs is not None and epochs > 0 and batches != float("inf") else []
     totals += [steps] if steps > 0 else []
     return min(totals, default=None)

@@ -25,6 +25,8 @@ class Timing(pl.Callback):
         seconds_per_epoch: time/epoch_seconds of every epoch of this fit.
     """
 
+    counts_batches = False
+
     def __init__(self) -> None:
         self.seconds_per_epoch: list[float] = []
 

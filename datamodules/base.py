@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.augment import Augmentation, AugmentedImages, AugmentedRows
 from datamodules.batches import FeatureRows, whole_batches
@@ -270,13 +270,15 @@ class KernelDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches (x, y, index), their order a pure function of seed and epoch.
 
-        While a machine trains whose `steps_read_rows` is False, as `kl.KernelMachine`'s is, they are (index,).
+        While a machine trains whose `steps_read_rows` is False, as `kl.KernelMachine`'s is, they are (index,), each for
+        several steps if the machine has `steps_per_batch`.
         """
-        sampler = BatchIndexSampler(len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self.seed)
-        rows: Dataset = rows_for_steps(self.trainer, self.train_set)
-        if (images := self._augmented) is not None:
-            rows = AugmentedRows(images, self.train_set.y, sampler, self._passing_share)
-        return indexed_batches(rows, sampler)
+        n, size, images = len(self.train_set), self.batch_size or DEFAULT_BATCH_SIZE, self._augmented
+        if images is not None:
+            sampler = BatchIndexSampler(n, size, self.seed)
+            return indexed_batches(AugmentedRows(images, self.train_set.y, sampler, self._passing_share), sampler)
+        rows, steps = rows_for_steps(self.trainer, self.train_set)
+        return indexed_batches(rows, BatchIndexSampler(n, steps * size, self.seed))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Lightning's, which looks at length for what to move; row numbers that are there already stay."""

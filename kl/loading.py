@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kl.errors import CheckpointError
-from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.kernels.registry import GivenKernel, given_kernels, stored_kernel
 from kl.machines.checkpoints import errors_name, faults_in, machine_part, read_checkpoint, require_values
 from kl.machines.function import PARTS, KernelFunction, decode_centers, require_function
 
@@ -74,7 +74,7 @@ def load_function(path: str | os.PathLike[str], kernel: Sequence[str] | None = N
         CheckpointError: as `load_machine`, whatever the state of the parts of training.
         InputError: as `load_machine`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint, given = read_checkpoint(path), given_kernels(kernel)
     with errors_name(path):
         options = checkpoint.get("hyper_parameters", {})
         require_values("hyper_parameters", options, {})
@@ -84,7 +84,7 @@ def load_function(path: str | os.PathLike[str], kernel: Sequence[str] | None = N
         decode_centers(state, stored["levels"])
         require_function(state, stored["data_info"])
         with faults_in("kernel or precision"):
-            function = KernelFunction(stored_kernel(stored["kernel"], kernel), stored["precision"])
+            function = KernelFunction(stored_kernel(stored["kernel"], given), stored["precision"])
         return function.become(**state, data_info=stored["data_info"]).eval()
 
 

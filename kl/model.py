@@ -12,7 +12,7 @@ from torch import Tensor
 from kl.errors import CheckpointError, InputError
 from kl.exact.interpolate import Interpolant
 from kl.kernels import Kernel
-from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.kernels.registry import GivenKernel, given_kernels, stored_kernel
 from kl.machines.checkpoints import faults_in, machine_part, require_values
 from kl.machines.data_facts import DataFacts
 from kl.machines.described import require_description
@@ -147,8 +147,9 @@ class KernelModel(StatefulExpansion):
         require_values("kernel_machine", extra, cls._extra_types)
         decode_centers(state, extra["levels"])
         require_function(state, extra["data_info"])
+        given = given_kernels(kernel)
         with faults_in("kernel or precision"):
-            model = cls(stored_kernel(extra["kernel"], kernel), extra["precision"])
+            model = cls(stored_kernel(extra["kernel"], given), extra["precision"])
         model.kernel = model._kernel_of(extra["kernel"], resuming=False)  # a kernel that was given must be the file's
         return model.become(state["alpha"], state["centers"], state["origin"], extra["data_info"], state.get("root"))
 

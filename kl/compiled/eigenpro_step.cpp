@@ -1,5 +1,5 @@
 // Parts of a step of EigenPro 2, each in one call, because their operations are short: what they compute, and in which
-// precision, is what kl/eigenpro/fitted.py and kl/eigenpro/optimizer.py write with tensors.
+// precision, is what fitted.py, iteration.py and optimizer.py of kl/eigenpro write with tensors.
 //
 // B are the m rows `positions` of all rows; `matrix` is K(X, X_S), with `stride` values from row to row and s columns.
 

@@ -1,4 +1,7 @@
-"""Parts of a step of EigenPro 2 by compiled code, to the bit as with tensors; the C++ is in eigenpro_step.cpp."""
+"""Parts of a step of EigenPro 2 by compiled code, to the bit as with tensors, but for the sum of the squared residuals.
+
+The C++ is in eigenpro_step.cpp.
+"""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class DivergenceGuard(StepCuts):
     def loss_exploded(
         self,
         residual: Tensor,  # f(X_B) + ridge alpha_B - Y_B, this rank's rows, shape: (m_r, c)
-        errors: float | None = None,  # the sum of its squares over all ranks, if it is known
+        known: float | None = None,  # the sum of its squares over all ranks
     ) -> bool:
         """Whether the squared errors on a batch are NaN or far above those of f = 0 on all rows.
 
@@ -108,8 +108,8 @@ class DivergenceGuard(StepCuts):
         """
         if residual.is_cuda:
             return False
-        errors = self._sum(residual.double().square()) if errors is None else errors
-        return not errors <= LOSS_GROWTH * self._zero_errors  # true for NaN, too
+        squares = self._sum(residual.double().square()) if known is None else known
+        return not squares <= LOSS_GROWTH * self._zero_errors  # true for NaN, too
 
     def epoch_diverged(self) -> bool:
         """Whether the epoch since `remember` led away from the limit."""

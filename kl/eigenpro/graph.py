@@ -1,8 +1,9 @@
 """Steps of EigenPro 2 recorded as a CUDA graph, which starts all operations of a step at once.
 
-A step starts some fifty operations on the device, and at batches of a GPU's size starting them takes longer than they
-do. A recorded step reads and writes the addresses and takes the numbers of the time when it was recorded, so it is
-recorded again when one of them has changed. Each record is compared with a step as it is before it is used.
+A step starts some fifty operations on the device. Where they are short, as with K kept, the CPU needs longer to start
+them than the device to do them. A recorded step reads and writes the addresses and takes the numbers of the time when
+it was recorded, so it is recorded again when one of them has changed. Each record is compared with a step as it is
+before it is used.
 
 No GPU has run it yet: tests run it on a CPU, with a stand-in for the graph. So steps are recorded only where the
 environment variable KL_GRAPH is 1; docs/how/gpus.md.
@@ -13,20 +14,21 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from kl.rows.rows import Rows
 from kl.system.clock import untimed
-
-if TYPE_CHECKING:
-    from kl.eigenpro.iteration import EigenProIteration
 
 log = logging.getLogger(__name__)
 
 SWITCH = "KL_GRAPH"  # the environment variable; 1 asks for recorded steps
 TOLERATED = 2.0**-10  # of the largest change of a tensor in a step; another algorithm of a product makes 2^-20 of it
+
+Steps: TypeAlias = Any
+"""An `EigenProIteration`, whose module imports this one."""
 
 
 class CudaRecorder:
@@ -58,10 +60,24 @@ class CudaRecorder:
             RuntimeError: the work waits for the device, or does what else no graph can hold.
         """
         graph = torch.cuda.CUDAGraph()
-        # Other threads may copy batches to the device meanwhile.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        # Other threads may copy batches to the device meanwhile. Older versions of torch stay on the stream of a record
+        # that failed, so the stream is chosen and left here, too.
+        with (
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             work()
         return graph.replay
+
+
+class Record(NamedTuple):
+    """A recorded step."""
+
+    rows: Tensor
+    """The rows that a replay takes, shape (m,)."""
+    replay: Callable[[], None]
+    last_step: tuple[Tensor, Tensor, Tensor | None]
+    """What the step leaves in `EigenProIteration.last_step`."""
 
 
 class StepGraph:
@@ -76,76 +92,93 @@ class StepGraph:
     def __init__(self) -> None:
         self.recorded = 0
         self._wanted = os.environ.get(SWITCH) == "1"
-        self._kind: tuple[float, ...] = ()
-        self._replay: Callable[[], None] | None = None
+        self._recorder: CudaRecorder | None = None
+        self.forget()
 
-    def serves(self, it: EigenProIteration, rows: Tensor, y: Tensor | None) -> bool:
+    def forget(self) -> None:
+        """Free the record and the memory of its step; a later step is recorded again."""
+        self._kind: tuple[float | int, ...] = ()
+        self._record: Record | None = None
+
+    def serves(self, steps: Steps, rows: Tensor, y: Tensor | None) -> bool:
         """Whether a step of the iteration on these rows can be recorded.
 
         It must be a full batch with the run's targets; no other length of batches is worth a record. Where some rows of
         K are kept, the sizes of tensors depend on the batch. Clocks wait for the device within the step.
         """
-        if not self._wanted or it.guard is None or y is not None or it.clock is not untimed or it.ranks.size > 1:
+        if not self._wanted or steps.guard is None or y is not None or steps.ranks.size > 1:
             return False
-        whole = len(it.fitted.matrix.kept) in (0, it.n)
-        return whole and len(rows) == it.plan.batch_size and self.recorder.serves(it.alpha.device)
+        whole = len(steps.fitted.matrix.kept) in (0, steps.n)
+        full = len(rows) == steps.plan.batch_size
+        return whole and full and steps.clock is untimed and self.recorder.serves(steps.alpha.device)
 
     def take(
         self,
-        it: EigenProIteration,
+        steps: Steps,
         rows: Tensor,  # shape: (m,)
     ) -> None:
         """One step of the iteration on these rows, for which `serves` is true."""
-        kind = _kind_of(it)
+        kind = kind_of(steps)
         if kind != self._kind:
-            self._kind, self._replay = kind, None
-            it.take_step(rows)
-        elif self._replay is None:
-            self._record(it, rows)
+            self.forget()
+            self._kind = kind
+            steps.take_step(rows)
+        elif self._record is None:
+            self._make_record(steps, rows)
         else:
-            self._repeat(it, rows, self._replay)
+            _repeat(steps, self._record, rows)
 
-    def _repeat(self, it: EigenProIteration, rows: Tensor, replay: Callable[[], None]) -> None:
-        self._rows.copy_(rows)
-        replay()
-        assert self._last is not None  # recording it was a step
-        it.mark_step(*self._last)
-
-    def _record(self, it: EigenProIteration, rows: Tensor) -> None:
+    def _make_record(self, steps: Steps, rows: Tensor) -> None:
         """Take the step as it is, record it for other rows, and compare what both make of the same weights."""
-        state = (it.alpha.detach(), it.fitted.values, it.fitted.pending)
+        self._recorder = self._recorder or self.recorder(steps.alpha.device)
+        state = (steps.alpha.detach(), steps.fitted.values, steps.fitted.pending)
         before = [tensor.clone() for tensor in state]
-        recorder = self.recorder(it.alpha.device)
-        recorder.run(lambda: it.take_step(rows))
-        wanted, last = [tensor.clone() for tensor in state], it.last_step
-        for tensor, value in zip(state, before, strict=True):
-            tensor.copy_(value)
-        self._rows = torch.arange(len(rows), device=it.alpha.device)
+        self._recorder.run(lambda: steps.take_step(rows))
+        wanted, last_step = [tensor.clone() for tensor in state], steps.last_step
+        _set(state, before)
+        others = torch.arange(len(rows), device=steps.alpha.device)
         try:
-            replay = recorder.record(lambda: it.take_step(self._rows))
-            self._last = it.last_step
-            self._repeat(it, rows, replay)
+            replay = self._recorder.record(lambda: steps.take_step(others))
+            record = Record(others, replay, steps.last_step)
+            _repeat(steps, record, rows)
             reason = _difference(state, before, wanted)
-        except RuntimeError as error:
-            reason = str(error).split("\n")[0]
+        except Exception as error:  # a kernel or a version of torch whose work no graph can hold
+            reason = str(error.__context__ or error).split("\n")[0]
         if reason is None:
-            self._replay, self.recorded = replay, self.recorded + 1
+            self._record, self.recorded = record, self.recorded + 1
             log.info("steps of %d rows are replayed from a CUDA graph", len(rows))
             return
         self._wanted = False
         log.warning("operations of a step start one by one, because their CUDA graph fails here: %s", reason)
-        for tensor, value in zip(state, wanted, strict=True):
-            tensor.copy_(value)
-        assert last is not None  # the step as it is
-        it.mark_step(*last)
+        _set(state, wanted)
+        steps.mark_step(*last_step)
 
 
-def _kind_of(it: EigenProIteration) -> tuple[float, ...]:
-    """All numbers and addresses that a record takes from the iteration."""
-    fitted, matrix = it.fitted, it.fitted.matrix
-    tensors = [it.alpha, it.targets, fitted.values, fitted.pending, matrix.kept, matrix.rows.data]
-    tensors += [it.preconditioner.vectors, it.preconditioner.weights]
-    return it.step_size, len(matrix.kept), *[tensor.data_ptr() for tensor in tensors]
+def _repeat(steps: Steps, record: Record, rows: Tensor) -> None:
+    record.rows.copy_(rows)
+    record.replay()
+    steps.mark_step(*record.last_step)
+
+
+def _set(state: tuple[Tensor, ...], values: list[Tensor]) -> None:
+    for tensor, value in zip(state, values, strict=True):
+        tensor.copy_(value)
+
+
+def kind_of(steps: Steps) -> tuple[float | int, ...]:
+    """The numbers that a record takes from the iteration, and the addresses of the tensors that it reads and writes."""
+    fitted, matrix, own = steps.fitted, steps.fitted.matrix, steps.preconditioner
+    tensors = [steps.alpha, steps.targets, steps._position, steps._ridges, fitted.values, fitted.pending]
+    tensors += [fitted.columns, matrix.kept, own.vectors, own.weights]
+    tensors += [*_tensors_of(matrix.rows), *_tensors_of(fitted.subsample)]
+    numbers = steps.step_size, steps.optimizer.param_groups[0]["batch_size"], steps.plan.ridge, len(matrix.kept)
+    return *numbers, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+
+
+def _tensors_of(rows: Rows) -> list[Tensor]:
+    found = [rows.data, rows.sq_norm]
+    found += [] if rows.codes is None else [rows.codes.values, rows.codes.centred]
+    return found + ([] if rows.digits is None else [rows.digits.values, rows.digits.scale])
 
 
 def _difference(state: tuple[Tensor, ...], before: list[Tensor], wanted: list[Tensor]) -> str | None:

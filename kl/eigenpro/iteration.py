@@ -151,8 +151,9 @@ class EigenProIteration:
         if not self._in_epoch:
             self.start_epoch()
         with self.clock("step"):
+            apply = apply or self.optimizer.step
             if self.graph.serves(self, rows, y):
-                (apply or self.optimizer.step)(replay=lambda: self.graph.take(self, rows))
+                apply(replay=lambda: self.graph.take(self, rows))
             else:
                 self.take_step(rows, y, apply)
 
@@ -163,7 +164,13 @@ class EigenProIteration:
         y: Tensor | None = None,  # shape: (m, c)
         apply: Callable[..., Update | None] | None = None,
     ) -> None:
-        """`step` without a clock, operation by operation."""
+        """`step` operation by operation, within an epoch that has started.
+
+        Args:
+            rows: see `step`.
+            y: see `step`.
+            apply: see `step`; None is the optimizer's `update`, without hooks.
+        """
         fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
         batch = Batch(places, self.ranks)
         target = None if y is None else self._own_rows(y, places)
@@ -175,7 +182,7 @@ class EigenProIteration:
             self._recover(self.guard)
             before = fitted.at(batch.local, block)
             residual, _ = self._residual(batch.local, block, before, target)
-        update = (apply or self.optimizer.step)(batch=batch, residual=residual, block=block)
+        update = (apply or self.optimizer.update)(batch=batch, residual=residual, block=block)
         assert update is not None  # there is a batch
         with self.clock("advance"):
             fitted.advance(batch, update, features)
@@ -192,7 +199,7 @@ class EigenProIteration:
         if self.last_step is None:
             return None
         values, local, target = self.last_step
-        return values, take_rows(self.targets, local) if target is None else target
+        return values.clone(), take_rows(self.targets, local) if target is None else target
 
     def _own_rows(
         self,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from kl.checks import plain
@@ -22,10 +23,14 @@ from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.run_plan import plan_run
 from kl.errors import InputError
 from kl.kernels import Kernel
+from kl.machines.batches import counts_batches
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.machine import prepared
 
 log = logging.getLogger(__name__)
+
+# Kernel values of the steps that share a training batch, computed or read: 0.1 s of work for 2 cores.
+COMPUTED_VALUES, READ_VALUES = 2**26, 2**29
 
 
 class KernelMachine(InterpolatingMachine):
@@ -156,6 +161,21 @@ class KernelMachine(InterpolatingMachine):
         return self.plan.batch_size
 
     @property
+    def steps_per_batch(self) -> int:
+        """Steps that a training batch of kl's datamodules holds, so that Lightning's own work for a batch is small.
+
+        The steps and their order are those of batches of m rows. It is 1 where something counts training batches or
+        does something at each: `max_steps`, `limit_train_batches` or `val_check_interval` of the trainer, a callback,
+        or a subclass with its own `training_step`, `on_train_batch_start` or `on_train_batch_end`.
+        """
+        own = ("training_step", "on_train_batch_start", "on_train_batch_end")
+        if counts_batches(self.trainer) or any(is_overridden(name, self, parent=KernelMachine) for name in own):
+            return 1
+        quick = self.memory.kept_rows == self.num_centers or self.centers.is_cuda
+        values = self.plan.batch_size * self.num_centers
+        return max(1, (READ_VALUES if quick else COMPUTED_VALUES) // values)
+
+    @property
     def parameters_chosen(self) -> dict[str, Any]:
         """The plan's parameters, with the current step size."""
         return {**asdict(self.plan), "step_size": self.step_size}
@@ -176,8 +196,9 @@ class KernelMachine(InterpolatingMachine):
             self.fitted.keep_rows(self.memory.kept_rows)
 
     def on_train_end(self) -> None:
-        """Free the kept rows, which may take half of the memory, unless training was interrupted."""
+        """Free the kept rows, which may take half of the memory, and a recorded step, unless there was an interrupt."""
         self.fitted.release_rows()
+        self.run.graph.forget()
 
     def on_train_epoch_start(self) -> None:
         """Remember the state that a diverging epoch goes back to."""
@@ -185,7 +206,9 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """One EigenPro step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
+        """A step on each m rows of a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
+
+        A batch of kl's datamodules holds `steps_per_batch` times m rows.
 
         Raises:
             InputError: the batch is another.
@@ -195,7 +218,9 @@ class KernelMachine(InterpolatingMachine):
                 "training batches of a datamodule must be (x, y, index) or (index,) with row numbers of its train_set; "
                 "got a batch of 2: give index, too, or pass a DataLoader of (x, y) to fit"
             )
-        self.run.step(batch[0 if len(batch) == 1 else 2], apply=self.optimizers().step)  # type: ignore[union-attr]
+        index, apply = batch[0 if len(batch) == 1 else 2], self.optimizers().step  # type: ignore[union-attr]
+        for rows in index.split(self.plan.batch_size):
+            self.run.step(rows, apply=apply)
 
     def _finish_epoch(self) -> None:
         with self.run.clock("finish"):

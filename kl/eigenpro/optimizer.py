@@ -94,6 +94,15 @@ class EigenPro(Optimizer):
             return None
         if batch is None or residual is None or block is None:
             raise TypeError("step needs batch, residual and block")
+        return self.update(batch, residual, block)
+
+    def update(
+        self,
+        batch: Batch,
+        residual: Tensor,  # g, this rank's rows, shape: (m_r, c)
+        block: Tensor | IndexedRows,  # K(X_B, X_S), this rank's rows, shape: (m_r, s)
+    ) -> Update:
+        """`step` without the hooks of torch and Lightning."""
         alpha, ranks, s = self.param_groups[0]["params"][0], batch.ranks, len(self.preconditioner.vectors)
         scale = self.step_size / max(len(batch), self.param_groups[0]["batch_size"])
         if isinstance(block, IndexedRows) and ranks.size == 1:

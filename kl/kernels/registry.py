@@ -66,30 +66,39 @@ GivenKernel = Kernel | type[Kernel] | str
 """How a user gives the kernel of a file: as a kernel, as its class, by its name, or as "package.module:Class"."""
 
 
-def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None = None) -> Kernel:
+def given_kernels(given: GivenKernel | Sequence[GivenKernel] | None) -> list[Kernel | type[Kernel]]:
+    """The kernels or classes of kernels that a user gave for a file.
+
+    Raises:
+        InputError: one is not a kernel, a class of kernels or the name of one.
+    """
+    items: list[Any] = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[arg-type]
+    found: list[Kernel | type[Kernel]] = []
+    for item in items:
+        if isinstance(item, str):
+            found.append(kernel_class(item))
+        elif isinstance(item, Kernel) or _is_kernel_class(item):
+            found.append(item)
+        else:
+            raise InputError(f"kernel must be a Kernel, a class of kernels or its name; got {item!r}")
+    return found
+
+
+def stored_kernel(config: Any, given: Sequence[Kernel | type[Kernel]] = ()) -> Kernel:
     """The kernel of a configuration that a file holds; classes outside kl must be given by the user.
 
     Args:
         config: what `Kernel.config` returned.
         given: the kernel itself, which replaces the configuration; or the classes outside kl that the configuration
-            names, each as a class, a name or "package.module:Class".
+            names; see `given_kernels`.
 
     Raises:
         InputError: `config` is no configuration, it names a class outside kl that was not given, or it does not name a
             class that was given.
     """
-    is_list = isinstance(given, list | tuple)
-    items: list[Any] = [] if given is None else list(given) if is_list else [given]  # type: ignore[arg-type]
     classes: set[type[Kernel]] = set()
-    for item in items:
-        if isinstance(item, Kernel):
-            classes |= {type(item), *own_classes(item)}
-        elif isinstance(item, str):
-            classes.add(kernel_class(item))
-        elif _is_kernel_class(item):
-            classes.add(item)
-        else:
-            raise InputError(f"kernel must be a Kernel, a class of kernels or its name; got {item!r}")
+    for item in given:
+        classes |= {type(item), *own_classes(item)} if isinstance(item, Kernel) else {item}
     names = names_in(config)
     for cls in classes:
         if not any(is_named(cls, name) for name in names):
@@ -97,8 +106,8 @@ def stored_kernel(config: Any, given: GivenKernel | Sequence[GivenKernel] | None
                 f"kernel must be what the file names, {', '.join(sorted(names)) or 'none'}; got {kernel_name(cls)}: "
                 "give that, or leave it out where it is one of kl's"
             )
-    if len(items) == 1 and isinstance(items[0], Kernel):
-        return items[0]
+    if len(given) == 1 and isinstance(given[0], Kernel):
+        return given[0]
     return kernel_from_config(config, classes)
 
 

@@ -69,14 +69,20 @@ class LoaderData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches, of row numbers alone if steps need no more; their order follows from seed and epoch."""
-        rows = rows_for_steps(self.trainer, self.train_set)
-        return indexed_batches(rows, BatchIndexSampler(len(rows), self.batch_size, self.seed))
+        rows, steps = rows_for_steps(self.trainer, self.train_set)
+        return indexed_batches(rows, BatchIndexSampler(len(rows), steps * self.batch_size, self.seed))
 
 
-def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> RowDataset | RowNumbers:
-    """What training batches are taken from: rows, or their numbers while a machine trains that reads no more."""
+def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> tuple[RowDataset | RowNumbers, int]:
+    """What training batches are taken from, and how many steps a batch is for.
+
+    These are rows for one step, or, while a machine trains that reads no more, the numbers of rows for as many steps
+    as it says.
+    """
     machine = trainer.lightning_module if trainer is not None and trainer.training else None
-    return rows if getattr(machine, "steps_read_rows", True) else RowNumbers(len(rows))
+    if getattr(machine, "steps_read_rows", True):
+        return rows, 1
+    return RowNumbers(len(rows)), getattr(machine, "steps_per_batch", 1)
 
 
 def training_data(trainer: pl.Trainer, memory: int, seed: int) -> Any:

@@ -18,7 +18,7 @@ from kl.errors import CheckpointError, InputError
 from kl.kernels import Kernel, build_kernel
 from kl.kernels.configured import own_classes
 from kl.kernels.kernel import kernel_name
-from kl.kernels.registry import GivenKernel, stored_kernel
+from kl.kernels.registry import GivenKernel, given_kernels, stored_kernel
 from kl.machines.checkpoints import (
     errors_name,
     faults_in,
@@ -432,8 +432,9 @@ class TrainedExpansion(StatefulExpansion):
         cls._require_kind(machine_part(checkpoint))
         require_values("hyper_parameters", hyper_parameters, {"kernel": dict})
         assert isinstance(hyper_parameters, dict)  # require_values has seen to it
+        given = given_kernels(kernel)
         with faults_in("kernel"):
-            found = stored_kernel(hyper_parameters["kernel"], kernel)
+            found = stored_kernel(hyper_parameters["kernel"], given)
         return super().restored(checkpoint, kernel=found, **options)
 
 

@@ -77,8 +77,9 @@ def check_machine(
 
 
 def _check_fit(machine: TrainedExpansion, trainer: pl.Trainer, y: Tensor) -> None:
-    batches = int(trainer.num_training_batches) * trainer.current_epoch
-    _require(trainer.global_step == batches, machine, f"made {trainer.global_step} steps on {batches} batches")
+    made, m = trainer.global_step, machine.batch_rows
+    wanted = -(-len(y) // m) * trainer.current_epoch
+    _require(made == wanted, machine, f"made {made} steps; the epochs have {wanted} of batch_rows={m} rows")
     _require(bool(machine.alpha.isfinite().all()), machine, "has weights that are not finite")
     error, zero = machine.train_metrics["train/mse"], float(y.double().square().mean())
     _require(error < zero, machine, f"has a training mse of {error:.3g}, and f = 0 has {zero:.3g}")

@@ -265,7 +265,7 @@ def test_progress_without_a_known_end_has_a_bar_an_epoch():
     with redirect_stdout(out), redirect_stderr(err):
         fit([callbacks.ProgressBar(), StopWhenInterpolated(mse=10.0)], epochs=-1, enable_progress_bar=True)
     assert "epoch 1:" in err.getvalue()
-    assert "3/3" in err.getvalue()
+    assert "1/1" in err.getvalue()  # a training batch holds all steps of so short an epoch
     assert out.getvalue() == ""
 
 

@@ -80,7 +80,7 @@ class Still(kl.KernelMachine):
     [
         (OffNorm, "has an RKHS norm that is 0.0.* of it off"),
         (OffScores, "predicts 1 beside"),
-        (TwoSteps, "made .* steps on .* batches"),
+        (TwoSteps, "made .* steps; the epochs have .* of batch_rows=30 rows"),
         (Drifting, "resumed after half of its epochs, ends with weights that are .* off"),
         (Forgetful, "loaded from its checkpoint, predicts other scores"),
         (Lost, "has weights that are not finite"),

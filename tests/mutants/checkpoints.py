@@ -80,7 +80,7 @@ MUTANTS = [
     Mutant(
         "kernel= is ignored by a load",
         "kl/machines/machine.py",
-        'found = stored_kernel(hyper_parameters["kernel"], kernel)',
+        'found = stored_kernel(hyper_parameters["kernel"], given)',
         'found = stored_kernel(hyper_parameters["kernel"])',
         f"{SECURITY} -k not_ignored",
     ),

@@ -104,9 +104,16 @@ MUTANTS = [
     Mutant(
         "training does not use the ridge",
         "kl/eigenpro/iteration.py",
-        "return residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual",
-        "return residual",
+        "(residual.add_(alpha[local], alpha=self.plan.ridge) if self.plan.ridge else residual), None",
+        "residual, None",
         "tests/kl/eigenpro/test_ridge.py -k comes_to",
+    ),
+    Mutant(
+        "compiled code does not use the ridge",
+        "kl/eigenpro/iteration.py",
+        "residual_at(block, values, self.targets, alpha, self.plan.ridge)",
+        "residual_at(block, values, self.targets, alpha, 0.0)",
+        "tests/kl/compiled/test_eigenpro_step.py -k with_and_without_the_compiled_residual",
     ),
     Mutant(
         "the preconditioner does not know the ridge",
@@ -209,8 +216,8 @@ MUTANTS = [
     Mutant(
         "a recorded step keeps an old step size",
         "kl/eigenpro/graph.py",
-        "    return it.step_size, len(",
-        "    return 1.0, len(",
+        "    numbers = steps.step_size, ",
+        "    numbers = 1.0, ",
         "tests/kl/eigenpro/test_graph.py -k recorded_anew",
     ),
     Mutant(
@@ -223,9 +230,51 @@ MUTANTS = [
     Mutant(
         "a replayed step leaves the old norm",
         "kl/eigenpro/graph.py",
-        "        it.mark_step(*self._last)",
-        "        it.last_step = self._last",
+        "    steps.mark_step(*record.last_step)",
+        "    steps.last_step = record.last_step",
         "tests/kl/eigenpro/test_graph.py -k norm_after_every",
+    ),
+    Mutant(
+        "a refused record leaves the last batch of its replay",
+        "kl/eigenpro/graph.py",
+        "        steps.mark_step(*last_step)",
+        "        _ = last_step",
+        "tests/kl/eigenpro/test_graph.py -k wrong_record",
+    ),
+    Mutant(
+        "compiled code takes one ridge for all rows",
+        "kl/eigenpro/iteration.py",
+        "and y is None and self._ridges is None and",
+        "and y is None and",
+        "tests/kl/compiled/test_eigenpro_step.py -k does_not_compute",
+    ),
+    Mutant(
+        "compiled code takes the targets of the run for those of a step",
+        "kl/eigenpro/iteration.py",
+        "and y is None and self._ridges is None and",
+        "and self._ridges is None and",
+        "tests/kl/compiled/test_eigenpro_step.py -k does_not_compute",
+    ),
+    Mutant(
+        "a batch of several steps takes the first alone",
+        "kl/eigenpro/machine.py",
+        "        for rows in index.split(self.plan.batch_size):",
+        "        for rows in index.split(self.plan.batch_size)[:1]:",
+        "tests/kl/eigenpro/test_batches.py -k steps_are_the_same",
+    ),
+    Mutant(
+        "a callback of each step sees several steps at a time",
+        "kl/machines/batches.py",
+        "    return any(is_overridden(hook, callback, parent=Callback) for hook in hooks)",
+        "    return False and hooks",
+        "tests/kl/eigenpro/test_batches.py -k what_counts",
+    ),
+    Mutant(
+        "sums of torch's products are taken in one",
+        "kl/products/blocks.py",
+        "    if len(v) > SUMMED and",
+        "    if False and",
+        "tests/kl/compiled/test_thin_products.py -k in_parts",
     ),
     Mutant(
         "the residual of compiled code has other squares",

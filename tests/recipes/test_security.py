@@ -258,8 +258,11 @@ def test_a_users_kernel_is_loaded_where_they_name_it(tmp_path, given):
     ]:
         if other is Laplacian and kernel != Cauchy(3.0):
             continue  # it is in the product
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(InputError, match=match) as refused:
             kl.load_machine(tmp_path / "a.ckpt", kernel=other)
+        of_the_file = match.startswith(("kernel must be what the file", "got user"))
+        assert isinstance(refused.value, CheckpointError) == of_the_file
+        assert str(refused.value).startswith(str(tmp_path)) == of_the_file
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ class Clock:
 class Epochs(pl.Callback):
     """Seconds, seconds in collectives and bytes received of each epoch's steps."""
 
+    counts_batches = False
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.found: list[dict[str, float]] = []
@@ -139,8 +141,9 @@ def run(options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         limit_val_batches=0,
     )
     trainer = machine.trainer
-    ranks, device, steps = machine.ranks, trainer.strategy.root_device, int(trainer.num_training_batches)
+    ranks, device = machine.ranks, trainer.strategy.root_device
     x = data.train_set.x.float().to(device)
+    steps = -(-len(x) // machine.batch_rows)
     fastest = min(epochs.found[1:] or epochs.found, key=lambda each: each["seconds"])
     codes = machine._center_rows.codes is not None
     return {

@@ -84,7 +84,7 @@ def measure_case(bench: Bench, data: BenchData, case: Case) -> list[Measurement]
     run = train(data, kernel, clocks=on_cpu, **options)  # type: ignore[arg-type]
     (n, d), c, detail = data.x.shape, data.y.shape[1], run.detail
     limit = bench.limits.of(data.x, detail["batch_size"])
-    shape = Shape(n, d, c, detail["subsample"], detail["top_q"], detail["batch_size"])
+    shape = Shape(n, d, c, detail["subsample"], detail["top_q"], detail["batch_size"], detail["steps_per_batch"])
     allowed = bench.roofline.epoch(shape, kernel, case.unit(detail), case.keep, detail["kept_columns"])
     seconds = {"setup_seconds": run.setup, "roofline_seconds": allowed, "limit_seconds": limit.seconds}
     found = [

@@ -49,7 +49,10 @@ class EmptyMachine(pl.LightningModule):
 
 @dataclass(frozen=True)
 class Shape:
-    """What an epoch computes: n rows of d features, c targets, s rows of the subsample and batches of m rows."""
+    """What an epoch computes: n rows of d features, c targets, s rows of the subsample and steps of m rows.
+
+    Lightning's training batches hold `steps_per_batch` steps.
+    """
 
     n: int
     d: int
@@ -57,11 +60,17 @@ class Shape:
     s: int
     q: int
     m: int
+    steps_per_batch: int = 1
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
         return -(-self.n // self.m)
+
+    @property
+    def batches(self) -> int:
+        """Training batches of an epoch."""
+        return -(-self.steps // self.steps_per_batch)
 
 
 class Roofline:
@@ -70,8 +79,8 @@ class Roofline:
     An epoch computes n^2 kernel values and multiplies each with c weights; kept values are read meanwhile, so that
     the slower of reading and multiplying counts. The n s values of K(X, X_S) are multiplied twice, for f(X_B) and for
     the correction. Each step multiplies c vectors three times with s x q eigenvectors. Each part runs at its own
-    fastest rate, of torch or of kl's compiled code, one part after the other, and nothing else takes time but the
-    launch of steps. The training error, which follows the steps, is not a part of an epoch's seconds.
+    fastest rate, of torch or of kl's compiled code, one part after the other, and nothing else takes time but
+    Lightning's empty training batches. The training error, which follows the steps, is not a part of an epoch.
 
     Args:
         repeats: timed runs of each part; the fastest counts.
@@ -101,7 +110,7 @@ class Roofline:
         values = n * n * (max(read, multiply) if keep else each + multiply)
         values += n * s * (max(read, 2 * multiply) if keep or keep_columns else each + 2 * multiply)
         projections = shape.steps * 6 * s * shape.q * shape.c / self.product("float32", s)
-        return values + projections + shape.steps * self.launch()
+        return values + projections + shape.batches * self.launch()
 
     def product(self, unit: str, d: int) -> float:
         """Flops a second, or operations of integers, of products of rows of d features in cache."""

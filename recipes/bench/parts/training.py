@@ -147,6 +147,7 @@ def train(
         "coded": encode(data.x) is not None,
         "digits": rows.digits is not None,
         "products": choose(machine.run.kernel, rows, rows, data.y.shape[1]).why,
+        "steps_per_batch": machine.steps_per_batch,
         "recorded_steps": machine.run.graph.recorded > 0,
         "precision": precision,
         "budget_bytes": kept.budget,

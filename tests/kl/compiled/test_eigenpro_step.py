@@ -104,6 +104,30 @@ def test_a_run_with_and_without_the_compiled_residual(monkeypatch, ridge):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", ["weights", "targets"])
+def test_residuals_that_compiled_code_does_not_compute(case):
+    """Ridges of rows and targets of a step, beside K kept and float32, for which there is compiled code."""
+    best_library()
+    x, y, w = draw(200, 6), draw(200, 2, seed=1), torch.linspace(0.5, 2, 200)
+    run = EigenProRun(
+        Gaussian(2.0), x, y, subsample=200, ridge=1.0, memory="1GB", weights=w if case == "weights" else None
+    )
+    rows = torch.arange(0, 200, 3)[: run.plan.batch_size]
+    run.step(rows, None if case == "weights" else 0 * y[rows])
+    wanted = -run.step_size / run.plan.batch_size * (0 if case == "targets" else -y[rows].double())
+    assert len(run.fitted.matrix.kept) == 200
+    if case == "targets":
+        assert not run.alpha.any()  # f = 0 meets them
+        return
+    for _ in range(60):
+        for batch in run.batches():
+            run.step(batch)
+        run.end_epoch()
+    k = Gaussian(2.0)(x.double(), x.double())
+    wanted = torch.linalg.solve(k + torch.diag(1 / w.double()), y.double())
+    torch.testing.assert_close(run.in_data_order(run.alpha), wanted, atol=1e-3, rtol=1e-3)
+
+
 def test_what_is_left_to_torch():
     code = best_library()
     block, values, pending, vectors, damping, residual, alpha = problem(code)

@@ -8,8 +8,10 @@ import kl
 from kl.compiled import LIBRARIES, best
 from kl.compiled.thin_products import LEAST_LENGTH, MOST_OUTPUTS, IndexedRows, thin_product
 from kl.distributed.ranks import Batch, Ranks
-from kl.products.blocks import thin_matmul
+from kl.kernels import Gaussian
+from kl.products.blocks import SUMMED, kernel_matmul, thin_matmul
 from kl.products.kept import KernelMatrix
+from kl.rows.rows import Rows
 
 pytestmark = pytest.mark.numeric
 
@@ -89,6 +91,29 @@ def test_sums_of_many_rows_lose_little():
     exact = a.T.double() @ v.double()
     for found in (thin_matmul(a.T, v), thin_matmul(a.T.contiguous(), v)):
         assert ((found - exact).abs() <= 2e-6 * exact).all()
+
+
+def test_sums_of_torch_are_taken_in_parts(monkeypatch):
+    monkeypatch.setattr("kl.compiled.best", lambda: None)
+    generator = torch.Generator().manual_seed(0)
+    a, v = torch.rand(9, 2 * SUMMED + 5, generator=generator), torch.rand(2 * SUMMED + 5, 3, generator=generator)
+    parts = []
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda one, other: parts.append(one.shape) or product(one, other))
+    found = thin_matmul(a, v)
+    assert parts == [(9, SUMMED), (9, SUMMED), (9, 5)]
+    torch.testing.assert_close(found.double(), a.double() @ v.double(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_predictions_of_few_rows_from_many_centres(monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr("kl.compiled.best", lambda: None)
+    generator = torch.Generator().manual_seed(0)
+    z, v = torch.randn(60_000, 40, generator=generator), torch.rand(60_000, 2, generator=generator)
+    found = kernel_matmul(Gaussian(9.0), Rows.of(z[:2]), Rows.of(z), v)
+    wanted = Gaussian(9.0)(z[:2].double(), z.double()) @ v.double()
+    torch.testing.assert_close(found.double(), wanted, rtol=3e-6, atol=0)
 
 
 @pytest.mark.parametrize("c", [1, 7, 13, MOST_OUTPUTS, MOST_OUTPUTS + 1])

@@ -3,6 +3,9 @@
 import gc
 import logging
 import weakref
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +15,12 @@ from training import fit
 
 import kl
 from datamodules import DigitsDataModule
+from kl.distributed.ranks import Ranks
 from kl.eigenpro import graph
 from kl.eigenpro.divergence import DivergenceGuard
 from kl.eigenpro.iteration import EigenProIteration
+from kl.rows.digits import split
+from kl.rows.int8 import encode
 
 WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default}
 
@@ -107,6 +113,9 @@ def test_recorded_steps_equal_steps(recorded, monkeypatch, kept, options):
     assert (plain.graph.recorded, run.graph.recorded) == (0, 1)
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one, other)
+    run.graph.forget()
+    assert torch.equal(trained(plain)[0], trained(run)[0])
+    assert run.graph.recorded == 2
 
 
 def test_the_norm_after_every_step(recorded, monkeypatch):
@@ -146,11 +155,130 @@ def test_what_is_not_recorded(recorded, monkeypatch):
     partly = made(monkeypatch, memory="1GB")
     partly.fitted.keep_rows(100)
     assert not partly.graph.serves(partly, rows, None)
+    shared = made(monkeypatch, memory="1GB")
+    shared.fitted.ranks = Ranks(0, 2)
+    assert not shared.graph.serves(shared, rows, None)
     inner = EigenProIteration(run.plan, run.preconditioner, run.fitted, run.alpha)  # without a guard
     assert not inner.graph.serves(inner, rows, None)
     monkeypatch.setattr(graph.StepGraph, "recorder", graph.CudaRecorder)
     other = made(monkeypatch)
     assert not other.graph.serves(other, rows, None)  # its device is a CPU
+
+
+TENSORS = {
+    "alpha": lambda run: run.alpha,
+    "targets": lambda run: run.targets,
+    "_position": lambda run: run._position,
+    "_ridges": lambda run: run._ridges,
+    "fitted.values": lambda run: run.fitted.values,
+    "fitted.pending": lambda run: run.fitted.pending,
+    "fitted.columns": lambda run: run.fitted.columns,
+    "fitted.matrix.kept": lambda run: run.fitted.matrix.kept,
+    "fitted.matrix.rows.data": lambda run: run.fitted.matrix.rows.data,
+    "fitted.subsample.data": lambda run: run.fitted.subsample.data,
+    "preconditioner.vectors": lambda run: run.preconditioner.vectors,
+    "preconditioner.weights": lambda run: run.preconditioner.weights,
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_at_another_address_is_recorded_anew(recorded, monkeypatch, name):
+    run = made(monkeypatch, memory="1GB", ridge=0.1, weights=torch.linspace(1, 2, 230))
+    before, tensor = graph.kind_of(run), TENSORS[name](run)
+    assert graph.kind_of(run) == before
+    owner, _, attribute = name.rpartition(".")
+    holder = run
+    for part in owner.split(".") if owner else []:
+        holder = getattr(holder, part)
+    object.__setattr__(holder, attribute, tensor.clone())
+    assert graph.kind_of(run) != before
+
+
+def test_numbers_that_are_recorded_anew(recorded, monkeypatch):
+    run = made(monkeypatch, memory="1GB")
+    kinds = [graph.kind_of(run)]
+    run.step_size *= 0.5
+    kinds.append(graph.kind_of(run))
+    run.optimizer.param_groups[0]["batch_size"] += 1
+    kinds.append(graph.kind_of(run))
+    assert len(set(kinds)) == 3
+
+
+@pytest.mark.parametrize("kind", ["codes", "digits"])
+def test_integers_at_another_address_are_recorded_anew(recorded, monkeypatch, kind):
+    run = made(monkeypatch)
+    rows, images = run.fitted.matrix.rows, torch.randint(0, 256, (300, 64)) / 255
+    first, second = (split(images) if kind == "digits" else encode(images) for _ in range(2))
+    assert first is not None
+    found = []
+    for integers in (first, second):
+        run.fitted.matrix.rows = replace(rows, **{kind: integers})
+        found.append(graph.kind_of(run))
+    assert found[0] != found[1]
+
+
+def test_hooks_of_the_optimizer_run_once_a_step(recorded, monkeypatch):
+    run, calls = made(monkeypatch, memory="1GB"), []
+    run.optimizer.register_step_post_hook(lambda *_: calls.append(None))
+    for count, rows in enumerate(run.batches(), 1):
+        run.step(rows)
+        assert len(calls) == count
+    assert run.graph.recorded == 1
+
+
+def test_last_batches_stay_as_they_were(recorded, monkeypatch):
+    plain, run = (made(monkeypatch, wanted, memory="1GB") for wanted in "01")
+    found = []
+    for each in (plain, run):
+        seen = []
+        for rows in each.batches():
+            each.step(rows)
+            seen.append(each.last_batch)
+        found.append([part for pair in seen for part in pair])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_the_cuda_recorder_calls_torch_as_it_should(monkeypatch):
+    """With stand-ins for torch's classes; what they do is known on a GPU alone."""
+    calls = []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = device
+
+        def wait_stream(self, other):
+            calls.append((self.name, "waits for", other.name))
+
+        name = "ours"
+
+    current = Stream("cuda:0")
+    current.name = "current"
+
+    @contextmanager
+    def entered(what, *args, **options):
+        calls.append(("enter", what, options))
+        yield
+        calls.append(("leave", what))
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: entered(stream.name))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay="replay"))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: entered("graph", **options))
+    recorder = graph.CudaRecorder("cuda:0")
+    recorder.run(lambda: calls.append("work"))
+    assert calls == [
+        ("ours", "waits for", "current"),
+        ("enter", "ours", {}),
+        "work",
+        ("leave", "ours"),
+        ("current", "waits for", "ours"),
+    ]
+    calls.clear()
+    assert recorder.record(lambda: calls.append("work")) == "replay"
+    options = {"stream": recorder._stream, "capture_error_mode": "thread_local"}
+    left = [("leave", "graph"), ("leave", "ours")]
+    assert calls == [("enter", "ours", {}), ("enter", "graph", options), "work", *left]
 
 
 class Wrong(Recorder):
@@ -162,10 +290,13 @@ class Wrong(Recorder):
 
 
 class Failing(Recorder):
-    """Finds an operation that no graph can hold."""
+    """Finds an operation that no graph can hold; torch then says no more than that an earlier one failed."""
 
     def record(self, work):
-        return super().record(lambda: (work(), float(self.state[0].sum())))
+        try:
+            return super().record(lambda: (work(), float(self.state[0].sum())))
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
 
 @pytest.mark.parametrize(
@@ -175,9 +306,14 @@ class Failing(Recorder):
 def test_a_wrong_record_is_refused(recorded, monkeypatch, caplog, recorder, reason):
     monkeypatch.setattr(graph.StepGraph, "recorder", recorder)
     plain, run = (made(monkeypatch, wanted, memory="1GB") for wanted in "01")
-    wanted = trained(plain)
     with caplog.at_level(logging.WARNING, logger="kl"):
-        found = trained(run)
+        for rows in run.batches():
+            for each in (plain, run):
+                each.step(rows)
+            for one, other in zip(run.last_batch, plain.last_batch, strict=True):
+                assert torch.equal(one, other)
+            assert run.rkhs_norm == plain.rkhs_norm
+        wanted, found = trained(plain), trained(run)
     assert run.graph.recorded == 0
     (message,) = caplog.messages
     assert message.startswith("operations of a step start one by one, because their CUDA graph fails here: " + reason)
@@ -215,6 +351,7 @@ def test_lightning_counts_recorded_steps(recorded, monkeypatch):
 
     (plain, one), (machine, other) = fitted("0"), fitted("1")
     assert machine.run.graph.recorded == 1
+    assert machine.run.graph._record is None  # its memory is free after training
     assert one.global_step == other.global_step == 21
     assert torch.equal(machine.alpha, plain.alpha)
     assert machine.rkhs_norm == plain.rkhs_norm

@@ -65,6 +65,17 @@ def table(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [("nope", "unknown kernel 'nope'"), ("no_such_module_:K", "there is no module 'no_such_module_'")],
+)
+def test_an_unknown_kernel_is_no_fault_of_the_file(kl, plane, kernel, message):
+    result = kl("predict", plane, "--input", "in.npy", "--output", "out.csv", "--kernel", kernel)
+    assert result.code == 2
+    assert message in result.err
+    assert str(plane) not in result.err
+
+
 def test_classes_have_the_names_of_the_training_data(kl, fruits):
     Path("new").mkdir()
     for i, color in enumerate(COLORS):
