@@ -74,8 +74,10 @@ class DivergenceGuard(StepCuts):
     def energy(self) -> float:
         """|f|^2 + ridge |alpha|^2 - 2 sum_i alpha_i . y_i."""
         self._fitted.settle()
-        alpha = self._alpha.detach()
-        return float(self._fitted.sq_norm.sum()) + self._sum(alpha * (self._ridge * alpha - 2 * self._targets))
+        return self._energy_of(self._alpha.detach(), self._fitted.sq_norm)
+
+    def _energy_of(self, alpha: Tensor, sq_norm: Tensor) -> float:
+        return float(sq_norm.sum()) + self._sum(alpha * (self._ridge * alpha - 2 * self._targets))
 
     def errors(self) -> float:
         """sum_i |f(x_i) + ridge alpha_i - y_i|^2 over all training rows."""
@@ -93,7 +95,6 @@ class DivergenceGuard(StepCuts):
         self._good: dict[str, Any] = {
             "alpha": self._alpha.detach().clone(),
             "fitted": self._fitted.snapshot(),
-            "energy": self.energy(),
             "errors": self.errors(),
         }
 
@@ -116,8 +117,11 @@ class DivergenceGuard(StepCuts):
         errors, before = self.errors(), self._good["errors"]
         if not errors <= 2 * max(self._zero_errors, before):  # true for NaN, too
             return True
-        good, size = self._good["energy"], float(self._fitted.sq_norm.sum())  # errors() settled it
-        return errors >= before and not self.energy() <= good + 0.5 * max(abs(good), size)
+        if errors < before:
+            return False
+        good = self._energy_of(self._good["alpha"], self._good["fitted"]["sq_norm"])
+        size = float(self._fitted.sq_norm.sum())  # errors() settled it
+        return not self.energy() <= good + 0.5 * max(abs(good), size)
 
     def recover(self, step_size: float, epoch: int, planned: float = math.inf) -> float:
         """Go back to the good state; returns the next step size, as `cut` does.
