@@ -166,7 +166,10 @@ class FittedValues(nn.Module):
         """f(X_r) on all training rows of this rank, shape (n_r, c), after the pending product is added."""
         if self.pending.any():
             if self.columns is not None:
-                added = thin_matmul(self.columns, self.pending)
+                kept, s = self.matrix.kept, len(self.pending)
+                # K(X_S, X) of a matrix that is kept as a whole is read along its rows, which is twice as fast.
+                whole = self.ranks.size == 1 and len(kept) == self.n
+                added = thin_matmul(kept[:s].T if whole else self.columns, self.pending)
             else:
                 same = self.ranks.positions(self.n, self.values.device)
                 added = kernel_matmul(self.matrix.kernel, self.matrix.rows, self.subsample, self.pending, same)
