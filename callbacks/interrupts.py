@@ -1,4 +1,4 @@
-"""A Ctrl-C that Python swallows stops training at the next step."""
+"""A Ctrl-C that Python swallows stops training at the next training batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kl.system.signals import LastingInterrupt, in_main_thread
 
 
 class Interrupts(pl.Callback):
-    """Raises KeyboardInterrupt again at the next step if the one that Ctrl-C raised was swallowed.
+    """Raises KeyboardInterrupt again at the next batch if the one that Ctrl-C raised was swallowed.
 
     `kl.system.signals.LastingInterrupt` says why. SIGHUP is treated like Ctrl-C if it has a handler in Python.
     """

@@ -36,7 +36,7 @@ class ProgressBar(TQDMProgressBar):
     training batches.
 
     Args:
-        refresh_rate: steps between updates of the bar.
+        refresh_rate: training batches between updates of the bar.
     """
 
     counts_batches = False
@@ -66,7 +66,7 @@ class ProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Machine, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar by a step."""
+        """Move the bar to the last step."""
         if self._total is None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             return
@@ -106,7 +106,7 @@ def total_steps(trainer: pl.Trainer) -> int | None:
     """The steps of the whole run; None if they are unknown."""
     batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs, trainer.max_steps
     machine: Machine = trainer.lightning_module
-    if getattr(machine, "steps_per_batch", 1) > 1:
+    if machine.steps_per_batch > 1:
         batches = -(-machine.num_centers // machine.batch_rows)
     totals = [int(batches * epochs)] if epochs is not None and epochs > 0 and batches != float("inf") else []
     totals += [steps] if steps > 0 else []

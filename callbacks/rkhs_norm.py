@@ -23,7 +23,11 @@ class RKHSNorm(pl.Callback):
 
     def __init__(self, per_step: bool = False, per_class: bool = True) -> None:
         self.per_step, self.per_class = bool(per_step), bool(per_class)
-        self.counts_batches = self.per_step
+
+    @property
+    def counts_batches(self) -> bool:
+        """Whether it needs a training batch for each step."""
+        return self.per_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Machine, *_: object) -> None:
         """Log the norm after the step that was just made, if the trainer logs this step."""

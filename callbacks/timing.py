@@ -40,7 +40,7 @@ class Timing(pl.Callback):
         self._since = self._now(pl_module.device, wait=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Machine, *_: object) -> None:
-        """Add the time since the step before."""
+        """Add the time since the batch before."""
         now = self._now(pl_module.device, wait=trainer.is_last_batch)
         self._spent += now - self._since
         self._since = now

@@ -58,7 +58,7 @@ class KernelDataModule(pl.LightningDataModule):
         noise_kind: "random" (uniform over all classes) or "flip" (always another class).
         noise_seed: seed of the noise alone.
         seed: seed of the subsets and of the order of the training batches.
-        batch_size: training rows in a batch, read when a loader is built. A KernelMachine sets it to the
+        batch_size: training rows of a step, read when a loader is built. A KernelMachine sets it to the
             size it chose; None leaves the choice to the machine, and means 256 if no machine chooses.
         download: fetch a missing set in `prepare_data`; False never touches the network.
         augment: "shift", "shift:PIXELS", "flip" or "shift,flip": training images are changed at random in every epoch

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kl.general.machine import GeneralKernelMachine
     from kl.machines.machine import TrainedExpansion
 
-STEP_OVERHEAD = 5e-4  # seconds of a step in Lightning and the callbacks, which are not timed (2-core CPU)
+BATCH_OVERHEAD = 5e-4  # seconds of a training batch in Lightning and the callbacks, which are not timed (2-core CPU)
 ALLOWANCE, REPEATS = 0.2, 10  # short work is timed again for up to this many seconds, and at most this often
 STEP_VALUES = 2**27  # kernel values of a timed step at most; the seconds of a larger step are scaled up
 KEPT_VALUES = 2**25  # at least this many kernel values are kept for a timed step: more than a cache holds
@@ -74,11 +74,12 @@ def estimate_training(
     received, scale = _bytes_received(ranks, step), m / size
     (step_seconds,) = _fastest(step, device=device)
     steps = math.ceil(n / m)  # the last one may be smaller; together they are n / m full steps
+    batches = steps if ranks.size > 1 else math.ceil(steps / machine.most_steps_per_batch)
     return {
         "steps_per_epoch": steps,
         "flops_per_epoch": epoch_flops(n, d, c, plan.subsample, plan.top_q, m, kept, memory.keep_columns, ranks.size),
         "seconds_filling": filling,
-        "seconds_per_epoch": n / m * scale * step_seconds + steps * STEP_OVERHEAD,
+        "seconds_per_epoch": n / m * scale * step_seconds + batches * BATCH_OVERHEAD,
         "seconds_training_error": seconds_of(lambda: mse(iteration.fitted.flush(), machine.targets), 1, device)[0],
         "seconds_evaluation": _scores_seconds(machine, test_x) if test_x is not None else 0.0,
         "kernel_values_per_second": size * own / step_seconds,
@@ -170,7 +171,7 @@ def estimate_general(
     (errors,) = _fastest(lambda: machine._scores(slice(count), some), device=device)
     machine._train_rows = None
     steps, temporary = math.ceil(n / m), (period - 1) * m / 2
-    each = step_seconds * (1 + temporary / machine.num_centers) + STEP_OVERHEAD
+    each = step_seconds * (1 + temporary / machine.num_centers) + BATCH_OVERHEAD
     return {
         "steps_per_epoch": steps,
         "seconds_projection": project_seconds,

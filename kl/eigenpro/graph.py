@@ -143,7 +143,8 @@ class StepGraph:
             _repeat(steps, record, rows)
             reason = _difference(state, before, wanted)
         except Exception as error:  # a kernel or a version of torch whose work no graph can hold
-            reason = str(error.__context__ or error).split("\n")[0]
+            cause = error.__context__ or error
+            reason = f"{type(cause).__name__}: {cause}".split("\n")[0]
         if reason is None:
             self._record, self.recorded = record, self.recorded + 1
             log.info("steps of %d rows are replayed from a CUDA graph", len(rows))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from kl.checks import plain
@@ -23,14 +23,16 @@ from kl.eigenpro.preconditioner import Preconditioner
 from kl.eigenpro.run_plan import plan_run
 from kl.errors import InputError
 from kl.kernels import Kernel
-from kl.machines.batches import counts_batches
+from kl.machines.batches import counts_batches, follow_checkpoint, hooks_batches
 from kl.machines.interpolating import InterpolatingMachine
 from kl.machines.machine import prepared
 
 log = logging.getLogger(__name__)
 
-# Kernel values of the steps that share a training batch, computed or read: 0.1 s of work for 2 cores.
-COMPUTED_VALUES, READ_VALUES = 2**26, 2**29
+# Operations of the steps that share a training batch: 0.05 to 0.3 s of work for 2 cores. A kernel value takes as many
+# more for being read, and for its formula if it is computed.
+WORK, WORK_ON_GPU = 2**35, 2**41
+OF_A_VALUE, OF_A_FORMULA = 20, 100
 
 
 class KernelMachine(InterpolatingMachine):
@@ -160,20 +162,27 @@ class KernelMachine(InterpolatingMachine):
         """The batch size m."""
         return self.plan.batch_size
 
-    @property
-    def steps_per_batch(self) -> int:
-        """Steps that a training batch of kl's datamodules holds, so that Lightning's own work for a batch is small.
+    def choose_steps_per_batch(self) -> int:
+        """How many steps a training batch of kl's datamodules is for, so that Lightning's own work for it is small.
 
-        The steps and their order are those of batches of m rows. It is 1 where something counts training batches or
-        does something at each: `max_steps`, `limit_train_batches` or `val_check_interval` of the trainer, a callback,
-        or a subclass with its own `training_step`, `on_train_batch_start` or `on_train_batch_end`.
+        The steps and their order are those of batches of m rows. It is 1 with several ranks, and where something counts
+        training batches or does something at each: a number of steps or batches among the trainer's arguments,
+        `val_check_interval`, a callback, or a subclass with hooks of its own.
         """
-        own = ("training_step", "on_train_batch_start", "on_train_batch_end")
-        if counts_batches(self.trainer) or any(is_overridden(name, self, parent=KernelMachine) for name in own):
-            return 1
-        quick = self.memory.kept_rows == self.num_centers or self.centers.is_cuda
-        values = self.plan.batch_size * self.num_centers
-        return max(1, (READ_VALUES if quick else COMPUTED_VALUES) // values)
+        alone = self.ranks.size > 1 or counts_batches(self.trainer) or hooks_batches(self, KernelMachine)
+        self.steps_per_batch = 1 if alone else self.most_steps_per_batch
+        if self.steps_per_batch > 1:  # nothing is logged at a batch
+            warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
+        return self.steps_per_batch
+
+    @property
+    def most_steps_per_batch(self) -> int:
+        """The steps that make `WORK` operations, at least 1."""
+        (n, d), c = self.centers.shape, self.alpha.shape[1]
+        read = self.memory.kept_rows / n
+        each = OF_A_VALUE + 2 * c + (1 - read) * (2 * d + OF_A_FORMULA)
+        work = WORK_ON_GPU if self.centers.is_cuda else WORK
+        return max(1, int(work / (self.plan.batch_size * n * each)))
 
     @property
     def parameters_chosen(self) -> dict[str, Any]:
@@ -194,6 +203,7 @@ class KernelMachine(InterpolatingMachine):
         """Compute the rows of the kernel matrix that the budget allows to keep, after any exact solve of a callback."""
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
+        follow_checkpoint(self.trainer)
 
     def on_train_end(self) -> None:
         """Free the kept rows, which may take half of the memory, and a recorded step, unless there was an interrupt."""
@@ -206,9 +216,9 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """A step on each m rows of a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
+        """A step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
 
-        A batch of kl's datamodules holds `steps_per_batch` times m rows.
+        A batch (index,) of kl's datamodules is for `steps_per_batch` steps.
 
         Raises:
             InputError: the batch is another.
@@ -219,8 +229,10 @@ class KernelMachine(InterpolatingMachine):
                 "got a batch of 2: give index, too, or pass a DataLoader of (x, y) to fit"
             )
         index, apply = batch[0 if len(batch) == 1 else 2], self.optimizers().step  # type: ignore[union-attr]
-        for rows in index.split(self.plan.batch_size):
+        parts = index.split(self.plan.batch_size) if self.steps_per_batch > 1 else (index,)
+        for rows in parts:
             self.run.step(rows, apply=apply)
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(parts) - 1  # the axis of Lightning's loggers
 
     def _finish_epoch(self) -> None:
         with self.run.clock("finish"):

@@ -38,7 +38,7 @@ class TrainingData(Protocol):
     train_set: RowDataset
     """The training rows, in the order that `index` of batches (x, y, index) refers to."""
     batch_size: int | None
-    """Rows of a batch; the machine sets it before the training loader is made."""
+    """Rows of a step; the machine sets it before the training loader is made."""
 
 
 @dataclass(frozen=True)

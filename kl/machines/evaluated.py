@@ -47,6 +47,9 @@ class EvaluatedModule(Described, pl.LightningModule):
     training rows needs no copies of them: kl's datamodules then give batches (index,). A subclass whose steps or
     callbacks read more sets it to True."""
 
+    steps_per_batch: int = 1
+    """Steps that a training batch of row numbers is for."""
+
     def __init__(self) -> None:
         super().__init__()
         self.data_info: dict[str, Any] = {}

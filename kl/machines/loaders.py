@@ -79,10 +79,10 @@ def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> tuple[RowDat
     These are rows for one step, or, while a machine trains that reads no more, the numbers of rows for as many steps
     as it says.
     """
-    machine = trainer.lightning_module if trainer is not None and trainer.training else None
+    machine: Any = trainer.lightning_module if trainer is not None and trainer.training else None
     if getattr(machine, "steps_read_rows", True):
         return rows, 1
-    return RowNumbers(len(rows)), getattr(machine, "steps_per_batch", 1)
+    return RowNumbers(len(rows)), machine.choose_steps_per_batch()
 
 
 def training_data(trainer: pl.Trainer, memory: int, seed: int) -> Any:

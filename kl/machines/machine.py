@@ -139,6 +139,7 @@ class TrainedExpansion(StatefulExpansion):
         self._join_ranks()
         if stage != "fit":
             return
+        self.steps_per_batch = 1
         data = training_data(self.trainer, self._budget("cpu"), self.hparams["seed"])
         self._take_for_training(data, self.trainer.strategy.root_device)
 
@@ -261,6 +262,10 @@ class TrainedExpansion(StatefulExpansion):
     @abstractmethod
     def batch_rows(self) -> int:
         """Rows of a step."""
+
+    def choose_steps_per_batch(self) -> int:
+        """How many steps a training batch of row numbers is for, which the attribute `steps_per_batch` keeps: one."""
+        return self.steps_per_batch
 
     @property
     @abstractmethod

@@ -35,8 +35,8 @@ def check_machine(
 ) -> None:
     """Assert the contract of a machine: what users and callbacks rely on, whatever its solver.
 
-    1. Fit: under a `Trainer` every batch is one step of the optimizer, the weights stay finite, and the training error
-       falls below that of f = 0.
+    1. Fit: under a `Trainer` every `batch_rows` rows are one step of the optimizer, the weights stay finite, and the
+       training error falls below that of f = 0.
     2. Predict: f(x) is sum_j alpha_j K(x, z_j) in float64, up to the rounding of float32 products.
     3. Norm: `rkhs_norm_per_class` is sqrt(alpha_k^T K(Z, Z) alpha_k), computed from its definition in float64.
     4. Resume: a run that is stopped half-way, and goes on in a new machine, ends with the same weights to the bit.

@@ -25,7 +25,7 @@ SIDE_ON_GPU = 8192
 CACHED = 2**18  # values of a tile that functions are timed on: 1 MB
 CACHED_ON_GPU = 2**25
 READ = 2**27  # values of the memory that is read: 512 MB
-STEPS = 200  # empty steps
+BATCHES = 200  # empty training batches
 DIGIT_PRODUCTS = 6
 # What a kernel value needs beyond its inner product: names of `FUNCTIONS`, once for each hidden layer of a network.
 PROFILES = {"gaussian": ("exp",), "laplacian": ("sqrt", "exp"), "relu-ntk": ("sqrt", "acos")}
@@ -135,8 +135,8 @@ class Roofline:
         return self._rate("memory, read", "B/s", self._read)
 
     def launch(self) -> float:
-        """Seconds of a step of Lightning's manual optimisation that does nothing."""
-        return 1 / self._rate("empty steps", "steps/s", self._steps)
+        """Seconds of a training batch of Lightning's manual optimisation that does nothing."""
+        return 1 / self._rate("empty batches", "batches/s", self._batches)
 
     def _function(self, name: str) -> float:
         """Values a second of a function on a tile in cache."""
@@ -187,13 +187,13 @@ class Roofline:
         ways = [functools.partial(torch.sum, x), functools.partial(torch.mv, x, x[0]), functools.partial(torch.amax, x)]
         return max(self._times(way, 4 * READ, 1) for way in ways)
 
-    def _steps(self) -> float:
+    def _batches(self) -> float:
         from datamodules import ArrayDataModule
 
-        rows = torch.zeros(STEPS, 1)
+        rows = torch.zeros(BATCHES, 1)
         data = ArrayDataModule.from_arrays(rows, rows, rows[:1], rows[:1], batch_size=1)
         timing = fit(EmptyMachine(), data, self.repeats + 1, "gpu" if self._on_gpu else "cpu", limit_val_batches=0)
-        return STEPS / min(timing.seconds_per_epoch[1:])
+        return BATCHES / min(timing.seconds_per_epoch[1:])
 
     def _times(self, work: Callable[[], object], amount: float, runs: int = 10) -> float:
         """`amount` for the seconds of one of several runs in a row, the fastest of `repeats` such rows."""

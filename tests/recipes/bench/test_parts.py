@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -65,7 +66,7 @@ def small_roofline():
     roofline = Roofline(1, "cpu")
     for unit in ("int8", "float32", "bfloat16"):
         roofline.measured[f"{unit} product, d = 32"] = 1e12, "op/s"
-    for name in ("exp in cache", "sqrt in cache", "acos in cache", "memory, read", "empty steps"):
+    for name in ("exp in cache", "sqrt in cache", "acos in cache", "memory, read", "empty batches"):
         roofline.measured[name] = 1e9, "a second"
     for name in ("gaussian", "laplacian", "relu-ntk"):
         roofline.measured[f"formula of {name}"] = 8e8, "values/s"
@@ -168,13 +169,15 @@ def test_the_roofline_adds_up_its_parts(bench, monkeypatch, compiled):
     bench.roofline.measured["memory, read"] = 1e11, "B/s"
     kept = bench.roofline.epoch(shape, gaussian, "int8", True, True)
     assert kept == pytest.approx(1000 * (1000 + 2 * 20) * weights + fixed)  # and now less
+    together = bench.roofline.epoch(replace(shape, steps_per_batch=3), gaussian, "int8", True, True)
+    assert kept - together == pytest.approx(2e-9)  # 2 training batches in place of 4
 
 
 def test_the_parts_of_the_roofline_are_measured_once(monkeypatch):
     monkeypatch.setattr(roofline, "SIDE", 64)
     monkeypatch.setattr(roofline, "CACHED", 64)
     monkeypatch.setattr(roofline, "READ", 2**14)
-    monkeypatch.setattr(roofline, "STEPS", 3)
+    monkeypatch.setattr(roofline, "BATCHES", 3)
     found = Roofline(1, "cpu")
     shape = Shape(n=100, d=40, c=2, s=20, q=3, m=50)
     for unit in UNITS:
