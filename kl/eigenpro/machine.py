@@ -29,9 +29,9 @@ from kl.machines.machine import prepared
 
 log = logging.getLogger(__name__)
 
-# Operations of the steps that share a training batch: 0.05 to 0.3 s of work for 2 cores. A kernel value takes as many
+# Operations of the steps that share a training batch: 0.05 to 0.5 s of work for 2 cores. A kernel value takes as many
 # more for being read, and for its formula if it is computed.
-WORK, WORK_ON_GPU = 2**35, 2**41
+WORK, WORK_ON_GPU = 2**36, 2**42
 OF_A_VALUE, OF_A_FORMULA = 20, 100
 
 
