@@ -203,7 +203,7 @@ class KernelMachine(InterpolatingMachine):
         """Compute the rows of the kernel matrix that the budget allows to keep, after any exact solve of a callback."""
         if self.memory.kept_rows and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.fitted.keep_rows(self.memory.kept_rows)
-        follow_checkpoint(self.trainer)
+        follow_checkpoint(self.trainer, self.steps_per_batch)
 
     def on_train_end(self) -> None:
         """Free the kept rows, which may take half of the memory, and a recorded step, unless there was an interrupt."""
@@ -216,9 +216,9 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """A step on a batch (index,) or (x, y, index), by Lightning's optimizer, which counts the steps.
+        """A step on a batch (x, y, index), or one on each m rows of a batch (index,); Lightning's optimizer counts them.
 
-        A batch (index,) of kl's datamodules is for `steps_per_batch` steps.
+        A batch (index,) of kl's datamodules has `steps_per_batch` times m rows.
 
         Raises:
             InputError: the batch is another.
@@ -228,11 +228,12 @@ class KernelMachine(InterpolatingMachine):
                 "training batches of a datamodule must be (x, y, index) or (index,) with row numbers of its train_set; "
                 "got a batch of 2: give index, too, or pass a DataLoader of (x, y) to fit"
             )
-        index, apply = batch[0 if len(batch) == 1 else 2], self.optimizers().step  # type: ignore[union-attr]
-        parts = index.split(self.plan.batch_size) if self.steps_per_batch > 1 else (index,)
-        for rows in parts:
+        apply = self.optimizers().step  # type: ignore[union-attr]
+        parts = batch[0].split(self.plan.batch_size) if len(batch) == 1 else batch[2:]
+        for number, rows in enumerate(parts):
             self.run.step(rows, apply=apply)
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(parts) - 1  # the axis of Lightning's loggers
+            if number:  # the axis of Lightning's loggers, which Lightning itself moves by one step a batch
+                self.trainer.fit_loop.epoch_loop._batches_that_stepped += 1
 
     def _finish_epoch(self) -> None:
         with self.run.clock("finish"):

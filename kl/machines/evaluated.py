@@ -70,6 +70,10 @@ class EvaluatedModule(Described, pl.LightningModule):
 
     # Training
 
+    def choose_steps_per_batch(self) -> int:
+        """How many steps a training batch of row numbers is for, which the attribute `steps_per_batch` keeps: one."""
+        return self.steps_per_batch
+
     def on_train_epoch_start(self) -> None:
         """Note that the metrics of this epoch have not been measured yet."""
         self._epoch_finished = False

@@ -82,7 +82,8 @@ def rows_for_steps(trainer: pl.Trainer | None, rows: RowDataset) -> tuple[RowDat
     machine: Any = trainer.lightning_module if trainer is not None and trainer.training else None
     if getattr(machine, "steps_read_rows", True):
         return rows, 1
-    return RowNumbers(len(rows)), machine.choose_steps_per_batch()
+    choose = getattr(machine, "choose_steps_per_batch", None)
+    return RowNumbers(len(rows)), 1 if choose is None else choose()
 
 
 def training_data(trainer: pl.Trainer, memory: int, seed: int) -> Any:

@@ -263,10 +263,6 @@ class TrainedExpansion(StatefulExpansion):
     def batch_rows(self) -> int:
         """Rows of a step."""
 
-    def choose_steps_per_batch(self) -> int:
-        """How many steps a training batch of row numbers is for, which the attribute `steps_per_batch` keeps: one."""
-        return self.steps_per_batch
-
     @property
     @abstractmethod
     def parameters_chosen(self) -> dict[str, Any]:

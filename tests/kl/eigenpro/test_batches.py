@@ -21,6 +21,7 @@ import kl.eigenpro.machine
 from callbacks import Interrupts, RKHSNorm, Timing
 from callbacks.progress import ProgressBar, total_steps
 from datamodules import ArrayDataModule, DigitsDataModule
+from kl import CheckpointError
 from kl.distributed.ranks import Ranks
 from kl.eigenpro.machine import OF_A_FORMULA, OF_A_VALUE
 from kl.machines.batches import counts_batches
@@ -41,6 +42,28 @@ class LaterTiming(Timing):
 
     def on_train_batch_end(self, *_):
         pass
+
+
+class Mixin:
+    def on_train_batch_start(self, *_):
+        pass
+
+
+class Mixed(Mixin, pl.Callback):
+    """Says of a hook that it has from elsewhere that it counts nothing."""
+
+    counts_batches = False
+
+
+class Reader(pl.Callback):
+    """Has no hook of a batch, and reads how many there were at the end of an epoch."""
+
+    counts_batches = True
+
+
+def of_itself(callback, value):
+    callback.counts_batches = value
+    return callback
 
 
 class GradientNorms(pl.Callback):
@@ -121,6 +144,10 @@ def test_loggers_count_steps(steps, monkeypatch, tmp_path):
         ({"callbacks": [LambdaCallback(on_train_batch_end=lambda *_: None)]}, True),
         ({"callbacks": [LambdaCallback(on_train_epoch_end=lambda *_: None)]}, False),
         ({"callbacks": [GradientNorms()]}, True),
+        ({"callbacks": [Mixed()]}, False),
+        ({"callbacks": [Reader()]}, True),
+        ({"callbacks": [of_itself(GradientNorms(), False)]}, False),
+        ({"callbacks": [of_itself(Timing(), True)]}, True),
         ({"callbacks": [EarlyStopping("val/mse")]}, False),
         ({"limit_train_batches": 2}, True),
         ({"limit_train_batches": 0.5}, True),
@@ -190,7 +217,7 @@ def test_a_run_resumes_with_other_batches(first, second, save_at_end, monkeypatc
     fit(half, digits(), 2, callbacks=[saver], enable_checkpointing=True)
     work(monkeypatch, second)
     trainer = fit(rest, digits(), 4, tmp_path / "epoch=1.ckpt")
-    assert trainer.global_step == 32
+    assert trainer.global_step == trainer.fit_loop.epoch_loop._batches_that_stepped == 32
     assert torch.equal(rest.alpha, whole.alpha)
 
 
@@ -276,3 +303,24 @@ def test_batches_of_a_datamodule_of_ones_own(rows, known, monkeypatch):
 def test_arrays_of_one_row():
     data = ArrayDataModule.from_arrays(torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 2), torch.ones(1, 1))
     assert fit(kl.KernelMachine(kl.Laplacian(1.0)), data, 2).global_step == 2
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_validation_by_steps_after_epochs_of_one_batch(tmp_path):
+    """Lightning compares the batches of all epochs with the interval, so a resumed run counts its steps."""
+    half, rest, whole = machine(), machine(), machine()
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
+    fit(half, digits(), 2, callbacks=[saver], enable_checkpointing=True)
+    by_steps = {"val_check_interval": 8, "check_val_every_n_epoch": None}
+    trainer = fit(rest, digits(), 4, tmp_path / "epoch=1.ckpt", **by_steps)
+    fit(whole, digits(), 4)
+    assert trainer.global_step == 32
+    assert torch.equal(rest.alpha, whole.alpha)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_resumed_run_without_the_validation_of_its_checkpoint(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
+    fit(machine(), digits(), 2, callbacks=[saver], enable_checkpointing=True)
+    with pytest.raises(CheckpointError, match="written at the validation after its last epoch, and this run has none"):
+        fit(machine(), digits(), 4, tmp_path / "epoch=1.ckpt", limit_val_batches=0)
