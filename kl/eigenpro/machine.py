@@ -216,7 +216,7 @@ class KernelMachine(InterpolatingMachine):
         self.run.start_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """A step on a batch (x, y, index), or one on each m rows of a batch (index,); Lightning's optimizer counts them.
+        """A step on a batch (x, y, index), or one on each m rows of a batch (index,), counted by Lightning's optimizer.
 
         A batch (index,) of kl's datamodules has `steps_per_batch` times m rows.
 
