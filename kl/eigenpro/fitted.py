@@ -102,10 +102,6 @@ class FittedValues(nn.Module):
         assert self._subsample is not None  # attach() has run
         return self._subsample
 
-    def begin(self, batch: Batch) -> Callable[[], tuple[Batch, Rows]]:
-        """Start the all_gather of the features that `advance` on this batch needs; the returned function waits."""
-        return self.matrix.begin_features(batch)
-
     def block(
         self,
         local: Tensor,  # rows of this rank, shape: (m_r,)
@@ -137,7 +133,7 @@ class FittedValues(nn.Module):
         Args:
             batch: B.
             update: the weights that the update added.
-            features: what `begin` returned; None gathers the features now.
+            features: what `matrix.begin_features` returned; None gathers the features now.
         """
         with self.clock("sweep"):
             self.matrix.add_columns_product(self.values, batch, update.batch, features)  # K(X_r, X_B) w_B

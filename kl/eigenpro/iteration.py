@@ -157,14 +157,13 @@ class EigenProIteration:
             else:
                 self.take_step(rows, y, apply)
 
-    @torch.no_grad()
     def take_step(
         self,
         rows: Tensor,  # shape: (m,)
         y: Tensor | None = None,  # shape: (m, c)
         apply: Callable[..., Update | None] | None = None,
     ) -> None:
-        """`step` operation by operation, within an epoch that has started.
+        """`step` operation by operation, within an epoch that has started and without gradients.
 
         Args:
             rows: see `step`.
@@ -174,7 +173,7 @@ class EigenProIteration:
         fitted, places = self.fitted, rows if self._position is None else take_rows(self._position, rows)
         batch = Batch(places, self.ranks)
         target = None if y is None else self._own_rows(y, places)
-        features = fitted.begin(batch)
+        features = fitted.matrix.begin_features(batch)
         block = fitted.block(batch.local)
         before = fitted.at(batch.local, block)
         residual, errors = self._residual(batch.local, block, before, target)

@@ -45,11 +45,16 @@ def thin_matmul(
     v = v.to(a.dtype)
     if (product := thin_product(a, v)) is not None:
         return product
-    if len(v) > SUMMED and a.device.type == "cpu" and a.dtype != torch.float64:
+    if len(v) > SUMMED and _sums_lose_digits(a):
         return functools.reduce(torch.add, (thin_matmul(a[:, part], v[part]) for part in spans(len(v), SUMMED)))
     if a.stride(1) != 1 and a.stride(0) == 1 and v.shape[1] <= PADDED:
         return (v.T @ a.T).T  # a long matrix on the right and untransposed is several times faster on a CPU
     return (a @ _padded(v))[:, : v.shape[1]]
+
+
+def _sums_lose_digits(values: Tensor) -> bool:
+    """Whether torch adds up long products of these values one after the other, in a type that shows it."""
+    return values.device.type == "cpu" and values.dtype != torch.float64
 
 
 def _padded(
@@ -91,14 +96,13 @@ def kernel_matmul(
     out = v.new_zeros(c, len(x)).T if by_columns else v.new_zeros(len(x), v.shape[1])
     workspace = workspace or Workspace()
     height, width = tile_shape(len(x), len(z), x.data.device)
-    in_parts = v.device.type == "cpu" and v.dtype != torch.float64
     for columns in spans(len(z), width):
         z_tile, weights = z[columns], v[columns]
         transposed = weights.T.contiguous() if by_columns else weights.T
         for rows in spans(len(x), height):
             tile = kernel.block(x[rows], z_tile, None if same is None else same[rows] - columns.start, workspace)
             if not by_columns or not add_thin_product(out[rows], tile, transposed):
-                if in_parts:  # addmm_ would go on with the sum of the tiles before
+                if _sums_lose_digits(v):  # addmm_ would go on with the sum of the tiles before
                     out[rows] += thin_matmul(tile, weights)
                 else:
                     out[rows].addmm_(tile, weights)

@@ -221,24 +221,26 @@ def test_a_run_resumes_with_other_batches(first, second, save_at_end, monkeypatc
     assert torch.equal(rest.alpha, whole.alpha)
 
 
+class Own(pl.LightningDataModule):
+    """A datamodule of one's own, whose batches have features, which take memory; rows=None follows the machine."""
+
+    def __init__(self, rows=None, known=True):
+        super().__init__()
+        self.inner = digits()
+        self.inner.setup("fit")
+        self.train_set, self.batch_size, self.rows, self.sizes = self.inner.train_set, 1, rows, []
+        self.kind = type("Batches", (list,), {} if known else {"__len__": None})
+
+    def train_dataloader(self):
+        data, parts = self.train_set, torch.arange(300).split(self.rows or self.batch_size)
+        self.sizes += map(len, parts)
+        return self.kind((data.x[index], data.y[index], index) for index in parts)
+
+    def val_dataloader(self):
+        return self.inner.val_dataloader()
+
+
 def test_batches_with_features_hold_one_step():
-    """Those of a datamodule of one's own, whose features would take memory."""
-
-    class Own(pl.LightningDataModule):
-        def __init__(self):
-            super().__init__()
-            self.inner = digits()
-            self.inner.setup("fit")
-            self.train_set, self.batch_size, self.sizes = self.inner.train_set, 1, []
-
-        def train_dataloader(self):
-            for index in torch.arange(300).split(self.batch_size):
-                self.sizes.append(len(index))
-                yield self.train_set.x[index], self.train_set.y[index], index
-
-        def val_dataloader(self):
-            return self.inner.val_dataloader()
-
     trainer = fit(machine(), data := Own(), 1)
     assert data.sizes[:8] == [40] * 7 + [20]
     assert trainer.global_step == 8
@@ -276,26 +278,8 @@ def test_the_bar_counts_steps(steps, monkeypatch):
 @pytest.mark.parametrize(("rows", "known"), [(80, True), (20, True), (40, False)])
 def test_batches_of_a_datamodule_of_ones_own(rows, known, monkeypatch):
     """Each is a step, however many rows it has, and the bar counts them."""
-
-    class Batches(list):
-        __len__ = list.__len__ if known else None
-
-    class Own(pl.LightningDataModule):
-        def __init__(self):
-            super().__init__()
-            self.inner = digits()
-            self.inner.setup("fit")
-            self.train_set, self.batch_size = self.inner.train_set, 1
-
-        def train_dataloader(self):
-            data = self.train_set
-            return Batches((data.x[index], data.y[index], index) for index in torch.arange(300).split(rows))
-
-        def val_dataloader(self):
-            return self.inner.val_dataloader()
-
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    trainer = fit(machine(), Own(), 2, callbacks=[ProgressBar()], enable_progress_bar=True)
+    trainer = fit(machine(), Own(rows, known), 2, callbacks=[ProgressBar()], enable_progress_bar=True)
     assert trainer.global_step == 2 * -(-300 // rows)
     assert total_steps(trainer) == (trainer.global_step if known else None)
 

@@ -9,7 +9,7 @@ import kl
 from kl.distributed.ranks import Batch, Ranks
 from kl.eigenpro.fitted import FittedValues
 from kl.eigenpro.optimizer import EigenPro
-from kl.eigenpro.preconditioner import make_preconditioner
+from kl.eigenpro.preconditioner import Preconditioner, make_preconditioner
 from kl.eigenpro.spectrum import nystrom_eigensystem
 from kl.kernels import Gaussian, Laplacian
 from kl.products.kept import KernelMatrix
@@ -170,3 +170,10 @@ def test_fitted_values_follow_the_optimizer_in_float64(data):
         fitted.settle()
         norm = oracle.naive_rkhs_norm(K, alpha.detach().numpy())
         assert float(fitted.sq_norm.sum().sqrt()) == pytest.approx(norm, rel=1e-11)
+
+
+def test_a_step_needs_its_batch():
+    alpha = torch.nn.Parameter(torch.zeros(2, 1, dtype=torch.float64))
+    sgd = EigenPro(alpha, Preconditioner(torch.zeros(1, 0), torch.zeros(0)), lr=1.0, batch_size=2)
+    with pytest.raises(TypeError, match="step needs batch, residual and block"):
+        sgd.step(batch=Batch(torch.arange(2), Ranks()))
